@@ -1,0 +1,95 @@
+"""The group `dualgnn`, and the one place where the library's errors become one line and an exit status.
+
+Every verb lives in a file of its own with a function `command`; it is imported only when it is called, and it
+imports torch, dgl and pandas only inside that function, so that `dualgnn --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+
+import click
+
+from dualgnn_dgl import __version__
+from dualgnn_dgl.errors import DualGNNError, unknown
+
+# verb: the sentence that `dualgnn --help` shows (the verb's own file is not imported for that)
+VERBS = {
+    "preprocess": "Turn a raw log and feature files into a prepared data folder.",
+    "train": "Train a model on a prepared data folder.",
+    "eval": "Rank all micro-videos for held-out users and print the metrics.",
+    "recommend": "Print a user's top-K list in your own ids.",
+}
+_MODULES = {"eval": "evaluate"}
+
+
+class Verbs(click.Group):
+    """A group that imports a verb only when it is asked for, and reports the library's errors in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in VERBS:
+            return None
+        return importlib.import_module(f"dualgnn_dgl.cli.{_MODULES.get(name, name)}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise click.UsageError(unknown("command", args[0], VERBS), ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except DualGNNError as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except MemoryError as error:
+            raise click.ClickException(f"not enough memory ({error}): use less data, or smaller --batch-size") from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            remedy = {
+                errno.ENOSPC: "free some space, or choose a folder on another disk",
+                errno.EDQUOT: "free some of your quota, or choose a folder on another disk",
+                errno.EFBIG: "the file would grow past the size limit; raise it, or choose another disk",
+                errno.EACCES: "choose a folder you may use",
+                errno.EROFS: "choose a folder you may write to",
+                errno.ENOENT: "check the path",
+                errno.ENAMETOOLONG: "choose a shorter name",
+            }.get(error.errno or 0, "check the path and the disk")
+            raise click.ClickException(f"{where}{error.strerror or error}: {remedy}") from error
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="dualgnn")
+def group() -> None:
+    """Recommend micro-videos with DualGNN: preprocess a log, train, evaluate, recommend.
+
+    \b
+    Example (the built-in demo, in an empty folder):
+        dualgnn preprocess
+        dualgnn train
+        dualgnn eval --topk 10
+    """
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    try:
+        group(prog_name="dualgnn")
+    except BrokenPipeError:  # e.g. `dualgnn eval | head -1`: the reader went away, which is no error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

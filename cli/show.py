@@ -1,0 +1,53 @@
+"""How commands speak: results on stdout (text or one JSON object), everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+DEFAULT_DATA = "data"
+DEFAULT_RUN = "runs/dualgnn"
+
+data_option = click.option("--data", default=DEFAULT_DATA, show_default=True, metavar="DIR", help="Prepared data folder.")
+run_option = click.option("--run", default=DEFAULT_RUN, show_default=True, metavar="DIR", help="Run folder.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of text.")
+force_option = click.option("--force", is_flag=True, help="Replace a result that is already there.")
+
+
+def note(text: str) -> None:
+    """Say something about the progress; stderr."""
+    click.echo(text, err=True)
+
+
+def result(value: dict[str, Any]) -> None:
+    """Print the one JSON object of `--json`; stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Lines of text with aligned columns; numbers to the right.
+
+    >>> print(table(["split", "pairs"], [["train", 12000], ["test", 7]]))
+    split   pairs
+    train  12,000
+    test        7
+    """
+
+    def text(cell: Any) -> str:
+        if isinstance(cell, bool) or cell is None:
+            return {True: "yes", False: "no", None: "–"}[cell]
+        if isinstance(cell, int):
+            return f"{cell:,}"
+        return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+
+    cells = [list(headers)] + [[text(cell) for cell in row] for row in rows]
+    right = [bool(rows) and all(isinstance(row[c], (int, float)) or row[c] is None for row in rows) for c in range(len(headers))]
+    widths = [max(len(row[c]) for row in cells) for c in range(len(headers))]
+    lines = (
+        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in cells
+    )
+    return "\n".join(lines)

@@ -1,0 +1,337 @@
+"""What a prepared data set is: interactions, modalities with their holes, ids; and its folder on disk.
+
+Shape letters: U users, I items, E edges, F raw feature width (see `dualgnn_dgl.__init__` for all of them).
+The prepared folder holds JSON, Parquet and NPY only; nothing in it is ever unpickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import sparse
+
+from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.files import atomic_folder, content_hash, load_array, read_json, write_json
+
+MANIFEST = "dataset.json"
+FORMAT = 1
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Who watched what: pair e says that user `user[e]` watched item `item[e]`.
+
+    Parameters
+    ----------
+    user, item : (E,) int64
+    num_users, num_items : int
+
+    Raises
+    ------
+    DataError
+        if the lengths differ, an index is out of range, or a pair stands twice.
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    num_users: int
+    num_items: int
+
+    def __post_init__(self) -> None:
+        for name, count in (("user", self.num_users), ("item", self.num_items)):
+            values = np.asarray(getattr(self, name), dtype=np.int64).reshape(-1)
+            object.__setattr__(self, name, values)
+            if values.size and not 0 <= int(values.min()) <= int(values.max()) < count:
+                raise DataError(f"interactions hold the {name} index {int(values.min())}…{int(values.max())}, outside 0…{count - 1}")
+        if self.user.shape != self.item.shape:
+            raise DataError(f"interactions hold {self.user.size} users but {self.item.size} items: give one of each per pair")
+        keys = np.sort(self.keys())
+        if keys.size and bool((keys[1:] == keys[:-1]).any()):
+            raise DataError(f"interactions hold {int((keys[1:] == keys[:-1]).sum())} pairs twice: remove duplicates first")
+
+    def __len__(self) -> int:
+        return int(self.user.size)
+
+    def keys(self) -> np.ndarray:
+        """One number a pair, user · I + item; (E,) int64."""
+        return self.user * np.int64(self.num_items) + self.item
+
+    def csr(self) -> sparse.csr_matrix:
+        """The 0/1 matrix R of shape (U, I), float32, column indices sorted."""
+        ones = np.ones(len(self), dtype=np.float32)
+        matrix = sparse.csr_matrix((ones, (self.user, self.item)), shape=(self.num_users, self.num_items))
+        matrix.sort_indices()
+        return matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Modality:
+    """One kind of item feature and where it is missing.
+
+    Parameters
+    ----------
+    values : (I, F) float32
+        finite where present; rows of absent items are set to zero here, whatever they held.
+    present : (I,) bool
+    """
+
+    values: np.ndarray
+    present: np.ndarray
+
+    def __post_init__(self) -> None:
+        values = np.asarray(self.values, dtype=np.float32)
+        present = np.asarray(self.present, dtype=bool)
+        if values.ndim != 2 or present.shape != values.shape[:1]:
+            raise DataError(f"a modality needs values (I, F) and present (I,), got {values.shape} and {present.shape}")
+        if not present.all():
+            values = np.where(present[:, None], values, np.float32(0))
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+            raise DataError(f"a modality holds NaN or infinity in row {row}, which is marked present: mark it absent or mend it")
+        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "present", present)
+
+    @property
+    def width(self) -> int:
+        """F, the number of feature columns."""
+        return int(self.values.shape[1])
+
+    @property
+    def coverage(self) -> float:
+        """Share of items that have this modality."""
+        return float(self.present.mean()) if self.present.size else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class CoOccurrence:
+    """For each user, the users who share most training items, strongest first, in CSR form.
+
+    The neighbours of user u are `neighbour[indptr[u]:indptr[u+1]]`, ordered by weight (descending), then by
+    internal user index (ascending). Never u itself. Source: DualGNN, section on the user co-occurrence graph.
+
+    Parameters
+    ----------
+    indptr : (U+1,) int64
+    neighbour : (N,) int64
+    weight : (N,) float32
+        the number of shared items, or their cosine or Jaccard similarity, as `measure` says.
+    measure : 'count', 'cosine' or 'jaccard'
+    """
+
+    indptr: np.ndarray
+    neighbour: np.ndarray
+    weight: np.ndarray
+    measure: str = "count"
+
+    def __post_init__(self) -> None:
+        for name, kind in (("indptr", np.int64), ("neighbour", np.int64), ("weight", np.float32)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind).reshape(-1))
+        sound = self.indptr.size >= 1 and self.indptr[0] == 0 and bool((np.diff(self.indptr) >= 0).all())
+        if not sound or self.indptr[-1] != self.neighbour.size or self.neighbour.size != self.weight.size:
+            raise DataError("the co-occurrence lists do not fit together: make them anew with preprocess")
+        users = self.indptr.size - 1
+        if self.neighbour.size and not 0 <= int(self.neighbour.min()) <= int(self.neighbour.max()) < users:
+            raise DataError(f"the co-occurrence lists name a user outside 0…{users - 1}: make them anew with preprocess")
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return int(self.indptr.size - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A prepared data set: three disjoint splits, modalities by name, and the user's own ids.
+
+    Internal user u is `user_ids[u]`, internal item i is `item_ids[i]`. `titles` is (I,) text or None,
+    `co_occurrence` comes from training pairs only, or is None where nobody computed it yet.
+    """
+
+    train: Interactions
+    valid: Interactions
+    test: Interactions
+    modalities: Mapping[str, Modality]
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    titles: np.ndarray | None = None
+    co_occurrence: CoOccurrence | None = None
+    hash: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        users, items = len(self.user_ids), len(self.item_ids)
+        for name, count in (("user_ids", users), ("item_ids", items)):
+            ids = np.asarray(getattr(self, name), dtype=np.str_)
+            if len(np.unique(ids)) != count:
+                raise DataError(f"{name} hold {count - len(np.unique(ids))} ids twice: give every id once")
+            object.__setattr__(self, name, ids)
+        for split in SPLITS:
+            part = getattr(self, split)
+            if (part.num_users, part.num_items) != (users, items):
+                raise DataError(
+                    f"split {split} counts {part.num_users} users and {part.num_items} items, the ids {users} and {items}"
+                )
+        joined = np.sort(np.concatenate([getattr(self, split).keys() for split in SPLITS]))
+        overlap = int((joined[1:] == joined[:-1]).sum())
+        if overlap:
+            raise DataError(f"the splits share {overlap} pairs: a pair belongs to train, valid or test, never to two")
+        for name, modality in self.modalities.items():
+            if len(modality.present) != items:
+                raise DataError(f"modality {name} has {len(modality.present)} rows for {items} items: give one row per item")
+        if self.titles is not None and len(self.titles) != items:
+            raise DataError(f"there are {len(self.titles)} titles for {items} items: give one per item, '' where unknown")
+        if self.co_occurrence is not None and self.co_occurrence.num_users != users:
+            raise DataError(f"co-occurrence lists {self.co_occurrence.num_users} users, the data set {users}")
+        if not self.hash:
+            object.__setattr__(self, "hash", content_hash(_arrays(self)))
+
+    @property
+    def num_users(self) -> int:
+        """U."""
+        return len(self.user_ids)
+
+    @property
+    def num_items(self) -> int:
+        """I."""
+        return len(self.item_ids)
+
+
+def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Everything that makes the data set what it is, by name: what the hash is taken over."""
+    arrays: dict[str, np.ndarray] = {"user_ids": dataset.user_ids, "item_ids": dataset.item_ids}
+    for split in SPLITS:
+        part = getattr(dataset, split)
+        arrays |= {f"{split}.user": part.user, f"{split}.item": part.item}
+    for name, modality in dataset.modalities.items():
+        arrays |= {f"modality.{name}.values": modality.values, f"modality.{name}.present": modality.present}
+    if dataset.titles is not None:
+        arrays["titles"] = np.asarray(dataset.titles, dtype=np.str_)
+    if dataset.co_occurrence is not None:
+        lists = dataset.co_occurrence
+        arrays |= {"co.indptr": lists.indptr, "co.neighbour": lists.neighbour, "co.weight": lists.weight}
+    return arrays
+
+
+def save(
+    dataset: Dataset,
+    folder: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> None:
+    """Write the prepared folder, whole or not at all.
+
+    Parameters
+    ----------
+    options : the options that made it, for the record.
+    report : the preprocess report, kept beside it as `report.json`.
+    force : replace a prepared folder that is already there.
+
+    Raises
+    ------
+    RunError
+        if `folder` holds something and `force` is not set, or holds files that are not ours.
+    """
+    with atomic_folder(folder, MANIFEST, force=force) as target:
+        for split in SPLITS:
+            part = getattr(dataset, split)
+            pq.write_table(pa.table({"user": part.user, "item": part.item}), target / f"{split}.parquet")
+        pq.write_table(pa.table({"id": pa.array(dataset.user_ids.tolist(), pa.string())}), target / "users.parquet")
+        items = {"id": pa.array(dataset.item_ids.tolist(), pa.string())}
+        if dataset.titles is not None:
+            items["title"] = pa.array([str(title) for title in dataset.titles], pa.string())
+        pq.write_table(pa.table(items), target / "items.parquet")
+        for name, modality in dataset.modalities.items():
+            np.save(target / f"modality.{name}.values.npy", modality.values, allow_pickle=False)
+            np.save(target / f"modality.{name}.present.npy", modality.present, allow_pickle=False)
+        if dataset.co_occurrence is not None:
+            lists = dataset.co_occurrence
+            np.save(target / "co_occurrence.indptr.npy", lists.indptr, allow_pickle=False)
+            pq.write_table(pa.table({"neighbour": lists.neighbour, "weight": lists.weight}), target / "co_occurrence.parquet")
+        if report is not None:
+            write_json(target / "report.json", dict(report))
+        manifest = {
+            "format": FORMAT,
+            "hash": dataset.hash,
+            "users": dataset.num_users,
+            "items": dataset.num_items,
+            "interactions": {split: len(getattr(dataset, split)) for split in SPLITS},
+            "modalities": {name: {"width": m.width, "coverage": m.coverage} for name, m in dataset.modalities.items()},
+            "titles": dataset.titles is not None,
+            "co_occurrence": dataset.co_occurrence.measure if dataset.co_occurrence is not None else None,
+            "options": dict(options or {}),
+        }
+        write_json(target / MANIFEST, manifest)
+
+
+def _columns(path: Path, **columns: pa.DataType) -> dict[str, np.ndarray]:
+    """Read the named columns of a Parquet file of ours as NumPy arrays of the given types."""
+    try:
+        table = pq.read_table(path, columns=list(columns))
+        missing = [name for name in columns if name not in table.column_names]
+        if missing:
+            raise DataError(f"{path} lacks the column {missing[0]}: run preprocess again")
+        arrays = {}
+        for name, kind in columns.items():
+            values = table[name].cast(kind)
+            if values.null_count:
+                raise DataError(f"{path} has empty values in column {name}: run preprocess again")
+            arrays[name] = np.array(values.to_pylist(), np.str_) if kind == pa.string() else values.to_numpy()
+        return arrays
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: run preprocess again") from None
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): run preprocess again") from None
+
+
+def load(folder: str | Path) -> Dataset:
+    """Read a prepared folder and check that its content is what was written.
+
+    Raises
+    ------
+    DataError
+        if the folder is missing, not a prepared one, from a newer format, damaged or altered.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        hint = "run 'dualgnn preprocess' first" if not folder.exists() else "it is not a prepared data folder"
+        raise DataError(f"{folder / MANIFEST} does not exist: {hint}, or point --data to the right folder")
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise DataError(f"{folder / MANIFEST} has format {manifest.get('format')}, this version reads {FORMAT}: run preprocess again")
+    user_ids = _columns(folder / "users.parquet", id=pa.string())["id"]
+    titled = bool(manifest.get("titles"))
+    items = _columns(folder / "items.parquet", id=pa.string(), **({"title": pa.string()} if titled else {}))
+    names = manifest.get("modalities")
+    if not isinstance(names, dict) or any("/" in name or "\\" in name or name.startswith(".") for name in names):
+        raise DataError(f"{folder / MANIFEST} names its modalities wrongly: run preprocess again")
+    splits = {}
+    for split in SPLITS:
+        pairs = _columns(folder / f"{split}.parquet", user=pa.int64(), item=pa.int64())
+        splits[split] = Interactions(pairs["user"], pairs["item"], len(user_ids), len(items["id"]))
+    lists = None
+    if manifest.get("co_occurrence") is not None:
+        edges = _columns(folder / "co_occurrence.parquet", neighbour=pa.int64(), weight=pa.float32())
+        indptr = load_array(folder / "co_occurrence.indptr.npy")
+        lists = CoOccurrence(indptr, edges["neighbour"], edges["weight"], str(manifest["co_occurrence"]))
+    dataset = Dataset(
+        **splits,
+        modalities={
+            name: Modality(load_array(folder / f"modality.{name}.values.npy"), load_array(folder / f"modality.{name}.present.npy"))
+            for name in names
+        },
+        user_ids=user_ids,
+        item_ids=items["id"],
+        titles=items.get("title"),
+        co_occurrence=lists,
+    )
+    if dataset.hash != manifest.get("hash"):
+        raise DataError(f"the files in {folder} are not those that {MANIFEST} describes (hash differs): run preprocess again")
+    return dataset

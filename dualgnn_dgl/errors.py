@@ -1,0 +1,38 @@
+"""The errors this library raises on purpose.
+
+Every message is one line that says *what* is wrong, *which* file, option or row it is, and *what to do*.
+The command line turns each of them into that line and exit status 1; anything else is a bug.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DualGNNError(Exception):
+    """Base of the family: catch this to catch every error a user's input can cause."""
+
+
+class DataError(DualGNNError):
+    """A raw log, a feature file or a prepared data folder is not usable."""
+
+
+class ConfigError(DualGNNError):
+    """An option, a configuration key or a combination of them is not usable."""
+
+
+class RunError(DualGNNError):
+    """A run folder is missing, damaged, occupied, or does not belong to the data."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Message for a name that is not in a closed list; names the nearest one.
+
+    >>> unknown("model", "dualgn", ["dualgnn", "lightgcn"])
+    "unknown model 'dualgn'; did you mean 'dualgnn'? Known: dualgnn, lightgcn"
+    """
+    names = [str(candidate) for candidate in known]
+    close = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    return f"unknown {kind} '{name}'{hint} Known: {', '.join(names)}"

@@ -1,0 +1,166 @@
+"""Files written whole or not at all, and read without executing anything.
+
+Writers go to a temporary name beside the target and are renamed into place, so a crash, a full disk or
+Ctrl-C leaves either the old content or the new one. Readers never unpickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualgnn_dgl.errors import DataError, DualGNNError, RunError
+
+
+def _sync(path: Path) -> None:
+    """Flush a file or folder to the disk, so that a rename cannot overtake its content."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; it replaces `path` when the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o644)
+        _sync(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path, marker: str, *, force: bool = False) -> Iterator[Path]:
+    """Give a temporary folder to fill; it becomes `path` when the block ends without an error.
+
+    An existing, non-empty `path` is refused unless `force` is set, and even then only a folder that holds
+    the file `marker` (one that this library wrote) is replaced.
+
+    Raises
+    ------
+    RunError
+        if `path` is occupied.
+    """
+    path = Path(path)
+    check_free(path, marker, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        for file in sorted(temporary.rglob("*")):
+            _sync(file)
+        _sync(temporary)
+        old = None
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+            os.rename(path, old / path.name)
+        try:
+            os.rename(temporary, path)
+        except OSError:
+            if old is not None:
+                os.rename(old / path.name, path)
+            raise
+        finally:
+            if old is not None:
+                shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_free(path: str | Path, marker: str, *, force: bool = False) -> None:
+    """Raise `RunError` unless `path` may be written: absent, empty, or ours and `force` is set."""
+    path = Path(path)
+    if path.is_file():
+        raise RunError(f"{path} is a file, a folder is needed here: choose another path")
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not (path / marker).is_file():
+        raise RunError(f"{path} holds files that are not ours (no {marker}): choose another folder")
+    if not force:
+        raise RunError(f"{path} already holds a result: choose another folder, or replace it with --force")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as readable JSON, atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def read_json(path: str | Path, what: type[DualGNNError] = DataError) -> dict[str, Any]:
+    """Read a JSON object; any damage raises `what` with the file's name."""
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise what(f"{path} does not exist") from None
+    except (ValueError, RecursionError) as error:
+        raise what(f"{path} is not readable JSON ({str(error).splitlines()[0]}): it was damaged or edited; make it anew") from None
+    if not isinstance(value, dict):
+        raise what(f"{path} must hold one JSON object, it holds {type(value).__name__}: make it anew")
+    return value
+
+
+def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
+    """Read a `.npy` array. Object arrays (which need pickle) are refused, never unpickled.
+
+    Raises
+    ------
+    DataError
+        if the file is missing, is not a NumPy array, is cut short, or holds Python objects.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as handle:
+            if handle.read(6) != b"\x93NUMPY":
+                raise DataError(f"{path} is not a .npy array: save it with numpy.save(path, array)")
+        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder, a .npy file is needed here") from None
+    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise DataError(
+                f"{path} holds Python objects, which could run code when read: "
+                "save a plain numeric array (array.astype('float32')) instead"
+            ) from None
+        raise DataError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): save it anew") from None
+
+
+def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and values; strings count as UTF-8, whatever their padding.
+
+    >>> content_hash({"a": np.array([1, 2])}) == content_hash({"a": np.array([1, 2])})
+    True
+    """
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        if array.dtype.kind == "U":
+            digest.update(f"{name}|text|{array.shape}|".encode())
+            for start in range(0, len(array), 65536):
+                digest.update(("\0".join(array[start : start + 65536].tolist()) + "\0").encode())
+        else:
+            array = np.ascontiguousarray(array)
+            digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+            digest.update(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+    return digest.hexdigest()
