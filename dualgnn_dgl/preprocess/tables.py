@@ -1,0 +1,74 @@
+"""What a reader hands to the pipeline: the raw log, raw modalities and titles, still in the user's own ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class RawLog:
+    """Rows of a log, one a watched video, in file order; duplicates and all.
+
+    Row e says: user `user_ids[user[e]]` watched `item_ids[item[e]]`.
+
+    Parameters
+    ----------
+    user, item : (E,) int64
+        codes into the id arrays.
+    user_ids, item_ids : (U,), (I,) text
+        every distinct id once, in order of first appearance (ids are text everywhere, "7" and "007" differ).
+    rating : (E,) float64 or None
+    time : (E,) int64 or None
+        any unit; only the order counts. Where a file gives an order but no times (MicroLens pairs), the
+        position within the user's list.
+    split : (E,) int8 or None
+        0 train, 1 valid, 2 test, where the file carries a split.
+    rows_read : int
+        data rows found in the files, including those dropped.
+    dropped : reason -> number of rows the reader left out; rows_read = E + sum of these.
+    files : the paths read.
+    kind : the format recognised, in words ("MMRec .inter", "CSV", …).
+    """
+
+    user: np.ndarray
+    item: np.ndarray
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    rating: np.ndarray | None = None
+    time: np.ndarray | None = None
+    split: np.ndarray | None = None
+    rows_read: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    kind: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class RawModality:
+    """Features of some items, by item id.
+
+    Parameters
+    ----------
+    ids : (n,) text, each once
+    values : (n, F) float32
+    present : (n,) bool
+        False where the row was empty or held NaN: *missing*, never zero.
+    file : where it came from, for messages.
+    """
+
+    ids: np.ndarray
+    values: np.ndarray
+    present: np.ndarray
+    file: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class RawInput:
+    """Everything one preprocess call reads: log, modalities by name, titles by item id (may be empty)."""
+
+    log: RawLog
+    modalities: dict[str, RawModality] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+    name: str = ""
