@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     import torch
 
 gpu_option = click.option(
-    "--gpu", type=int, default=None, metavar="N", help="CUDA device; -1 forces the CPU.  [default: CUDA if it is there, else the CPU]"
+    "--gpu",
+    type=int,
+    default=None,
+    metavar="N",
+    help="CUDA device; -1 forces the CPU.  [default: CUDA if it is there, else the CPU]",
 )
 
 
