@@ -1,0 +1,182 @@
+"""The run folder: everything a trained model leaves, as JSON, TOML, safetensors and a picture; never a pickle.
+
+run.json            what was run: model, configuration, seed, versions, data path and hash, best epoch, seconds
+run.toml            the configuration alone, to run again with `dualgnn train --config run.toml`
+tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D): all that ranking needs
+weights.safetensors the best epoch's parameters
+history.jsonl       one line an epoch: loss, validation metric, seconds
+curve.png           the same as a picture
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dualgnn_dgl import __version__
+from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.errors import RunError
+from dualgnn_dgl.files import atomic_folder, read_json, write_json
+from dualgnn_dgl.options import Options, to_toml
+from dualgnn_dgl.training import Fit, TrainConfig
+
+MARKER = "run.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained run as read from its folder: `info` is run.json, `user` (U, D) and `item` (I, D) float32 on the CPU."""
+
+    folder: Path
+    info: dict[str, Any]
+    user: Tensor
+    item: Tensor
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    from importlib.metadata import version
+
+    import numpy
+
+    return {
+        "dualgnn-dgl": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "dgl": version("dgl"),
+        "numpy": numpy.__version__,
+    }
+
+
+def save_run(
+    folder: str | Path,
+    fit: Fit,
+    *,
+    model: str,
+    config: Options,
+    train: TrainConfig,
+    data_path: str | Path,
+    dataset: Dataset,
+    device: str,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Write the run folder, whole or not at all, and return what run.json says.
+
+    Raises
+    ------
+    RunError
+        if the folder is occupied and `force` is not set, or holds files that are not ours.
+    """
+    info = {
+        "format": FORMAT,
+        "model": model,
+        "config": asdict(config),  # type: ignore[call-overload]
+        "train": asdict(train),
+        "data": {"path": str(data_path), "hash": dataset.hash},
+        "users": dataset.num_users,
+        "items": dataset.num_items,
+        "best": {"epoch": fit.best_epoch, "metric": train.metric, "value": fit.best_value},
+        "epochs": len(fit.history),
+        "seconds": sum(row.get("total_seconds", 0.0) for row in fit.history),
+        "interrupted": fit.interrupted,
+        "device": device,
+        "versions": versions(),
+    }
+    with atomic_folder(folder, MARKER, force=force) as target:
+        save_file({"user": fit.user.cpu().contiguous(), "item": fit.item.cpu().contiguous()}, target / "tables.safetensors")
+        save_file({name: tensor.cpu().contiguous() for name, tensor in fit.state.items()}, target / "weights.safetensors")
+        lines = "".join(json.dumps(row) + "\n" for row in fit.history)
+        (target / "history.jsonl").write_text(lines, "utf-8")
+        (target / "run.toml").write_text(run_toml(model, config, train), "utf-8")
+        if len(fit.history) > 1:
+            draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
+        write_json(target / MARKER, info)
+    return info
+
+
+def run_toml(model: str, config: Options, train: TrainConfig) -> str:
+    """The whole configuration as TOML, as `--print-config` shows it and `--config` reads it."""
+    return f'name = "{model}"\n\n{to_toml(config, "model")}\n\n{to_toml(train, "train")}\n'
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a run folder.
+
+    Raises
+    ------
+    RunError
+        if it is missing, not a run folder, of another format, or damaged.
+    """
+    folder = Path(folder)
+    if not (folder / MARKER).is_file():
+        hint = "run 'dualgnn train' first" if not folder.exists() else "it is not a run folder"
+        raise RunError(f"{folder / MARKER} does not exist: {hint}, or point --run to the right folder")
+    info = read_json(folder / MARKER, RunError)
+    if info.get("format") != FORMAT:
+        raise RunError(f"{folder / MARKER} has format {info.get('format')}, this version reads {FORMAT}: train again")
+    tensors = read_tensors(folder / "tables.safetensors")
+    user, item = tensors.get("user"), tensors.get("item")
+    shapes = (info.get("users"), info.get("items"))
+    if user is None or item is None or user.ndim != 2 or item.ndim != 2 or (user.shape[0], item.shape[0]) != shapes:
+        raise RunError(f"{folder / 'tables.safetensors'} does not hold the tables that {MARKER} describes: train again")
+    if user.shape[1] != item.shape[1] or user.dtype != torch.float32 or item.dtype != torch.float32:
+        raise RunError(f"{folder / 'tables.safetensors'} holds tables that do not fit together: train again")
+    data = info.get("data")
+    if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("path", "hash")):
+        raise RunError(f"{folder / MARKER} does not say which data it was trained on: train again")
+    return Run(folder, info, user, item)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file; damage is one line with the file's name."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise RunError(f"{path} does not exist: the run folder is incomplete, train again") from None
+    except (SafetensorError, ValueError, KeyError, OSError) as error:
+        raise RunError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): train again") from None
+
+
+def check_belongs(run: Run, dataset: Dataset) -> None:
+    """Raise `RunError` unless the run was trained on this very data set."""
+    if run.info["data"]["hash"] != dataset.hash:
+        raise RunError(
+            f"the run {run.folder} was trained on other data (hash {run.info['data']['hash'][:12]}…, this data {dataset.hash[:12]}…): "
+            "point --data to the folder it was trained on, or train again"
+        )
+
+
+def draw_curve(history: list[Mapping[str, Any]], metric: str, best: int, path: Path) -> None:
+    """Loss and validation metric over epochs, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left = figure.subplots()
+    epochs = [row["epoch"] for row in history]
+    left.plot(epochs, [row["loss"] for row in history], color="tab:gray", label="training loss")
+    left.set_xlabel("epoch")
+    left.set_ylabel("training loss")
+    name = next((key for row in history for key in row if "@" in key), None)
+    handles = left.get_lines()
+    if name is not None:
+        right = left.twinx()
+        points = [(row["epoch"], row[name]) for row in history if name in row]
+        right.plot(*zip(*points, strict=True), color="tab:blue", marker=".", label=f"validation {name}")
+        right.axvline(best, color="tab:orange", linestyle="--", label=f"best epoch {best}")
+        right.set_ylabel(f"validation {name}")
+        right.set_ylim(bottom=0)
+        handles = handles + right.get_lines()
+    left.legend(handles=handles, loc="lower center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 1.0))
+    figure.savefig(path, format="png", dpi=120)

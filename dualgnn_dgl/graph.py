@@ -1,0 +1,137 @@
+"""Dataset → DGL heterograph of users, micro-videos and user–user co-occurrence; and from there to `Adjacency`.
+
+Node types `user` and `item` (a micro-video). Relations, over *training* pairs only:
+
+========================  ======================================================================
+user –interacts→ item     edata `weight`: 1/√(d_user · d_item), the symmetric normalisation
+item –interacted_by→ user edata `weight`: the same
+user –co_occurs→ user     from neighbour to user; edata `weight`: shared items (or cosine, Jaccard),
+                          `rank`: 0 for the user's strongest neighbour, 1 for the next, …
+========================  ======================================================================
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.cooccurrence import co_occurrence
+from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.errors import ConfigError, unknown
+from dualgnn_dgl.ops import Adjacency, normalise
+
+CO_WEIGHTS = ("softmax", "mean", "proportional")
+CO_PADS = ("none", "resample")
+
+
+def heterograph(dataset: Dataset) -> dgl.DGLGraph:
+    """The heterogeneous graph of a prepared data set (relations above).
+
+    Parameters
+    ----------
+    dataset : Dataset
+        only `train` and `co_occurrence` are read; without lists, the 200 strongest by shared items are computed.
+
+    Returns
+    -------
+    dgl.DGLGraph
+        U `user` nodes, I `item` nodes, E edges `interacts`, E `interacted_by`, at most 200·U `co_occurs`.
+    """
+    train = dataset.train
+    user, item = torch.from_numpy(train.user), torch.from_numpy(train.item)
+    lists = dataset.co_occurrence if dataset.co_occurrence is not None else co_occurrence(train)
+    lengths = np.diff(lists.indptr)
+    target = torch.from_numpy(np.repeat(np.arange(dataset.num_users), lengths))
+    rank = torch.from_numpy(np.arange(len(lists.neighbour)) - np.repeat(lists.indptr[:-1], lengths))
+    graph = dgl.heterograph(
+        {
+            ("user", "interacts", "item"): (user, item),
+            ("item", "interacted_by", "user"): (item, user),
+            ("user", "co_occurs", "user"): (torch.from_numpy(lists.neighbour), target),
+        },
+        num_nodes_dict={"user": dataset.num_users, "item": dataset.num_items},
+    )
+    user_degree = torch.bincount(user, minlength=dataset.num_users).float()
+    item_degree = torch.bincount(item, minlength=dataset.num_items).float()
+    weight = (user_degree[user] * item_degree[item]).rsqrt()
+    graph.edges["interacts"].data["weight"] = weight
+    graph.edges["interacted_by"].data["weight"] = weight
+    graph.edges["co_occurs"].data["weight"] = torch.from_numpy(lists.weight)
+    graph.edges["co_occurs"].data["rank"] = rank
+    return graph
+
+
+def user_item(graph: dgl.DGLGraph) -> Adjacency:
+    """Relation `interacted_by` as the normalised adjacency D_u^-½ R D_i^-½ of shape (U, I); its `.T` sends to items."""
+    item, user = graph.edges(etype="interacted_by")
+    return normalise(user, item, (graph.num_nodes("user"), graph.num_nodes("item")))
+
+
+def _row_softmax(score: Tensor, row: Tensor, rows: int) -> Tensor:
+    """Softmax of `score` (E,) within equal `row` (E,), stable for large counts."""
+    top = torch.full((rows,), -torch.inf).scatter_reduce(0, row, score, "amax")
+    value = (score - top[row]).exp()
+    return value / torch.zeros(rows).index_add(0, row, value)[row]
+
+
+def user_user(
+    graph: dgl.DGLGraph,
+    k: int,
+    weight: str = "softmax",
+    *,
+    pad: str = "none",
+    generator: torch.Generator | None = None,
+) -> Adjacency:
+    """Relation `co_occurs`, the k strongest neighbours a user, as a row-stochastic adjacency Ω of shape (U, U).
+
+    Source: DualGNN, user co-occurrence graph (u ← u + Σ_j ω_uj u_j). A user without neighbours has a zero row.
+
+    Parameters
+    ----------
+    k : neighbours a user at most
+    weight : 'softmax' over the stored weights (paper and released code), 'mean', or 'proportional' to them
+    pad : 'none' (fewer than k neighbours share the mass), or 'resample': the released code's filling up to k by
+        drawing with replacement from the growing list, which needs a `generator`
+
+    Raises
+    ------
+    ConfigError
+        for an unknown name, or k < 1.
+    """
+    if weight not in CO_WEIGHTS:
+        raise ConfigError(unknown("cooc_weight", weight, CO_WEIGHTS))
+    if pad not in CO_PADS:
+        raise ConfigError(unknown("cooc_pad", pad, CO_PADS))
+    if k < 1:
+        raise ConfigError(f"cooc_k is {k}: give at least one neighbour, or switch the user graph off with user_graph=false")
+    users = graph.num_nodes("user")
+    keep = graph.edges["co_occurs"].data["rank"] < k
+    source, target = (end[keep] for end in graph.edges(etype="co_occurs"))
+    strength = graph.edges["co_occurs"].data["weight"][keep]
+    if pad == "resample":
+        rank = graph.edges["co_occurs"].data["rank"][keep]
+        source, target, strength = _resample(source, target, strength, rank, users, k, generator)
+    if weight == "mean":
+        strength = torch.zeros_like(strength)
+    if weight == "proportional":
+        value = strength / torch.zeros(users).index_add(0, target, strength)[target]
+    else:
+        value = _row_softmax(strength, target, users)
+    return Adjacency(target, source, (users, users), weight=value)
+
+
+def _resample(source, target, strength, rank, users: int, k: int, generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Fill every non-empty list to k by drawing uniformly from the list as it has grown so far (Pólya's urn)."""
+    if generator is None:
+        raise ConfigError("cooc_pad='resample' draws at random: pass a generator")
+    length = torch.bincount(target, minlength=users)
+    slot = torch.full((users, k), -1)  # edge number in each place of the padded list, (U, k)
+    slot[target, rank] = torch.arange(len(target))
+    for place in range(1, k):
+        short = torch.nonzero((length > 0) & (length <= place)).flatten()
+        draw = (torch.rand(len(short), generator=generator) * place).long()
+        slot[short, place] = slot[short, draw]
+    edge = slot[length > 0].flatten()
+    return source[edge], target[edge], strength[edge]

@@ -1,0 +1,61 @@
+"""The models, by the name the command line knows them by.
+
+To add one: write `models/<name>.py` with a class derived from `base.Recommender` (docstring: source, equations, shapes,
+differences from the authors' code; a frozen `Config`; the constructor; `embed`), and add one line here. The contract
+tests and the command line pick it up from this table.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dualgnn_dgl.errors import ConfigError, unknown
+
+if TYPE_CHECKING:
+    from dualgnn_dgl.models.base import Recommender
+
+MODELS = {
+    "dualgnn": "DualGNN",
+    "lightgcn": "LightGCN",
+    "bprmf": "BPRMF",
+    "mostpop": "MostPop",
+}
+
+
+def model_class(name: str) -> type[Recommender]:
+    """The class behind a name of `MODELS`; its module is imported now.
+
+    Raises
+    ------
+    ConfigError
+        for an unknown name, naming the nearest.
+    """
+    if name not in MODELS:
+        raise ConfigError(unknown("model", name, MODELS))
+    return getattr(importlib.import_module(f"dualgnn_dgl.models.{name}"), MODELS[name])
+
+
+def create(name: str, graph: Any, modalities: Mapping[str, Any], config: Any = None, seed: int = 0) -> Recommender:
+    """Build a model on the CPU with its own random numbers: the same seed gives the same parameters.
+
+    Parameters
+    ----------
+    graph : dgl.DGLGraph from `graph.heterograph`
+    modalities : name → `data.Modality`
+    config : the model's `Config`, or None for its defaults
+
+    Raises
+    ------
+    ConfigError
+        for an unknown name, or a model that needs modalities where there are none.
+    """
+    import torch
+
+    kind = model_class(name)
+    if kind.uses_modalities and not modalities:
+        raise ConfigError(f"model {name} needs item features and the data set has none: add feature files, or use lightgcn")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(graph, modalities, kind.Config() if config is None else config)

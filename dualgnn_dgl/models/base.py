@@ -1,0 +1,113 @@
+"""What every model is: two tables whose inner product is the score; and what models share, missing modalities above all.
+
+To add a model, see `models/__init__.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.options import Options
+
+
+class Recommender(nn.Module):
+    """A function from (graph, modalities) to two tables, user (U, D) and item (I, D); a score is their inner product.
+
+    A subclass has a frozen dataclass `Config(Options)`, a constructor `(graph, modalities, config)`, `embed`, and where it
+    needs them `penalty` or `loss`, and `new_epoch`. It chooses no device, does no I/O and knows no data set's name.
+    """
+
+    Config: ClassVar[type[Options]]
+    uses_modalities: ClassVar[bool] = False
+    trainable: ClassVar[bool] = True
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        """User (U, D) and item (I, D). Pure: caches nothing, changes nothing; twice equal."""
+        raise NotImplementedError
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Training loss of B triples (user, watched item, unwatched item), each (B,) int64; a scalar."""
+        user, item = self.embed()
+        chosen = user[users]
+        difference = (chosen * (item[positives] - item[negatives])).sum(-1)
+        return bpr(difference) + self.penalty(users, positives, negatives)
+
+    def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor | float:
+        """Regulariser of the same batch; none by default."""
+        return 0.0
+
+    def new_epoch(self, generator: torch.Generator) -> None:
+        """Called before each epoch, for models that draw something anew (a graph, a padding)."""
+
+
+def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:
+    """Bayesian personalised ranking, mean of −log σ(s⁺ − s⁻); (B,) → (). Source: Rendle et al., UAI 2009.
+
+    >>> round(float(bpr(torch.zeros(3), log_base=2)), 6)
+    1.0
+    """
+    return -functional.logsigmoid(difference).mean() / math.log(log_base)
+
+
+def half_square(*rows: Tensor) -> Tensor:
+    """½ Σ ‖row‖² / B over all given (B, D) tensors: LightGCN's L2 term (He et al., SIGIR 2020, eq. 15)."""
+    return sum(row.square().sum() for row in rows) / (2 * len(rows[0]))
+
+
+def table(rows: int, columns: int) -> nn.Parameter:
+    """A free (rows, columns) table, Xavier-normal."""
+    return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, columns)))
+
+
+def unit_rows(x: Tensor, present: Tensor | None = None) -> Tensor:
+    """Rows of x (N, D) at length one; where `present` (N,) is False, zero.
+
+    The mask comes *after* the normalisation: a zero feature row passes an encoder's biases and would otherwise become
+    one and the same unit vector for all items that lack the modality.
+    """
+    unit = functional.normalize(x, dim=-1, eps=1e-12)
+    return unit if present is None else unit.where(present.unsqueeze(-1), unit.new_zeros(()))
+
+
+def masked_softmax(logits: Tensor, observed: Tensor) -> Tensor:
+    """Softmax over the last axis among observed entries only; rows with nothing observed share their mass evenly.
+
+    logits (N, M) float, observed (N, M) bool → (N, M), rows sum to one, zero where unobserved.
+    """
+    observed = observed | ~observed.any(-1, keepdim=True)
+    return logits.masked_fill(~observed, -torch.inf).softmax(-1)
+
+
+class Features(nn.Module):
+    """The modalities of a data set as buffers, in a fixed order: `values[m]` (I, F_m), `present` (I, M).
+
+    They move with `.to()` and stay out of the state dict: the run records which data they come from.
+    """
+
+    def __init__(self, modalities: Mapping[str, Modality]) -> None:
+        super().__init__()
+        self.names = tuple(modalities)
+        for m, modality in enumerate(modalities.values()):
+            self.register_buffer(f"values_{m}", torch.from_numpy(modality.values), persistent=False)
+        present = [torch.from_numpy(modality.present) for modality in modalities.values()]
+        self.register_buffer("present", torch.stack(present, dim=1), persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, m: int) -> Tensor:
+        return getattr(self, f"values_{m}")
+
+    def widths(self) -> list[int]:
+        """F of each modality."""
+        return [self[m].shape[1] for m in range(len(self))]
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={width}" for name, width in zip(self.names, self.widths(), strict=True))

@@ -1,0 +1,41 @@
+"""Matrix factorisation with the BPR loss. Source: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit
+Feedback", UAI 2009. score(u, i) = p_u · q_i; no biases (the form that the multimodal literature compares with).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.models.base import Recommender, half_square, table
+from dualgnn_dgl.options import Options, option
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of BPR-MF."""
+
+    width: int = option(64, "embedding width D", low=1)
+    l2: float = option(1e-2, "weight of ½‖·‖² of a batch's rows", low=0)
+
+
+class BPRMF(Recommender):
+    """User table p (U, D), item table q (I, D)."""
+
+    Config = Config
+
+    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+        super().__init__()
+        self.l2 = config.l2
+        self.user = table(graph.num_nodes("user"), config.width)
+        self.item = table(graph.num_nodes("item"), config.width)
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        return self.user, self.item
+
+    def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        return self.l2 * half_square(self.user[users], self.item[positives], self.item[negatives])

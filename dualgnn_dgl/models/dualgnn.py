@@ -1,0 +1,159 @@
+"""DualGNN. Source: Wang, Wei, Yin, Wu, Song, Nie: "DualGNN: Dual Graph Neural Network for Multimedia Recommendation",
+IEEE Transactions on Multimedia 25 (2023), doi 10.1109/TMM.2021.3138298.
+
+For each modality m, with a free user preference table P_m (U, D) and item features F_m (I, F_m):
+
+    z_m   = W2 · LeakyReLU(W1 · F_m + b1) + b2                       item encoder                      (I, D)
+    u⁰, i⁰ = norm(P_m), norm(z_m), and i⁰ = 0 where the modality is missing
+    u^{l+1} = Σ_{i∈N(u)} i^l / √(d_u d_i),  i^{l+1} likewise          no weights, no activation
+    u_m, i_m = Σ_{l=0..L} u^l, Σ_{l=0..L} i^l                         single-modal module
+
+    α_u   = softmax over the modalities that u's videos have          attention of each user            (U, M)
+    u     = Σ_m α_{u,m} u_m     (or concatenation, or maximum)        multi-modal module
+    i     = Σ_m i_m
+    û     = u + Σ_j ω_uj u_j                                          user co-occurrence graph, ω from shared training items
+    score = û · i;   loss = BPR + λ [ Σ_m mean P_m[batch]² + mean a² ]
+
+The paper's body gives the structure; where it leaves something open, this follows what its code and its best known
+port agree on. Departures from the authors' released code, each of which a switch brings back unless said otherwise:
+
+- α is a softmax in *every* forward pass; the release takes the softmax once, of the initial values, and then trains
+  unconstrained numbers (`attention="released"`).
+- Users with fewer than k neighbours share the mass among those they have; the release fills up to k by drawing with
+  replacement, anew each epoch (`cooc_pad="resample"`).
+- Natural logarithm in BPR; the release has log₂ (`log_base="2"`), so its λ acts like λ·ln 2 here.
+- All data sets have the encoder; the release has none on TikTok (`item_encoder="none"`, D is then the features' width).
+- Missing modalities are masked after the normalisation, and α is renormalised over what is there. The release's
+  handling is inactive (`missing="zero"`: a missing item is encoded like a row of zeros).
+- `layers` is used; the release hard-wires two.
+- The release penalises an item-fusion table that nothing uses, and ranks with the tables left over from the last
+  training batch. Neither is reproduced: the first changes no output, the second is an accident of timing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.graph import CO_PADS, CO_WEIGHTS, user_item, user_user
+from dualgnn_dgl.models.base import Features, Recommender, bpr, masked_softmax, table, unit_rows
+from dualgnn_dgl.options import Options, option
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of DualGNN; the defaults are the paper's model with its code's faults mended."""
+
+    width: int = option(64, "embedding width D", low=1)
+    layers: int = option(2, "propagation steps L in each modality", low=0)
+    hidden: int = option(256, "hidden width of the item encoder", low=1)
+    item_encoder: str = option("mlp", "how features become D wide", choices=("mlp", "linear", "none"))
+    attention: str = option("softmax", "softmax in every pass, or only at the start", choices=("softmax", "released"))
+    user_fusion: str = option("sum", "how a user's modalities join", choices=("sum", "concat", "max", "mean"))
+    user_graph: bool = option(True, "propagate between users who watched the same videos")
+    cooc_k: int = option(40, "neighbours a user in the co-occurrence graph", low=1)
+    cooc_weight: str = option("softmax", "how shared items become weights", choices=CO_WEIGHTS)
+    cooc_pad: str = option("none", "fewer than cooc_k neighbours: leave, or fill by resampling", choices=CO_PADS)
+    missing: str = option("mask", "items without a modality: masked, or encoded as zeros", choices=("mask", "zero"))
+    log_base: str = option("e", "logarithm in BPR", choices=("e", "2"))
+    l2: float = option(0.1, "weight λ of the penalty on preferences and attention", low=0)
+
+
+class DualGNN(Recommender):
+    """One graph convolution a modality, fused by each user's attention, then shared along co-occurrence edges."""
+
+    Config = Config
+    uses_modalities = True
+
+    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.features = Features(modalities)
+        users, count = graph.num_nodes("user"), len(self.features)
+        self.to_user = user_item(graph)  # (U, I)
+        self.to_item = self.to_user.T  # (I, U)
+        widths = self.features.widths()
+        if config.item_encoder == "none" and len(set(widths)) > 1:
+            raise ConfigError(f"item_encoder=none adds up features of widths {widths}: make them equal with --feature-dim")
+        width = widths[0] if config.item_encoder == "none" else config.width
+        self.encoders = nn.ModuleList(_encoder(config, columns) for columns in widths)
+        self.preference = nn.ParameterList(table(users, width) for _ in range(count))  # P_m, (U, D) each
+        initial = nn.init.xavier_normal_(torch.empty(users, count, 1)).squeeze(-1)
+        if config.user_fusion != "mean":
+            self.attention = nn.Parameter(initial.softmax(-1) if config.attention == "released" else initial)  # a, (U, M)
+        if config.user_fusion == "concat":
+            self.join = nn.Linear(count * width, width)
+        watcher, watched = graph.edges(etype="interacts")  # (E,) each
+        having = torch.zeros(users, count).index_add(0, watcher, self.features.present[watched].float())
+        self.register_buffer("observed", having > 0, persistent=False)  # has u a video with m? (U, M)
+        self._graph = graph if config.user_graph and config.cooc_pad == "resample" else None
+        self.co_occurrence = None
+        if config.user_graph:
+            self._draw_user_graph(graph, torch.Generator().manual_seed(0))
+
+    def _draw_user_graph(self, graph: dgl.DGLGraph, generator: torch.Generator) -> None:
+        c = self.config
+        device = self.observed.device
+        self.co_occurrence = user_user(graph, c.cooc_k, c.cooc_weight, pad=c.cooc_pad, generator=generator).to(device)
+
+    def new_epoch(self, generator: torch.Generator) -> None:
+        if self._graph is not None:
+            self._draw_user_graph(self._graph, generator)
+
+    def single_modal(self, m: int) -> tuple[Tensor, Tensor]:
+        """User (U, D) and item (I, D) as modality m alone sees them."""
+        masked = self.config.missing == "mask"
+        user = unit_rows(self.preference[m])
+        item = unit_rows(self.encoders[m](self.features[m]), self.features.present[:, m] if masked else None)
+        user_sum, item_sum = user, item
+        for _ in range(self.config.layers):
+            user, item = self.to_user @ item, self.to_item @ user
+            user_sum, item_sum = user_sum + user, item_sum + item
+        return user_sum, item_sum
+
+    def user_attention(self) -> Tensor:
+        """α (U, M): rows sum to one with `attention="softmax"`; whatever training made of them with "released"."""
+        if self.config.user_fusion == "mean":
+            return torch.full_like(self.observed, 1 / len(self.features), dtype=torch.float32)
+        if self.config.attention == "released":
+            return self.attention
+        observed = self.observed if self.config.missing == "mask" else torch.ones_like(self.observed)
+        return masked_softmax(self.attention, observed)
+
+    def fuse_users(self, users: list[Tensor]) -> Tensor:
+        """M tables (U, D) → one (U, D), weighted by α (the paper's three constructions, and the plain mean)."""
+        weighted = self.user_attention().unsqueeze(-1) * torch.stack(users, dim=1)  # (U, M, D)
+        if self.config.user_fusion == "concat":
+            return self.join(weighted.flatten(1))
+        return weighted.amax(1) if self.config.user_fusion == "max" else weighted.sum(1)
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        users, items = zip(*(self.single_modal(m) for m in range(len(self.features))), strict=True)
+        user, item = self.fuse_users(list(users)), torch.stack(items).sum(0)
+        if self.co_occurrence is not None:
+            user = user + self.co_occurrence @ user  # û = u + Ω u
+        return user, item
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        user, item = self.embed()
+        difference = (user[users] * (item[positives] - item[negatives])).sum(-1)
+        penalty = sum(preference[users].square().mean() for preference in self.preference)
+        if self.config.user_fusion != "mean":
+            penalty = penalty + self.attention.square().mean()
+        return bpr(difference, 2 if self.config.log_base == "2" else math.e) + self.config.l2 * penalty
+
+
+def _encoder(config: Config, columns: int) -> nn.Module:
+    """F_m → D: the paper's two-layer perceptron, one linear map, or nothing."""
+    if config.item_encoder == "none":
+        return nn.Identity()
+    if config.item_encoder == "linear":
+        return nn.Linear(columns, config.width)
+    return nn.Sequential(nn.Linear(columns, config.hidden), nn.LeakyReLU(0.01), nn.Linear(config.hidden, config.width))

@@ -1,0 +1,156 @@
+"""`Adjacency @ x`: the only message passing that a model file needs, whatever kernel carries it out.
+
+To add a kernel: write one file with a function `spmm(matrix, x)` (see `ops/csr.py`) and name it in `KERNELS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dualgnn_dgl.errors import ConfigError, unknown
+from dualgnn_dgl.ops import bag, csr, dgl_kernel
+from dualgnn_dgl.ops.matrix import Matrix, compress
+
+KERNELS = {"dgl": dgl_kernel, "csr": csr, "bag": bag}
+_forced: str | None = None
+
+
+@contextmanager
+def use(kernel: str | None) -> Iterator[None]:
+    """Force one kernel ('dgl', 'csr', 'bag') inside the block; None lets `Adjacency` choose again."""
+    global _forced
+    if kernel is not None and kernel not in KERNELS:
+        raise ConfigError(unknown("kernel", kernel, KERNELS))
+    before, _forced = _forced, kernel
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def choose(matrix: Matrix, x: Tensor) -> str:
+    """Name of the kernel that fits: what `Adjacency @ x` runs unless `use` says otherwise.
+
+    CUDA takes torch's CSR (cuSPARSE); on the CPU a 0/1 matrix takes DGL's `copy_u` (libxsmm, float32 only), weights
+    that do not factorise take `embedding_bag`, and other float types torch's CSR. Measured: benchmarks/bench_ops.py.
+    """
+    if _forced is not None:
+        return _forced
+    if x.is_cuda or x.dtype != torch.float32:
+        return "csr"
+    return "dgl" if matrix.weight is None else "bag"
+
+
+class _Product(torch.autograd.Function):
+    """A @ x whose gradient is Aᵀ @ g over the stored transpose; autograd never transposes a sparse matrix."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, matrix: Matrix, transpose: Matrix) -> Tensor:
+        ctx.transpose = transpose
+        return KERNELS[choose(matrix, x)].spmm(matrix, x.contiguous())
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        matrix = ctx.transpose
+        return KERNELS[choose(matrix, gradient)].spmm(matrix, gradient.contiguous()), None, None
+
+
+class Adjacency(nn.Module):
+    """A fixed sparse matrix A of shape (dst, src); `A @ x` sums the rows of x that point at each row.
+
+    It holds plain index tensors (int32 where they fit), moves with `.to()`, stays out of the state dict, and needs
+    no DGL graph on the device. A matrix that factorises as diag(left) · B · diag(right) with B of zeros and ones is
+    kept so, because the fast kernels take B only.
+
+    Parameters
+    ----------
+    dst, src : (E,) int
+        edge e says that src[e] sends to dst[e]. A pair may stand twice: it then counts twice.
+    shape : (num_dst, num_src)
+    weight : (E,) float, optional
+        general edge weights.
+    left, right : (num_dst,), (num_src,) float, optional
+        row and column scales; not together with `weight`.
+    """
+
+    def __init__(
+        self,
+        dst: Tensor,
+        src: Tensor,
+        shape: tuple[int, int],
+        *,
+        weight: Tensor | None = None,
+        left: Tensor | None = None,
+        right: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if weight is not None and (left is not None or right is not None):
+            raise ValueError("give edge weights or row and column scales, not both")
+        self.shape = (int(shape[0]), int(shape[1]))
+        forward, backward = compress(dst, src, self.shape, weight), compress(src, dst, self.shape[::-1], weight)
+        self._register(forward, backward, left, right)
+
+    def _register(self, forward: Matrix, backward: Matrix, left: Tensor | None, right: Tensor | None) -> None:
+        for prefix, matrix in (("forward", forward), ("backward", backward)):
+            for part in ("indptr", "indices", "weight"):
+                self.register_buffer(f"_{prefix}_{part}", getattr(matrix, part), persistent=False)
+        self.register_buffer("_left", None if left is None else left.reshape(-1, 1), persistent=False)
+        self.register_buffer("_right", None if right is None else right.reshape(-1, 1), persistent=False)
+        self._matrices = (forward, backward)
+
+    def _apply(self, function, recurse=True):
+        """Moved or cast: the matrices are built again over the new buffers, without what kernels had cached."""
+        super()._apply(function, recurse)
+        self._matrices = tuple(
+            Matrix(getattr(self, f"_{p}_indptr"), getattr(self, f"_{p}_indices"), getattr(self, f"_{p}_weight"), shape)
+            for p, shape in (("forward", self.shape), ("backward", self.shape[::-1]))
+        )
+        return self
+
+    @property
+    def T(self) -> Adjacency:  # noqa: N802 - the name every array library uses
+        """The transpose, over the same tensors."""
+        transpose = Adjacency.__new__(Adjacency)
+        nn.Module.__init__(transpose)
+        transpose.shape = self.shape[::-1]
+        transpose._register(*self._matrices[::-1], self._right, self._left)
+        return transpose
+
+    @property
+    def num_edges(self) -> int:
+        """E, the number of stored entries."""
+        return int(self._forward_indices.numel())
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        """A @ x: (num_src, D) → (num_dst, D), differentiable in x."""
+        if x.ndim != 2 or x.shape[0] != self.shape[1]:
+            raise ValueError(f"adjacency {self.shape} cannot multiply a tensor of shape {tuple(x.shape)}")
+        if self._right is not None:
+            x = self._right * x
+        y = _Product.apply(x, *self._matrices)
+        return y if self._left is None else self._left * y
+
+    def dense(self) -> Tensor:
+        """The same matrix as a dense (num_dst, num_src) tensor; for tests and small graphs."""
+        matrix = self._matrices[0]
+        rows = torch.repeat_interleave(torch.arange(self.shape[0], device=matrix.indptr.device), matrix.indptr.diff().long())
+        values = torch.ones(len(rows), device=rows.device) if matrix.weight is None else matrix.weight
+        full = torch.zeros(self.shape, dtype=values.dtype, device=rows.device)
+        full.index_put_((rows, matrix.indices.long()), values, accumulate=True)
+        if self._left is not None:
+            full = self._left * full
+        return full if self._right is None else full * self._right.T
+
+    def extra_repr(self) -> str:
+        return f"shape={self.shape}, edges={self.num_edges}"
+
+
+def normalise(dst: Tensor, src: Tensor, shape: tuple[int, int]) -> Adjacency:
+    """D_dst^-½ A D_src^-½ over the given edges, degrees counted on these edges; degree 0 gives a zero row, never NaN."""
+    left = torch.bincount(dst.long(), minlength=shape[0]).float().clamp(min=1).rsqrt()
+    right = torch.bincount(src.long(), minlength=shape[1]).float().clamp(min=1).rsqrt()
+    return Adjacency(dst, src, shape, left=left, right=right)

@@ -1,0 +1,26 @@
+"""torch's own CSR product: MKL or a plain loop on the CPU, cuSPARSE on CUDA."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from dualgnn_dgl.ops.matrix import Matrix
+
+
+def spmm(matrix: Matrix, x: Tensor) -> Tensor:
+    """matrix @ x, (rows, D), not differentiable (see `Adjacency`)."""
+    key = f"csr {x.dtype}"
+    if key not in matrix.cache:
+        if matrix.weight is None:
+            values = torch.ones(matrix.indices.numel(), dtype=x.dtype, device=x.device)
+        else:
+            values = matrix.weight.to(x.dtype)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            matrix.cache[key] = torch.sparse_csr_tensor(
+                matrix.indptr, matrix.indices, values, matrix.shape, check_invariants=False
+            )
+    return matrix.cache[key] @ x

@@ -1,0 +1,40 @@
+"""DGL's g-SpMM on the CPU: `copy_u` with sum takes the libxsmm path in float32; weights take `u_mul_e`.
+
+The graph handle is made once a matrix, from its CSR tensors (DGL calls that order CSC: by destination), and kept.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.ops.matrix import Matrix
+
+
+def spmm(matrix: Matrix, x: Tensor) -> Tensor:
+    """matrix @ x, (rows, D), not differentiable (see `Adjacency`).
+
+    Raises
+    ------
+    ConfigError
+        on CUDA: the wheels of DGL on PyPI are CPU builds.
+    """
+    from dualgnn_dgl._dgl import dgl  # seconds to import: only where this kernel runs
+
+    if x.is_cuda:
+        raise ConfigError("the dgl kernel runs on the CPU only: use ops.use('csr') on CUDA")
+    if matrix.indices.numel() == 0:
+        return x.new_zeros(matrix.shape[0], x.shape[1])
+    if "dgl" not in matrix.cache:
+        empty = torch.empty(0, dtype=matrix.indices.dtype)
+        graph = dgl.heterograph(
+            {("src", "to", "dst"): ("csc", (matrix.indptr, matrix.indices, empty))},
+            num_nodes_dict={"src": matrix.shape[1], "dst": matrix.shape[0]},
+        )
+        matrix.cache["dgl"] = graph.formats("csc")
+    graph = matrix.cache["dgl"]
+    with torch.no_grad():
+        if matrix.weight is None:
+            return dgl.ops.copy_u_sum(graph, x)
+        return dgl.ops.u_mul_e_sum(graph, x, matrix.weight.to(x.dtype).reshape(-1, 1))

@@ -1,0 +1,136 @@
+"""Small frozen dataclasses as configuration: checked, from TOML or `key=value`, and back to TOML.
+
+Each model has one beside it (`Config`), training has one (`TrainConfig`). A field is made with `option`, which
+carries its help and, where they apply, its choices and lower bound; there is no other place to declare one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dualgnn_dgl.errors import ConfigError, unknown
+
+C = TypeVar("C")
+
+
+def option(default: Any, help: str, *, choices: Sequence[str] = (), low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field that knows its help, its choices and its bounds (both inclusive)."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": tuple(choices), "low": low, "high": high})
+
+
+class Options:
+    """Base of every configuration dataclass: checks each value against what its `option` says.
+
+    Raises
+    ------
+    ConfigError
+        naming the key, the value, and what is allowed.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, rule = getattr(self, field.name), field.metadata
+            if rule["choices"] and value not in rule["choices"]:
+                raise ConfigError(unknown(f"value of {field.name}", str(value), rule["choices"]))
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{field.name} is {value}: give a finite number")
+            if rule["low"] is not None and value < rule["low"]:
+                raise ConfigError(f"{field.name} is {value}: give at least {rule['low']}")
+            if rule["high"] is not None and value > rule["high"]:
+                raise ConfigError(f"{field.name} is {value}: give at most {rule['high']}")
+
+
+def keys(kind: type) -> list[str]:
+    """The names of a configuration's fields."""
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _convert(name: str, value: Any, default: Any) -> Any:
+    """`value`, from TOML or from the command line's text, as the type of the field's default."""
+    wanted = type(default)
+    if isinstance(value, str) and wanted is not str:
+        text = value.strip().lower()
+        try:
+            if wanted is bool and text in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+                return text in ("true", "yes", "on", "1")
+            if wanted in (int, float):
+                return wanted(text)
+        except ValueError:
+            pass
+    elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is wanted:
+        return value
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    raise ConfigError(f"{name} is {value!r}: give {kinds[wanted]}, such as {default!r}")
+
+
+def build(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
+    """Make a configuration from the given values; the rest keeps its defaults.
+
+    Raises
+    ------
+    ConfigError
+        for an unknown key (naming the nearest), a value of the wrong type, or one out of its bounds.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            raise ConfigError(unknown(f"key{' in ' + where if where else ''}", name, fields))
+    return kind(**{name: _convert(name, value, fields[name].default) for name, value in values.items()})
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """`key=value` → (key, value).
+
+    >>> parse_pair("lr=0.01")
+    ('lr', '0.01')
+    """
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set {text}: write key=value, such as --set width=64")
+    return key.strip(), value
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as a dictionary; damage is one line with the file's name."""
+    try:
+        with Path(path).open("rb") as handle:
+            return tomllib.load(handle)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: check --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not readable TOML ({' '.join(str(error).split())}): mend it") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder: --config takes a TOML file") from None
+
+
+def to_toml(values: Any, section: str = "") -> str:
+    """A configuration as TOML lines with each field's help as a comment.
+
+    >>> import dataclasses
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config(Options):
+    ...     width: int = option(64, "embedding width D", low=1)
+    >>> print(to_toml(Config(), "model"))
+    [model]
+    width = 64  # embedding width D
+    """
+    lines = [f"[{section}]"] if section else []
+    for field in dataclasses.fields(values):
+        choices = f" ({' | '.join(field.metadata['choices'])})" if field.metadata["choices"] else ""
+        lines.append(f"{field.name} = {_literal(getattr(values, field.name))}  # {field.metadata['help']}{choices}")
+    return "\n".join(lines)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return repr(value)
