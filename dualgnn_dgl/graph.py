@@ -40,7 +40,7 @@ def heterograph(dataset: Dataset) -> dgl.DGLGraph:
         U `user` nodes, I `item` nodes, E edges `interacts`, E `interacted_by`, at most 200·U `co_occurs`.
     """
     train = dataset.train
-    user, item = torch.from_numpy(train.user), torch.from_numpy(train.item)
+    user, item = torch.tensor(train.user), torch.tensor(train.item)
     lists = dataset.co_occurrence if dataset.co_occurrence is not None else co_occurrence(train)
     lengths = np.diff(lists.indptr)
     target = torch.from_numpy(np.repeat(np.arange(dataset.num_users), lengths))
@@ -49,7 +49,7 @@ def heterograph(dataset: Dataset) -> dgl.DGLGraph:
         {
             ("user", "interacts", "item"): (user, item),
             ("item", "interacted_by", "user"): (item, user),
-            ("user", "co_occurs", "user"): (torch.from_numpy(lists.neighbour), target),
+            ("user", "co_occurs", "user"): (torch.tensor(lists.neighbour), target),
         },
         num_nodes_dict={"user": dataset.num_users, "item": dataset.num_items},
     )
@@ -58,7 +58,7 @@ def heterograph(dataset: Dataset) -> dgl.DGLGraph:
     weight = (user_degree[user] * item_degree[item]).rsqrt()
     graph.edges["interacts"].data["weight"] = weight
     graph.edges["interacted_by"].data["weight"] = weight
-    graph.edges["co_occurs"].data["weight"] = torch.from_numpy(lists.weight)
+    graph.edges["co_occurs"].data["weight"] = torch.tensor(lists.weight)
     graph.edges["co_occurs"].data["rank"] = rank
     return graph
 

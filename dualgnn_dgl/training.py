@@ -92,7 +92,7 @@ def fit(
         when it comes before the first epoch has ended.
     """
     config = config or TrainConfig()
-    device = next((*model.parameters(), *model.buffers())).device
+    device = next(iter((*model.parameters(), *model.buffers()))).device
     k = int(config.metric.partition("@")[2])
     evaluator = Evaluator(valid, [train], ks=(min(k, train.num_items),)) if len(valid) else None
     metric = f"{config.metric.partition('@')[0]}@{min(k, train.num_items)}"

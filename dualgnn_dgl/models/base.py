@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -95,8 +96,8 @@ class Features(nn.Module):
         super().__init__()
         self.names = tuple(modalities)
         for m, modality in enumerate(modalities.values()):
-            self.register_buffer(f"values_{m}", torch.from_numpy(modality.values), persistent=False)
-        present = [torch.from_numpy(modality.present) for modality in modalities.values()]
+            self.register_buffer(f"values_{m}", torch.from_numpy(np.require(modality.values, requirements="W")), persistent=False)
+        present = [torch.tensor(modality.present) for modality in modalities.values()]
         self.register_buffer("present", torch.stack(present, dim=1), persistent=False)
 
     def __len__(self) -> int:
