@@ -1,0 +1,244 @@
+"""`dualgnn preprocess`: a raw log and feature files become a prepared data folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from dualgnn_dgl.cli.show import DEFAULT_DATA, data_option, force_option, json_option, note, result, table
+
+from dualgnn_dgl.errors import ConfigError
+
+SPLITS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "given")
+WEIGHTS = ("count", "cosine", "jaccard")
+
+
+@click.command("preprocess")
+@click.option("--input", "source", metavar="RAW", help="Raw log: a file or a folder.  [default: the built-in demo]")
+@data_option
+@click.option("--user-col", metavar="NAME", help="Column of user ids.  [default: found by its name]")
+@click.option("--item-col", metavar="NAME", help="Column of item ids.  [default: found by its name]")
+@click.option("--rating-col", metavar="NAME", help="Column of ratings.  [default: found by its name]")
+@click.option("--time-col", metavar="NAME", help="Column of times.  [default: found by its name]")
+@click.option("--split-col", metavar="NAME", help="Column that says train, valid or test.  [default: found by its name]")
+@click.option("--separator", metavar="CHAR", help="What separates the columns of a text file.  [default: found out]")
+@click.option(
+    "--features",
+    multiple=True,
+    metavar="FILE",
+    help="Feature file, named after its modality; may be repeated.  [default: those beside the log]",
+)
+@click.option(
+    "--items", metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one beside the log]"
+)
+@click.option("--min-rating", type=float, metavar="X", help="Leave out rows rated below X.  [default: keep all]")
+@click.option(
+    "--k-core",
+    type=int,
+    metavar="N",
+    help="Keep users and items with at least N pairs.  [default: 5; 0 for a log with its own split]",
+)
+@click.option(
+    "--split",
+    type=click.Choice(SPLITS),
+    help="How to hold out pairs; shares are 8:1:1.  [default: given for a log with its own split, else random]",
+)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the shuffles.")
+@click.option("--feature-dim", type=int, metavar="N", help="Reduce wider features to N columns.  [default: leave them]")
+@click.option(
+    "--cooc-weight", type=click.Choice(WEIGHTS), default="count", show_default=True, help="Weight of user co-occurrence edges."
+)
+@click.option("--cooc-top", type=int, default=200, show_default=True, metavar="N", help="Co-occurring users kept per user.")
+@click.option("--check", is_flag=True, help="Read and check everything, write nothing; leaves co-occurrence out.")
+@force_option
+@json_option
+def command(
+    source: str | None,
+    data: str,
+    user_col: str | None,
+    item_col: str | None,
+    rating_col: str | None,
+    time_col: str | None,
+    split_col: str | None,
+    separator: str | None,
+    features: tuple[str, ...],
+    items: str | None,
+    min_rating: float | None,
+    k_core: int | None,
+    split: str | None,
+    seed: int,
+    feature_dim: int | None,
+    cooc_weight: str,
+    cooc_top: int,
+    check: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Turn a raw log and feature files into a prepared data folder.
+
+    Reads CSV, TSV, Parquet, RecBole and MMRec .inter, MovieLens, MicroLens and adjacency lists; removes repeated
+    pairs, takes the k-core, splits, aligns features with items (an absent or NaN row is missing, never zero) and
+    finds for every user those who share most training items.
+
+    \b
+    Example:
+        dualgnn preprocess --input ratings.csv --features visual.npy --data data
+    """
+    from dualgnn_dgl import data as prepared_folder
+    from dualgnn_dgl.files import check_free
+    from dualgnn_dgl.preprocess import Options, prepare
+
+    options = Options(min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top)
+    columns = (user_col, item_col, rating_col, time_col, split_col, separator, items)
+    if source is None and (features or any(value is not None for value in columns)):
+        raise ConfigError(
+            "columns, separator, features and items belong to a log: name it with --input; the built-in demo takes none of them"
+        )
+    note(f"input: {source or 'built-in demo'}, data: {'(--check: nothing is written)' if check else data}")
+    if not check:
+        check_free(data, prepared_folder.MANIFEST, force=force)  # before the long work
+    with _progress() as say:
+        raw = _demo(say) if source is None else _read(source, *columns[:-1], features, items, say)
+        prepared = prepare(raw, options, co_occurrence=not check, progress=say)
+        report = prepared.report
+        if not check:
+            say(f"writing {data}")
+            prepared_folder.save(prepared.dataset, data, options=report["options"], report=report, force=force)
+    if as_json:
+        result(report | {"data": None if check else data, "hash": prepared.dataset.hash})
+        return
+    click.echo(text(report))
+    train = "dualgnn train" if data == DEFAULT_DATA else f"dualgnn train --data {data}"
+    click.echo("\nchecked, nothing written" if check else f"\nwritten to {data}; next: {train}")
+
+
+def _demo(say: Callable[[str], None]):
+    from dualgnn_dgl.synthetic import demo
+
+    say("making the demo log")
+    return demo()
+
+
+def _read(
+    source: str,
+    user_col: str | None,
+    item_col: str | None,
+    rating_col: str | None,
+    time_col: str | None,
+    split_col: str | None,
+    separator: str | None,
+    features: tuple[str, ...],
+    items: str | None,
+    say: Callable[[str], None],
+):
+    from dualgnn_dgl.preprocess.reader import read
+
+    say(f"reading {source}")
+    return read(
+        source,
+        user_col=user_col,
+        item_col=item_col,
+        rating_col=rating_col,
+        time_col=time_col,
+        split_col=split_col,
+        separator=separator,
+        features=features,
+        items=items,
+        progress=say,
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Give a function that shows the step under way: a spinner with the time on a terminal, else a line a step."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield note
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+        current: list[Any] = []
+
+        def say(text: str) -> None:
+            for task in current:
+                progress.update(task, total=1, completed=1)
+                progress.stop_task(task)
+            current[:] = [progress.add_task(text, total=None)]
+
+        yield say
+        for task in current:
+            progress.update(task, total=1, completed=1)
+
+
+def text(report: dict[str, Any]) -> str:
+    """The report for people: sizes, splits, modalities, what was dropped and why."""
+    options, rows = report["options"], report["rows"]
+    parts = [
+        f"{report['input']['name'] or 'log'} ({report['input']['kind'] or 'in memory'}): {rows['read']:,} rows read",
+        _options(options),
+        table(
+            ["split", "pairs", "users", "items", "density"],
+            [
+                [name, part["interactions"], part["users"], part["items"], f"{part['density']:.4%}"]
+                for name, part in (report["splits"] | {"all": report}).items()
+            ],
+        ),
+    ]
+    dropped = [[f"  {reason}", -count] for reason, count in rows["dropped"].items()]
+    parts.append(table(["rows", "count"], [["read", rows["read"]], *dropped, ["kept", rows["kept"]]]))
+    if report["modalities"]:
+        parts.append(_modalities(report["modalities"]))
+    else:
+        parts.append("no modality: models that need features cannot use this data set")
+    if report["titles"]:
+        parts.append(f"titles: {report['titles']:,} of {report['items']:,} items")
+    if report["co_occurrence"]:
+        lists = report["co_occurrence"]
+        parts.append(
+            f"co-occurrence ({lists['weight']}, top {lists['top']}): {lists['users_with_neighbours']:,} of "
+            f"{report['users']:,} users have neighbours, {lists['mean_neighbours']:.1f} each on average"
+        )
+    if report["published"]:
+        parts.append(_published(report["published"]))
+    parts.extend(f"warning: {warning}" for warning in report["warnings"])
+    return "\n\n".join(parts)
+
+
+def _options(options: dict[str, Any]) -> str:
+    """The options used, defaults included."""
+    lines = [f"split: {options['split']} ({options['split_rule']}), seed {options['seed']}", f"k-core: {options['k_core']}"]
+    if options["min_rating"] is not None:
+        lines.append(f"ratings: {options['min_rating']:g} and more")
+    if options["feature_dim"] is not None:
+        lines.append(f"features: at most {options['feature_dim']} columns")
+    return "\n".join(lines)
+
+
+def _modalities(modalities: dict[str, Any]) -> str:
+    """One row a modality; one column a popularity group, the share of its items that have the modality."""
+    groups = list(dict.fromkeys(group for modality in modalities.values() for group in modality["by_popularity"]))
+    rows = [
+        [
+            name,
+            modality["width"],
+            modality["present"],
+            f"{modality['coverage']:.1%}",
+            *(f"{modality['by_popularity'][group]['coverage']:.1%}" for group in groups),
+        ]
+        for name, modality in modalities.items()
+    ]
+    return table(["modality", "width", "items", "coverage", *groups], rows)
+
+
+def _published(published: dict[str, Any]) -> str:
+    """Published figures beside those found."""
+    rows = [[name, f["published"], f["found"], f["prepared"], f["met"]] for name, f in published["figures"].items()]
+    verdict = "met" if published["met"] else "NOT met"
+    head = f"published statistics of {published['set']} ({published['source']}): {verdict}"
+    return head + "\n" + table(["figure", "published", "in the log", "prepared", "met"], rows)

@@ -1,0 +1,168 @@
+"""What preprocess says about a data set: one JSON object, all numbers counted from the data itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualgnn_dgl.data import SPLITS, CoOccurrence, Dataset, Interactions, Modality
+from dualgnn_dgl.preprocess.filters import Pairs
+from dualgnn_dgl.preprocess.published import compare
+from dualgnn_dgl.preprocess.tables import RawInput
+
+QUARTERS = ("most popular quarter", "second quarter", "third quarter", "least popular quarter")
+NEVER = "never in train"
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sizes of a log as read: distinct pairs, before any k-core; `splits` where the log carries its own."""
+
+    users: int
+    items: int
+    interactions: int
+    splits: Mapping[str, int]
+
+    @classmethod
+    def of(cls, pairs: Pairs, split: np.ndarray | None) -> Counts:
+        """Count users, items and pairs."""
+        sizes = np.bincount(split, minlength=len(SPLITS)).tolist() if split is not None else []
+        return cls(
+            int(np.count_nonzero(np.bincount(pairs.user))),
+            int(np.count_nonzero(np.bincount(pairs.item))),
+            len(pairs),
+            dict(zip(SPLITS, sizes, strict=False)),
+        )
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the pipeline knows and the finished data set no longer shows.
+
+    Parameters
+    ----------
+    rows_read : data rows in the files.
+    dropped : reason -> rows.
+    found : the log as read.
+    raw_widths : modality -> columns in the file.
+    split_rule : in words.
+    options : resolved options by name.
+    """
+
+    rows_read: int
+    dropped: Mapping[str, int]
+    found: Counts
+    raw_widths: Mapping[str, int]
+    split_rule: str
+    options: Mapping[str, Any]
+
+
+def describe(raw: RawInput, dataset: Dataset, figures: Figures) -> dict[str, Any]:
+    """The report.
+
+    Keys: input, options, rows (read, kept, dropped by reason), users, items, interactions, density, splits,
+    modalities (width, coverage, coverage by popularity in train), titles, co_occurrence, published, warnings.
+    Densities and coverages are shares between 0 and 1.
+    """
+    splits = {name: _split(getattr(dataset, name)) for name in SPLITS}
+    kept = sum(part["interactions"] for part in splits.values())
+    popularity = np.bincount(dataset.train.item, minlength=dataset.num_items)  # (I,)
+    found = {"users": figures.found.users, "items": figures.found.items, "interactions": figures.found.interactions}
+    prepared = {"users": dataset.num_users, "items": dataset.num_items, "interactions": kept}
+    report = {
+        "input": {"name": raw.name, "kind": raw.log.kind, "files": [str(file) for file in raw.log.files]},
+        "options": {name: list(value) if isinstance(value, tuple) else value for name, value in figures.options.items()}
+        | {"split_rule": figures.split_rule},
+        "rows": {"read": figures.rows_read, "kept": kept, "dropped": dict(figures.dropped)},
+        **prepared,
+        "density": kept / (dataset.num_users * dataset.num_items),
+        "splits": splits,
+        "modalities": {
+            name: {"width": modality.width, "width_read": figures.raw_widths[name]} | coverage(modality, popularity)
+            for name, modality in dataset.modalities.items()
+        },
+        "titles": int(np.count_nonzero(dataset.titles != "")) if dataset.titles is not None else 0,
+        "co_occurrence": _neighbours(dataset.co_occurrence, figures.options) if dataset.co_occurrence is not None else None,
+        "published": compare(
+            _names(raw),
+            found | dict(figures.found.splits),
+            prepared | {name: part["interactions"] for name, part in splits.items()},
+        ),
+    }
+    return report | {"warnings": _warnings(report)}
+
+
+def coverage(modality: Modality, popularity: np.ndarray) -> dict[str, Any]:
+    """How many items have the modality: in all, and by popularity.
+
+    Items with training pairs are ranked by their number (ties by internal number) and cut into four equal parts.
+
+    Parameters
+    ----------
+    modality : of I items
+    popularity : (I,) int
+        training pairs of each item.
+    """
+    order = np.argsort(-popularity, kind="stable")
+    parts = np.array_split(order[: np.count_nonzero(popularity)], len(QUARTERS))
+    groups = dict(zip((*QUARTERS, NEVER), (*parts, np.flatnonzero(popularity == 0)), strict=True))
+    return {
+        "present": int(modality.present.sum()),
+        "coverage": modality.coverage,
+        "by_popularity": {
+            group: {
+                "items": int(rows.size),
+                "fewest_pairs": int(popularity[rows].min()),
+                "most_pairs": int(popularity[rows].max()),
+                "coverage": float(modality.present[rows].mean()),
+            }
+            for group, rows in groups.items()
+            if rows.size
+        },
+    }
+
+
+def _split(part: Interactions) -> dict[str, Any]:
+    users, items = (int(np.count_nonzero(np.bincount(codes))) for codes in (part.user, part.item))
+    return {
+        "interactions": len(part),
+        "users": users,
+        "items": items,
+        "density": len(part) / (part.num_users * part.num_items),
+    }
+
+
+def _neighbours(lists: CoOccurrence, options: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = np.diff(lists.indptr)  # (U,)
+    return {
+        "weight": lists.measure,
+        "top": options["cooc_top"],
+        "users_with_neighbours": int(np.count_nonzero(sizes)),
+        "mean_neighbours": float(sizes.mean()),
+        "edges": int(sizes.sum()),
+    }
+
+
+def _names(raw: RawInput) -> set[str]:
+    """Names of the input, its files and the folder they lie in."""
+    names = {raw.name}
+    for file in raw.log.files:
+        path = Path(file).absolute()
+        names |= {path.stem, path.parent.name}
+    return names - {""}
+
+
+def _warnings(report: Mapping[str, Any]) -> list[str]:
+    """What is allowed but probably not wanted, each with its consequence."""
+    warnings = []
+    for name, use in (("valid", "training cannot stop early or choose its best epoch"), ("test", "there is nothing to evaluate")):
+        if not report["splits"][name]["interactions"]:
+            warnings.append(f"the {name} split is empty: {use}")
+    for name, modality in report["modalities"].items():
+        if not modality["present"]:
+            warnings.append(f"modality {name} is missing for every item: it can tell nothing")
+    return warnings
