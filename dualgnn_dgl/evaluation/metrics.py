@@ -1,0 +1,189 @@
+"""Metrics of full ranking, all out of one boolean matrix: is the item at place k of user b's list held out?
+
+Letters: U users, I items, D embedding width, B evaluated users (those with a held-out item), K list length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from dualgnn_dgl.data import Interactions
+from dualgnn_dgl.errors import ConfigError, DataError
+from dualgnn_dgl.evaluation.ranking import NO_ITEM, beyond_catalogue, top_k
+
+METRICS = ("recall", "precision", "ndcg", "hit", "map", "mrr")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an `Evaluator` found.
+
+    Parameters
+    ----------
+    ks : the list lengths.
+    users : (B,) int64
+        the evaluated users: those with at least one held-out item.
+    per_user : 'recall@10' and so on -> (B,) float64, in the order of `users`; the basis of intervals and paired tests.
+    metrics : the means of `per_user`, and 'coverage@K': the share of the catalogue that stands in any list.
+    """
+
+    ks: tuple[int, ...]
+    users: np.ndarray
+    per_user: dict[str, np.ndarray]
+    metrics: dict[str, float]
+
+
+class Evaluator:
+    """Ranks the whole catalogue for every user with a held-out item; prepared once, called per epoch.
+
+    Parameters
+    ----------
+    truth : the held-out pairs.
+    seen : pairs to leave out of the lists (train; at test usually train and valid); they may overlap each other.
+    ks : list lengths.
+
+    Raises
+    ------
+    DataError
+        if the sizes differ, `truth` is empty, or `truth` shares pairs with `seen` (they could never be hit).
+    ConfigError
+        if a list length is not within 1…I.
+
+    Examples
+    --------
+    >>> import torch
+    >>> train, test = Interactions([0, 1], [0, 2], 2, 3), Interactions([0], [1], 2, 3)
+    >>> evaluate = Evaluator(test, [train], ks=(1, 2))
+    >>> found = evaluate(torch.ones(2, 1), torch.tensor([[9.0], [3.0], [5.0]]))
+    >>> len(found.users), found.metrics["recall@1"], found.metrics["recall@2"]
+    (1, 0.0, 1.0)
+    """
+
+    def __init__(self, truth: Interactions, seen: Sequence[Interactions] = (), ks: Iterable[int] = (10, 20)) -> None:
+        self.ks = tuple(sorted({int(k) for k in ks}))
+        if not self.ks or self.ks[0] < 1:
+            raise ConfigError(f"list lengths {list(self.ks)} were asked for: ask for 1 or more")
+        if self.ks[-1] > truth.num_items:
+            raise ConfigError(beyond_catalogue(self.ks[-1], truth.num_items))
+        if not len(truth):
+            raise DataError("no user has a held-out item: choose another split, or prepare the data with one")
+        self._shape = (truth.num_users, truth.num_items)
+        positives, masked = truth.csr(), sparse.csr_matrix(self._shape, dtype=np.float32)
+        for part in seen:
+            if (part.num_users, part.num_items) != self._shape:
+                raise DataError(
+                    f"held-out pairs count {self._shape} users and items, masked pairs {(part.num_users, part.num_items)}"
+                )
+            masked = masked + part.csr()
+        overlap = positives.multiply(masked).nnz
+        if overlap:
+            raise DataError(f"{overlap} held-out pairs are also masked and could never be hit: make the splits disjoint")
+        self.users = np.flatnonzero(np.diff(positives.indptr)).astype(np.int64)  # (B,)
+        self._truth: sparse.csr_matrix = positives[self.users]  # (B, I)
+        self._seen: sparse.csr_matrix | None = masked[self.users] if masked.nnz else None  # (B, I)
+
+    def __call__(self, user: Tensor, item: Tensor, block: int | None = None) -> Evaluation:
+        """Rank and measure.
+
+        Parameters
+        ----------
+        user : (U, D), item : (I, D)
+        block : users per block of scores, see `top_k`.
+
+        Raises
+        ------
+        DataError
+            if the tables are not of the data's size.
+        RunError
+            if they hold NaN or infinity.
+        """
+        if (len(user), len(item)) != self._shape:
+            raise DataError(
+                f"the tables hold {len(user)} users and {len(item)} items, the data {self._shape[0]} and {self._shape[1]}: "
+                "run and data do not belong together"
+            )
+        ranked = user[torch.from_numpy(self.users).to(user.device)]  # (B, D)
+        items = top_k(ranked, item, self.ks[-1], self._seen, block=block)[0].cpu().numpy()  # (B, K)
+        per_user = metrics_per_user(hit_matrix(items, self._truth), np.diff(self._truth.indptr), self.ks)
+        metrics = {}
+        for k in self.ks:
+            metrics |= {f"{name}@{k}": float(per_user[f"{name}@{k}"].mean()) for name in METRICS}
+            metrics[f"coverage@{k}"] = coverage(items[:, :k], self._shape[1])
+        return Evaluation(self.ks, self.users, per_user, metrics)
+
+
+def hit_matrix(items: np.ndarray, truth: sparse.csr_matrix) -> np.ndarray:
+    """Which listed items are held out: (B, K) bool out of lists (B, K) and the held-out pairs (B, I).
+
+    >>> hit_matrix(np.array([[2, 0], [1, -1]]), sparse.csr_matrix([[1, 1, 0], [0, 0, 1]])).tolist()
+    [[False, True], [False, False]]
+    """
+    width = np.int64(truth.shape[1])
+    row = np.arange(len(items), dtype=np.int64)
+    held = np.repeat(row, np.diff(truth.indptr)) * width + truth.indices  # ascending: rows, then sorted columns
+    keys = row[:, None] * width + items  # (B, K)
+    place = np.minimum(np.searchsorted(held, keys), max(len(held) - 1, 0))
+    return (held[place] == keys) & (items != NO_ITEM)  # −1 would be the last item of the row above
+
+
+def metrics_per_user(hits: np.ndarray, positives: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
+    """Every metric at every K for every user.
+
+    With h_j = 1 where place j (from 1) is a hit, n held-out items, and all sums over j ≤ K:
+
+    - recall = Σ h_j / n; precision = Σ h_j / K, also where fewer than K items were left; hit = [Σ h_j > 0]
+    - ndcg = Σ h_j / log2(j + 1) over the same sum for the first min(n, K) places: the best list possible for the *held-out*
+      items. Dividing by the best order of the *hits* instead (as the DualGNN authors' code does) inflates it.
+    - map = Σ h_j · (hits up to j) / j, divided by min(n, K) (as in MMRec and RecBole; others divide by n)
+    - mrr = 1 / the place of the first hit, 0 where there is none
+
+    Parameters
+    ----------
+    hits : (B, K) bool
+        K at least the largest of `ks`.
+    positives : (B,) int
+        n, at least 1.
+    ks : list lengths.
+
+    Returns
+    -------
+    'recall@10' and so on -> (B,) float64
+
+    >>> found = metrics_per_user(np.array([[False, True]]), np.array([3]), [2])
+    >>> {name: round(float(value[0]), 4) for name, value in found.items()}
+    {'recall@2': 0.3333, 'precision@2': 0.5, 'ndcg@2': 0.3869, 'hit@2': 1.0, 'map@2': 0.25, 'mrr@2': 0.5}
+    """
+    width = max(ks)
+    hits = hits[:, :width]
+    place = np.arange(1, width + 1, dtype=np.float64)
+    discount = 1 / np.log2(place + 1)
+    count = hits.cumsum(axis=1)  # (B, K) hits up to each place
+    gain = np.where(hits, discount, 0.0).cumsum(axis=1)
+    best = discount.cumsum()  # (K,) gain of a list that starts with only hits
+    precision = np.where(hits, count / place, 0.0).cumsum(axis=1)
+    first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, np.inf)  # (B,) place of the first hit
+    found = {}
+    for k in ks:
+        possible = np.minimum(positives, k)
+        found[f"recall@{k}"] = count[:, k - 1] / positives
+        found[f"precision@{k}"] = count[:, k - 1] / k
+        found[f"ndcg@{k}"] = gain[:, k - 1] / best[possible - 1]
+        found[f"hit@{k}"] = (count[:, k - 1] > 0).astype(np.float64)
+        found[f"map@{k}"] = precision[:, k - 1] / possible
+        found[f"mrr@{k}"] = np.where(first <= k, 1 / first, 0.0)
+    return found
+
+
+def coverage(items: np.ndarray, num_items: int) -> float:
+    """Share of the catalogue that stands in at least one of the lists (B, K).
+
+    >>> coverage(np.array([[0, 1], [1, -1]]), 4)
+    0.5
+    """
+    return float(np.count_nonzero(np.bincount(items[items != NO_ITEM], minlength=num_items)) / num_items)

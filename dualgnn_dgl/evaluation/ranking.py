@@ -1,0 +1,179 @@
+"""Top-K lists out of two tables: every user against every item, in blocks, exactly and reproducibly.
+
+Letters: U users, I items, D embedding width, B ranked users, K list length.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from dualgnn_dgl.data import Interactions
+from dualgnn_dgl.errors import ConfigError, DataError, RunError
+
+NO_ITEM = -1
+# One block of scores. On a CPU larger blocks leave the cache and gain nothing, on a GPU they fill it.
+_BUDGET = {"cpu": 128 * 2**20, "cuda": 1024 * 2**20}
+_LOW = 2**32 - 1
+_DIVERGED = "training diverged, train again with a smaller --lr"
+
+
+@torch.no_grad()
+def top_k(
+    user: Tensor,
+    item: Tensor,
+    k: int,
+    seen: Interactions | sparse.csr_matrix | None = None,
+    users: np.ndarray | None = None,
+    block: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Rank all items for each user by inner product and keep the K best.
+
+    Equal scores are ordered by the smaller item index, also where the list is cut off, so that the result
+    depends neither on the kernel nor on the block. Scores are computed in float32.
+
+    Parameters
+    ----------
+    user : (U, D), item : (I, D)
+        the tables of a model, on any one device.
+    k : int
+        K, at most I.
+    seen : the pairs that must not be recommended, as `Interactions` or as a matrix (U, I) whose stored entries are the pairs.
+    users : (B,) int
+        internal users to rank for, in this order; all U by default.
+    block : int
+        users per block; fitted to a memory budget by default, halved and tried again when memory runs out.
+
+    Returns
+    -------
+    items : (B, K) int64
+        internal items, best first; −1 where a user has fewer than K items left.
+    scores : (B, K) float32
+        their inner products; −inf beside −1.
+
+    Raises
+    ------
+    ConfigError
+        if K is not within 1…I.
+    DataError
+        if tables, `seen` and `users` do not fit together.
+    RunError
+        if the tables hold NaN, infinity or numbers too large to multiply.
+    MemoryError
+        if not even one user's scores fit.
+
+    Examples
+    --------
+    >>> user, item = torch.tensor([[1.0], [-1.0]]), torch.tensor([[2.0], [5.0], [2.0]])
+    >>> top_k(user, item, 2)[0].tolist()
+    [[1, 0], [0, 2]]
+    """
+    _check(user, item, k)
+    matrix = seen.csr() if isinstance(seen, Interactions) else seen
+    if matrix is not None and matrix.shape != (len(user), len(item)):
+        raise DataError(f"the tables hold {len(user)} users and {len(item)} items, the seen pairs count {matrix.shape}")
+    if users is not None:
+        users = np.asarray(users, dtype=np.int64).reshape(-1)
+        if users.size and not 0 <= int(users.min()) <= int(users.max()) < len(user):
+            raise DataError(f"users to rank for lie in {users.min()}…{users.max()}, the user table has rows 0…{len(user) - 1}")
+        user = user[torch.from_numpy(users).to(user.device)]  # (B, D)
+        matrix = matrix[users] if matrix is not None else None  # (B, I)
+    user, item = user.float(), item.float()
+    count = len(user)
+    items = torch.empty(count, k, dtype=torch.int64, device=user.device)
+    scores = torch.empty(count, k, dtype=torch.float32, device=user.device)
+    block = max(1, min(count, block or _BUDGET.get(user.device.type, _BUDGET["cpu"]) // (4 * len(item))))
+    start, buffer = 0, None
+    while start < count:
+        stop = min(start + block, count)
+        try:
+            if buffer is None:
+                buffer = torch.empty(block, len(item), dtype=torch.float32, device=user.device)
+            ranked = torch.mm(user[start:stop], item.T, out=buffer[: stop - start])  # (block, I)
+            if matrix is not None:
+                mask_seen(ranked, matrix, start, stop)
+            items[start:stop], scores[start:stop] = select(ranked, k)
+        except (RuntimeError, MemoryError) as error:
+            if not _memory_ran_out(error):
+                raise
+            if block == 1:
+                raise MemoryError(f"the scores of one user for {len(item):,} items do not fit") from None
+            block, buffer = block // 2, None
+            continue
+        start = stop
+    return items, scores
+
+
+def mask_seen(scores: Tensor, seen: sparse.csr_matrix, start: int, stop: int) -> None:
+    """Set the scores (stop − start, I) of the pairs stored in rows start…stop of `seen` to −inf, in place."""
+    indptr = seen.indptr[start : stop + 1].astype(np.int64)
+    row = np.repeat(np.arange(stop - start, dtype=np.int64), np.diff(indptr))
+    flat = row * scores.shape[1] + seen.indices[indptr[0] : indptr[-1]]  # position in the flattened block
+    scores.view(-1)[torch.from_numpy(flat).to(scores.device)] = -torch.inf
+
+
+def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The K best of each row of (B, I), ties by the smaller index; −1 for entries that are −inf.
+
+    The float `topk` breaks ties as it likes. One entry more than K shows which rows have a tie at the cut-off;
+    only these are ranked again by keys that no two items share.
+    """
+    count = scores.shape[1]
+    values, items = scores.topk(min(k + 1, count))  # (B, K+1), best first
+    if k < count:
+        cut = (values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)
+        values, items = values[:, :k].contiguous(), items[:, :k].contiguous()
+        rows = cut.nonzero().squeeze(1)
+        for part in rows.split(max(1, len(scores) // 8)):  # keys are int64: small parts keep the memory down
+            tied = scores[part]
+            items[part] = _items(_keys(tied, torch.arange(count, device=scores.device)).topk(k).values)
+            values[part] = tied.gather(1, items[part])
+    rows = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
+    if len(rows):
+        inside = _items(_keys(values[rows], items[rows]).sort(dim=1, descending=True).values)
+        items[rows] = inside
+        values[rows] = scores[rows[:, None], inside]
+    return items.masked_fill_(values == -torch.inf, NO_ITEM), values
+
+
+def _keys(scores: Tensor, items: Tensor) -> Tensor:
+    """int64 keys that order by score, then by the smaller item: the float's bits made sortable, then the item."""
+    bits = (scores + 0.0).view(torch.int32).long()  # + 0.0 makes −0.0 and 0.0 equal, as they compare
+    return (torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32) | (_LOW - items)
+
+
+def _items(keys: Tensor) -> Tensor:
+    """The items inside `_keys`."""
+    return _LOW - (keys & _LOW)
+
+
+def _check(user: Tensor, item: Tensor, k: int) -> None:
+    """Refuse tables that do not fit together, cannot be multiplied, or hold fewer than K items."""
+    if user.ndim != 2 or item.ndim != 2 or user.shape[1] != item.shape[1]:
+        raise DataError(f"ranking needs tables (U, D) and (I, D), got {tuple(user.shape)} and {tuple(item.shape)}")
+    if k < 1:
+        raise ConfigError(f"lists of length {k} were asked for: ask for 1 or more")
+    if k > len(item):
+        raise ConfigError(beyond_catalogue(k, len(item)))
+    norms = {}
+    for name, table in (("user", user), ("item", item)):
+        norm = torch.linalg.vector_norm(table.float(), dim=1)
+        if not bool(norm.isfinite().all()):
+            row = int((~norm.isfinite()).nonzero()[0])
+            raise RunError(f"the {name} table holds NaN or infinity in row {row}: {_DIVERGED}")
+        norms[name] = float(norm.max()) if len(norm) else 0.0
+    # |score| ≤ ‖user‖·‖item‖, so this one product rules out every overflow, and with it every NaN
+    if norms["user"] * norms["item"] > torch.finfo(torch.float32).max:
+        raise RunError(f"the tables hold numbers too large to multiply: {_DIVERGED}")
+
+
+def beyond_catalogue(k: int, num_items: int) -> str:
+    """Message for lists longer than the catalogue."""
+    return f"lists of length {k} were asked for, but the catalogue holds {num_items} items: ask for {num_items} at most"
+
+
+def _memory_ran_out(error: BaseException) -> bool:
+    """Tell a lack of memory from every other RuntimeError (the CPU allocator has no class of its own)."""
+    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)
