@@ -30,13 +30,15 @@ class Evaluation:
     users : (B,) int64
         the evaluated users: those with at least one held-out item.
     per_user : 'recall@10' and so on -> (B,) float64, in the order of `users`; the basis of intervals and paired tests.
-    metrics : the means of `per_user`, and 'coverage@K': the share of the catalogue that stands in any list.
+    means : the means of `per_user`, by the same names.
+    coverage : 'coverage@10' and so on -> share of the catalogue that stands in any list.
     """
 
     ks: tuple[int, ...]
     users: np.ndarray
     per_user: dict[str, np.ndarray]
-    metrics: dict[str, float]
+    means: dict[str, float]
+    coverage: dict[str, float]
 
 
 class Evaluator:
@@ -61,7 +63,7 @@ class Evaluator:
     >>> train, test = Interactions([0, 1], [0, 2], 2, 3), Interactions([0], [1], 2, 3)
     >>> evaluate = Evaluator(test, [train], ks=(1, 2))
     >>> found = evaluate(torch.ones(2, 1), torch.tensor([[9.0], [3.0], [5.0]]))
-    >>> len(found.users), found.metrics["recall@1"], found.metrics["recall@2"]
+    >>> len(found.users), found.means["recall@1"], found.means["recall@2"]
     (1, 0.0, 1.0)
     """
 
@@ -111,11 +113,9 @@ class Evaluator:
         ranked = user[torch.from_numpy(self.users).to(user.device)]  # (B, D)
         items = top_k(ranked, item, self.ks[-1], self._seen, block=block)[0].cpu().numpy()  # (B, K)
         per_user = metrics_per_user(hit_matrix(items, self._truth), np.diff(self._truth.indptr), self.ks)
-        metrics = {}
-        for k in self.ks:
-            metrics |= {f"{name}@{k}": float(per_user[f"{name}@{k}"].mean()) for name in METRICS}
-            metrics[f"coverage@{k}"] = coverage(items[:, :k], self._shape[1])
-        return Evaluation(self.ks, self.users, per_user, metrics)
+        means = {name: float(values.mean()) for name, values in per_user.items()}
+        covered = {f"coverage@{k}": coverage(items[:, :k], self._shape[1]) for k in self.ks}
+        return Evaluation(self.ks, self.users, per_user, means, covered)
 
 
 def hit_matrix(items: np.ndarray, truth: sparse.csr_matrix) -> np.ndarray:

@@ -78,7 +78,7 @@ def top_k(
         users = np.asarray(users, dtype=np.int64).reshape(-1)
         if users.size and not 0 <= int(users.min()) <= int(users.max()) < len(user):
             raise DataError(f"users to rank for lie in {users.min()}…{users.max()}, the user table has rows 0…{len(user) - 1}")
-        user = user[torch.from_numpy(users).to(user.device)]  # (B, D)
+        user = user[torch.tensor(users, device=user.device)]  # (B, D)
         matrix = matrix[users] if matrix is not None else None  # (B, I)
     user, item = user.float(), item.float()
     count = len(user)
