@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -28,11 +29,9 @@ WEIGHTS = ("count", "cosine", "jaccard")
     "--features",
     multiple=True,
     metavar="FILE",
-    help="Feature file, named after its modality; may be repeated.  [default: those beside the log]",
+    help="Feature file, named after its modality; may be repeated.  [default: those in the folder RAW]",
 )
-@click.option(
-    "--items", metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one beside the log]"
-)
+@click.option("--items", metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one in RAW]")
 @click.option("--min-rating", type=float, metavar="X", help="Leave out rows rated below X.  [default: keep all]")
 @click.option(
     "--k-core",
@@ -135,7 +134,6 @@ def _read(
 ):
     from dualgnn_dgl.preprocess.reader import read
 
-    say(f"reading {source}")
     return read(
         source,
         user_col=user_col,
@@ -161,7 +159,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
         current: list[Any] = []
 
@@ -212,7 +210,8 @@ def text(report: dict[str, Any]) -> str:
 
 def _options(options: dict[str, Any]) -> str:
     """The options used, defaults included."""
-    lines = [f"split: {options['split']} ({options['split_rule']}), seed {options['seed']}", f"k-core: {options['k_core']}"]
+    rule = wrap(options["split_rule"], 100, initial_indent="  ", subsequent_indent="  ")
+    lines = [f"split: {options['split']}, seed {options['seed']}", *rule, f"k-core: {options['k_core']}"]
     if options["min_rating"] is not None:
         lines.append(f"ratings: {options['min_rating']:g} and more")
     if options["feature_dim"] is not None:

@@ -119,8 +119,7 @@ def prepare(
     say("filtering rows")
     _check_columns(log, options)
     users, items = id_order(log.user_ids), id_order(log.item_ids)
-    pairs = _pairs(log, ranks(users), ranks(items), options, dropped)
-    found = Counts.of(pairs, pairs.split)
+    pairs, found = _pairs(log, ranks(users), ranks(items), options, dropped)
     pairs = _core(pairs, options.k_core, dropped)
     pairs, users = _renumber(pairs, users, "user")
     pairs, items = _renumber(pairs, items, "item")
@@ -184,13 +183,16 @@ def _check_columns(log: RawLog, options: Options) -> None:
         )
 
 
-def _pairs(log: RawLog, user_rank: np.ndarray, item_rank: np.ndarray, options: Options, dropped: dict[str, int]) -> Pairs:
-    """Rows rated well enough, each pair once; adds what it leaves out to `dropped`."""
+def _pairs(
+    log: RawLog, user_rank: np.ndarray, item_rank: np.ndarray, options: Options, dropped: dict[str, int]
+) -> tuple[Pairs, Counts]:
+    """Rows rated well enough, each pair once, and the sizes before the ratings count; adds what it leaves out to `dropped`."""
     user, item = user_rank[log.user], item_rank[log.item]  # (E,) int32
     # times and split are carried along only where a later step looks at them
     time = log.time if options.split in ("leave-one-out", "time-user", "time-global") else None
-    split = log.split
+    split, everything = log.split, None
     if options.min_rating is not None:
+        everything, _ = distinct(user, item, len(item_rank), split=split)
         good = log.rating >= options.min_rating  # False for NaN
         dropped[f"rating below {options.min_rating:g}"] = int((~good).sum())
         user, item = user[good], item[good]
@@ -201,7 +203,7 @@ def _pairs(log: RawLog, user_rank: np.ndarray, item_rank: np.ndarray, options: O
         raise DataError(
             f"no interactions left: all {len(log.user):,} are rated below {options.min_rating:g}: choose a lower --min-rating"
         )
-    return pairs
+    return pairs, Counts.of(everything if everything is not None else pairs)
 
 
 def _core(pairs: Pairs, k: int, dropped: dict[str, int]) -> Pairs:

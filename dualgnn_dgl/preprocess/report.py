@@ -20,7 +20,7 @@ NEVER = "never in train"
 
 @dataclass(frozen=True)
 class Counts:
-    """Sizes of a log as read: distinct pairs, before any k-core; `splits` where the log carries its own."""
+    """Sizes of a log as read: distinct pairs, before any filter; `splits` where the log carries its own."""
 
     users: int
     items: int
@@ -28,9 +28,9 @@ class Counts:
     splits: Mapping[str, int]
 
     @classmethod
-    def of(cls, pairs: Pairs, split: np.ndarray | None) -> Counts:
+    def of(cls, pairs: Pairs) -> Counts:
         """Count users, items and pairs."""
-        sizes = np.bincount(split, minlength=len(SPLITS)).tolist() if split is not None else []
+        sizes = np.bincount(pairs.split, minlength=len(SPLITS)).tolist() if pairs.split is not None else []
         return cls(
             int(np.count_nonzero(np.bincount(pairs.user))),
             int(np.count_nonzero(np.bincount(pairs.item))),
