@@ -46,17 +46,19 @@ def choose(matrix: Matrix, x: Tensor) -> str:
 
 
 class _Product(torch.autograd.Function):
-    """A @ x whose gradient is Aᵀ @ g over the stored transpose; autograd never transposes a sparse matrix."""
+    """A @ x whose gradient is Aᵀ @ g over the stored transpose; autograd never transposes a sparse matrix.
+
+    The gradient is the same kind of product again, so that second derivatives are right with every kernel.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, matrix: Matrix, transpose: Matrix) -> Tensor:
-        ctx.transpose = transpose
+        ctx.matrix, ctx.transpose = matrix, transpose
         return KERNELS[choose(matrix, x)].spmm(matrix, x.contiguous())
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        matrix = ctx.transpose
-        return KERNELS[choose(matrix, gradient)].spmm(matrix, gradient.contiguous()), None, None
+        return _Product.apply(gradient, ctx.transpose, ctx.matrix), None, None
 
 
 class Adjacency(nn.Module):
@@ -112,8 +114,8 @@ class Adjacency(nn.Module):
         return self
 
     @property
-    def T(self) -> Adjacency:  # noqa: N802 - the name every array library uses
-        """The transpose, over the same tensors."""
+    def T(self) -> Adjacency:
+        """The transpose, over the same tensors (the name every array library uses)."""
         transpose = Adjacency.__new__(Adjacency)
         nn.Module.__init__(transpose)
         transpose.shape = self.shape[::-1]

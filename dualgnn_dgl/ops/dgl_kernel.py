@@ -27,9 +27,11 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     if matrix.indices.numel() == 0:
         return x.new_zeros(matrix.shape[0], x.shape[1])
     if "dgl" not in matrix.cache:
-        empty = torch.empty(0, dtype=matrix.indices.dtype)
+        # edge numbers: none means 0…E-1 to copy_u, but u_mul_e takes a path at D=1 that wants them written out
+        count = 0 if matrix.weight is None else matrix.indices.numel()
+        number = torch.arange(count, dtype=matrix.indices.dtype)
         graph = dgl.heterograph(
-            {("src", "to", "dst"): ("csc", (matrix.indptr, matrix.indices, empty))},
+            {("src", "to", "dst"): ("csc", (matrix.indptr, matrix.indices, number))},
             num_nodes_dict={"src": matrix.shape[1], "dst": matrix.shape[0]},
         )
         matrix.cache["dgl"] = graph.formats("csc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +23,20 @@ class Matrix:
     shape: tuple[int, int]
     cache: dict[str, Any] = field(default_factory=dict)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Matrix:
+        """A copy without the cache: neither torch's CSR tensors nor DGL's graphs can be copied."""
+        parts = (copy.deepcopy(part, memo) for part in (self.indptr, self.indices, self.weight))
+        return Matrix(*parts, self.shape)
+
 
 def compress(row: Tensor, column: Tensor, shape: tuple[int, int], weight: Tensor | None) -> Matrix:
     """Edges (row, column, weight) → CSR, columns ascending within a row; (E,) each."""
     row, column = row.long(), column.long()
-    if row.numel() and (int(row.max()) >= shape[0] or int(column.max()) >= shape[1]):
-        raise ValueError(f"an edge points outside the shape {shape}")
+    if row.shape != column.shape or (weight is not None and weight.shape != row.shape):
+        raise ValueError("edges need as many rows as columns, and as many weights")
+    for end, size in ((row, shape[0]), (column, shape[1])):
+        if end.numel() and not 0 <= int(end.min()) <= int(end.max()) < size:
+            raise ValueError(f"an edge points outside the shape {shape}")
     order = torch.argsort(row * shape[1] + column, stable=True)
     counts = torch.bincount(row, minlength=shape[0])
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
