@@ -1,0 +1,358 @@
+"""Every kernel against the dense product: values, gradients, empty rows, odd shapes, relabelling."""
+
+import copy
+
+import pytest
+import torch
+
+from dualgnn_dgl import ops
+from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.ops import Adjacency, normalise
+
+KERNELS = sorted(ops.KERNELS)
+ROWS, COLUMNS, WIDTH = 7, 11, 3
+
+
+def edges(weighted=False, seed=0, count=29):
+    """Random edges into 7 rows from 11 columns; row 2 and column 5 stay empty, one edge stands three times."""
+    draw = torch.Generator().manual_seed(seed)
+    dst = torch.randint(ROWS, (count,), generator=draw)
+    src = torch.randint(COLUMNS, (count,), generator=draw)
+    keep = (dst != 2) & (src != 5)
+    dst, src = dst[keep], src[keep]
+    dst, src = torch.cat([dst, torch.tensor([4, 4, 4])]), torch.cat([src, torch.tensor([9, 9, 9])])
+    return dst, src, torch.randn(len(dst), generator=draw) if weighted else None
+
+
+def slow(dst, src, shape, weight=None, left=None, right=None, dtype=torch.float64):
+    """The matrix, entry by entry."""
+    full = torch.zeros(shape, dtype=dtype)
+    for e, (row, column) in enumerate(zip(dst.tolist(), src.tolist(), strict=True)):
+        full[row, column] += 1.0 if weight is None else weight[e].to(dtype)
+    for row in range(shape[0]):
+        for column in range(shape[1]):
+            full[row, column] *= (1 if left is None else left[row].to(dtype)) * (1 if right is None else right[column].to(dtype))
+    return full
+
+
+def forms():
+    """(edges, keyword arguments of Adjacency) for a plain, a weighted, and a scaled matrix."""
+    draw = torch.Generator().manual_seed(5)
+    scales = {"left": torch.rand(ROWS, generator=draw), "right": torch.rand(COLUMNS, generator=draw)}
+    for name, weighted, keywords in (
+        ("plain", False, {}),
+        ("weighted", True, {}),
+        ("scaled", False, scales),
+        ("left", False, {"left": scales["left"]}),
+        ("right", False, {"right": scales["right"]}),
+    ):
+        dst, src, weight = edges(weighted)
+        yield pytest.param(dst, src, keywords if weight is None else {"weight": weight}, id=name)
+
+
+FORMS = list(forms())
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("dst", "src", "keywords"), FORMS)
+def test_equals_the_dense_product_and_its_gradient(kernel, dst, src, keywords):
+    full = slow(dst, src, (ROWS, COLUMNS), **keywords)
+    matrix = Adjacency(dst, src, (ROWS, COLUMNS), **keywords)
+    x = torch.randn(COLUMNS, WIDTH, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    target = torch.randn(ROWS, WIDTH, generator=torch.Generator().manual_seed(2))
+    with ops.use(kernel):
+        y = matrix @ x
+        (y * target).sum().backward()
+    assert y.dtype == torch.float32 and y.shape == (ROWS, WIDTH)
+    torch.testing.assert_close(y.double(), full @ x.detach().double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(x.grad.double(), full.T @ target.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(matrix.dense().double(), full, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("dst", "src", "keywords"), FORMS)
+def test_transpose(kernel, dst, src, keywords):
+    full = slow(dst, src, (ROWS, COLUMNS), **keywords)
+    matrix = Adjacency(dst, src, (ROWS, COLUMNS), **keywords)
+    y = torch.randn(ROWS, WIDTH, requires_grad=True)
+    with ops.use(kernel):
+        product = matrix.T @ y
+        product.square().sum().backward()
+    assert matrix.T.shape == (COLUMNS, ROWS) and matrix.T.T.shape == (ROWS, COLUMNS)
+    torch.testing.assert_close(product.double(), full.T @ y.detach().double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(y.grad.double(), 2 * full @ (full.T @ y.detach().double()), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(matrix.T.T.dense(), matrix.dense())
+
+
+@pytest.mark.parametrize("kernel", ["csr", "bag"])
+@pytest.mark.parametrize(("dst", "src", "keywords"), FORMS)
+def test_gradcheck_in_float64(kernel, dst, src, keywords):
+    matrix = Adjacency(dst, src, (ROWS, COLUMNS), **keywords).to(torch.float64)
+    x = torch.randn(COLUMNS, WIDTH, dtype=torch.float64, requires_grad=True)
+    with ops.use(kernel):
+        assert torch.autograd.gradcheck(lambda value: matrix @ value, (x,))
+        assert torch.autograd.gradgradcheck(lambda value: matrix @ value, (x,))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_second_derivative_is_there_or_refused_but_never_silently_lost(kernel):
+    dst, src, _ = edges()
+    matrix = Adjacency(dst, src, (ROWS, COLUMNS))
+    full = slow(dst, src, (ROWS, COLUMNS)).float()
+    x = torch.randn(COLUMNS, WIDTH, requires_grad=True)
+    with ops.use(kernel):
+        (gradient,) = torch.autograd.grad((matrix @ x).pow(3).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(gradient.square().sum(), x)
+    y = x.detach().clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((full @ y).pow(3).sum(), y, create_graph=True)
+    (expected,) = torch.autograd.grad(gradient.square().sum(), y)
+    torch.testing.assert_close(second, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_scales_are_exact_in_float64_after_a_cast():
+    """Cast to float64 and back: weights, scales and product follow, index tensors stay whole numbers."""
+    dst, src, weight = edges(weighted=True)
+    matrix = Adjacency(dst, src, (ROWS, COLUMNS), weight=weight)
+    x = torch.randn(COLUMNS, WIDTH)
+    with ops.use("csr"):
+        before = matrix @ x  # fills the kernel's cache, which must not outlive the cast
+        assert matrix.to(torch.float64) is matrix
+        after = matrix @ x.double()
+    assert after.dtype == torch.float64
+    torch.testing.assert_close(after, before.double(), rtol=1e-5, atol=1e-5)
+    assert all(not b.is_floating_point() or b.dtype == torch.float64 for b in matrix.buffers())
+    assert (matrix.to(torch.float32) @ x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_same_matrix_takes_float32_then_float64_then_float32(kernel):
+    dst, src, weight = edges(weighted=True)
+    matrix = Adjacency(dst, src, (ROWS, COLUMNS), weight=weight)
+    full = slow(dst, src, (ROWS, COLUMNS), weight)
+    x = torch.randn(COLUMNS, WIDTH, dtype=torch.float64)
+    with ops.use(kernel):
+        for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-6), (torch.float32, 1e-5)):
+            y = matrix @ x.to(dtype)
+            assert y.dtype == dtype
+            torch.testing.assert_close(y.double(), full @ x, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_rows_without_edges_are_zero_and_empty_columns_get_no_gradient(kernel):
+    dst, src, _ = edges()
+    x = torch.randn(COLUMNS, WIDTH, requires_grad=True)
+    with ops.use(kernel):
+        y = normalise(dst, src, (ROWS, COLUMNS)) @ x
+        y.square().sum().backward()
+    assert torch.isfinite(y).all() and torch.isfinite(x.grad).all()
+    assert (y[2] == 0).all() and (x.grad[5] == 0).all() and (x.grad[9] != 0).any()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_matrix_without_any_edge(kernel, weighted):
+    none = torch.zeros(0, dtype=torch.int64)
+    matrix = Adjacency(none, none, (ROWS, COLUMNS), weight=torch.zeros(0) if weighted else None)
+    x = torch.randn(COLUMNS, WIDTH, requires_grad=True)
+    with ops.use(kernel):
+        y = matrix @ x
+        y.sum().backward()
+    assert y.shape == (ROWS, WIDTH) and (y == 0).all() and (x.grad == 0).all()
+    assert matrix.num_edges == 0 and torch.isfinite(normalise(none, none, (ROWS, COLUMNS)).dense()).all()
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("shape", [(1, 23), (23, 1), (1, 1), (40, 3)])
+def test_lopsided_shapes(kernel, shape):
+    draw = torch.Generator().manual_seed(9)
+    dst, src = (torch.randint(size, (17,), generator=draw) for size in shape)
+    x = torch.randn(shape[1], 5, requires_grad=True)
+    with ops.use(kernel):
+        y = Adjacency(dst, src, shape) @ x
+        y.sum().backward()
+    full = slow(dst, src, shape)
+    torch.testing.assert_close(y.double(), full @ x.detach().double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(x.grad.double(), full.T @ torch.ones(shape[0], 5).double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("width", [1, 2, 33])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_any_width(kernel, width, weighted):
+    dst, src, weight = edges(weighted)
+    x = torch.randn(COLUMNS, width)
+    with ops.use(kernel):
+        y = Adjacency(dst, src, (ROWS, COLUMNS), weight=weight) @ x
+    torch.testing.assert_close(y.double(), slow(dst, src, (ROWS, COLUMNS), weight) @ x.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_an_edge_given_twice_counts_twice(kernel):
+    dst, src = torch.tensor([1, 1, 0]), torch.tensor([2, 2, 2])
+    x = torch.tensor([[0.0], [0.0], [5.0]])
+    with ops.use(kernel):
+        assert (Adjacency(dst, src, (2, 3)) @ x).tolist() == [[5.0], [10.0]]
+        weighted = Adjacency(dst, src, (2, 3), weight=torch.tensor([0.5, 0.25, 3.0]))
+        assert (weighted @ x).tolist() == [[15.0], [3.75]]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_order_of_the_edges_does_not_matter(kernel):
+    dst, src, weight = edges(weighted=True)
+    order = torch.randperm(len(dst), generator=torch.Generator().manual_seed(4))
+    x = torch.randn(COLUMNS, WIDTH)
+    with ops.use(kernel):
+        one = Adjacency(dst, src, (ROWS, COLUMNS), weight=weight) @ x
+        two = Adjacency(dst[order], src[order], (ROWS, COLUMNS), weight=weight[order]) @ x
+    torch.testing.assert_close(one, two)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_relabelling_the_nodes_permutes_the_result(kernel):
+    dst, src, weight = edges(weighted=True)
+    rows, columns = torch.randperm(ROWS), torch.randperm(COLUMNS)  # new number of each old node
+    x = torch.randn(COLUMNS, WIDTH)
+    moved = torch.empty_like(x)
+    moved[columns] = x
+    with ops.use(kernel):
+        plain = Adjacency(dst, src, (ROWS, COLUMNS), weight=weight) @ x
+        other = Adjacency(rows[dst], columns[src], (ROWS, COLUMNS), weight=weight) @ moved
+    torch.testing.assert_close(other[rows], plain)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_strided_input_and_strided_gradient(kernel):
+    dst, src, _ = edges()
+    matrix, full = Adjacency(dst, src, (ROWS, COLUMNS)), slow(dst, src, (ROWS, COLUMNS)).float()
+    base = torch.randn(WIDTH, 2 * COLUMNS, requires_grad=True)
+    x = base[:, ::2].T
+    assert not x.is_contiguous()
+    with ops.use(kernel):
+        y = matrix @ x
+        y.T.contiguous().T.mul(torch.arange(WIDTH) + 1.0).sum().backward()  # an expanded, non-contiguous gradient
+    torch.testing.assert_close(y, full @ x.detach(), rtol=1e-5, atol=1e-5)
+    expected = torch.zeros_like(base)
+    expected[:, ::2] = (full.T @ (torch.arange(WIDTH) + 1.0).expand(ROWS, WIDTH)).T
+    torch.testing.assert_close(base.grad, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_input_is_left_alone(kernel):
+    dst, src, _ = edges()
+    x = torch.randn(COLUMNS, WIDTH)
+    before = x.clone()
+    with ops.use(kernel):
+        y = normalise(dst, src, (ROWS, COLUMNS)) @ x
+        y += 1
+    assert torch.equal(x, before)
+
+
+def test_kernels_agree_with_one_another_and_with_the_free_choice():
+    dst, src, weight = edges(weighted=True)
+    x = torch.randn(COLUMNS, WIDTH)
+    for matrix in (Adjacency(dst, src, (ROWS, COLUMNS), weight=weight), normalise(dst, src, (ROWS, COLUMNS))):
+        chosen = matrix @ x
+        for kernel in KERNELS:
+            with ops.use(kernel):
+                torch.testing.assert_close(matrix @ x, chosen, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_forced_kernel_is_the_one_that_runs(kernel, monkeypatch):
+    ran = []
+    for name, module in ops.KERNELS.items():
+        original = module.spmm
+        monkeypatch.setattr(module, "spmm", lambda matrix, x, name=name, run=original: (ran.append(name), run(matrix, x))[1])
+    dst, src, _ = edges()
+    x = torch.randn(COLUMNS, WIDTH, requires_grad=True)
+    with ops.use(kernel):
+        (Adjacency(dst, src, (ROWS, COLUMNS)) @ x).sum().backward()
+    assert ran == [kernel, kernel]
+
+
+def test_normalise_is_the_symmetric_normalisation():
+    draw = torch.Generator().manual_seed(8)
+    full = (torch.rand(ROWS, COLUMNS, generator=draw) < 0.3).double()
+    full[3] = 0
+    full[:, 10] = 0
+    dst, src = full.nonzero(as_tuple=True)
+    rows, columns = full.sum(1), full.sum(0)
+    expected = torch.zeros_like(full)
+    for r, c in zip(dst.tolist(), src.tolist(), strict=True):
+        expected[r, c] = 1 / (rows[r] * columns[c]).sqrt()
+    result = normalise(dst, src, (ROWS, COLUMNS))
+    assert not result.dense().isnan().any()
+    torch.testing.assert_close(result.dense().double(), expected, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(result.T.dense().double(), expected.T, rtol=1e-6, atol=1e-7)
+    square = torch.zeros(ROWS + COLUMNS, ROWS + COLUMNS, dtype=torch.float64)  # the bipartite graph as one matrix
+    square[:ROWS, ROWS:], square[ROWS:, :ROWS] = full, full.T
+    scale = torch.diag(torch.where(square.sum(1) > 0, square.sum(1), torch.inf).rsqrt())
+    torch.testing.assert_close((scale @ square @ scale)[:ROWS, ROWS:], expected)
+
+
+def test_state_dict_holds_nothing():
+    dst, src, weight = edges(weighted=True)
+    matrix = Adjacency(dst, src, (ROWS, COLUMNS), weight=weight)
+    assert matrix.state_dict() == {} and list(matrix.parameters()) == []
+    assert len(list(matrix.buffers())) > 0
+    holder = torch.nn.Module()
+    holder.to_user, holder.to_item = matrix, matrix.T
+    holder.load_state_dict({})
+    holder.to(torch.float64)
+    x = torch.randn(ROWS, WIDTH, dtype=torch.float64)
+    torch.testing.assert_close(holder.to_item @ x, slow(dst, src, (ROWS, COLUMNS), weight).T @ x)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_deep_copy_after_use(kernel):
+    dst, src, weight = edges(weighted=True)
+    matrix, x = Adjacency(dst, src, (ROWS, COLUMNS), weight=weight), torch.randn(COLUMNS, WIDTH)
+    with ops.use(kernel):
+        y = matrix @ x
+        assert torch.equal(copy.deepcopy(matrix) @ x, y)
+
+
+@pytest.mark.parametrize("shape", [(COLUMNS + 1, WIDTH), (COLUMNS - 1, WIDTH), (ROWS, WIDTH), (COLUMNS,), (COLUMNS, WIDTH, 1)])
+def test_wrong_shapes_are_refused_with_both_shapes(shape):
+    dst, src, _ = edges()
+    with pytest.raises(ValueError, match=r"\(7, 11\).*\(\d+"):
+        Adjacency(dst, src, (ROWS, COLUMNS)) @ torch.zeros(shape)
+
+
+@pytest.mark.parametrize(("dst", "src"), [([7], [0]), ([0], [11]), ([-1], [0]), ([0], [-1])])
+def test_edges_outside_the_shape_are_refused(dst, src):
+    with pytest.raises(ValueError, match="outside"):
+        Adjacency(torch.tensor(dst), torch.tensor(src), (ROWS, COLUMNS))
+
+
+def test_lists_that_do_not_fit_together_are_refused():
+    dst, src, weight = edges(weighted=True)
+    with pytest.raises(ValueError, match="not both"):
+        Adjacency(dst, src, (ROWS, COLUMNS), weight=weight, left=torch.ones(ROWS))
+    with pytest.raises(ValueError, match="as many"):
+        Adjacency(dst, src[:-1], (ROWS, COLUMNS))
+    with pytest.raises(ValueError, match="as many"):
+        Adjacency(dst, src, (ROWS, COLUMNS), weight=weight[:-1])
+    with pytest.raises(ValueError, match="weights"):
+        Adjacency(dst, src, (ROWS, COLUMNS), weight=torch.cat([weight, weight]))
+
+
+def test_use_is_undone_after_an_error_and_nests():
+    dst, src, _ = edges()
+    matrix, x = Adjacency(dst, src, (ROWS, COLUMNS)), torch.zeros(COLUMNS, WIDTH)
+    free = ops.choose(matrix._matrices[0], x)
+    with pytest.raises(ZeroDivisionError), ops.use("bag"):
+        raise ZeroDivisionError
+    assert ops.choose(matrix._matrices[0], x) == free
+    with ops.use("bag"):
+        with ops.use("csr"):
+            assert ops.choose(matrix._matrices[0], x) == "csr"
+        assert ops.choose(matrix._matrices[0], x) == "bag"
+        with ops.use(None):
+            assert ops.choose(matrix._matrices[0], x) == free
+    assert ops.choose(matrix._matrices[0], x) == free
+
+
+def test_unknown_kernel_names_the_nearest():
+    with pytest.raises(ConfigError, match="'csx'.*did you mean 'csr'"), ops.use("csx"):
+        pass
