@@ -1,0 +1,276 @@
+"""Text tables and Parquet files, opened and read in batches: what every other reader stands on.
+
+Text is read as text, column by column, and nothing is inferred from a sample; `read_values` turns it into numbers.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from dualgnn_dgl.errors import DataError
+
+BLOCK = 1 << 24  # bytes of text read at once: bounds the memory, and the longest line
+ROWS = 1 << 19  # rows of Parquet read at once
+COMPRESSED = (".gz", ".bz2", ".zst")
+TEXT = (".csv", ".tsv", ".txt", ".inter", ".item", ".dat", ".data", ".tab", "")
+# Separators to look for in the first line, by suffix; the first one found there wins.
+SEPARATORS = {
+    ".csv": (",", "\t", ";", "|"),
+    ".dat": ("::", "\t", ",", ";", "|", " "),
+    ".data": ("\t", "::", ",", ";", "|", " "),
+}
+OTHER_SEPARATORS = ("\t", "::", ",", ";", "|", " ")
+UNIT = "\x1f"  # stands for a separator of several characters, which Arrow cannot split at
+
+
+@dataclass(frozen=True)
+class Table:
+    """An opened table: where it is, its columns, and (text only) how it is written."""
+
+    path: Path
+    columns: tuple[str, ...]
+    separator: str | None = None  # None: Parquet
+    header: bool = True
+    encoding: str = "utf-8"
+
+    @property
+    def name(self) -> str:
+        """The file's name, for messages."""
+        return self.path.name
+
+
+def suffix(path: Path) -> str:
+    """The suffix that says the format, below that of a compression: `.csv` of `log.csv.gz`."""
+    inner = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return inner.suffix.lower()
+
+
+def stem(path: Path) -> str:
+    """The name without suffixes: `log` of `log.csv.gz`."""
+    inner = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
+    return inner.stem
+
+
+def head(path: Path) -> list[str]:
+    """The first lines of a text file (at most some hundred), without their ends.
+
+    Raises
+    ------
+    DataError
+        if the file is missing, empty, binary or not text in UTF-8 (or, for `.dat` and `.data`, Latin-1).
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist: check the path")
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, a file is needed here")
+    with explained(path), pa.input_stream(str(path), compression="detect") as stream:
+        start = stream.read(1 << 16)
+    if not start.strip():
+        raise DataError(f"{path} is empty: give a file with a header and rows")
+    if start[:4] == b"PAR1":
+        raise DataError(f"{path} is a Parquet file by another name: rename it to {stem(path)}.parquet")
+    if b"\0" in start:
+        raise DataError(f"{path} is not a text table (a NUL byte at position {start.index(0)}): is it binary, or text in UTF-16?")
+    if start.startswith(codecs.BOM_UTF8):
+        start = start[3:]
+    text = codecs.getincrementaldecoder("utf-8")("replace" if suffix(path) in (".dat", ".data") else "strict")
+    try:
+        lines = text.decode(start).splitlines()
+    except UnicodeDecodeError:
+        raise _encoding_error(path) from None
+    lines = [line for line in (lines[:-1] if len(start) == 1 << 16 and len(lines) > 1 else lines) if line.strip()]
+    if not lines:
+        raise DataError(f"{path} is empty: give a file with a header and rows")
+    return lines[:256]
+
+
+def split_line(line: str, separator: str) -> list[str]:
+    """The fields of one line; quotes count where the separator is one character."""
+    if len(separator) > 1:
+        return line.split(separator)
+    return next(csv.reader([line], delimiter=separator), [""])
+
+
+def sniff_separator(path: Path, line: str) -> str:
+    """The separator of a text table: the first of those usual for the suffix that the first line holds."""
+    found = [separator for separator in SEPARATORS.get(suffix(path), OTHER_SEPARATORS) if separator in line]
+    return found[0] if found else ","
+
+
+def open_table(path: Path, separator: str | None = None, names: Sequence[str] | None = None) -> Table:
+    """Look at a table's head: its columns and its separator.
+
+    Parameters
+    ----------
+    names : of the columns, for a file without a header; cut to the number of fields of the first line.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist: check the path")
+    if suffix(path) == ".parquet":
+        with explained(path):
+            columns = tuple(pq.ParquetFile(path).schema_arrow.names)
+        return Table(path, columns)
+    if suffix(path) not in TEXT:
+        raise DataError(
+            f"{path} has the suffix {suffix(path)}, which no reader knows: "
+            f"give a .parquet file or text ({' '.join(filter(None, TEXT))})"
+        )
+    first = head(path)[0]
+    separator = separator or sniff_separator(path, first)
+    fields = [field.strip() for field in split_line(first, separator)]
+    encoding = _encoding(path) if suffix(path) in (".dat", ".data") else "utf-8"
+    if names is None:
+        return Table(path, tuple(fields), separator, True, encoding)
+    if len(fields) > len(names):
+        names = [*names, *(f"column {i}" for i in range(len(names), len(fields)))]
+    return Table(path, tuple(names[: len(fields)]), separator, False, encoding)
+
+
+def batches(table: Table, columns: Sequence[str]) -> Iterator[list[pa.Array]]:
+    """Read the named columns batch by batch, in file order: text as large strings, Parquet in its own types.
+
+    Raises
+    ------
+    DataError
+        if the file is damaged, binary or in another encoding, or a line has too few or too many fields.
+    """
+    if table.separator is None:
+        with explained(table.path):
+            for batch in pq.ParquetFile(table.path).iter_batches(ROWS, columns=list(columns)):
+                yield [decoded(batch.column(batch.schema.get_field_index(name))) for name in columns]
+        return
+    with explained(table.path, table):
+        kinds = {name: pa.large_string() for name in columns}
+        with pa_csv.open_csv(text_stream(table), *csv_options(table, kinds)) as reader:
+            for batch in reader:
+                yield [batch.column(name) for name in columns]
+
+
+def decoded(column: pa.Array) -> pa.Array:
+    """A dictionary-encoded column (a pandas category) as its values."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
+def csv_options(table: Table, kinds: dict[str, pa.DataType], **convert: Any) -> tuple[Any, Any, Any]:
+    """Arrow's read, parse and convert options for the columns `kinds` of a text table."""
+    several = len(table.separator or "") > 1
+    # RecBole's and MovieLens' files do not quote; a title may begin with a quotation mark there
+    quote = '"' if table.separator in (",", ";") or suffix(table.path) in (".csv", ".tsv") else False
+    return (
+        pa_csv.ReadOptions(
+            block_size=BLOCK, column_names=list(table.columns), skip_rows=1 if table.header else 0, encoding=table.encoding
+        ),
+        pa_csv.ParseOptions(delimiter=UNIT if several else table.separator, quote_char=quote, newlines_in_values=bool(quote)),
+        pa_csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), **convert),
+    )
+
+
+class _OneCharacter:
+    """A byte stream in which a separator of several characters is replaced by `UNIT`."""
+
+    def __init__(self, stream: pa.NativeFile, separator: str) -> None:
+        self.stream, self.separator, self.rest = stream, separator.encode(), b""
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; fewer come even before the end, none only at the end."""
+        chunk = self.stream.read(size - len(self.rest) if size and size > len(self.rest) else size)
+        data = self.rest + chunk
+        # a separator cut in two by the end of the chunk waits for its other half
+        keep = max((k for k in range(1, len(self.separator)) if data.endswith(self.separator[:k])), default=0) if chunk else 0
+        self.rest = data[len(data) - keep :]
+        ready = data[: len(data) - keep].replace(self.separator, UNIT.encode())
+        return ready if ready or not chunk else self.read(size)
+
+    closed = False
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+def text_stream(table: Table) -> Any:
+    """What Arrow reads the table from."""
+    stream = pa.input_stream(str(table.path), compression="detect")
+    return pa.PythonFile(_OneCharacter(stream, table.separator), mode="r") if len(table.separator or "") > 1 else stream
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 if the whole file is, else Latin-1: MovieLens' .dat files are either."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with explained(path), pa.input_stream(str(path), compression="detect") as stream:
+        try:
+            while chunk := stream.read(BLOCK):
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "latin-1"
+    return "utf-8"
+
+
+@contextmanager
+def explained(path: Path, table: Table | None = None) -> Iterator[None]:
+    """Turn what Arrow says about a bad file into one line that a person can act on."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError) as error:
+        text = " ".join(str(error).split())[:160]
+        if table is not None and re.search(r"Expected \d+ columns", text):
+            raise _ragged_error(table, text) from None
+        if "UTF8" in text or "UTF-8" in text or isinstance(error, UnicodeDecodeError):
+            raise _encoding_error(path) from None
+        if "straddling" in text:
+            raise DataError(
+                f"{path} holds a line longer than {BLOCK >> 20} MB, or a quotation mark that never closes: is it a table?"
+            ) from None
+        if "Empty CSV" in text:
+            raise DataError(f"{path} is empty: give a file with a header and rows") from None
+        kind = "a Parquet file" if suffix(path) == ".parquet" else "a readable table"
+        raise DataError(f"{path} is not {kind}, or it is damaged ({text}): make it anew") from None
+
+
+def _ragged_error(table: Table, said: str) -> DataError:
+    """Name the line with too few or too many fields; a slow second reading, only on the way to an error."""
+    width = len(table.columns)
+    with pa.input_stream(str(table.path), compression="detect") as stream:
+        lines = (line.decode(table.encoding, "replace") for line in stream)
+        if len(table.separator or "") > 1:
+            rows: Iterator[tuple[int, list[str]]] = (
+                (n, line.split(table.separator)) for n, line in enumerate(lines, 1) if line.strip()
+            )
+        else:
+            quoting = csv.QUOTE_MINIMAL if suffix(table.path) in (".csv", ".tsv") else csv.QUOTE_NONE
+            reader = csv.reader(lines, delimiter=table.separator, quoting=quoting)
+            rows = ((reader.line_num, row) for row in reader if row)
+        try:
+            number, fields = next(((n, len(row)) for n, row in rows if len(row) != width), (0, 0))
+        except csv.Error:
+            number, fields = 0, 0
+    if not number:
+        return DataError(f"{table.path} has a row of another width ({said}): mend it, or name the separator with --separator")
+    return DataError(
+        f"{table.name}, line {number}, has {fields} fields, but the table has {width} columns: "
+        "mend the line, or name the separator with --separator"
+    )
+
+
+def _encoding_error(path: Path) -> DataError:
+    """Name the first line that is not UTF-8; a slow second reading, only on the way to an error."""
+    where = ""
+    with suppress(OSError), pa.input_stream(str(path), compression="detect") as stream:
+        for number, line in enumerate(stream, 1):
+            if line.decode("utf-8", "replace").encode("utf-8") != line:
+                where = f", line {number},"
+                break
+    return DataError(
+        f"{path.name}{where} is not text in UTF-8: convert it (iconv -f LATIN1 -t UTF-8 old > new), or is it a binary file?"
+    )
