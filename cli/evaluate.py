@@ -1,0 +1,145 @@
+"""`dualgnn eval`: rank the whole catalogue for every user with a held-out video and print the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dualgnn_dgl.cli.device import gpu_option, pick_device
+from dualgnn_dgl.cli.show import json_option, note, result, run_option, table
+from dualgnn_dgl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dualgnn_dgl.checkpoint import Run
+    from dualgnn_dgl.data import Dataset
+    from dualgnn_dgl.evaluation import Evaluation
+
+data_option = click.option(
+    "--data", default=None, metavar="DIR", help="Prepared data folder.  [default: the one the run was trained on]"
+)
+
+
+@click.command(short_help="Rank all micro-videos for held-out users and print the metrics.")
+@run_option
+@data_option
+@click.option(
+    "--topk", "ks", type=int, multiple=True, default=(10, 20), show_default="10 20", metavar="K", help="List length; repeatable."
+)
+@click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Which held-out pairs.")
+@click.option(
+    "--mask",
+    type=click.Choice(["all", "train"]),
+    default="all",
+    show_default=True,
+    help="What the lists leave out: everything known before the split (at test: train and valid), or training pairs alone, "
+    "as published figures often do.",
+)
+@click.option("--per-user", default=None, metavar="FILE", help="Write every metric of every user to this Parquet file.")
+@click.option(
+    "--bootstrap", "resamples", type=click.IntRange(0), default=1000, show_default=True, help="Resamples; 0: no intervals."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
+@gpu_option
+@json_option
+def command(
+    run: str,
+    data: str | None,
+    ks: tuple[int, ...],
+    split: str,
+    mask: str,
+    per_user: str | None,
+    resamples: int,
+    seed: int,
+    gpu: int | None,
+    as_json: bool,
+) -> None:
+    """Rank all micro-videos for every user with a held-out one and print the metrics.
+
+    Means are over users with at least one held-out video; beside each stands its 95 % bootstrap interval.
+
+    \b
+    Examples:
+        dualgnn eval --topk 10
+        dualgnn eval --topk 20 --mask train --json
+    """
+    if per_user is not None and Path(per_user).is_dir():
+        raise ConfigError(f"{per_user} is a folder: give --per-user the name of a file")
+    device = pick_device(gpu)
+
+    from dualgnn_dgl.evaluation import Evaluator, bootstrap
+
+    loaded, dataset, data = open_run(run, data)
+    seen = [dataset.train, dataset.valid] if (split, mask) == ("test", "all") else [dataset.train]
+    evaluator = Evaluator(getattr(dataset, split), seen, ks)
+    found = evaluator(loaded.user.to(device), loaded.item.to(device))
+    intervals = bootstrap(found.per_user, seed, resamples) if resamples else {}
+    if per_user is not None:
+        write_per_user(per_user, found, dataset)
+        note(f"{len(found.users):,} users written to {per_user}")
+    value = {
+        "run": run,
+        "data": data,
+        "split": split,
+        "mask": mask,
+        "users": len(found.users),
+        "metrics": {
+            name: figure
+            for k in found.ks
+            for figures in (found.means, found.coverage)
+            for name, figure in figures.items()
+            if name.endswith(f"@{k}")
+        },
+        "intervals": {name: list(interval) for name, interval in intervals.items()},
+    }
+    if as_json:
+        result(value)
+    else:
+        click.echo(_text(value, found.ks, str(loaded.info.get("model", "")), len(seen)))
+
+
+def open_run(run: str, data: str | None) -> tuple[Run, Dataset, str]:
+    """The run, the data it was trained on, and the data folder's name; checked to belong together."""
+    from dualgnn_dgl import checkpoint
+    from dualgnn_dgl import data as datasets
+
+    loaded = checkpoint.load_run(run)
+    folder = loaded.info["data"]["path"] if data is None else data
+    dataset = datasets.load(folder)
+    checkpoint.check_belongs(loaded, dataset)
+    return loaded, dataset, folder
+
+
+def write_per_user(path: str, found: Evaluation, dataset: Dataset) -> None:
+    """A Parquet file with a row per evaluated user: `user` in the user's own ids, then every metric; whole or not at all."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from dualgnn_dgl.files import atomic_file
+
+    columns = {"user": pa.array(dataset.user_ids[found.users].tolist(), pa.string())} | found.per_user
+    with atomic_file(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def _text(value: Mapping, ks: Sequence[int], model: str, masked: int) -> str:
+    """The result for people: what was measured, then a row per metric and a column per list length."""
+    names = list(dict.fromkeys(name.partition("@")[0] for name in value["metrics"]))
+
+    def cell(name: str) -> str:
+        low, high = value["intervals"].get(name, (None, None))
+        return f"{value['metrics'][name]:.4f}" + (f" [{low:.4f}, {high:.4f}]" if low is not None else "")
+
+    left_out = "train and valid" if masked == 2 else "train"
+    lines = [
+        f"run    {value['run']}" + (f" ({model})" if model else ""),
+        f"data   {value['data']}",
+        f"split  {value['split']}",
+        f"mask   {value['mask']} (left out of the lists: {left_out})",
+        f"users  {value['users']:,}",
+        "",
+        table(["metric", *(f"@{k}" for k in ks)], [[name, *(cell(f"{name}@{k}") for k in ks)] for name in names]),
+    ]
+    return "\n".join(lines)
