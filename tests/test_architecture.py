@@ -1,0 +1,249 @@
+"""The import order, file lengths and forbidden calls of the library, read from the source with `ast`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY, CLI, BENCHMARKS = ROOT / "dualgnn_dgl", ROOT / "cli", ROOT / "benchmarks"
+LONGEST = 400
+
+# From low to high: a module may import what stands in a line above its own, and its own package; nothing else of ours.
+# A new module is added here, at its height.
+ORDER: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("files", "options"),
+    ("_dgl", "data", "preprocess.tables", "synthetic_words"),
+    ("ops", "cooccurrence", "sampling"),
+    ("preprocess", "synthetic", "modality", "graph", "evaluation"),
+    ("models.base",),
+    ("models.*",),
+    ("models",),
+    ("training",),
+    ("checkpoint",),
+    ("cli",),
+)
+RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+
+# A third-party package → the only modules of ours that may import it.
+ONLY_IN = {
+    "dgl": {"_dgl"},
+    "click": {"cli"},
+    "rich": {"cli"},
+    "sklearn": {"preprocess", "modality"},
+    "pandas": {"preprocess", "synthetic"},
+}
+WITHOUT_TORCH = {"errors", "files", "data", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"}
+
+UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+BROKEN_DGL = {"dgl.sparse", "dgl.data", "dgl.graphbolt"}  # they need libraries that no wheel brings for today's torch
+FORBIDDEN_CALLS = {  # dotted end of the called name → why
+    "torch.load": "reads pickles",
+    "torch.save": "writes pickles",
+    "pd.read_pickle": "reads pickles",
+    "pd.to_pickle": "writes pickles",
+    "eval": "executes text",
+    "exec": "executes text",
+    "g.adj": "needs dgl.sparse",
+    "graph.adj": "needs dgl.sparse",
+    "load_info": "reads pickles",
+    "save_info": "writes pickles",
+}
+
+
+def name_of(path: Path) -> str:
+    """Dotted name of a source file inside the package; files of cli/ are `cli.<verb>`."""
+    base = LIBRARY if path.is_relative_to(LIBRARY) else ROOT
+    parts = path.relative_to(base).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def sources(*folders: Path) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+def group_of(module: str) -> str:
+    """The entry of ORDER that a module belongs to; '' for one without a place."""
+    if module in RANK:
+        return module
+    first, _, rest = module.partition(".")
+    if first == "models" and rest:
+        return "models.*"
+    return first if first in RANK else ""
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """(line, full dotted name) of everything imported anywhere in a file, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute here"
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+
+
+def own(target: str) -> str | None:
+    """Name inside the package of an imported thing of ours; None for what others make.
+
+    `from dualgnn_dgl.data import Dataset` arrives as dualgnn_dgl.data.Dataset: the longest part that is a file counts.
+    """
+    package, _, inside = target.partition(".")
+    if package != "dualgnn_dgl":
+        return None
+    parts = inside.split(".")
+    base = ROOT if parts[0] == "cli" else LIBRARY
+    while parts and not (base.joinpath(*parts).with_suffix(".py").is_file() or base.joinpath(*parts, "__init__.py").is_file()):
+        parts.pop()
+    return ".".join(parts)
+
+
+def arrows_back(module: str, tree: ast.AST) -> list[str]:
+    """The imports of one file that point upwards or sideways."""
+    source, faults = group_of(module), []
+    for line, target in imports(tree):
+        name = own(target)
+        if not name:  # another package, or `from dualgnn_dgl import __version__`
+            continue
+        goal = group_of(name)
+        same_package = module.split(".")[0] == name.split(".")[0] and "models" not in (source.split(".")[0], goal.split(".")[0])
+        if not goal or not (RANK[goal] < RANK[source] or same_package):
+            faults.append(f"{module} line {line} imports {name}")
+    return faults
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def test_every_module_has_a_place() -> None:
+    homeless = [name_of(path) for path in sources(LIBRARY, CLI) if name_of(path) and not group_of(name_of(path))]
+    assert not homeless, f"give these a line in ORDER: {homeless}"
+
+
+@pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
+def test_no_import_runs_back(path: Path) -> None:
+    module = name_of(path)
+    if not module:  # the package's own __init__: what it offers, it offers lazily
+        at_import = ast.Module([node for node in parse(path).body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        assert not [target for _, target in imports(at_import) if own(target) is not None]
+        return
+    assert not arrows_back(module, parse(path))
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "faulty"),
+    [
+        ("data", "from dualgnn_dgl.graph import heterograph", True),
+        ("data", "from dualgnn_dgl import graph", True),
+        ("data", "def late():\n    import dualgnn_dgl.training", True),
+        ("models.lightgcn", "from dualgnn_dgl.models.dualgnn import DualGNN", True),
+        ("models.lightgcn", "from dualgnn_dgl.models import MODELS", True),
+        ("models.base", "from dualgnn_dgl.models.dualgnn import DualGNN", True),
+        ("graph", "from dualgnn_dgl.evaluation import top_k", True),
+        ("training", "from dualgnn_dgl.cli.show import note", True),
+        ("models.lightgcn", "from dualgnn_dgl.models.base import Recommender", False),
+        ("preprocess.split", "from dualgnn_dgl.preprocess import filters", False),
+        ("cli.train", "from dualgnn_dgl import training", False),
+        ("data", "from dualgnn_dgl import __version__", False),
+    ],
+)
+def test_the_guard_sees_arrows(module: str, line: str, faulty: bool) -> None:
+    assert bool(arrows_back(module, ast.parse(line))) is faulty
+
+
+@pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
+def test_other_packages_are_imported_in_their_place_only(path: Path) -> None:
+    module = name_of(path)
+    places = {module, module.split(".")[0], group_of(module)}
+    for line, target in imports(parse(path)):
+        package = target.split(".")[0]
+        assert package not in ONLY_IN or ONLY_IN[package] & places, f"line {line}: {package} belongs to {ONLY_IN[package]}"
+        assert package != "torch" or not WITHOUT_TORCH & {group_of(module)}, f"line {line}: {module} does without torch"
+
+
+def test_benchmarks_take_dgl_from_the_one_place() -> None:
+    assert not [
+        (path.name, line) for path in sources(BENCHMARKS) for line, name in imports(parse(path)) if name.split(".")[0] == "dgl"
+    ]
+
+
+@pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
+def test_no_file_is_too_long(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= LONGEST, f"{path.name} has {lines} lines: make it a package of the same name"
+
+
+def dotted(node: ast.AST) -> str:
+    """a.b.c of an attribute chain; only its end where it starts at something else than a name."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}".lstrip(".")
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def unsafe(module: str, tree: ast.AST) -> list[str]:
+    """What a file does that the house forbids."""
+    faults = []
+    for line, target in imports(tree):
+        if target.split(".")[0] in UNPICKLERS:
+            faults.append(f"line {line} imports {target}: it can execute what it reads")
+        if any(target == name or target.startswith(f"{name}.") for name in BROKEN_DGL):
+            faults.append(f"line {line} imports {target}, which does not work with today's torch")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = dotted(node.func)
+            for end, why in FORBIDDEN_CALLS.items():
+                if called == end or ("." not in end and end not in ("eval", "exec") and called.endswith(f".{end}")):
+                    faults.append(f"line {node.lineno} calls {called}, which {why}")
+            if called in ("np.load", "numpy.load", "np.loadtxt", "np.genfromtxt") and module != "files":
+                faults.append(f"line {node.lineno} calls {called}: arrays are read by files.load_array")
+            for keyword in node.keywords:
+                safe = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+                if keyword.arg == "allow_pickle" and not safe:
+                    faults.append(f"line {node.lineno} allows pickles")
+        elif isinstance(node, ast.Attribute) and module != "_dgl":
+            if re.search(r"(^|\.)dgl\.(sparse|data|graphbolt)$", dotted(node)):
+                faults.append(f"line {node.lineno} uses {dotted(node)}")
+    return faults
+
+
+@pytest.mark.parametrize("path", sources(LIBRARY, CLI, BENCHMARKS), ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_unpickles_or_uses_broken_parts_of_dgl(path: Path) -> None:
+    assert not unsafe(name_of(path), parse(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "faulty"),
+    [
+        ("import pickle", True),
+        ("from joblib import load", True),
+        ("import dgl.sparse", True),
+        ("from dgl.data.utils import load_info", True),
+        ("x = dgl.graphbolt.x", True),
+        ("torch.load(path)", True),
+        ("eval('1')", True),
+        ("a = g.adj()", True),
+        ("np.load(path)", True),
+        ("np.save(path, a, allow_pickle=True)", True),
+        ("np.save(path, a, allow_pickle=flag)", True),
+        ("dgl.data.utils.load_info(path)", True),
+        ("model.eval()", False),
+        ("np.save(path, a, allow_pickle=False)", False),
+        ("import json\njson.load(handle)", False),
+    ],
+)
+def test_the_guard_sees_unsafe_code(text: str, faulty: bool) -> None:
+    assert bool(unsafe("graph", ast.parse(text))) is faulty
+
+
+@pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
+def test_public_things_have_docstrings(path: Path) -> None:
+    tree = parse(path)
+    undocumented = [] if ast.get_docstring(tree) or not tree.body else ["the module itself"]
+    public = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
+    undocumented += [node.name for node in public if not ast.get_docstring(node)]
+    assert not undocumented, f"{path.name}: no docstring on {undocumented}"
