@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -52,15 +53,15 @@ def atomic_folder(path: str | Path, marker: str, *, force: bool = False) -> Iter
     """Give a temporary folder to fill; it becomes `path` when the block ends without an error.
 
     An existing, non-empty `path` is refused unless `force` is set, and even then only a folder that holds
-    the file `marker` (one that this library wrote) is replaced.
+    the file `marker` (one that this library wrote) is replaced. Where `path` is a link, its target is meant.
 
     Raises
     ------
     RunError
-        if `path` is occupied.
+        if `path` is occupied or cannot be made.
     """
-    path = Path(path)
     check_free(path, marker, force=force)
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
@@ -69,28 +70,43 @@ def atomic_folder(path: str | Path, marker: str, *, force: bool = False) -> Iter
         for file in sorted(temporary.rglob("*")):
             _sync(file)
         _sync(temporary)
-        old = None
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            os.rename(path, old / path.name)
-        try:
-            os.rename(temporary, path)
-        except OSError:
-            if old is not None:
-                os.rename(old / path.name, path)
-            raise
-        finally:
-            if old is not None:
-                shutil.rmtree(old, ignore_errors=True)
+        _swap(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def _swap(new: Path, path: Path) -> None:
+    """Rename the folder `new` to `path`; what was there is removed, or comes back if anything strikes in between."""
+    if not path.exists():
+        os.rename(new, path)
+        return
+    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+    old = aside / path.name
+    try:
+        os.rename(path, old)
+        os.rename(new, path)
+    except BaseException:  # Ctrl-C included: the two renames belong together
+        if old.exists() and not path.exists():
+            os.rename(old, path)
+        raise
+    finally:
+        if path.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
 def check_free(path: str | Path, marker: str, *, force: bool = False) -> None:
-    """Raise `RunError` unless `path` may be written: absent, empty, or ours and `force` is set."""
+    """Raise `RunError` unless `path` may be written: absent, empty, or ours and `force` is set. Makes nothing."""
     path = Path(path)
     if path.is_file():
         raise RunError(f"{path} is a file, a folder is needed here: choose another path")
+    place = path.resolve()
+    if Path.cwd().is_relative_to(place):
+        raise RunError(f"{place} is the folder you stand in, it cannot be replaced as a whole: name a folder inside it")
+    ancestor = next(parent for parent in place.parents if parent.exists())
+    if not ancestor.is_dir():
+        raise RunError(f"{ancestor} is a file, so the folder {path} cannot be made: choose another path")
+    if not os.access(ancestor, os.W_OK | os.X_OK):
+        raise RunError(f"you may not write into {ancestor}, where {path} would be made: choose another folder")
     if not path.is_dir() or not any(path.iterdir()):
         return
     if not (path / marker).is_file():
@@ -113,7 +129,7 @@ def read_json(path: str | Path, what: type[DualGNNError] = DataError) -> dict[st
     except FileNotFoundError:
         raise what(f"{path} does not exist") from None
     except (ValueError, RecursionError) as error:
-        raise what(f"{path} is not readable JSON ({str(error).splitlines()[0]}): it was damaged or edited; make it anew") from None
+        raise what(f"{path} is not readable JSON ({str(error).splitlines()[0]}): damaged or edited; make it anew") from None
     if not isinstance(value, dict):
         raise what(f"{path} must hold one JSON object, it holds {type(value).__name__}: make it anew")
     return value
@@ -137,7 +153,7 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
         raise DataError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder, a .npy file is needed here") from None
-    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError) as error:
+    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError, RecursionError, TokenError) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise DataError(
                 f"{path} holds Python objects, which could run code when read: "
@@ -157,8 +173,9 @@ def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
         array = np.asarray(arrays[name])
         if array.dtype.kind == "U":
             digest.update(f"{name}|text|{array.shape}|".encode())
+            digest.update(np.char.str_len(array).astype("<i8").tobytes())  # where each text ends
             for start in range(0, len(array), 65536):
-                digest.update(("\0".join(array[start : start + 65536].tolist()) + "\0").encode())
+                digest.update("".join(array[start : start + 65536].tolist()).encode())
         else:
             array = np.ascontiguousarray(array)
             digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
