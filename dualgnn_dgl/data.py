@@ -36,7 +36,7 @@ class Interactions:
     Raises
     ------
     DataError
-        if the lengths differ, an index is out of range, or a pair stands twice.
+        if the lengths differ, an index is no whole number or out of range, or a pair stands twice.
     """
 
     user: np.ndarray
@@ -46,10 +46,13 @@ class Interactions:
 
     def __post_init__(self) -> None:
         for name, count in (("user", self.num_users), ("item", self.num_items)):
-            values = np.asarray(getattr(self, name), dtype=np.int64).reshape(-1)
+            given = np.asarray(getattr(self, name))
+            if given.size and (given.dtype.kind not in "iuf" or not np.array_equal(given, np.floor(given))):
+                raise DataError(f"interactions hold {name} indices of type {given.dtype}: give whole numbers")
+            values = given.astype(np.int64, copy=False).reshape(-1)
             object.__setattr__(self, name, values)
             if values.size and not 0 <= int(values.min()) <= int(values.max()) < count:
-                raise DataError(f"interactions hold the {name} index {int(values.min())}…{int(values.max())}, outside 0…{count - 1}")
+                raise DataError(f"interactions hold the {name} index {values.min()}…{values.max()}, outside 0…{count - 1}")
         if self.user.shape != self.item.shape:
             raise DataError(f"interactions hold {self.user.size} users but {self.item.size} items: give one of each per pair")
         keys = np.sort(self.keys())
@@ -151,7 +154,8 @@ class Dataset:
     """A prepared data set: three disjoint splits, modalities by name, and the user's own ids.
 
     Internal user u is `user_ids[u]`, internal item i is `item_ids[i]`. `titles` is (I,) text or None,
-    `co_occurrence` comes from training pairs only, or is None where nobody computed it yet.
+    `co_occurrence` comes from training pairs only, or is None where nobody computed it yet. `hash` is that of the
+    content, made here; `dataclasses.replace` makes it anew.
     """
 
     train: Interactions
@@ -162,7 +166,7 @@ class Dataset:
     item_ids: np.ndarray
     titles: np.ndarray | None = None
     co_occurrence: CoOccurrence | None = None
-    hash: str = field(default="", compare=False)
+    hash: str = field(init=False)
 
     def __post_init__(self) -> None:
         users, items = len(self.user_ids), len(self.item_ids)
@@ -182,14 +186,15 @@ class Dataset:
         if overlap:
             raise DataError(f"the splits share {overlap} pairs: a pair belongs to train, valid or test, never to two")
         for name, modality in self.modalities.items():
+            if not _usable(name):
+                raise DataError(f"a modality is named {name!r:.120}, which no file can be named by: use letters and digits")
             if len(modality.present) != items:
                 raise DataError(f"modality {name} has {len(modality.present)} rows for {items} items: give one row per item")
         if self.titles is not None and len(self.titles) != items:
             raise DataError(f"there are {len(self.titles)} titles for {items} items: give one per item, '' where unknown")
         if self.co_occurrence is not None and self.co_occurrence.num_users != users:
             raise DataError(f"co-occurrence lists {self.co_occurrence.num_users} users, the data set {users}")
-        if not self.hash:
-            object.__setattr__(self, "hash", content_hash(_arrays(self)))
+        object.__setattr__(self, "hash", content_hash(_arrays(self)))
 
     @property
     def num_users(self) -> int:
@@ -202,9 +207,17 @@ class Dataset:
         return len(self.item_ids)
 
 
+def _usable(name: object) -> bool:
+    """Whether a modality's name can be part of a file name everywhere."""
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= 100:
+        return False
+    return not name.startswith(".") and not set(name) & set("/\\")
+
+
 def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
     """Everything that makes the data set what it is, by name: what the hash is taken over."""
     arrays: dict[str, np.ndarray] = {"user_ids": dataset.user_ids, "item_ids": dataset.item_ids}
+    arrays["modalities"] = np.array(list(dataset.modalities), dtype=np.str_)  # their order is that of the attention's columns
     for split in SPLITS:
         part = getattr(dataset, split)
         arrays |= {f"{split}.user": part.user, f"{split}.item": part.item}
@@ -215,6 +228,7 @@ def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
     if dataset.co_occurrence is not None:
         lists = dataset.co_occurrence
         arrays |= {"co.indptr": lists.indptr, "co.neighbour": lists.neighbour, "co.weight": lists.weight}
+        arrays["co.measure"] = np.array([lists.measure], dtype=np.str_)
     return arrays
 
 
@@ -260,15 +274,19 @@ def save(
         manifest = {
             "format": FORMAT,
             "hash": dataset.hash,
-            "users": dataset.num_users,
-            "items": dataset.num_items,
-            "interactions": {split: len(getattr(dataset, split)) for split in SPLITS},
+            **_counts(dataset),
             "modalities": {name: {"width": m.width, "coverage": m.coverage} for name, m in dataset.modalities.items()},
             "titles": dataset.titles is not None,
             "co_occurrence": dataset.co_occurrence.measure if dataset.co_occurrence is not None else None,
             "options": dict(options or {}),
         }
         write_json(target / MANIFEST, manifest)
+
+
+def _counts(dataset: Dataset) -> dict[str, Any]:
+    """The counts that the manifest shows to a reader, and that are checked against the files."""
+    pairs = {split: len(getattr(dataset, split)) for split in SPLITS}
+    return {"users": dataset.num_users, "items": dataset.num_items, "interactions": pairs}
 
 
 def _columns(path: Path, **columns: pa.DataType) -> dict[str, np.ndarray]:
@@ -287,7 +305,7 @@ def _columns(path: Path, **columns: pa.DataType) -> dict[str, np.ndarray]:
         return arrays
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: run preprocess again") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): run preprocess again") from None
 
 
@@ -304,13 +322,14 @@ def load(folder: str | Path) -> Dataset:
         hint = "run 'dualgnn preprocess' first" if not folder.exists() else "it is not a prepared data folder"
         raise DataError(f"{folder / MANIFEST} does not exist: {hint}, or point --data to the right folder")
     manifest = read_json(folder / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise DataError(f"{folder / MANIFEST} has format {manifest.get('format')}, this version reads {FORMAT}: run preprocess again")
+    found = manifest.get("format")
+    if found != FORMAT:
+        raise DataError(f"{folder / MANIFEST} has format {found}, this version reads {FORMAT}: run preprocess again")
     user_ids = _columns(folder / "users.parquet", id=pa.string())["id"]
     titled = bool(manifest.get("titles"))
     items = _columns(folder / "items.parquet", id=pa.string(), **({"title": pa.string()} if titled else {}))
     names = manifest.get("modalities")
-    if not isinstance(names, dict) or any("/" in name or "\\" in name or name.startswith(".") for name in names):
+    if not isinstance(names, dict) or not all(map(_usable, names)):
         raise DataError(f"{folder / MANIFEST} names its modalities wrongly: run preprocess again")
     splits = {}
     for split in SPLITS:
@@ -324,7 +343,7 @@ def load(folder: str | Path) -> Dataset:
     dataset = Dataset(
         **splits,
         modalities={
-            name: Modality(load_array(folder / f"modality.{name}.values.npy"), load_array(folder / f"modality.{name}.present.npy"))
+            name: Modality(*(load_array(folder / f"modality.{name}.{part}.npy") for part in ("values", "present")))
             for name in names
         },
         user_ids=user_ids,
@@ -332,6 +351,6 @@ def load(folder: str | Path) -> Dataset:
         titles=items.get("title"),
         co_occurrence=lists,
     )
-    if dataset.hash != manifest.get("hash"):
-        raise DataError(f"the files in {folder} are not those that {MANIFEST} describes (hash differs): run preprocess again")
+    if dataset.hash != manifest.get("hash") or any(manifest.get(name) != count for name, count in _counts(dataset).items()):
+        raise DataError(f"{folder / MANIFEST} describes other files than those beside it (hash or counts): run preprocess again")
     return dataset
