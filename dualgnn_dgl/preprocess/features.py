@@ -52,9 +52,9 @@ def looks_like_features(path: Path) -> bool:
     others = {column: kind for column, kind in kinds.items() if column != name and plain(column) not in INDEX_COLUMNS}
     if any(is_list(kind) for kind in others.values()):
         return True
-    foreign = {plain(column) for column in others} & {*NAMES["time"], *NAMES["rating"], *NAMES["split"]}
-    an_id = any(re.search(r"(^|[a-z]|_)(I[dD]|id)$", column) for column in others)
-    return bool(others) and not foreign and not an_id and all(is_number(kind) for kind in others.values())
+    known = {*NAMES["item"], *NAMES["time"], *NAMES["rating"], *NAMES["split"]}
+    foreign = any(plain(column) in known or re.search(r"(^|[_-])id$|[a-z](Id|ID)$", column) for column in others)
+    return bool(others) and not foreign and all(is_number(kind) for kind in others.values())
 
 
 def read_modality(

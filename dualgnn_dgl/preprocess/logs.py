@@ -182,15 +182,15 @@ def _read_columns(parts: Sequence[Part], columns: Columns, name: str, progress: 
         for arrays in batches(table, list(roles.values())):
             batch = dict(zip(roles, arrays, strict=True))
             if dates is None and "time" in batch:
-                dates = values.holds_dates(batch["time"]) or None
-            _add_batch(batch, table, bool(dates), rows, kept, dropped, samples)
+                dates = values.holds_dates(batch["time"])
+            _add_batch(batch, roles, table.name, bool(dates), rows, kept, dropped, samples)
             if part is not None:
                 kept["split"].append(np.full(len(kept["user"][-1][0]), part, dtype=np.int8))
             rows += len(arrays[0])
             if progress and rows // 5_000_000 > (rows - len(arrays[0])) // 5_000_000:
                 progress(f"reading {path.name}: {rows:,} rows")
         if not rows:
-            raise DataError(f"{path} has a header but no rows: give the log itself")
+            raise DataError(f"{path} holds no rows: give the log itself")
         rows_read += rows
     total = sum(len(codes) for codes, _ in kept["user"])
     if not total:
@@ -214,7 +214,8 @@ def _read_columns(parts: Sequence[Part], columns: Columns, name: str, progress: 
 
 def _add_batch(
     batch: dict[str, pa.Array],
-    table: Table,
+    roles: dict[str, str],
+    file: str,
     dates: bool,
     start: int,
     kept: dict[str, list],
@@ -227,7 +228,7 @@ def _add_batch(
     found: dict[str, np.ndarray | tuple[np.ndarray, pa.Array]] = {}
     faults: list[tuple[str, str, np.ndarray]] = []  # (role, reason, rows (n,) bool)
     for role in ("user", "item"):
-        codes, texts = found[role] = values.encode(batch[role], f"{table.name}, {role} ids", start)
+        codes, texts = found[role] = values.encode(batch[role], f"{file}, column {roles[role]}", start)
         blank = values.blank(texts)
         faults.append((role, f"{role} id empty", blank[codes] if blank.any() else np.zeros(size, dtype=bool)))
     if "rating" in batch:
@@ -237,7 +238,7 @@ def _add_batch(
         found["time"], unread = values.times(batch["time"], dates)
         faults.append(("time", "time not readable", unread))
     if "split" in batch:
-        found["split"] = values.splits(batch["split"], f"{table.name}, split", start)
+        found["split"] = values.splits(batch["split"], f"{file}, column {roles['split']}", start)
     for role, reason, rows in faults:
         rows = rows & good
         if rows.any():
@@ -248,7 +249,7 @@ def _add_batch(
     for role in found:
         if role in ("user", "item"):
             # encoded once more without the dropped rows, so that no id of theirs stays behind
-            again = found[role] if whole else values.encode(batch[role].filter(pa.array(good)), table.name, start)
+            again = found[role] if whole else values.encode(batch[role].filter(pa.array(good)), file, start)
             kept[role].append(again)
         else:
             kept[role].append(found[role] if whole else found[role][good])
@@ -273,5 +274,5 @@ KINDS: tuple[Kind, ...] = (
     Kind("MicroLens pairs", _is_pairs, _read_pairs, read_header=False),
     Kind("LightGCN adjacency lists", _is_adjacency, _read_adjacency, read_header=False),
     Kind("MovieLens without a header", _is_movielens, _read_movielens, read_header=False),
-    Kind("table with a header (CSV, TSV)", _is_text, _read_table),
+    Kind("CSV or TSV", _is_text, _read_table),
 )

@@ -70,18 +70,18 @@ def read_lists(
         if progress:
             progress(f"reading {path.name}")
         words, line = tokens(path)
-        first = np.diff(line, prepend=-1) != 0  # (n,) the word begins a line: it is the user
-        owner = np.cumsum(first) - 1  # (n,) which of the users the word belongs to
-        is_item = ~first
-        codes, texts = encode(words.filter(pa.array(first)), f"{path.name}, users")
-        users.append((codes[owner[is_item]], texts))
+        first = np.flatnonzero(np.diff(line, prepend=-1))  # (lines,) the word that begins a line is its user
+        is_item = np.ones(len(line), dtype=bool)
+        is_item[first] = False
+        owner = np.repeat(first, np.diff(first, append=len(line)))[is_item]  # (E,) the word that is the row's user
+        users.append(encode(words.take(pa.array(owner)), f"{path.name}, users"))
         items.append(encode(words.filter(pa.array(is_item)), f"{path.name}, items"))
         split.append(np.full(int(is_item.sum()), -1 if part is None else part, dtype=np.int8))
     total = sum(len(part) for part in split)
     names = ", ".join(path.name for path, _ in parts)
     if not total:
         raise DataError(f"{names} holds no interactions: each line must be a user and that user's items, separated by blanks")
-    user, user_ids = used(*unify(users))
+    user, user_ids = unify(users)
     item, item_ids = unify(items)
     return RawLog(
         user=user,
@@ -94,13 +94,6 @@ def read_lists(
         files=tuple(str(path) for path, _ in parts),
         kind=kind,
     )
-
-
-def used(codes: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Leave out ids that no code (E,) points to (users whose line names no item); the order of first appearance stays."""
-    kept = np.zeros(len(ids), dtype=bool)
-    kept[codes] = True
-    return (np.cumsum(kept) - 1)[codes], ids[kept]
 
 
 def position_within(codes: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def read_feature_table(path: Path, item_col: str | None = None) -> tuple[np.ndar
     names = lists or list(kinds)
     read = _read_parquet(path, id_name, names) if table.separator is None else _read_text(table, id_name, names)
     if not len(read):
-        raise DataError(f"{path} has a header but no rows: give one row per item")
+        raise DataError(f"{path} holds no rows: give one row per item")
     codes, texts = encode(decoded(read.column(id_name).combine_chunks()), f"{path.name}, {id_name}")
     ids = unique_ids(texts.take(pa.array(codes)), path.name)
     with np.errstate(over="ignore"):
@@ -146,6 +146,6 @@ def _from_lists(column: pa.ChunkedArray, ids: np.ndarray, file: str) -> np.ndarr
         filled = np.flatnonzero(lengths[start : start + len(chunk)] > 0)
         flat = chunk.take(pa.array(filled)).flatten()
         flat = flat.cast(pa.float64()) if pa.types.is_decimal(flat.type) or pa.types.is_null(flat.type) else flat
-        values[start + filled] = flat.to_numpy(zero_copy_only=False).reshape(len(filled), -1)
+        values[start + filled] = flat.to_numpy(zero_copy_only=False).reshape(len(filled), values.shape[1])
         start += len(chunk)
     return values

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -155,6 +156,7 @@ def batches(table: Table, columns: Sequence[str]) -> Iterator[list[pa.Array]]:
         with pa_csv.open_csv(text_stream(table), *csv_options(table, kinds)) as reader:
             for batch in reader:
                 yield [batch.column(name) for name in columns]
+    _check_quotes(table)
 
 
 def decoded(column: pa.Array) -> pa.Array:
@@ -165,8 +167,7 @@ def decoded(column: pa.Array) -> pa.Array:
 def csv_options(table: Table, kinds: dict[str, pa.DataType], **convert: Any) -> tuple[Any, Any, Any]:
     """Arrow's read, parse and convert options for the columns `kinds` of a text table."""
     several = len(table.separator or "") > 1
-    # RecBole's and MovieLens' files do not quote; a title may begin with a quotation mark there
-    quote = '"' if table.separator in (",", ";") or suffix(table.path) in (".csv", ".tsv") else False
+    quote = _quote(table)
     return (
         pa_csv.ReadOptions(
             block_size=BLOCK, column_names=list(table.columns), skip_rows=1 if table.header else 0, encoding=table.encoding
@@ -174,6 +175,11 @@ def csv_options(table: Table, kinds: dict[str, pa.DataType], **convert: Any) -> 
         pa_csv.ParseOptions(delimiter=UNIT if several else table.separator, quote_char=quote, newlines_in_values=bool(quote)),
         pa_csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), **convert),
     )
+
+
+def _quote(table: Table) -> str | bool:
+    """The quotation mark, or False: RecBole's and MovieLens' files do not quote, a title may begin with a mark there."""
+    return '"' if table.separator in (",", ";") or suffix(table.path) in (".csv", ".tsv") else False
 
 
 class _OneCharacter:
@@ -185,11 +191,10 @@ class _OneCharacter:
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes; fewer come even before the end, none only at the end."""
         chunk = self.stream.read(size - len(self.rest) if size and size > len(self.rest) else size)
-        data = self.rest + chunk
+        data = (self.rest + chunk).replace(self.separator, UNIT.encode())
         # a separator cut in two by the end of the chunk waits for its other half
         keep = max((k for k in range(1, len(self.separator)) if data.endswith(self.separator[:k])), default=0) if chunk else 0
-        self.rest = data[len(data) - keep :]
-        ready = data[: len(data) - keep].replace(self.separator, UNIT.encode())
+        self.rest, ready = data[len(data) - keep :], data[: len(data) - keep]
         return ready if ready or not chunk else self.read(size)
 
     closed = False
@@ -241,14 +246,14 @@ def explained(path: Path, table: Table | None = None) -> Iterator[None]:
 def _ragged_error(table: Table, said: str) -> DataError:
     """Name the line with too few or too many fields; a slow second reading, only on the way to an error."""
     width = len(table.columns)
-    with pa.input_stream(str(table.path), compression="detect") as stream:
+    with io.BufferedReader(pa.input_stream(str(table.path), compression="detect")) as stream:
         lines = (line.decode(table.encoding, "replace") for line in stream)
         if len(table.separator or "") > 1:
             rows: Iterator[tuple[int, list[str]]] = (
                 (n, line.split(table.separator)) for n, line in enumerate(lines, 1) if line.strip()
             )
         else:
-            quoting = csv.QUOTE_MINIMAL if suffix(table.path) in (".csv", ".tsv") else csv.QUOTE_NONE
+            quoting = csv.QUOTE_MINIMAL if _quote(table) else csv.QUOTE_NONE
             reader = csv.reader(lines, delimiter=table.separator, quoting=quoting)
             rows = ((reader.line_num, row) for row in reader if row)
         try:
@@ -263,10 +268,30 @@ def _ragged_error(table: Table, said: str) -> DataError:
     )
 
 
+def _check_quotes(table: Table) -> None:
+    """Refuse a quotation mark that never closes: Arrow takes all lines behind it for one field, without a word."""
+    if not _quote(table):
+        return
+    with pa.input_stream(str(table.path), compression="detect") as stream:
+        marks = sum(chunk.count(b'"') for chunk in iter(lambda: stream.read(BLOCK), b""))
+    if marks % 2 == 0:
+        return
+    with io.TextIOWrapper(pa.input_stream(str(table.path), compression="detect"), table.encoding, newline="") as lines:
+        reader = csv.reader(lines, delimiter=table.separator, strict=True)
+        number = 1
+        try:
+            for _ in reader:
+                number = reader.line_num + 1
+        except csv.Error as error:
+            if "unexpected end" not in str(error) and "field larger" not in str(error):
+                return  # a mark within a field, which both read as it stands
+            raise DataError(f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line") from None
+
+
 def _encoding_error(path: Path) -> DataError:
     """Name the first line that is not UTF-8; a slow second reading, only on the way to an error."""
     where = ""
-    with suppress(OSError), pa.input_stream(str(path), compression="detect") as stream:
+    with suppress(OSError), io.BufferedReader(pa.input_stream(str(path), compression="detect")) as stream:
         for number, line in enumerate(stream, 1):
             if line.decode("utf-8", "replace").encode("utf-8") != line:
                 where = f", line {number},"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,9 +13,9 @@ from dualgnn_dgl.errors import DataError
 
 LONGEST_ID = 256
 # What the slow reading takes for a number; narrow enough that Arrow's cast cannot fail on it.
-INTEGER = r"^-?[0-9]{1,18}$"
+INTEGER = r"^-?([0-9]{1,18}|[0-8][0-9]{18})$"
 NUMBER = r"^-?([0-9]{1,200}[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,2})?$"
-DATE = re.compile(r"\d{4}[-/]\d{2}[-/]\d{2}([ T]|$)")
+DATE = r"^[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}([ T]|$)"
 SPLIT_WORDS = {"0": 0, "1": 1, "2": 2, "train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "dev": 1, "test": 2}
 
 
@@ -66,7 +65,7 @@ def encode(column: pa.Array, where: str, start: int = 0) -> tuple[np.ndarray, pa
     Raises
     ------
     DataError
-        for an id longer than 256 characters or one that holds a NUL character.
+        for an id longer than 256 characters or one that holds a NUL character or a line break.
     """
     coded = as_text(column, where).dictionary_encode()
     codes = coded.indices.to_numpy(zero_copy_only=False)
@@ -79,10 +78,14 @@ def encode(column: pa.Array, where: str, start: int = 0) -> tuple[np.ndarray, pa
             f"{where}, row {row}: an id of {len(text)} characters ({_shown(text)}), at most {LONGEST_ID} are read: "
             "is the separator right?"
         )
-    nul = pc.match_substring(texts, "\0").to_numpy(zero_copy_only=False)
-    if nul.any():
-        row = start + 1 + int(np.argmax(codes == np.flatnonzero(nul)[0]))
-        raise DataError(f"{where}, row {row}: an id holds a NUL character: is the file binary or damaged?")
+    for mark, remedy in (
+        ("\0", "a NUL character: is the file binary?"),
+        ("\n", "a line break: does a quotation mark never close?"),
+    ):
+        held = pc.match_substring(texts, mark).to_numpy(zero_copy_only=False)
+        if held.any():
+            row = start + 1 + int(np.argmax(codes == np.flatnonzero(held)[0]))
+            raise DataError(f"{where}, row {row}: an id holds {remedy}")
     return codes, texts
 
 
@@ -159,18 +162,18 @@ def times(column: pa.Array, dates: bool) -> tuple[np.ndarray, np.ndarray]:
     if _is_text(kind) and bool((values[~bad] == np.round(values[~bad])).all()):
         # whole numbers, some perhaps as "17.0", beside unreadable ones: exact where the text is exact
         exact, missing = _filled(whole)
-        rounded = np.where(missing & ~bad & (np.abs(np.nan_to_num(values)) < 2.0**62), np.nan_to_num(values), 0).astype(np.int64)
-        return np.where(missing, rounded, exact), bad
+        bad |= missing & (np.abs(np.nan_to_num(values)) >= 2.0**62)
+        return np.where(missing, np.where(bad, 0.0, values).astype(np.int64), exact), bad
     return np.where(bad, 0.0, values), bad
 
 
-def holds_dates(column: pa.Array) -> bool:
-    """Whether the first text that is not empty begins with an ISO date."""
+def holds_dates(column: pa.Array) -> bool | None:
+    """Whether the text looks like ISO dates more often than like numbers; None if it never looks like either."""
     if not _is_text(column.type):
         return False
     text = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
-    full = text.filter(pc.greater(pc.binary_length(pc.fill_null(text, "")), 0))
-    return len(full) > 0 and DATE.match(full[0].as_py()) is not None
+    dates, others = (pc.sum(pc.match_substring_regex(text, pattern)).as_py() or 0 for pattern in (DATE, NUMBER))
+    return dates > others if dates or others else None
 
 
 def join_times(parts: Sequence[np.ndarray]) -> np.ndarray:
