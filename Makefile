@@ -1,0 +1,65 @@
+# make demo          install into .venv, then preprocess, train, evaluate and recommend on the built-in demo
+# make test          lint and all tests, in .venv
+# make test-dgl113   all tests once more on the other DGL version and the oldest versions setup.cfg allows
+# make clean         remove what the above made
+
+# the first Python here that DGL has wheels for; choose another with `make PYTHON=… demo`
+PYTHON ?= $(shell for python in python3 python3.11 python3.12; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null \
+	&& echo $$python && break; done)
+JOBS ?= 2
+USER_ID ?= u0042
+
+.PHONY: help demo install test lint test-dgl113 clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# make/  make/p' Makefile
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with venv is needed (DGL has wheels for those): make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# torch first and by its exact version, so that nothing that only asks for "torch" picks another build
+.venv/installed: setup.cfg pyproject.toml constraints.txt | .venv/bin/python
+	.venv/bin/python -m pip install -q -c constraints.txt torch
+	.venv/bin/python -m pip install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	.venv/bin/python -m pip install -q -c constraints.txt -e '.[test]'
+	@touch $@
+
+install: .venv/installed
+
+demo: .venv/installed
+	@mkdir -p demo
+	cd demo && ../.venv/bin/dualgnn preprocess --force
+	cd demo && ../.venv/bin/dualgnn train --force
+	cd demo && ../.venv/bin/dualgnn eval --topk 10
+	cd demo && ../.venv/bin/dualgnn recommend --user $(USER_ID) --k 10
+
+lint: .venv/installed-test
+	.venv/bin/ruff check .
+
+test: lint
+	.venv/bin/python -m pytest -rs -n $(JOBS)
+
+# every lower bound of setup.cfg as an exact version, DGL 1.1.3 among them; torch alone stays the newest
+.venv-dgl113/constraints.txt: setup.cfg constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11 test-dgl113" >&2; exit 1; }
+	$(PYTHON) -m venv .venv-dgl113
+	sed -n '/^install_requires/,/^$$/s/^ *\([a-z-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg | grep -v '^torch=' > $@
+	grep '^torch=' constraints.txt >> $@
+
+.venv-dgl113/installed: .venv-dgl113/constraints.txt pyproject.toml
+	.venv-dgl113/bin/python -m pip install -q -c $< torch
+	.venv-dgl113/bin/python -m pip install -q -c $< -e '.[test]'
+	@touch $@
+
+test-dgl113: .venv-dgl113/installed
+	.venv-dgl113/bin/python -c "from dualgnn_dgl._dgl import dgl; assert dgl.__version__ == '1.1.3', dgl.__version__"
+	.venv-dgl113/bin/python -m pytest -rs -n $(JOBS)
+
+clean:
+	rm -rf .venv .venv-dgl113 demo build dist *.egg-info

@@ -1,0 +1,154 @@
+"""What an install brings: the same from a checkout, a source archive and a wheel, and no top-level package `cli`."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ("setup.cfg", "pyproject.toml", "README.md")
+
+
+def run(*command: str | Path, folder: Path) -> str:
+    done = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+def files(folder: Path, prefix: str) -> set[str]:
+    """Every module below a folder, named as it lies in an install."""
+    return {f"{prefix}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.py")}
+
+
+@pytest.fixture(scope="module")
+def config() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg")
+    return parser
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source archive, built from a copy so that the checkout stays as it is."""
+    copy, out = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("sdist")
+    for name in SHIPPED:
+        shutil.copy(ROOT / name, copy)
+    for name in ("dualgnn_dgl", "cli"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-c", f"from setuptools import build_meta; build_meta.build_sdist({str(out)!r})", folder=copy)
+    (built,) = out.glob("*.tar.gz")
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from the unpacked archive and nothing else: so the archive is complete."""
+    source, out = tmp_path_factory.mktemp("unpacked"), tmp_path_factory.mktemp("wheel")
+    with tarfile.open(archive) as handle:
+        handle.extractall(source, filter="data")
+    (folder,) = source.iterdir()
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-q", "-w", out)
+    run(sys.executable, "-m", "pip", "wheel", *options, folder, folder=out)
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_packages_are_the_folders(config: configparser.ConfigParser) -> None:
+    listed = set(config["options"]["packages"].split())
+    folders = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in (ROOT / "dualgnn_dgl").rglob("__init__.py")}
+    assert listed == folders | {"dualgnn_dgl.cli"}
+    without_init = {path.parent for path in (ROOT / "dualgnn_dgl").rglob("*.py")} - {
+        path.parent for path in (ROOT / "dualgnn_dgl").rglob("__init__.py")
+    }
+    assert not without_init, f"no __init__.py in {without_init}"
+
+
+def test_the_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as handle:
+        names = set(handle.namelist())
+    expected = files(ROOT / "dualgnn_dgl", "dualgnn_dgl") | files(ROOT / "cli", "dualgnn_dgl/cli")
+    assert expected <= names
+    assert "dualgnn_dgl/py.typed" in names
+    assert {name.split("/")[0] for name in names} == {"dualgnn_dgl", wheel.name.split("-py3")[0] + ".dist-info"}
+
+
+def test_the_archive_holds_the_command_line(archive: Path) -> None:
+    with tarfile.open(archive) as handle:
+        names = {name.partition("/")[2] for name in handle.getnames()}
+    assert files(ROOT / "cli", "cli") <= names
+    assert set(SHIPPED) <= names
+
+
+def test_the_wheel_works_where_the_checkout_is_not(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as handle:
+        handle.extractall(tmp_path / "site")
+        (entry,) = [name for name in handle.namelist() if name.endswith("entry_points.txt")]
+        assert "dualgnn = dualgnn_dgl.cli.main:main" in handle.read(entry).decode()
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); sys.argv = ['dualgnn', '--version']\n"
+        "import dualgnn_dgl, dualgnn_dgl.cli.main as main\n"
+        "print(dualgnn_dgl.__file__, main.__file__)\n"
+        "main.main()\n"
+    )
+    printed = run(sys.executable, "-I", "-c", script, folder=tmp_path)
+    first, second, version = printed.split(maxsplit=2)
+    assert Path(first).is_relative_to(tmp_path) and Path(second).is_relative_to(tmp_path)
+    assert re.fullmatch(r"dualgnn, version \d+\.\d+\.\d+\s*", version)
+
+
+def test_this_install_has_no_top_level_cli(tmp_path: Path) -> None:
+    script = "import importlib.util as u; print(u.find_spec('cli'), u.find_spec('dualgnn_dgl.cli.main') is not None)"
+    assert run(sys.executable, "-I", "-c", script, folder=tmp_path).split() == ["None", "True"]
+
+
+def test_every_third_party_import_is_declared(config: configparser.ConfigParser) -> None:
+    names = {"scikit-learn": "sklearn"}
+    required = [re.split(r"[<>=;\[ ]", line)[0] for line in config["options"]["install_requires"].split("\n") if line]
+    declared = {names.get(name, name.replace("-", "_")) for name in required}
+    imported = set()
+    for path in [*(ROOT / "dualgnn_dgl").rglob("*.py"), *(ROOT / "cli").rglob("*.py")]:
+        imported |= set(re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    third_party = {name for name in imported - set(sys.stdlib_module_names) - {"dualgnn_dgl"} if is_module(name)}
+    assert third_party <= declared, f"add to install_requires: {sorted(third_party - declared)}"
+    hidden = {"dgl", "packaging"}  # _dgl.py imports dgl by its name; DGL 1.1.3 needs packaging and does not ask for it
+    unused = declared - third_party - hidden
+    assert not unused, f"nobody imports {sorted(unused)}"
+
+
+def is_module(name: str) -> bool:
+    """Whether an import line found by its look is one: prose in a docstring may begin with 'from' as well."""
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
+
+
+def test_constraints_satisfy_the_bounds(config: configparser.ConfigParser) -> None:
+    from packaging.requirements import Requirement
+
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    lines = config["options"]["install_requires"] + config["options.extras_require"]["test"]
+    requirements = [Requirement(line) for line in lines.split("\n") if line]
+    assert len(requirements) > 12
+    for requirement in requirements:
+        assert requirement.name in pins, f"constraints.txt lacks {requirement.name}"
+        assert requirement.specifier.contains(pins[requirement.name]), f"{requirement} is not met by {pins[requirement.name]}"
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
+def test_make_knows_its_targets() -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    done = subprocess.run(
+        ["make", "-n", "demo", "test", "test-dgl113"], cwd=ROOT, capture_output=True, text=True, env=clean, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    for words in ("dualgnn preprocess", "dualgnn train", "dualgnn eval --topk 10", "dualgnn recommend", "ruff check", "pytest"):
+        assert words in done.stdout
