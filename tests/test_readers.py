@@ -394,6 +394,47 @@ def test_bad_files_give_one_clear_line(tmp_path: Path, name: str, text: str | by
     assert "\n" not in str(caught.value) and name in str(caught.value) and len(str(caught.value)) < 600
 
 
+pieces = st.lists(
+    st.sampled_from(
+        [
+            b"user",
+            b"item",
+            b"rating",
+            b"time",
+            b",",
+            b"\t",
+            b"::",
+            b" ",
+            b"\n",
+            b"\r\n",
+            b'"',
+            b"1",
+            b"2.5",
+            b"\xe9",
+            b"\0",
+            b"a:token",
+        ]
+    )
+    | st.binary(max_size=3),
+    max_size=30,
+).map(b"".join)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.csv", "a.tsv", "a.inter", "ratings.dat", "x_pairs.tsv", "train.txt", "a.parquet", "a.csv.gz"]
+)
+@settings(max_examples=60, deadline=None)
+@given(start=st.sampled_from([b"", b"user,item,rating,time\n", b"user\titem\n"]), data=pieces)
+def test_no_file_ends_in_anything_but_a_log_or_one_line(name: str, start: bytes, data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), name, gzip.compress(start + data) if name.endswith("gz") else start + data)
+        for source in (path, Path(folder)):
+            try:
+                rows(read(source).log)
+            except DataError as error:
+                assert "\n" not in str(error)
+
+
 def test_missing_paths(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere.csv does not exist"):
         read(tmp_path / "nowhere.csv")

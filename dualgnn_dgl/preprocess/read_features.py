@@ -79,10 +79,12 @@ def column_kinds(table: Table) -> dict[str, pa.DataType]:
 
 
 def is_number(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds features: numbers, or nothing at all; not booleans."""
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
 
 
 def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds a list of numbers a row."""
     listed = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return listed and is_number(kind.value_type)
 
