@@ -7,6 +7,7 @@ carries its help and, where they apply, its choices and lower bound; there is no
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def _convert(name: str, value: Any, default: Any) -> Any:
     elif type(value) is wanted:
         return value
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    raise ConfigError(f"{name} is {value!r}: give {kinds[wanted]}, such as {default!r}")
+    raise ConfigError(f"{name} is {value!r:.80}: give {kinds[wanted]}, such as {default!r}")
 
 
 def build(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
@@ -132,5 +133,5 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's escapes are TOML's, but for DEL
     return repr(value)

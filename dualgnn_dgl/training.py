@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,13 +35,13 @@ class TrainConfig(Options):
     patience: int = option(10, "stop after this many validations in a row without a better one", low=1)
     metric: str = option("recall@20", "validation metric that picks the epoch")
     eval_every: int = option(1, "epochs between two validations", low=1)
-    seed: int = option(0, "seed of the parameters, the order of batches and the negatives", low=0)
+    seed: int = option(0, "seed of the parameters, the order of batches and the negatives", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         name, _, k = self.metric.partition("@")
-        if name not in METRICS or not k.isdigit() or int(k) < 1:
-            raise ConfigError(f"metric is '{self.metric}': write one of {', '.join(METRICS)} and a list length, such as recall@20")
+        if name not in METRICS or not re.fullmatch("[1-9][0-9]{0,8}", k):
+            raise ConfigError(f"metric is '{self.metric:.40}': write one of {', '.join(METRICS)} and a list length, as in recall@20")
 
 
 @dataclass
@@ -48,6 +49,7 @@ class Fit:
     """What training leaves: the best epoch's tables and parameters, and the curve.
 
     `history` has one dictionary an epoch: epoch (from 1), loss, seconds, and the validation metric where it was taken.
+    `attention` (U, M) is what `Recommender.user_attention` says at the best epoch.
     """
 
     user: Tensor
@@ -57,6 +59,7 @@ class Fit:
     best_epoch: int = 0
     best_value: float | None = None
     interrupted: bool = False
+    attention: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,8 @@ def fit(
                     report(Progress(epoch, step, steps, last, value, best))
             row: dict[str, Any] = {"epoch": epoch, "loss": float(total) / len(sampler)}
             if not math.isfinite(row["loss"]):
-                raise RunError(f"the loss became {row['loss']} in epoch {epoch}: lower the learning rate (--lr {config.lr / 10:g})")
+                rate = f"--lr {config.lr / 10:g}"
+                raise RunError(f"the loss became {row['loss']} in epoch {epoch}: lower the learning rate ({rate})")
             row["seconds"] = time.perf_counter() - started
             due = epoch % config.eval_every == 0 or epoch == config.epochs
             if evaluator is not None and due:
@@ -152,6 +156,8 @@ def fit(
         result = Fit(user, item, _copy(model), best_epoch=len(history))
     result.history = history
     model.load_state_dict(result.state)
+    attention = model.user_attention()
+    result.attention = None if attention is None else attention.detach().clone()
     return result
 
 
