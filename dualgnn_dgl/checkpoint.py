@@ -2,7 +2,7 @@
 
 run.json            what was run: model, configuration, seed, versions, data path and hash, best epoch, seconds
 run.toml            the configuration alone, to run again with `dualgnn train --config run.toml`
-tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D): all that ranking needs
+tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs; `attention` (U, M) where there is one
 weights.safetensors the best epoch's parameters
 history.jsonl       one line an epoch: loss, validation metric, seconds
 curve.png           the same as a picture
@@ -35,12 +35,16 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A trained run as read from its folder: `info` is run.json, `user` (U, D) and `item` (I, D) float32 on the CPU."""
+    """A trained run as read from its folder: `info` is run.json, `user` (U, D) and `item` (I, D) float32 on the CPU.
+
+    `attention` (U, M) weighs `info["modalities"]` for each user; None for models without.
+    """
 
     folder: Path
     info: dict[str, Any]
     user: Tensor
     item: Tensor
+    attention: Tensor | None = None
 
 
 def versions() -> dict[str, str]:
@@ -85,6 +89,7 @@ def save_run(
         "data": {"path": str(data_path), "hash": dataset.hash},
         "users": dataset.num_users,
         "items": dataset.num_items,
+        "modalities": list(dataset.modalities),
         "best": {"epoch": fit.best_epoch, "metric": train.metric, "value": fit.best_value},
         "epochs": len(fit.history),
         "seconds": sum(row.get("total_seconds", 0.0) for row in fit.history),
@@ -93,7 +98,8 @@ def save_run(
         "versions": versions(),
     }
     with atomic_folder(folder, MARKER, force=force) as target:
-        save_file({"user": fit.user.cpu().contiguous(), "item": fit.item.cpu().contiguous()}, target / "tables.safetensors")
+        tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
+        save_file({name: tensor.cpu().contiguous() for name, tensor in tables.items()}, target / "tables.safetensors")
         save_file({name: tensor.cpu().contiguous() for name, tensor in fit.state.items()}, target / "weights.safetensors")
         lines = "".join(json.dumps(row) + "\n" for row in fit.history)
         (target / "history.jsonl").write_text(lines, "utf-8")
@@ -131,10 +137,13 @@ def load_run(folder: str | Path) -> Run:
         raise RunError(f"{folder / 'tables.safetensors'} does not hold the tables that {MARKER} describes: train again")
     if user.shape[1] != item.shape[1] or user.dtype != torch.float32 or item.dtype != torch.float32:
         raise RunError(f"{folder / 'tables.safetensors'} holds tables that do not fit together: train again")
+    attention = tensors.get("attention")
+    if attention is not None and attention.shape != (len(user), len(info.get("modalities") or ())):
+        raise RunError(f"{folder / 'tables.safetensors'} holds an attention that does not fit {MARKER}: train again")
     data = info.get("data")
     if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("path", "hash")):
         raise RunError(f"{folder / MARKER} does not say which data it was trained on: train again")
-    return Run(folder, info, user, item)
+    return Run(folder, info, user, item, attention)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -44,6 +44,10 @@ class Recommender(nn.Module):
         """Regulariser of the same batch; none by default."""
         return 0.0
 
+    def user_attention(self) -> Tensor | None:
+        """Weight of each modality for each user, (U, M) in the order of the data set's modalities; None where there is none."""
+        return None
+
     def new_epoch(self, generator: torch.Generator) -> None:
         """Called before each epoch, for models that draw something anew (a graph, a padding)."""
 
@@ -57,8 +61,18 @@ def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:
     return -functional.logsigmoid(difference).mean() / math.log(log_base)
 
 
-def half_square(*rows: Tensor) -> Tensor:
-    """½ Σ ‖row‖² / B over all given (B, D) tensors: LightGCN's L2 term (He et al., SIGIR 2020, eq. 15)."""
+PENALTIES = ("square", "norm")
+
+
+def row_penalty(form: str, *rows: Tensor) -> Tensor:
+    """Penalty on the rows of a batch, (B, D) each.
+
+    "square": ½ Σ ‖row‖² / B, LightGCN's L2 term (He et al., SIGIR 2020, eq. 15).
+    "norm": Σ ‖rows‖_F / B, lengths instead of squares, which the figures published with MMRec were made with; a weight
+    means something else there.
+    """
+    if form == "norm":
+        return sum(row.norm() for row in rows) / len(rows[0])
     return sum(row.square().sum() for row in rows) / (2 * len(rows[0]))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.models.base import Recommender, half_square, table
+from dualgnn_dgl.models.base import PENALTIES, Recommender, row_penalty, table
 from dualgnn_dgl.options import Options, option
 
 
@@ -20,7 +20,8 @@ class Config(Options):
     """Options of BPR-MF."""
 
     width: int = option(64, "embedding width D", low=1)
-    l2: float = option(1e-2, "weight of ½‖·‖² of a batch's rows", low=0)
+    l2: float = option(1e-2, "weight of the penalty on a batch's rows", low=0)
+    penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
 
 
 class BPRMF(Recommender):
@@ -30,7 +31,7 @@ class BPRMF(Recommender):
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()
-        self.l2 = config.l2
+        self.l2, self.form = config.l2, config.penalty
         self.user = table(graph.num_nodes("user"), config.width)
         self.item = table(graph.num_nodes("item"), config.width)
 
@@ -38,4 +39,4 @@ class BPRMF(Recommender):
         return self.user, self.item
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        return self.l2 * half_square(self.user[users], self.item[positives], self.item[negatives])
+        return self.l2 * row_penalty(self.form, self.user[users], self.item[positives], self.item[negatives])

@@ -19,7 +19,7 @@ from torch import Tensor
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
-from dualgnn_dgl.models.base import Recommender, half_square, table
+from dualgnn_dgl.models.base import PENALTIES, Recommender, row_penalty, table
 from dualgnn_dgl.options import Options, option
 
 
@@ -29,7 +29,8 @@ class Config(Options):
 
     width: int = option(64, "embedding width D", low=1)
     layers: int = option(3, "propagation steps L", low=0)
-    l2: float = option(1e-4, "weight of ½‖·‖² of a batch's layer-0 rows", low=0)
+    l2: float = option(1e-4, "weight of the penalty on a batch's layer-0 rows", low=0)
+    penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
 
 
 class LightGCN(Recommender):
@@ -39,7 +40,7 @@ class LightGCN(Recommender):
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()
-        self.layers, self.l2 = config.layers, config.l2
+        self.layers, self.l2, self.form = config.layers, config.l2, config.penalty
         self.to_user = user_item(graph)  # (U, I)
         self.to_item = self.to_user.T  # (I, U)
         self.user = table(graph.num_nodes("user"), config.width)
@@ -54,4 +55,4 @@ class LightGCN(Recommender):
         return user_sum / (self.layers + 1), item_sum / (self.layers + 1)
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        return self.l2 * half_square(self.user[users], self.item[positives], self.item[negatives])
+        return self.l2 * row_penalty(self.form, self.user[users], self.item[positives], self.item[negatives])
