@@ -41,7 +41,7 @@ class TrainConfig(Options):
         super().__post_init__()
         name, _, k = self.metric.partition("@")
         if name not in METRICS or not re.fullmatch("[1-9][0-9]{0,8}", k):
-            raise ConfigError(f"metric is '{self.metric:.40}': write one of {', '.join(METRICS)} and a list length, as in recall@20")
+            raise ConfigError(f"metric is '{self.metric:.40}': write one of {', '.join(METRICS)} and a length, as in recall@20")
 
 
 @dataclass
