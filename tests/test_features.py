@@ -62,7 +62,9 @@ def test_values_and_holes_are_read_back(kind: str, values: np.ndarray, kind_of_n
             read_back = from_table(folder, {"item_id": ids, **{f"f{j}": holed[:, j] for j in range(values.shape[1])}})
         elif kind in ("csv", "tsv"):
             header = ",".join(["item_id", *(f"f{j}" for j in range(values.shape[1]))])
-            lines = [",".join([i, *("" if np.isnan(x) else repr(float(x)) for x in row)]) for i, row in zip(ids, holed, strict=True)]
+            lines = [
+                ",".join([i, *("" if np.isnan(x) else repr(float(x)) for x in row)]) for i, row in zip(ids, holed, strict=True)
+            ]
             text = "\n".join([header, *lines]) + "\n"
             (folder / f"v.{kind}").write_text(text.replace(",", "\t") if kind == "tsv" else text)
             read_back = read_modality(folder / f"v.{kind}", LOG_IDS, "log.csv")

@@ -127,7 +127,9 @@ def _read_array(path: Path, log_ids: np.ndarray, log_name: str, items: ItemList 
 
 def _row_numbers(path: Path, rows: int, log_ids: np.ndarray, log_name: str) -> np.ndarray:
     """Ids "0"…"n-1" for an array without an item list, if the log's ids can be row numbers."""
-    remedy = f"list the items in the order of the rows in {path.stem}_ids.txt or --items, or name only the right files with --features"
+    remedy = (
+        f"list the items in the order of the rows in {path.stem}_ids.txt or --items, or name only the right files with --features"
+    )
     whole = np.char.isdecimal(log_ids) & ((np.char.str_len(log_ids) == 1) | ~np.char.startswith(log_ids, "0"))
     if not whole.all():
         other = log_ids[~whole][0]
