@@ -1,0 +1,259 @@
+"""The heterograph against lists worked by hand: relations, weights, ranks; nothing but training pairs in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+
+import numpy as np
+import pytest
+import small
+import torch
+
+from dualgnn_dgl.data import CoOccurrence, Dataset
+from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.graph import CO_WEIGHTS, heterograph, user_item, user_user
+
+# users 0…3, items 0…4; item 4 is nobody's, user 3 has watched nothing
+#   u0: 0 1 2   u1: 1 2   u2: 2 3
+BY_HAND = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2), (2, 3)]
+
+
+def by_hand(lists: bool = True, valid=((1, 0),), test=((2, 0), (3, 4))) -> Dataset:
+    train = small.interactions(BY_HAND, 4, 5)
+    neighbours = CoOccurrence(np.array([0, 2, 4, 6, 6]), np.array([1, 2, 0, 2, 0, 1]), np.array([2.0, 1, 2, 1, 1, 1]))
+    return Dataset(
+        train,
+        small.interactions(list(valid), 4, 5),
+        small.interactions(list(test), 4, 5),
+        modalities={},
+        user_ids=np.array(["a", "b", "c", "d"]),
+        item_ids=np.array(["p", "q", "r", "s", "t"]),
+        co_occurrence=neighbours if lists else None,
+    )
+
+
+def edge_table(graph, relation: str, *data: str) -> set[tuple]:
+    """{(source, target, data…)} of a relation."""
+    source, target = graph.edges(etype=relation)
+    columns = [graph.edges[relation].data[name].tolist() for name in data]
+    rows = list(zip(source.tolist(), target.tolist(), *columns, strict=True))
+    assert len(rows) == len(set(rows)) == graph.num_edges(relation)
+    return {(*row[:2], *(round(value, 5) for value in row[2:])) for row in rows}
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_small_case_worked_by_hand(lists):
+    graph = heterograph(by_hand(lists))
+    assert graph.ntypes == ["item", "user"] and graph.num_nodes("user") == 4 and graph.num_nodes("item") == 5
+    assert set(graph.canonical_etypes) == {
+        ("user", "interacts", "item"),
+        ("item", "interacted_by", "user"),
+        ("user", "co_occurs", "user"),
+    }
+    degree_u, degree_i = {0: 3, 1: 2, 2: 2}, {0: 1, 1: 2, 2: 3, 3: 1}
+    expected = {(u, i, round(1 / math.sqrt(degree_u[u] * degree_i[i]), 5)) for u, i in BY_HAND}
+    assert edge_table(graph, "interacts", "weight") == expected
+    assert edge_table(graph, "interacted_by", "weight") == {(i, u, w) for u, i, w in expected}
+    # from neighbour to user, shared items, rank: u1 and u2 share item 2 only, as do u0 and u2
+    assert edge_table(graph, "co_occurs", "weight", "rank") == {
+        (1, 0, 2.0, 0),
+        (2, 0, 1.0, 1),
+        (0, 1, 2.0, 0),
+        (2, 1, 1.0, 1),
+        (0, 2, 1.0, 0),
+        (1, 2, 1.0, 1),
+    }
+
+
+def test_co_occurrence_edges_are_the_lists():
+    data = small.dataset()
+    lists = small.shared_items(data.train)
+    expected = set()
+    for u in range(data.num_users):
+        part = slice(lists.indptr[u], lists.indptr[u + 1])
+        for rank, (v, w) in enumerate(zip(lists.neighbour[part].tolist(), lists.weight[part].tolist(), strict=True)):
+            expected.add((v, u, w, rank))
+    for given in (data, dataclasses.replace(data, co_occurrence=None)):
+        assert edge_table(heterograph(given), "co_occurs", "weight", "rank") == expected
+
+
+@pytest.mark.parametrize("lists", [True, False])
+def test_validation_and_test_pairs_change_nothing(lists):
+    """No held-out edge in any relation: with all of them, some or none, the graph is the same (spec 13.1)."""
+    data = small.dataset()
+    empty = small.interactions([], data.num_users, data.num_items)
+    known = set(small.pairs_of(data.train))
+    rest = [(u, i) for u in range(data.num_users) for i in range(data.num_items) if (u, i) not in known]
+    many = small.interactions(rest, data.num_users, data.num_items)
+    given = None if not lists else data.co_occurrence
+    tables = []
+    for valid, test in ((data.valid, data.test), (empty, empty), (many, empty), (empty, many)):
+        graph = heterograph(dataclasses.replace(data, valid=valid, test=test, co_occurrence=given))
+        tables.append([edge_table(graph, relation, "weight") for relation in ("interacts", "interacted_by", "co_occurs")])
+    assert tables[0] == tables[1] == tables[2] == tables[3]
+    assert {edge[:2] for edge in tables[0][0]} == known
+
+
+def test_the_data_set_is_left_alone_and_read_only_arrays_will_do():
+    data = small.dataset()
+    for array in (data.train.user, data.train.item, data.co_occurrence.neighbour, data.co_occurrence.weight):
+        array.setflags(write=False)
+    graph = heterograph(data)
+    graph.edges["co_occurs"].data["weight"] += 1
+    assert dataclasses.replace(data).hash == data.hash
+
+
+def test_user_item_is_the_normalised_training_matrix():
+    data = small.dataset()
+    watched = np.zeros((data.num_users, data.num_items))
+    for u, i in small.pairs_of(data.train):
+        watched[u, i] = 1
+    rows, columns = watched.sum(1), watched.sum(0)
+    assert (rows == 0).any() and (columns == 0).any(), "the case must hold lonely users and items"
+    expected = np.zeros_like(watched)
+    for u, i in small.pairs_of(data.train):
+        expected[u, i] = 1 / math.sqrt(rows[u] * columns[i])
+    adjacency = user_item(heterograph(data))
+    assert adjacency.shape == (small.USERS, small.ITEMS)
+    np.testing.assert_allclose(adjacency.dense().numpy(), expected, rtol=1e-5)
+    graph = heterograph(data)  # the weight on the edges is the same normalisation
+    item, user = graph.edges(etype="interacted_by")
+    weight = graph.edges["interacted_by"].data["weight"]
+    np.testing.assert_allclose(adjacency.dense()[user, item].numpy(), weight.numpy(), rtol=1e-5)
+
+
+def slow_user_user(lists: CoOccurrence, k: int, weight: str) -> np.ndarray:
+    """Ω, user by user."""
+    users = lists.num_users
+    omega = np.zeros((users, users))
+    for u in range(users):
+        part = slice(lists.indptr[u], lists.indptr[u + 1])
+        near, strength = lists.neighbour[part][:k].tolist(), lists.weight[part][:k].astype(np.float64)
+        if not near:
+            continue
+        value = {"softmax": np.exp(strength - strength.max()), "mean": np.ones(len(near)), "proportional": strength}[weight]
+        omega[u, near] = value / value.sum()
+    return omega
+
+
+@pytest.mark.parametrize("weight", CO_WEIGHTS)
+@pytest.mark.parametrize("k", [1, 3, 7, 200])
+def test_user_user_against_loops(weight, k):
+    data = small.dataset()
+    omega = user_user(heterograph(data), k, weight).dense().double().numpy()
+    np.testing.assert_allclose(omega, slow_user_user(data.co_occurrence, k, weight), rtol=1e-5, atol=1e-7)
+    sums = omega.sum(1)
+    alone = np.diff(data.co_occurrence.indptr) == 0
+    assert alone[small.LONELY_USER] and not alone.all()
+    np.testing.assert_allclose(sums[~alone], 1, rtol=1e-5)
+    assert (sums[alone] == 0).all() and (np.diag(omega) == 0).all()
+    assert ((omega > 0).sum(1) <= k).all()
+
+
+def test_softmax_of_large_counts_is_stable():
+    """Long histories share hundreds of items: exp(900) must not overflow, the strongest takes nearly all."""
+    lists = CoOccurrence(np.array([0, 2, 3, 4, 4]), np.array([1, 2, 0, 0]), np.array([900.0, 897.0, 900, 897]))
+    omega = user_user(heterograph(dataclasses.replace(by_hand(), co_occurrence=lists)), 5).dense()
+    assert torch.isfinite(omega).all()
+    torch.testing.assert_close(omega[0, 1:3], torch.tensor([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(3))]))
+
+
+@pytest.mark.parametrize("pad", ["none", "resample"])
+def test_user_user_without_any_neighbours(pad):
+    train = small.interactions([(0, 1), (1, 0)], 3, 2)
+    data = Dataset(train, *(small.interactions([], 3, 2),) * 2, {}, np.array(["a", "b", "c"]), np.array(["p", "q"]))
+    omega = user_user(heterograph(data), 4, pad=pad, generator=torch.Generator())
+    assert omega.shape == (3, 3) and omega.num_edges == 0
+    assert (omega @ torch.ones(3, 2) == 0).all()
+
+
+# ---------------------------------------------------------------- the released code's filling up
+
+
+def slow_resampled_row(near: list[int], strength: list[float], k: int, weight: str, draw: random.Random) -> dict[int, float]:
+    """One row of Ω as spec.md 3.4 words it: pad by drawing uniformly from the list as it has grown so far."""
+    places = list(range(len(near)))[:k]
+    while len(places) < k:
+        places.append(draw.choice(places))
+    if weight == "mean":
+        values = [1.0] * k
+    elif weight == "proportional":
+        values = [strength[p] for p in places]
+    else:
+        values = [math.exp(strength[p] - max(strength)) for p in places]
+    row: dict[int, float] = {}
+    for place, value in zip(places, values, strict=True):
+        row[near[place]] = row.get(near[place], 0.0) + value / sum(values)
+    return row
+
+
+@pytest.mark.parametrize("weight", CO_WEIGHTS)
+def test_resampling_has_the_mean_and_spread_of_the_slow_simulation(weight):
+    """4,000 users with the same three neighbours are 4,000 draws of one padded list."""
+    repeats, strength, k = 4000, [4.0, 3.0, 3.0], 9
+    near = [repeats, repeats + 1, repeats + 2]  # three more users, who have no neighbours themselves
+    users = repeats + 3
+    indptr = np.minimum(np.arange(users + 1) * 3, 3 * repeats)
+    lists = CoOccurrence(indptr, np.tile(near, repeats), np.tile(strength, repeats))
+    empty = small.interactions([], users, 2)
+    data = Dataset(
+        small.interactions([(0, 0)], users, 2), empty, empty, {}, np.arange(users).astype(str), np.array(["p", "q"]), None, lists
+    )
+    omega = user_user(heterograph(data), k, weight, pad="resample", generator=torch.Generator().manual_seed(0))
+    assert omega.num_edges == k * repeats
+    fast = (omega @ torch.zeros(users, 3).index_copy(0, torch.tensor(near), torch.eye(3))).numpy()
+    assert (fast[repeats:] == 0).all()
+    fast, draw = fast[:repeats], random.Random(0)
+    rows = [slow_resampled_row(near, strength, k, weight, draw) for _ in range(repeats)]
+    slow = np.array([[row[v] for v in near] for row in rows])
+    np.testing.assert_allclose(fast.sum(1), 1, rtol=1e-5)
+    error = np.sqrt((fast.var(0) + slow.var(0)) / repeats)
+    assert (np.abs(fast.mean(0) - slow.mean(0)) < 4 * error).all(), (fast.mean(0), slow.mean(0), error)
+    # Pólya's urn spreads wider than draws from the real neighbours alone would: the spread must agree, too
+    np.testing.assert_allclose(fast.std(0), slow.std(0), rtol=0.06)
+    assert np.abs(np.corrcoef(fast[:-1, 0], fast[1:, 0])[0, 1]) < 0.08, "users are padded independently"
+
+
+def test_resampling_keeps_every_real_neighbour_and_leaves_full_lists_alone():
+    data = small.dataset()
+    graph = heterograph(data)
+    k = 5
+    lengths = np.diff(data.co_occurrence.indptr)
+    assert (lengths > k).any() and ((lengths > 0) & (lengths < k)).any(), "the case must hold long and short lists"
+    plain = user_user(graph, k, "mean").dense()
+    drawn = user_user(graph, k, "mean", pad="resample", generator=torch.Generator().manual_seed(1)).dense()
+    assert torch.equal(plain > 0, drawn > 0)
+    full = torch.from_numpy(lengths >= k)
+    torch.testing.assert_close(plain[full], drawn[full])
+    places = drawn[~full & torch.from_numpy(lengths > 0)] * k
+    torch.testing.assert_close(places, places.round(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(places.sum(1), torch.full((len(places),), float(k)))
+
+
+def test_resampling_is_drawn_anew_and_repeats_with_the_generator():
+    graph = heterograph(small.dataset())
+    one, same = (user_user(graph, 9, pad="resample", generator=torch.Generator().manual_seed(4)).dense() for _ in range(2))
+    assert torch.equal(one, same)
+    source = torch.Generator().manual_seed(4)
+    draws = [user_user(graph, 9, "mean", pad="resample", generator=source).dense() for _ in range(3)]
+    assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
+    before = torch.get_rng_state()
+    user_user(graph, 9, pad="resample", generator=source)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"k": 0}, "cooc_k is 0"),
+        ({"k": 3, "weight": "softmaxx"}, "did you mean 'softmax'"),
+        ({"k": 3, "pad": "resampel"}, "did you mean 'resample'"),
+        ({"k": 3, "pad": "resample"}, "generator"),
+    ],
+)
+def test_wrong_options_are_one_line(keywords, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        user_user(heterograph(small.dataset()), **keywords)
+    assert "\n" not in str(error.value)
