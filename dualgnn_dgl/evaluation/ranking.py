@@ -159,7 +159,7 @@ def _check(user: Tensor, item: Tensor, k: int) -> None:
         raise ConfigError(beyond_catalogue(k, len(item)))
     norms = {}
     for name, table in (("user", user), ("item", item)):
-        norm = torch.linalg.vector_norm(table.float(), dim=1)
+        norm = torch.linalg.vector_norm(table, dim=1, dtype=torch.float64)
         if not bool(norm.isfinite().all()):
             row = int((~norm.isfinite()).nonzero()[0])
             raise RunError(f"the {name} table holds NaN or infinity in row {row}: {_DIVERGED}")
