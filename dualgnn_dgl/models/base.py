@@ -92,7 +92,7 @@ def unit_rows(x: Tensor, present: Tensor | None = None) -> Tensor:
 
 
 def masked_softmax(logits: Tensor, observed: Tensor) -> Tensor:
-    """Softmax over the last axis among observed entries only; rows with nothing observed share their mass evenly.
+    """Softmax over the last axis among observed entries only; where nothing is observed, among all.
 
     logits (N, M) float, observed (N, M) bool → (N, M), rows sum to one, zero where unobserved.
     """

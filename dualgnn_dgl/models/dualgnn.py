@@ -12,7 +12,7 @@ For each modality m, with a free user preference table P_m (U, D) and item featu
     u     = Σ_m α_{u,m} u_m     (or concatenation, or maximum)        multi-modal module
     i     = Σ_m i_m
     û     = u + Σ_j ω_uj u_j                                          user co-occurrence graph, ω from shared training items
-    score = û · i;   loss = BPR + λ [ Σ_m mean P_m[batch]² + mean a² ]
+    score = û · i;   loss = BPR + λ [ Σ_m mean P_m[batch]² + mean a² ]      (concatenation: mean W² of its map, not a²)
 
 The paper's body gives the structure; where it leaves something open, this follows what its code and its best known
 port agree on. Departures from the authors' released code, each of which a switch brings back unless said otherwise:
@@ -124,15 +124,22 @@ class DualGNN(Recommender):
             return torch.full_like(self.observed, 1 / len(self.features), dtype=torch.float32)
         if self.config.attention == "released":
             return self.attention
-        observed = self.observed if self.config.missing == "mask" else torch.ones_like(self.observed)
-        return masked_softmax(self.attention, observed)
+        return masked_softmax(self.attention, self.heard())
+
+    def heard(self) -> Tensor:
+        """Which modalities take part in a user's fusion, (U, M): those that the user's videos have; all, if none has any."""
+        if self.config.missing == "zero" or self.config.attention == "released":
+            return torch.ones_like(self.observed)
+        return self.observed | ~self.observed.any(-1, keepdim=True)
 
     def fuse_users(self, users: list[Tensor]) -> Tensor:
         """M tables (U, D) → one (U, D), weighted by α (the paper's three constructions, and the plain mean)."""
         weighted = self.user_attention().unsqueeze(-1) * torch.stack(users, dim=1)  # (U, M, D)
         if self.config.user_fusion == "concat":
             return self.join(weighted.flatten(1))
-        return weighted.amax(1) if self.config.user_fusion == "max" else weighted.sum(1)
+        if self.config.user_fusion == "max":  # what is not heard must not compete with its zero
+            return weighted.masked_fill(~self.heard().unsqueeze(-1), -torch.inf).amax(1)
+        return weighted.sum(1)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         users, items = zip(*(self.single_modal(m) for m in range(len(self.features))), strict=True)
@@ -145,7 +152,9 @@ class DualGNN(Recommender):
         user, item = self.embed()
         difference = (user[users] * (item[positives] - item[negatives])).sum(-1)
         penalty = sum(preference[users].square().mean() for preference in self.preference)
-        if self.config.user_fusion != "mean":
+        if self.config.user_fusion == "concat":
+            penalty = penalty + self.join.weight.square().mean()
+        elif self.config.user_fusion != "mean":
             penalty = penalty + self.attention.square().mean()
         return bpr(difference, 2 if self.config.log_base == "2" else math.e) + self.config.l2 * penalty
 
