@@ -1,0 +1,219 @@
+"""Each model against its slow twin in `reference/`: tables, loss and every gradient, over the switches."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import small
+import torch
+from reference import dualgnn as slow_dualgnn
+from reference import lightgcn as slow_lightgcn
+
+from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.models import create, model_class
+from dualgnn_dgl.models.bprmf import Config as BPRMFConfig
+from dualgnn_dgl.models.lightgcn import Config as LightGCNConfig
+
+DualGNNConfig = model_class("dualgnn").Config
+ALL = ("visual", "acoustic", "textual")
+
+
+def leaf(tensor) -> torch.Tensor:
+    return tensor.detach().double().clone().requires_grad_()
+
+
+def parameters_of(model) -> tuple[slow_dualgnn.Parameters, list[tuple[torch.Tensor, torch.nn.Parameter]]]:
+    """The model's parameters as the twin wants them, and the pairs (twin's, model's) to compare gradients by."""
+    links = []
+
+    def link(parameter):
+        twin = leaf(parameter)
+        links.append((twin, parameter))
+        return twin
+
+    preference = [link(p) for p in model.preference]
+    encoder = [[link(p) for p in part.parameters()] for part in model.encoders]
+    attention = link(model.attention) if hasattr(model, "attention") else None
+    join = [link(p) for p in model.join.parameters()] if hasattr(model, "join") else []
+    assert len(links) == len(list(model.parameters())), "a parameter that no equation names"
+    return slow_dualgnn.Parameters(preference, encoder, attention, join), links
+
+
+def setting_of(data, config, omega) -> slow_dualgnn.Setting:
+    parts = data.modalities.values()
+    return slow_dualgnn.Setting(
+        pairs=small.pairs_of(data.train),
+        users=data.num_users,
+        items=data.num_items,
+        features=[torch.from_numpy(np.array(m.values)).double() for m in parts],
+        present=[m.present.tolist() for m in parts],
+        layers=config.layers,
+        attention=config.attention,
+        user_fusion=config.user_fusion,
+        missing=config.missing,
+        log_base=2 if config.log_base == "2" else math.e,
+        l2=config.l2,
+        omega=omega,
+    )
+
+
+def compare(model, links, tables, expected, loss, expected_loss, tolerance):
+    for one, other in zip(tables, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(loss.double(), expected_loss, rtol=tolerance, atol=tolerance)
+    loss.backward()
+    expected_loss.backward()
+    for twin, parameter in links:
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        reference = torch.zeros_like(twin) if twin.grad is None else twin.grad
+        torch.testing.assert_close(gradient.double(), reference, rtol=tolerance, atol=tolerance / 10)
+
+
+def check_dualgnn(data, dtype=torch.float64, **switches):
+    config = DualGNNConfig(**{"width": 6, "hidden": 9, "cooc_k": 3, **switches})
+    model = create("dualgnn", heterograph(data), data.modalities, config, seed=1)
+    with torch.no_grad():
+        if hasattr(model, "attention"):
+            model.attention.mul_(3).add_(0.1 * torch.arange(len(data.modalities)))  # far from uniform
+    model = model.to(dtype)
+    omega = None
+    if config.cooc_pad == "resample" and config.user_graph:
+        model.new_epoch(torch.Generator().manual_seed(2))
+        omega = model.co_occurrence.dense().double().tolist()
+    elif config.user_graph:
+        omega = slow_dualgnn.user_graph(small.pairs_of(data.train), data.num_users, config.cooc_k, config.cooc_weight)
+    twin, links = parameters_of(model)
+    setting = setting_of(data, config, omega)
+    batch = small.batch(data)
+    triples = list(zip(*(column.tolist() for column in batch), strict=True))
+    compare(
+        model,
+        links,
+        model.embed(),
+        slow_dualgnn.embed(twin, setting),
+        model.loss(*batch),
+        slow_dualgnn.loss(twin, setting, triples),
+        1e-6 if dtype == torch.float64 else 2e-4,
+    )
+
+
+SWITCHES = [
+    {},
+    {"user_fusion": "concat"},
+    {"user_fusion": "max"},
+    {"user_fusion": "mean"},
+    {"attention": "released"},
+    {"attention": "released", "user_fusion": "concat"},
+    {"attention": "released", "user_fusion": "max"},
+    {"item_encoder": "linear"},
+    {"item_encoder": "none"},
+    {"item_encoder": "none", "user_fusion": "concat"},
+    {"layers": 0},
+    {"layers": 1},
+    {"layers": 3},
+    {"user_graph": False},
+    {"user_graph": False, "layers": 0, "item_encoder": "linear"},
+    {"cooc_weight": "mean"},
+    {"cooc_weight": "proportional"},
+    {"cooc_k": 1},
+    {"cooc_k": 40},
+    {"cooc_pad": "resample", "cooc_k": 8},
+    {"missing": "zero"},
+    {"missing": "zero", "user_fusion": "max"},
+    {"log_base": "2"},
+    {"l2": 0.0},
+    {"l2": 2.5, "user_fusion": "concat"},
+    {"attention": "released", "cooc_pad": "resample", "missing": "zero", "log_base": "2", "cooc_k": 8},  # the released code
+]
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()) or "default")
+def test_dualgnn_equals_its_equations(switches):
+    width = 6 if switches.get("item_encoder") == "none" else None
+    check_dualgnn(small.dataset(width=width), **switches)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("fusion", ["sum", "concat", "max", "mean"])
+def test_dualgnn_with_one_to_three_modalities(count, fusion):
+    check_dualgnn(small.dataset(modalities=ALL[:count]), user_fusion=fusion)
+
+
+@pytest.mark.parametrize("switches", [{}, {"user_fusion": "max"}, {"attention": "released", "user_fusion": "concat"}])
+def test_dualgnn_in_float32_with_the_kernels_that_training_uses(switches):
+    check_dualgnn(small.dataset(), torch.float32, **switches)
+
+
+@pytest.mark.parametrize("missing", ["mask", "zero"])
+@pytest.mark.parametrize("fusion", ["sum", "max"])
+def test_dualgnn_where_a_modality_is_there_for_nobody(missing, fusion):
+    """No item has any sound: no user may pay attention to it."""
+    data = small.dataset()
+    silent = dataclasses.replace(data.modalities["acoustic"], present=np.zeros(data.num_items, bool))
+    check_dualgnn(
+        dataclasses.replace(data, modalities={**data.modalities, "acoustic": silent}), missing=missing, user_fusion=fusion
+    )
+
+
+def test_dualgnn_where_no_user_shares_anything():
+    pairs = [(u, u) for u in range(5)] + [(u, 5 + u) for u in range(4)]
+    data = small.dataset()
+    alone = small.interactions(pairs, data.num_users, data.num_items)
+    empty = small.interactions([], data.num_users, data.num_items)
+    check_dualgnn(dataclasses.replace(data, train=alone, valid=empty, test=empty, co_occurrence=small.shared_items(alone)))
+
+
+def test_the_released_start_is_the_softmax_of_the_default_start():
+    data = small.dataset()
+    graph = heterograph(data)
+    configs = (DualGNNConfig(attention=a, missing="zero") for a in ("softmax", "released"))
+    plain, released = (create("dualgnn", graph, data.modalities, config, seed=5) for config in configs)
+    torch.testing.assert_close(released.attention, plain.attention.softmax(-1))
+    for one, other in zip(plain.embed(), released.embed(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+# ---------------------------------------------------------------- LightGCN, BPR-MF, most popular
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("layers", [0, 1, 2, 3])
+@pytest.mark.parametrize("penalty", ["square", "norm"])
+def test_lightgcn_equals_its_equations(layers, penalty, dtype):
+    data = small.dataset()
+    config = LightGCNConfig(width=5, layers=layers, l2=0.3, penalty=penalty)
+    model = create("lightgcn", heterograph(data), data.modalities, config, seed=2).to(dtype)
+    user, item = leaf(model.user), leaf(model.item)
+    pairs, batch = small.pairs_of(data.train), small.batch(data)
+    triples = list(zip(*(column.tolist() for column in batch), strict=True))
+    compare(
+        model,
+        [(user, model.user), (item, model.item)],
+        model.embed(),
+        slow_lightgcn.embed(user, item, pairs, layers),
+        model.loss(*batch),
+        slow_lightgcn.loss(user, item, pairs, layers, triples, 0.3, penalty),
+        1e-6 if dtype == torch.float64 else 1e-4,
+    )
+
+
+@pytest.mark.parametrize("penalty", ["square", "norm"])
+def test_bprmf_is_lightgcn_without_a_layer(penalty):
+    data = small.dataset()
+    model = create("bprmf", heterograph(data), {}, BPRMFConfig(width=5, l2=0.3, penalty=penalty), seed=2).double()
+    user, item = leaf(model.user), leaf(model.item)
+    batch = small.batch(data)
+    triples = list(zip(*(column.tolist() for column in batch), strict=True))
+    links = [(user, model.user), (item, model.item)]
+    expected = slow_lightgcn.loss(user, item, [], 0, triples, 0.3, penalty)
+    compare(model, links, model.embed(), (user, item), model.loss(*batch), expected, 1e-9)
+
+
+def test_mostpop_counts_training_users():
+    data = small.dataset()
+    user, item = create("mostpop", heterograph(data), {}).embed()
+    counts = [sum(j == i for _, j in small.pairs_of(data.train)) for i in range(data.num_items)]
+    assert (user @ item.T).tolist() == [[float(c) for c in counts]] * data.num_users
