@@ -37,6 +37,11 @@ def model_class(name: str) -> type[Recommender]:
     return getattr(importlib.import_module(f"dualgnn_dgl.models.{name}"), MODELS[name])
 
 
+def search_space(name: str) -> dict[str, tuple[Any, ...]]:
+    """Values that a search over a model's options (and training's lr) may try: `SEARCH` beside its `Config`, or nothing."""
+    return dict(getattr(importlib.import_module(model_class(name).__module__), "SEARCH", {}))
+
+
 def create(name: str, graph: Any, modalities: Mapping[str, Any], config: Any = None, seed: int = 0) -> Recommender:
     """Build a model on the CPU with its own random numbers: the same seed gives the same parameters.
 

@@ -33,6 +33,10 @@ class Config(Options):
     penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
 
 
+# what a search tries; lr belongs to training
+SEARCH = {"layers": (1, 2, 3, 4), "l2": (1e-5, 1e-4, 1e-3, 1e-2), "lr": (5e-4, 1e-3, 3e-3)}
+
+
 class LightGCN(Recommender):
     """User table (U, D) and item table (I, D), smoothed over the user–item graph."""
 

@@ -1,0 +1,232 @@
+"""The honest table: every model on the same data, the same kernels, the same number of trials, chosen on validation only.
+
+    python benchmarks/compare.py --root SHARED/data --data tiktok --models mostpop,bprmf,lightgcn,dualgnn --trials 8 --seeds 3
+
+For each model: `--trials` configurations, the defaults first and then draws from its `SEARCH` space, all with seed 0; the
+one with the best validation recall@20 is trained with `--seeds` seeds, and only those runs look at the test split, once.
+Each training is a process of its own (so that its peak memory is its own) and a cached result under results/compare/,
+named by its content: the data's hash, the model, its configuration and the training options. Stop it and run on at will.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import random
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "compare"
+CACHE = HERE.parent / ".benchmarks"
+KS = (10, 20)
+METRIC = "recall@20"
+
+# name → (file or folder below --root, options of preprocess, mask at test, features to read where not all)
+DATA = {
+    "tiktok": ("tiktok", {"split": "given"}, "all", ()),
+    "baby": ("amazon-baby", {"split": "given"}, "train", ()),
+    "microlens-loo": ("microlens-50k", {"split": "leave-one-out"}, "all", ()),
+    "microlens-time": ("microlens-50k", {"split": "time-user"}, "all", ()),
+    "microlens-random": ("microlens-50k", {"split": "random"}, "all", ()),
+    "movielens-1m": ("movielens-1m", {"split": "random"}, "all", ()),
+}
+
+
+def prepare(name: str, root: Path) -> Path:
+    """The prepared folder of a data set, made once."""
+    from dualgnn_dgl import data, preprocess
+    from dualgnn_dgl.preprocess.reader import read
+
+    source, options, _, features = DATA[name]
+    folder = CACHE / "data" / name
+    if not (folder / data.MANIFEST).is_file():
+        raw = read(root / source, features=[root / source / feature for feature in features])
+        prepared = preprocess.prepare(raw, preprocess.Options(**options))
+        data.save(prepared.dataset, folder, options=options, report=prepared.report, force=True)
+    return folder
+
+
+def draw_configs(model: str, trials: int) -> list[dict]:
+    """The defaults, then `trials - 1` distinct draws from the model's SEARCH space; the same for every machine."""
+    from dualgnn_dgl.models import search_space
+
+    space = search_space(model)
+    configs: list[dict] = [{}]
+    draw = random.Random(f"{model} 2026")
+    for _ in range(200 * trials):
+        config = {key: draw.choice(values) for key, values in space.items()}
+        if space and config not in configs and len(configs) < trials:
+            configs.append(config)
+    return configs
+
+
+def train_one(spec: dict) -> dict:
+    """Train as `spec` says; runs in a process of its own."""
+    import torch
+
+    from dualgnn_dgl import data, graph, models, training
+    from dualgnn_dgl.evaluation import Evaluator, bootstrap
+    from dualgnn_dgl.options import build, keys
+
+    torch.set_num_threads(int(spec["threads"]))
+    dataset = data.load(spec["folder"])
+    kind = models.model_class(spec["model"])
+    values = {**spec["train"], **spec["config"], "seed": spec["seed"]}
+    config = build(kind.Config, {k: v for k, v in values.items() if k in keys(kind.Config)})
+    options = build(training.TrainConfig, {k: v for k, v in values.items() if k in keys(training.TrainConfig)})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    started = time.perf_counter()
+    model = models.create(spec["model"], graph.heterograph(dataset), dataset.modalities, config, options.seed).to(device)
+    setup = time.perf_counter() - started
+    fit = training.fit(model, dataset.train, dataset.valid, options)
+    seconds = [row["seconds"] for row in fit.history]
+    result = {
+        "valid": fit.best_value,
+        "best_epoch": fit.best_epoch,
+        "epochs": len(fit.history),
+        "setup_s": round(setup, 3),
+        "epoch_s": round(float(np.median(seconds)), 4),
+        "to_best_s": round(sum(row.get("total_seconds", 0.0) for row in fit.history[: fit.best_epoch]), 2),
+        "curve": [round(row.get(METRIC, float("nan")), 5) for row in fit.history if METRIC in row],
+        "resolved": dataclasses.asdict(config) | dataclasses.asdict(options),
+        "device": str(device),
+    }
+    if spec["test"]:
+        seen = [dataset.train] if spec["mask"] == "train" else [dataset.train, dataset.valid]
+        found = Evaluator(dataset.test, seen, ks=KS)(fit.user, fit.item)
+        intervals = bootstrap(found.per_user, seed=0)
+        result["test"] = {name: round(value, 5) for name, value in (found.means | found.coverage).items()}
+        result["intervals"] = {name: [round(end, 5) for end in interval] for name, interval in intervals.items()}
+        result["users"] = len(found.users)
+        per_user = CACHE / "per_user" / f"{spec['key']}.npz"
+        per_user.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(per_user, users=found.users, **found.per_user)
+    result["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return result
+
+
+def cached(
+    name: str, folder: Path, model: str, config: dict, seed: int, train: dict, *, test: bool, threads: int, results: Path
+) -> dict:
+    """The result of one training, from its file or by running it."""
+    from dualgnn_dgl.files import read_json, write_json
+
+    manifest = read_json(folder / "dataset.json")
+    content = {"data": manifest["hash"], "model": model, "config": config, "seed": seed, "train": train, "test": test}
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    file = results / f"{name}-{model}-{key}.json"
+    if file.is_file():
+        return read_json(file)
+    spec = content | {"folder": str(folder), "mask": DATA[name][2], "threads": threads, "key": key}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, __file__, "--one", json.dumps(spec)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise SystemExit(f"{model} on {name} failed: {done.stderr.strip().splitlines()[-1:]}")
+    result = content | json.loads(done.stdout.splitlines()[-1]) | {"machine": machine(threads)}
+    write_json(file, result)
+    figures = result["test"] if test else {"valid": result["valid"]}
+    shown = " ".join(f"{key} {value:.4f}" for key, value in figures.items() if key in ("valid", "recall@20", "ndcg@20"))
+    print(
+        f"{name} {model} seed {seed} {config}: {shown}, epoch {result['best_epoch']}, {result['epoch_s']} s/epoch",
+        file=sys.stderr,
+    )
+    return result
+
+
+def machine(threads: int) -> dict:
+    """What the figures were made on."""
+    import torch
+
+    from dualgnn_dgl.checkpoint import versions
+
+    name = next(
+        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.machine()
+    )
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {"cpu": name, "threads": threads, "gpu": gpu, **versions()}
+
+
+def compare(
+    name: str, root: Path, models: list[str], trials: int, seeds: int, train: dict, threads: int, results: Path
+) -> list[dict]:
+    """Rows of the table of one data set, best test recall first."""
+    folder = prepare(name, root)
+    rows = []
+    for model in models:
+        tried = [
+            (config, cached(name, folder, model, config, 0, train, test=False, threads=threads, results=results))
+            for config in draw_configs(model, trials)
+        ]
+        config, best = max(tried, key=lambda pair: pair[1]["valid"])
+        runs = [
+            cached(name, folder, model, config, seed, train, test=True, threads=threads, results=results) for seed in range(seeds)
+        ]
+        row = {"data": name, "model": model, "trials": len(tried), "seeds": len(runs), "config": config, "valid": best["valid"]}
+        for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"):
+            values = [run["test"][metric] for run in runs]
+            row[metric], row[f"{metric} sd"] = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        row["interval recall@20"] = runs[0]["intervals"]["recall@20"]
+        row["users"] = runs[0]["users"]
+        for figure in ("epoch_s", "to_best_s", "peak_mb"):
+            row[figure] = float(np.median([run[figure] for run in runs]))
+        rows.append(row)
+    return sorted(rows, key=lambda row: -row["recall@20"])
+
+
+def markdown(rows: list[dict]) -> str:
+    """The table as it stands in the README: mean over seeds ± their standard deviation, and the users' 95 % interval."""
+    lines = [
+        "| model | recall@10 | recall@20 | 95 % interval | NDCG@20 | coverage@20 | s/epoch | s to best | MB |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        low, high = row["interval recall@20"]
+        lines.append(
+            f"| {row['model']} | {row['recall@10']:.4f} | {row['recall@20']:.4f} ± {row['recall@20 sd']:.4f} "
+            f"| {low:.4f}–{high:.4f} "
+            f"| {row['ndcg@20']:.4f} ± {row['ndcg@20 sd']:.4f} | {row['coverage@20']:.3f} | {row['epoch_s']:.2f} "
+            f"| {row['to_best_s']:.0f} | {row['peak_mb']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
+    parser.add_argument("--data", default="tiktok", help=f"comma-separated: {', '.join(DATA)}")
+    parser.add_argument("--models", default="mostpop,bprmf,lightgcn,dualgnn")
+    parser.add_argument("--trials", type=int, default=8, help="configurations a model, the defaults among them")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--patience", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--quick", action="store_true", help="one trial, one seed, five epochs: does it run?")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(train_one(json.loads(arguments.one))))
+        return
+    trials, seeds, epochs = (1, 1, 5) if arguments.quick else (arguments.trials, arguments.seeds, arguments.epochs)
+    results = CACHE / "quick" if arguments.quick else RESULTS
+    train = {"epochs": epochs, "patience": arguments.patience}
+    for name in arguments.data.split(","):
+        rows = compare(name, arguments.root, arguments.models.split(","), trials, seeds, train, arguments.threads, results)
+        first = rows[0]
+        print(f"\n{name}: {first['users']} test users, mask {DATA[name][2]}, {trials} trials, {seeds} seeds\n\n{markdown(rows)}")
+        if not arguments.quick:
+            (RESULTS.parent / f"compare-{name}.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
