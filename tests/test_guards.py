@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
 
@@ -63,10 +62,9 @@ def test_help_answers_at_once() -> None:
     assert best < 0.3, f"dualgnn --help took {best:.2f} s"
 
 
-def commands() -> Iterator[tuple[str, click.Command]]:
+def commands() -> list[tuple[str, click.Command]]:
     context = click.Context(group)
-    for name in group.list_commands(context):
-        yield name, group.get_command(context, name)
+    return [(name, group.get_command(context, name)) for name in group.list_commands(context)]
 
 
 @pytest.mark.parametrize(("name", "command"), commands(), ids=list(VERBS))
@@ -136,3 +134,23 @@ def test_nothing_large_is_committed() -> None:
         if path.is_file() and path.stat().st_size > 600_000
     ]
     assert not large
+
+
+def test_every_benchmark_is_listed() -> None:
+    listed = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    scripts = {path.name for path in (ROOT / "benchmarks").glob("*.py")}
+    assert {name for name in scripts if f"`{name}`" not in listed} == set(), "give each a row in benchmarks/README.md"
+    assert {name for name in re.findall(r"^\| `(\w+\.py)`", listed, re.MULTILINE)} <= scripts, "a listed script is gone"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    broken = []
+    for page in [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *(ROOT / "benchmarks").glob("*.md"),
+        *(ROOT / "datasets").glob("*.md"),
+    ]:
+        targets = re.findall(r"(?:\]\(|src=\")([^)#\"\s]+)", page.read_text(encoding="utf-8"))
+        broken += [f"{page.name}: {t}" for t in targets if "://" not in t and not (page.parent / t).exists()]
+    assert not broken

@@ -199,3 +199,12 @@ def test_write_raw_refuses_a_folder_of_others(small: Planted, tmp_path) -> None:
     with pytest.raises(RunError, match="--force"):
         write_raw(small.raw, tmp_path / "raw")
     write_raw(small.raw, tmp_path / "raw", force=True)
+
+
+def test_the_written_files_are_read_back_as_the_same_data_set(small: Planted, tmp_path) -> None:
+    from dualgnn_dgl.preprocess import Options, prepare
+    from dualgnn_dgl.preprocess.reader import read
+
+    write_raw(small.raw, tmp_path / "raw")
+    again = read(tmp_path / "raw")
+    assert prepare(again, Options()).dataset.hash == prepare(small.raw, Options()).dataset.hash
