@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from dualgnn_dgl.cli.show import DEFAULT_DATA, data_option, force_option, json_option, note, result, table
 
 from dualgnn_dgl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from dualgnn_dgl.preprocess import Say
+    from dualgnn_dgl.preprocess.tables import RawInput
 
 SPLITS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "given")
 WEIGHTS = ("count", "cosine", "jaccard")
@@ -113,7 +119,7 @@ def command(
     click.echo("\nchecked, nothing written" if check else f"\nwritten to {data}; next: {train}")
 
 
-def _demo(say: Callable[[str], None]):
+def _demo(say: Say) -> RawInput:
     from dualgnn_dgl.synthetic import demo
 
     say("making the demo log")
@@ -130,8 +136,8 @@ def _read(
     separator: str | None,
     features: tuple[str, ...],
     items: str | None,
-    say: Callable[[str], None],
-):
+    say: Say,
+) -> RawInput:
     from dualgnn_dgl.preprocess.reader import read
 
     return read(
@@ -149,29 +155,50 @@ def _read(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows the step under way: a spinner with the time on a terminal, else a line a step."""
+def _progress() -> Iterator[Say]:
+    """Give a function that shows the step under way: a bar with the time on a terminal, else a line a step."""
     import sys
 
     if not sys.stderr.isatty():
-        yield note
+        yield _lines()
         return
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
-        current: list[Any] = []
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        tasks: list[TaskID] = []
 
-        def say(text: str) -> None:
-            for task in current:
-                progress.update(task, total=1, completed=1)
-                progress.stop_task(task)
-            current[:] = [progress.add_task(text, total=None)]
+        def say(text: str, share: float | None = None) -> None:
+            if share is not None and tasks:
+                progress.update(tasks[-1], total=1, completed=share)
+                return
+            finish()
+            tasks.append(progress.add_task(text, total=None))
+
+        def finish() -> None:
+            if tasks:
+                progress.update(tasks[-1], total=1, completed=1)
+                progress.stop_task(tasks[-1])
 
         yield say
-        for task in current:
-            progress.update(task, total=1, completed=1)
+        finish()
+
+
+def _lines() -> Say:
+    """Progress for a log file: a line a step, and one a quarter of a long step."""
+    reached = 0
+
+    def say(text: str, share: float | None = None) -> None:
+        nonlocal reached
+        if share is None:
+            reached = 0
+            note(text)
+        elif int(share * 4) > reached and share < 1:
+            reached = int(share * 4)
+            note(f"{text}: {reached * 25} %")
+
+    return say
 
 
 def text(report: dict[str, Any]) -> str:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -19,6 +19,12 @@ from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
 
 MEASURES = ("count", "cosine", "jaccard")
 TITLE_LENGTH = 300  # titles are for people to read; a stray essay must not widen the whole column
+
+
+class Say(Protocol):
+    """Hears which step is under way, and for a long one, again and again, the share of it that is done."""
+
+    def __call__(self, text: str, share: float | None = None, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def resolve(options: Options, log: RawLog) -> Options:
 
 
 def prepare(
-    raw: RawInput, options: Options | None = None, *, co_occurrence: bool = True, progress: Callable[[str], None] | None = None
+    raw: RawInput, options: Options | None = None, *, co_occurrence: bool = True, progress: Say | None = None
 ) -> Prepared:
     """Turn a raw log and raw features into a prepared data set with its report.
 
@@ -102,7 +108,7 @@ def prepare(
     raw : what `reader.read` or `synthetic.demo` gave.
     options : see `Options`.
     co_occurrence : leave the user co-occurrence lists out if False (for a mere check).
-    progress : called with a few words at the start of each step.
+    progress : called with a few words at the start of each step, and in a long one with the share done.
 
     Raises
     ------
@@ -113,7 +119,7 @@ def prepare(
     """
     log = raw.log
     options = resolve(options or Options(), log)
-    say = progress or (lambda text: None)
+    say: Say = progress or (lambda text, share=None: None)
     dropped = dict(log.dropped)
 
     say("filtering rows")
@@ -152,8 +158,7 @@ def prepare(
         raw_widths[name] = int(modality.values.shape[1])
     lists = None
     if co_occurrence:
-        say("counting co-occurrence of users")
-        lists = _co_occurrence(splits["train"], options)
+        lists = _co_occurrence(splits["train"], options, say)
     say("checking and hashing")
     dataset = Dataset(
         **splits,
@@ -237,20 +242,20 @@ def align(name: str, modality: RawModality, item_ids: np.ndarray) -> Modality:
     DataError
         if no row belongs to any item.
     """
-    ids = np.asarray(modality.ids, np.str_)
+    ids, file = np.asarray(modality.ids, np.str_), modality.file or name
+    if not ids.size:
+        raise DataError(f"{file} holds no row: give one per item, or leave the file out")
     order = np.argsort(ids, kind="stable")
-    spot = np.minimum(np.searchsorted(ids, item_ids, sorter=order), max(ids.size - 1, 0))
-    rows = order[spot] if ids.size else np.zeros(len(item_ids), np.int64)  # (I,) candidate row of each item
-    found = ids[rows] == item_ids if ids.size else np.zeros(len(item_ids), bool)
+    spot = np.minimum(np.searchsorted(ids, item_ids, sorter=order), ids.size - 1)
+    rows = order[spot]  # (I,) the only row that can be this item's
+    found = ids[rows] == item_ids
     if not found.any():
-        example = f"its ids look like '{ids[0]}', those of the log like '{item_ids[0]}'" if ids.size else "it is empty"
         raise DataError(
-            f"{modality.file or name}: none of its {ids.size:,} rows belongs to one of the {len(item_ids):,} items ({example}): "
-            "key the features by the log's item ids"
+            f"{file}: none of its {ids.size:,} rows belongs to one of the {len(item_ids):,} items (its ids look like '{ids[0]}', "
+            f"those of the log like '{item_ids[0]}'): key the features by the log's item ids"
         )
     present = found & np.asarray(modality.present, bool)[rows]
     values = np.asarray(modality.values, np.float32)[rows]  # (I, F)
-    values[~present] = 0
     return Modality(values, present)
 
 
@@ -263,10 +268,13 @@ def _reduce(modality: Modality, options: Options) -> Modality:
     return Modality(reduce_width(modality.values, modality.present, options.feature_dim, options.seed), modality.present)
 
 
-def _co_occurrence(train: Interactions, options: Options) -> CoOccurrence:
+def _co_occurrence(train: Interactions, options: Options, say: Say) -> CoOccurrence:
+    """The lists that the user graph is made of, from training pairs only."""
     from dualgnn_dgl.cooccurrence import co_occurrence
 
-    return co_occurrence(train, k=options.cooc_top, measure=options.cooc_weight)
+    step = "counting co-occurrence of users"
+    say(step)
+    return co_occurrence(train, k=options.cooc_top, measure=options.cooc_weight, progress=lambda share: say(step, share))
 
 
 def _titles(titles: dict[str, str], item_ids: np.ndarray) -> np.ndarray | None:
