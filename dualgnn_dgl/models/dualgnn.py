@@ -97,7 +97,7 @@ class DualGNN(Recommender):
         self.encoders = nn.ModuleList(_encoder(config, columns) for columns in widths)
         self.preference = nn.ParameterList(table(users, width) for _ in range(count))  # P_m, (U, D) each
         initial = nn.init.xavier_normal_(torch.empty(users, count, 1)).squeeze(-1)
-        if config.user_fusion != "mean":
+        if config.user_fusion != "mean" and (count > 1 or config.attention == "released"):  # α is 1 where M is 1
             self.attention = nn.Parameter(initial.softmax(-1) if config.attention == "released" else initial)  # a, (U, M)
         if config.user_fusion == "concat":
             self.join = nn.Linear(count * width, width)
@@ -131,8 +131,8 @@ class DualGNN(Recommender):
 
     def user_attention(self) -> Tensor:
         """α (U, M): rows sum to one with `attention="softmax"`; whatever training made of them with "released"."""
-        if self.config.user_fusion == "mean":
-            return torch.full_like(self.observed, 1 / len(self.features), dtype=torch.float32)
+        if not hasattr(self, "attention"):
+            return torch.full_like(self.observed, 1 / len(self.features), dtype=self.preference[0].dtype)
         if self.config.attention == "released":
             return self.attention
         return masked_softmax(self.attention, self.heard())
@@ -165,7 +165,7 @@ class DualGNN(Recommender):
         penalty = sum(preference[users].square().mean() for preference in self.preference)
         if self.config.user_fusion == "concat":
             penalty = penalty + self.join.weight.square().mean()
-        elif self.config.user_fusion != "mean":
+        elif hasattr(self, "attention"):
             penalty = penalty + self.attention.square().mean()
         return bpr(difference, 2 if self.config.log_base == "2" else math.e) + self.config.l2 * penalty
 
