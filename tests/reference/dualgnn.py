@@ -91,7 +91,7 @@ def observed(setting: Setting, u: int) -> list[bool]:
 def alpha(parameters: Parameters, setting: Setting, u: int) -> list[Tensor]:
     """α_u: how much the user cares for each modality."""
     count = len(setting.features)
-    if setting.user_fusion == "mean":
+    if setting.user_fusion == "mean" or (count == 1 and setting.attention == "softmax"):
         return [torch.tensor(1 / count, dtype=torch.float64)] * count
     row = parameters.attention[u]
     if setting.attention == "released":
@@ -143,7 +143,7 @@ def loss(parameters: Parameters, setting: Setting, triples: list[tuple[int, int,
         penalty = penalty + sum(table[u].square().sum() for u, _, _ in triples) / (len(triples) * table.shape[1])
     if setting.user_fusion == "concat":
         penalty = penalty + parameters.join[0].square().sum() / parameters.join[0].numel()
-    elif setting.user_fusion != "mean":
+    elif parameters.attention is not None:
         penalty = penalty + parameters.attention.square().sum() / parameters.attention.numel()
     return total + setting.l2 * penalty
 
