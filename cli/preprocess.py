@@ -8,8 +8,8 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import click
-from dualgnn_dgl.cli.show import DEFAULT_DATA, data_option, force_option, json_option, note, result, table
 
+from dualgnn_dgl.cli.show import DEFAULT_DATA, data_option, force_option, json_option, note, result, table
 from dualgnn_dgl.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from dualgnn_dgl.cli.main import group
 
 from dualgnn_dgl import data
+from dualgnn_dgl.cli.main import group
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
