@@ -231,7 +231,8 @@ def text(report: dict[str, Any]) -> str:
         )
     if report["published"]:
         parts.append(_published(report["published"]))
-    parts.extend(f"warning: {warning}" for warning in report["warnings"])
+    if report["warnings"]:
+        parts.append("\n".join(f"warning: {warning}" for warning in report["warnings"]))
     return "\n\n".join(parts)
 
 
