@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.show import json_option, note, result, run_option, table
+from dualgnn_dgl.cli.show import force_option, json_option, note, result, run_option, table
 from dualgnn_dgl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,10 +39,16 @@ data_option = click.option(
 )
 @click.option("--per-user", default=None, metavar="FILE", help="Write every metric of every user to this Parquet file.")
 @click.option(
-    "--bootstrap", "resamples", type=click.IntRange(0), default=1000, show_default=True, help="Resamples; 0: no intervals."
+    "--bootstrap",
+    "resamples",
+    type=click.IntRange(0, 100_000),
+    default=1000,
+    show_default=True,
+    help="Resamples; 0: no intervals.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
 @gpu_option
+@force_option
 @json_option
 def command(
     run: str,
@@ -54,6 +60,7 @@ def command(
     resamples: int,
     seed: int,
     gpu: int | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Rank all micro-videos for every user with a held-out one and print the metrics.
@@ -65,8 +72,8 @@ def command(
         dualgnn eval --topk 10
         dualgnn eval --topk 20 --mask train --json
     """
-    if per_user is not None and Path(per_user).is_dir():
-        raise ConfigError(f"{per_user} is a folder: give --per-user the name of a file")
+    if per_user is not None:
+        check_output(per_user, "--per-user", force)
     device = pick_device(gpu)
 
     from dualgnn_dgl.evaluation import Evaluator, bootstrap
@@ -98,6 +105,14 @@ def command(
         result(value)
     else:
         click.echo(_text(value, found.ks, str(loaded.info.get("model", "")), len(seen)))
+
+
+def check_output(path: str, option: str, force: bool) -> None:
+    """Refuse, before any work is done, a Parquet file that should not be written."""
+    if Path(path).suffix != ".parquet" or Path(path).is_dir():
+        raise ConfigError(f"{option} writes Parquet and was given '{path}': name a file that ends in .parquet")
+    if Path(path).exists() and not force:
+        raise ConfigError(f"{path} is already there: choose another name, or replace it with --force")
 
 
 def open_run(run: str, data: str | None) -> tuple[Run, Dataset, str]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.evaluate import data_option, open_run
-from dualgnn_dgl.cli.show import json_option, note, result, run_option
-from dualgnn_dgl.errors import ConfigError, DataError
+from dualgnn_dgl.cli.evaluate import check_output, data_option, open_run
+from dualgnn_dgl.cli.show import force_option, json_option, note, result, run_option
+from dualgnn_dgl.errors import DataError
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -34,6 +33,7 @@ _TITLE_CELLS = 100
 @run_option
 @data_option
 @gpu_option
+@force_option
 @json_option
 def command(
     wanted: tuple[str, ...],
@@ -43,6 +43,7 @@ def command(
     run: str,
     data: str | None,
     gpu: int | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Print a user's top-K list in your own ids, with titles where the data has them.
@@ -55,15 +56,15 @@ def command(
         dualgnn recommend --user u17 --k 10
         dualgnn recommend --all lists.parquet --k 50
     """
-    if bool(wanted) == bool(file):
+    if bool(wanted) == (file is not None):
         raise click.UsageError("name one or more users with --user ID, or a file for all of them with --all FILE")
-    if file and Path(file).is_dir():
-        raise ConfigError(f"{file} is a folder: give --all the name of a file")
+    if file is not None:
+        check_output(file, "--all", force)
     device = pick_device(gpu)
     loaded, dataset, data = open_run(run, data)
     seen = None if include_seen else dataset.train.csr() + dataset.valid.csr()
     tables = loaded.user.to(device), loaded.item.to(device)
-    if file:
+    if file is not None:
         rows = write_lists(file, tables, k, seen, dataset)
         if as_json:
             result({"run": run, "data": data, "k": k, "file": file, "users": dataset.num_users, "rows": rows})
@@ -74,7 +75,7 @@ def command(
     from dualgnn_dgl.evaluation import top_k
 
     wanted = tuple(dict.fromkeys(wanted))
-    users = np.array([find(dataset.user_ids, name, f"user of {data}") for name in wanted], dtype=np.int64)
+    users = np.array([find(dataset.user_ids, name, data) for name in wanted], dtype=np.int64)
     items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, users))
     lists = [{"user": name, "items": _entries(items[row], scores[row], dataset)} for row, name in enumerate(wanted)]
     if as_json:
@@ -86,8 +87,8 @@ def command(
             note(f"user {clean(entry['user'])} has watched all but {len(entry['items'])} of {dataset.num_items} micro-videos")
 
 
-def find(ids: np.ndarray, name: str, what: str) -> int:
-    """Place of `name` among `ids` (U,).
+def find(ids: np.ndarray, name: str, data: str) -> int:
+    """Internal number of the user `name` among `ids` (U,).
 
     Raises
     ------
@@ -97,20 +98,22 @@ def find(ids: np.ndarray, name: str, what: str) -> int:
     place = np.flatnonzero(ids == name)
     if place.size:
         return int(place[0])
-    close = nearest(ids, name)
+    close = [f"'{clean(other)}'" for other in nearest(ids, name)]
     hint = (
-        f"did you mean {' or '.join(repr(clean(other)) for other in close)}?"
+        f"did you mean {' or '.join(close)}?"
         if close
-        else f"ids there look like {clean(ids[0])!r}"
+        else f"ids there look like '{clean(ids[0])}'"
+        if len(ids)
+        else "it holds none"
     )
-    raise DataError(f"no {what} has the id {clean(name)!r}: {hint}")
+    raise DataError(f"unknown user '{clean(name)}' in {data}; {hint}")
 
 
 def nearest(ids: np.ndarray, name: str, candidates: int = 200) -> list[str]:
     """Up to three ids that look like `name`, out of a bounded number of candidates.
 
-    Candidates are the neighbours in alphabetic order and the ids that agree with `name` in most places; difflib,
-    which is slow, chooses among these.
+    difflib is slow, so it chooses only among the ids that agree with `name` in most places, counted from the left
+    and from the right: one letter too many or too few leaves all places before it and all behind it in agreement.
 
     >>> nearest(np.array(["u1", "u22", "video"]), "u2")
     ['u22', 'u1']
@@ -120,15 +123,14 @@ def nearest(ids: np.ndarray, name: str, candidates: int = 200) -> list[str]:
     if not name or not len(ids):
         return []
     ids = np.ascontiguousarray(ids, dtype=np.str_)
-    ordered = np.argsort(ids)
-    place = int(np.searchsorted(ids, name, sorter=ordered))
     letters = ids.view(np.uint32).reshape(len(ids), -1)  # (U, width) code points, 0 beyond the end
-    width = min(letters.shape[1], len(name))
-    target = np.array([ord(letter) for letter in name[:width]], dtype=np.uint32)
-    agree = (letters[:, :width] == target).sum(axis=1)
-    best = np.argsort(-agree, kind="stable")[:candidates]
-    chosen = np.concatenate([ordered[max(0, place - candidates // 2) : place + candidates // 2], best])
-    return difflib.get_close_matches(name, dict.fromkeys(ids[chosen].tolist()), n=3, cutoff=0.5)
+    length = np.char.str_len(ids)  # (U,)
+    agree = np.zeros(len(ids), dtype=np.int64)
+    for place in range(min(letters.shape[1], len(name))):
+        agree += letters[:, place] == ord(name[place])
+        agree += (letters[np.arange(len(ids)), length - 1 - place] == ord(name[-1 - place])) & (length > place)
+    best = ids[np.argsort(-agree, kind="stable")[:candidates]].tolist()
+    return difflib.get_close_matches(name, best, n=3, cutoff=0.5)
 
 
 def write_lists(

@@ -184,22 +184,22 @@ def test_tables_that_do_not_fit() -> None:
     "error", [torch.cuda.OutOfMemoryError("x"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
 )
 def test_blocks_shrink_when_memory_runs_out(monkeypatch, error) -> None:
-    user, item = whole_tables(np.random.default_rng(4), 13, 10)
+    user, item = whole_tables(np.random.default_rng(4), 77, 10)
     expected, sizes, select = top_k(user, item, 4), [], ranking.select
 
     def limited(scores, k):
         sizes.append(len(scores))
-        if len(scores) > 3:
+        if len(scores) > 20:
             raise error
         return select(scores, k)
 
     monkeypatch.setattr(ranking, "select", limited)
     found = top_k(user, item, 4)
-    assert sizes[:3] == [13, 6, 3]
+    assert sizes == [77, 48, 32, 16, 16, 16, 16, 13]  # halved, then kept
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
 
 
-def test_no_memory_for_one_user_and_other_errors(monkeypatch) -> None:
+def test_no_memory_for_the_smallest_block_and_other_errors(monkeypatch) -> None:
     def failing(error):
         def select(scores, k):
             raise error
@@ -212,6 +212,26 @@ def test_no_memory_for_one_user_and_other_errors(monkeypatch) -> None:
     monkeypatch.setattr(ranking, "select", failing(RuntimeError("something else")))
     with pytest.raises(RuntimeError, match="something else"):
         top_k(torch.ones(3, 2), torch.ones(10, 2), 4)
+
+
+def test_block_and_company_change_no_bit() -> None:
+    """A user's list alone, in a small block and among all is one and the same, down to the last bit of its scores."""
+    draw = torch.Generator().manual_seed(8)
+    user, item = torch.randn(333, 65, generator=draw), torch.randn(101, 65, generator=draw)
+    expected = top_k(user, item, 100)
+    for block in (1, 7, 50, 332, 10_000):
+        found = top_k(user, item, 100, block=block)
+        assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1]), block
+    for u in (0, 7, 332):
+        alone = top_k(user, item, 100, users=np.array([u]))
+        assert torch.equal(alone[0][0], expected[0][u]) and torch.equal(alone[1][0], expected[1][u])
+
+
+@pytest.mark.parametrize(("users", "items"), [(1, 5), (3, 23), (7, 101), (64, 7)])
+def test_equal_item_vectors_tie_whatever_their_place(users, items) -> None:
+    draw = torch.Generator().manual_seed(9)
+    user, item = torch.randn(users, 65, generator=draw), torch.randn(1, 65, generator=draw).expand(items, 65)
+    assert top_k(user, item, items)[0].tolist() == [list(range(items))] * users
 
 
 # ---------------------------------------------------------------------------------------------------- metrics

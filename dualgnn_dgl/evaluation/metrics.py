@@ -70,7 +70,7 @@ class Evaluator:
     def __init__(self, truth: Interactions, seen: Sequence[Interactions] = (), ks: Iterable[int] = (10, 20)) -> None:
         self.ks = tuple(sorted({int(k) for k in ks}))
         if not self.ks or self.ks[0] < 1:
-            raise ConfigError(f"list lengths {list(self.ks)} were asked for: ask for 1 or more")
+            raise ConfigError(f"lists of length {self.ks[0] if self.ks else 'none'} were asked for: ask for 1 or more")
         if self.ks[-1] > truth.num_items:
             raise ConfigError(beyond_catalogue(self.ks[-1], truth.num_items))
         if not len(truth):

@@ -16,6 +16,9 @@ from dualgnn_dgl.errors import ConfigError, DataError, RunError
 NO_ITEM = -1
 # One block of scores. On a CPU larger blocks leave the cache and gain nothing, on a GPU they fill it.
 _BUDGET = {"cpu": 128 * 2**20, "cuda": 1024 * 2**20}
+# BLAS libraries round the left-over rows and columns of a product differently from the bulk. Tables filled up to this
+# multiple have none: equal item vectors get equal scores, and a user's scores depend neither on the block nor on its place.
+_TILE = 16
 _LOW = 2**32 - 1
 _DIVERGED = "training diverged, train again with a smaller --lr"
 
@@ -31,8 +34,8 @@ def top_k(
 ) -> tuple[Tensor, Tensor]:
     """Rank all items for each user by inner product and keep the K best.
 
-    Equal scores are ordered by the smaller item index, also where the list is cut off, so that the result
-    depends neither on the kernel nor on the block. Scores are computed in float32.
+    Equal scores are ordered by the smaller item index, also where the list is cut off. Scores are computed in float32;
+    on a CPU they do not depend on `users` and `block` (on a GPU the last bit may: cuBLAS picks a kernel by the shape).
 
     Parameters
     ----------
@@ -44,7 +47,8 @@ def top_k(
     users : (B,) int
         internal users to rank for, in this order; all U by default.
     block : int
-        users per block; fitted to a memory budget by default, halved and tried again when memory runs out.
+        users per block, rounded up to a multiple of 16; fitted to a memory budget by default, halved and tried again
+        when memory runs out.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def top_k(
     RunError
         if the tables hold NaN, infinity or numbers too large to multiply.
     MemoryError
-        if not even one user's scores fit.
+        if not even the smallest block fits.
 
     Examples
     --------
@@ -80,34 +84,48 @@ def top_k(
             raise DataError(f"users to rank for lie in {users.min()}…{users.max()}, the user table has rows 0…{len(user) - 1}")
         user = user[torch.tensor(users, device=user.device)]  # (B, D)
         matrix = matrix[users] if matrix is not None else None  # (B, I)
-    user, item = user.float(), item.float()
-    count = len(user)
+    count, num_items = len(user), len(item)
     items = torch.empty(count, k, dtype=torch.int64, device=user.device)
     scores = torch.empty(count, k, dtype=torch.float32, device=user.device)
-    block = max(1, min(count, block or _BUDGET.get(user.device.type, _BUDGET["cpu"]) // (4 * len(item))))
+    user, item = _tiled(user.float()), _tiled(item.float())
+    block = _tiles(min(count, block or _BUDGET.get(user.device.type, _BUDGET["cpu"]) // (4 * len(item))))
     start, buffer = 0, None
     while start < count:
         stop = min(start + block, count)
         try:
             if buffer is None:
                 buffer = torch.empty(block, len(item), dtype=torch.float32, device=user.device)
-            ranked = torch.mm(user[start:stop], item.T, out=buffer[: stop - start])  # (block, I)
+            rows = _tiles(stop - start)
+            ranked = torch.mm(user[start : start + rows], item.T, out=buffer[:rows])[
+                : stop - start
+            ]  # (stop − start, I + padding)
+            ranked[:, num_items:] = -torch.inf
             if matrix is not None:
                 mask_seen(ranked, matrix, start, stop)
             items[start:stop], scores[start:stop] = select(ranked, k)
         except (RuntimeError, MemoryError) as error:
             if not _memory_ran_out(error):
                 raise
-            if block == 1:
-                raise MemoryError(f"the scores of one user for {len(item):,} items do not fit") from None
-            block, buffer = block // 2, None
+            if block == _TILE:
+                raise MemoryError(f"the scores of {_TILE} users for {num_items:,} items do not fit") from None
+            block, buffer = _tiles(block // 2), None
             continue
         start = stop
     return items, scores
 
 
+def _tiles(count: int) -> int:
+    """`count`, at least 1, rounded up to whole tiles."""
+    return -(-max(count, 1) // _TILE) * _TILE
+
+
+def _tiled(table: Tensor) -> Tensor:
+    """A table (n, D) filled up with zero rows to whole tiles."""
+    return torch.nn.functional.pad(table, (0, 0, 0, _tiles(len(table)) - len(table)))
+
+
 def mask_seen(scores: Tensor, seen: sparse.csr_matrix, start: int, stop: int) -> None:
-    """Set the scores (stop − start, I) of the pairs stored in rows start…stop of `seen` to −inf, in place."""
+    """Set the scores (stop − start, I or more) of the pairs stored in rows start…stop of `seen` to −inf, in place."""
     indptr = seen.indptr[start : stop + 1].astype(np.int64)
     row = np.repeat(np.arange(stop - start, dtype=np.int64), np.diff(indptr))
     flat = row * scores.shape[1] + seen.indices[indptr[0] : indptr[-1]]  # position in the flattened block
