@@ -1,8 +1,9 @@
 """The run folder: everything a trained model leaves, as JSON, TOML, safetensors and a picture; never a pickle.
 
-run.json            what was run: model, configuration, seed, versions, data path and hash, best epoch, seconds
+run.json            what was run: model, configuration, seed, versions, data path and hash, best epoch, seconds; and the
+                    SHA-256 of the two files of tensors, which have no check of their own
 run.toml            the configuration alone, to run again with `dualgnn train --config run.toml`
-tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs; `attention` (U, M) where there is one
+tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs; `attention` (U, M) if there is one
 weights.safetensors the best epoch's parameters
 history.jsonl       one line an epoch: loss, validation metric, seconds
 curve.png           the same as a picture
@@ -10,6 +11,7 @@ curve.png           the same as a picture
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -31,6 +33,7 @@ from dualgnn_dgl.training import Fit, TrainConfig
 
 MARKER = "run.json"
 FORMAT = 1
+TENSORS = ("tables.safetensors", "weights.safetensors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,8 +109,15 @@ def save_run(
         (target / "run.toml").write_text(run_toml(model, config, train), "utf-8")
         if len(fit.history) > 1:
             draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
+        info["sha256"] = {name: _digest(target / name) for name in TENSORS}
         write_json(target / MARKER, info)
     return info
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def run_toml(model: str, config: Options, train: TrainConfig) -> str:
@@ -130,6 +140,12 @@ def load_run(folder: str | Path) -> Run:
     info = read_json(folder / MARKER, RunError)
     if info.get("format") != FORMAT:
         raise RunError(f"{folder / MARKER} has format {info.get('format')}, this version reads {FORMAT}: train again")
+    for key, kind in {"model": str, "config": dict, "train": dict, "data": dict, "modalities": list, "best": dict}.items():
+        if not isinstance(info.get(key), kind):
+            raise RunError(f"{folder / MARKER} does not say '{key}' as it should: it was damaged or edited, train again")
+    if not all(isinstance(info["data"].get(key), str) for key in ("path", "hash")):
+        raise RunError(f"{folder / MARKER} does not say which data it was trained on: train again")
+    _check_digests(folder, info)
     tensors = read_tensors(folder / "tables.safetensors")
     user, item = tensors.get("user"), tensors.get("item")
     shapes = (info.get("users"), info.get("items"))
@@ -138,12 +154,19 @@ def load_run(folder: str | Path) -> Run:
     if user.shape[1] != item.shape[1] or user.dtype != torch.float32 or item.dtype != torch.float32:
         raise RunError(f"{folder / 'tables.safetensors'} holds tables that do not fit together: train again")
     attention = tensors.get("attention")
-    if attention is not None and attention.shape != (len(user), len(info.get("modalities") or ())):
+    if attention is not None and attention.shape != (len(user), len(info["modalities"])):
         raise RunError(f"{folder / 'tables.safetensors'} holds an attention that does not fit {MARKER}: train again")
-    data = info.get("data")
-    if not isinstance(data, dict) or not all(isinstance(data.get(key), str) for key in ("path", "hash")):
-        raise RunError(f"{folder / MARKER} does not say which data it was trained on: train again")
     return Run(folder, info, user, item, attention)
+
+
+def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:
+    """A changed byte among the numbers is still a number: only the digest shows it."""
+    expected = info.get("sha256")
+    for name in TENSORS:
+        if not (folder / name).is_file():
+            raise RunError(f"{folder / name} does not exist: the run folder is incomplete, train again")
+        if not isinstance(expected, dict) or expected.get(name) != _digest(folder / name):
+            raise RunError(f"{folder / name} is not the file that {MARKER} describes (damaged or exchanged): train again")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -159,8 +182,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def check_belongs(run: Run, dataset: Dataset) -> None:
     """Raise `RunError` unless the run was trained on this very data set."""
     if run.info["data"]["hash"] != dataset.hash:
+        trained, this = run.info["data"]["hash"][:12], dataset.hash[:12]
         raise RunError(
-            f"the run {run.folder} was trained on other data (hash {run.info['data']['hash'][:12]}…, this data {dataset.hash[:12]}…): "
+            f"the run {run.folder} was trained on other data (hash {trained}…, this data {this}…): "
             "point --data to the folder it was trained on, or train again"
         )
 
