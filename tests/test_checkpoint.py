@@ -1,0 +1,287 @@
+"""The run folder: read back equal, readable by people and other programs, damage and foreign data refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import shutil
+import tomllib
+
+import numpy as np
+import pytest
+import small
+import torch
+from safetensors.numpy import load_file
+
+from dualgnn_dgl import checkpoint
+from dualgnn_dgl.checkpoint import MARKER, check_belongs, load_run, read_tensors, save_run
+from dualgnn_dgl.errors import RunError
+from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.models import MODELS, create, model_class
+from dualgnn_dgl.options import build
+from dualgnn_dgl.training import Fit, TrainConfig, fit
+
+
+def trained(name="dualgnn", data=None, epochs=3, **switches):
+    """(data, configuration, training configuration, fit) of a short training."""
+    data = data or small.dataset()
+    kind = model_class(name)
+    config = kind.Config(**({"width": 6} if name != "mostpop" else {}), **switches)
+    train = TrainConfig(epochs=epochs, batch_size=21, lr=0.02)
+    model = create(name, heterograph(data), data.modalities, config, train.seed)
+    return data, config, train, fit(model, data.train, data.valid, train)
+
+
+def store(folder, name, made, **keywords):
+    data, config, train, done = made
+    options = {"model": name, "config": config, "train": train, "data_path": "data", "dataset": data, "device": "cpu"}
+    return save_run(folder, done, **{**options, **keywords})
+
+
+@pytest.fixture(scope="module")
+def dualgnn():
+    return trained()
+
+
+@pytest.fixture(scope="module")
+def whole(dualgnn, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    store(folder, "dualgnn", dualgnn)
+    return folder
+
+
+@pytest.fixture
+def copied(whole, tmp_path):
+    target = tmp_path / "run"
+    shutil.copytree(whole, target)
+    return target
+
+
+def refused(folder, words: str = "") -> None:
+    with pytest.raises(RunError, match=words) as error:
+        load_run(folder)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_saved_then_loaded_is_equal(tmp_path, name):
+    made = trained(name)
+    data, config, train, done = made
+    info = store(tmp_path / "run", name, made)
+    run = load_run(tmp_path / "run")
+    assert torch.equal(run.user, done.user) and torch.equal(run.item, done.item)
+    assert run.info == json.loads(json.dumps(info)) and run.folder == tmp_path / "run"
+    assert (run.attention is None) == (done.attention is None) == (name != "dualgnn")
+    if run.attention is not None:
+        assert torch.equal(run.attention, done.attention) and run.info["modalities"] == list(data.modalities)
+    assert run.info["model"] == name and run.info["users"] == data.num_users and run.info["items"] == data.num_items
+    assert run.info["data"] == {"path": "data", "hash": data.hash}
+    assert build(model_class(name).Config, run.info["config"]) == config and build(TrainConfig, run.info["train"]) == train
+    assert run.info["best"] == {"epoch": done.best_epoch, "metric": "recall@20", "value": done.best_value}
+    assert run.info["versions"]["torch"] == torch.__version__ and "dgl" in run.info["versions"]
+    check_belongs(run, data)
+
+
+def test_weights_make_the_same_tables_again(whole, dualgnn):
+    data, config, _, done = dualgnn
+    model = create("dualgnn", heterograph(data), data.modalities, config, seed=77)
+    model.load_state_dict(read_tensors(whole / "weights.safetensors"))
+    user, item = model.embed()
+    assert torch.equal(user, done.user) and torch.equal(item, done.item)
+
+
+def test_every_file_is_open_to_other_programs(whole, dualgnn):
+    _, config, train, done = dualgnn
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "curve.png",
+        "history.jsonl",
+        "run.json",
+        "run.toml",
+        "tables.safetensors",
+        "weights.safetensors",
+    ]
+    np.testing.assert_array_equal(load_file(whole / "tables.safetensors")["user"], done.user.numpy())
+    rows = [json.loads(line) for line in (whole / "history.jsonl").read_text("utf-8").splitlines()]
+    assert rows == done.history and [row["epoch"] for row in rows] == [1, 2, 3]
+    sections = tomllib.loads((whole / "run.toml").read_text("utf-8"))
+    assert sections["name"] == "dualgnn"
+    assert build(model_class("dualgnn").Config, sections["model"]) == config and build(TrainConfig, sections["train"]) == train
+    assert (whole / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert not any(path.read_bytes()[:2] in (b"\x80\x04", b"\x80\x02", b"PK") for path in whole.iterdir()), "a pickle"
+
+
+def test_one_epoch_and_no_validation(tmp_path):
+    data = small.dataset()
+    empty = dataclasses.replace(data, valid=small.interactions([], data.num_users, data.num_items))
+    for number, made in enumerate((trained("bprmf", empty, epochs=1), trained("bprmf", empty, epochs=4))):
+        store(tmp_path / str(number), "bprmf", made)
+        run = load_run(tmp_path / str(number))
+        assert run.info["best"]["value"] is None and run.info["best"]["epoch"] == run.info["epochs"]
+
+
+def test_interrupted_run_says_so_and_loads(tmp_path):
+    made = trained("bprmf")
+    made[3].interrupted = True
+    store(tmp_path / "run", "bprmf", made)
+    assert load_run(tmp_path / "run").info["interrupted"] is True
+
+
+# ---------------------------------------------------------------- damage
+
+
+def test_any_missing_tensor_file_or_marker(whole, tmp_path):
+    for name in ("run.json", "tables.safetensors", "weights.safetensors"):
+        target = tmp_path / name
+        shutil.copytree(whole, target)
+        (target / name).unlink()
+        refused(target, name.replace(".", r"\."))
+
+
+@pytest.mark.parametrize("name", ["run.json", "tables.safetensors", "weights.safetensors"])
+def test_cut_emptied_and_noisy_files(copied, name):
+    content = (copied / name).read_bytes()
+    noise = np.random.default_rng(0).bytes(len(content))
+    cut = (b"", content[:7], content[: len(content) // 2], content[:-2])
+    for damaged in (*cut, content + b"x", noise, b"\xff" * 8 + content[8:]):
+        (copied / name).write_bytes(damaged)
+        refused(copied)
+
+
+@pytest.mark.parametrize("name", ["tables.safetensors", "weights.safetensors"])
+def test_a_single_changed_bit_among_the_numbers_is_noticed(copied, name):
+    content = bytearray((copied / name).read_bytes())
+    for place in (0, 9, len(content) // 2, len(content) - 1):
+        changed = content.copy()
+        changed[place] ^= 1
+        (copied / name).write_bytes(changed)
+        refused(copied)
+    (copied / name).write_bytes(content)
+    load_run(copied)
+
+
+def test_any_byte_of_run_json_is_an_error_or_leaves_a_sound_run(copied, dualgnn):
+    content = bytearray((copied / MARKER).read_bytes())
+    draw = np.random.default_rng(2)
+    for place in draw.integers(len(content), size=60).tolist():
+        changed = content.copy()
+        changed[place] ^= int(draw.integers(1, 256))
+        (copied / MARKER).write_bytes(changed)
+        try:
+            run = load_run(copied)
+        except RunError as error:
+            assert "\n" not in str(error)
+        else:
+            assert torch.equal(run.user, dualgnn[3].user) and torch.equal(run.item, dualgnn[3].item)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda i: i.update(format=2),
+        lambda i: i.pop("format"),
+        lambda i: i.update(users=5),
+        lambda i: i.pop("items"),
+        lambda i: i.pop("data"),
+        lambda i: i.update(data="data"),
+        lambda i: i["data"].pop("hash"),
+        lambda i: i["data"].update(hash=3),
+        lambda i: i.pop("sha256"),
+        lambda i: i.update(sha256=[]),
+        lambda i: i["sha256"].pop("weights.safetensors"),
+        lambda i: i.update(modalities=["visual"]),
+        lambda i: i.update(modalities=5),
+        lambda i: i.pop("model"),
+        lambda i: i.update(model=["dualgnn"]),
+        lambda i: i.pop("best"),
+        lambda i: i.update(best=3),
+    ],
+)
+def test_an_edited_run_json_is_refused(copied, edit):
+    info = json.loads((copied / MARKER).read_text("utf-8"))
+    edit(info)
+    (copied / MARKER).write_text(json.dumps(info), "utf-8")
+    refused(copied)
+
+
+def test_tables_of_another_run_are_noticed(copied, tmp_path):
+    other = trained(l2=0.5)
+    store(tmp_path / "other", "dualgnn", other)
+    shutil.copy(tmp_path / "other" / "tables.safetensors", copied / "tables.safetensors")
+    refused(copied, "tables.safetensors")
+
+
+def test_a_pickle_in_the_place_of_tensors_does_not_run(copied, tmp_path):
+    trap = tmp_path / "executed"
+
+    class Exploit:
+        def __reduce__(self):
+            return (open, (str(trap), "w"))
+
+    torch.save({"user": Exploit()}, copied / "tables.safetensors")
+    refused(copied)
+    with pytest.raises(RunError, match="damaged"):
+        read_tensors(copied / "tables.safetensors")
+    assert not trap.exists()
+
+
+def test_folders_that_are_no_run(tmp_path):
+    refused(tmp_path / "none", "dualgnn train")
+    refused(tmp_path, "not a run folder")
+
+
+def test_other_data_is_refused_with_both_hashes(whole):
+    other = small.dataset(seed=5)
+    with pytest.raises(RunError, match=other.hash[:12]) as error:
+        check_belongs(load_run(whole), other)
+    assert "--data" in str(error.value) and "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def test_occupied_folder_is_refused_and_force_replaces(tmp_path, dualgnn):
+    store(tmp_path / "run", "dualgnn", dualgnn)
+    with pytest.raises(RunError, match="--force"):
+        store(tmp_path / "run", "dualgnn", dualgnn)
+    other = trained("mostpop")
+    store(tmp_path / "run", "mostpop", other, force=True)
+    assert load_run(tmp_path / "run").info["model"] == "mostpop"
+    assert not (tmp_path / "run" / "curve.png").exists(), "nothing of the old run stays"
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "letter.txt").write_text("precious")
+    with pytest.raises(RunError, match="not ours"):
+        store(tmp_path / "home", "dualgnn", dualgnn, force=True)
+
+
+@pytest.mark.parametrize("function", ["save_file", "draw_curve", "write_json"])
+def test_full_disk_leaves_nothing_or_the_old_run(tmp_path, monkeypatch, dualgnn, function):
+    store(tmp_path / "old", "dualgnn", dualgnn)
+    before = load_run(tmp_path / "old").info
+
+    def full(*arguments, **keywords):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, function, full)
+    for name in ("old", "new"):
+        with pytest.raises(OSError, match="No space"):
+            store(tmp_path / name, "dualgnn", dualgnn, force=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert load_run(tmp_path / "old").info == before
+
+
+def test_saving_changes_nothing_it_received(tmp_path, dualgnn):
+    data, _, _, done = dualgnn
+    user, state, history = done.user.clone(), {k: v.clone() for k, v in done.state.items()}, [dict(row) for row in done.history]
+    store(tmp_path / "run", "dualgnn", dualgnn)
+    assert torch.equal(done.user, user) and done.history == history and dataclasses.replace(data).hash == data.hash
+    assert all(torch.equal(done.state[key], state[key]) for key in state)
+
+
+def test_tables_that_share_memory_or_are_turned_can_be_saved(tmp_path, dualgnn):
+    data, config, train, _ = dualgnn
+    table = torch.randn(3, small.USERS + small.ITEMS).T
+    done = Fit(table[: small.USERS], table[small.USERS :], {"a": table, "b": table})
+    store(tmp_path / "run", "dualgnn", (data, config, train, done))
+    run = load_run(tmp_path / "run")
+    assert torch.equal(run.user, done.user) and torch.equal(run.item, done.item)
