@@ -110,7 +110,8 @@ def command(
         report = prepared.report
         if not check:
             say(f"writing {data}")
-            prepared_folder.save(prepared.dataset, data, options=report["options"], report=report, force=force)
+            used = {"input": source} | report["options"]  # an input of None is the demo: `train` then checks what it planted
+            prepared_folder.save(prepared.dataset, data, options=used, report=report, force=force)
     if as_json:
         result(report | {"data": None if check else data, "hash": prepared.dataset.hash})
         return

@@ -64,7 +64,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands, for a progress display: step of steps in epoch of epochs, and the last figures."""
+    """Where training stands, for a progress display: step of steps in an epoch, and the figures of the last finished one.
+
+    `finished` is set once an epoch, after its validation: loss and value are then its own.
+    """
 
     epoch: int
     step: int
@@ -72,6 +75,7 @@ class Progress:
     loss: float | None
     value: float | None
     best: float | None
+    finished: bool = False
 
 
 def fit(
@@ -141,6 +145,8 @@ def fit(
                     since_best += 1
             row["total_seconds"] = time.perf_counter() - started
             history.append(row)
+            if report is not None:
+                report(Progress(epoch, steps, steps, row["loss"], value, best, finished=True))
             if since_best >= config.patience:
                 break
     except KeyboardInterrupt:
