@@ -135,24 +135,26 @@ def mask_seen(scores: Tensor, seen: sparse.csr_matrix, start: int, stop: int) ->
 def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The K best of each row of (B, I), ties by the smaller index; −1 for entries that are −inf.
 
-    The float `topk` breaks ties as it likes. One entry more than K shows which rows have a tie at the cut-off;
-    only these are ranked again by keys that no two items share.
+    The float `topk` breaks ties as it likes. One entry more than K shows which rows have a tie at the cut-off; in these
+    the places of the value at the cut-off are given to its first items anew. Then ties within a list are put in order.
     """
     count = scores.shape[1]
     values, items = scores.topk(min(k + 1, count))  # (B, K+1), best first
     if k < count:
         cut = (values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)
         values, items = values[:, :k].contiguous(), items[:, :k].contiguous()
-        rows = cut.nonzero().squeeze(1)
-        for part in rows.split(max(1, len(scores) // 8)):  # keys are int64: small parts keep the memory down
-            tied = scores[part]
-            items[part] = _items(_keys(tied, torch.arange(count, device=scores.device)).topk(k).values)
-            values[part] = tied.gather(1, items[part])
+        for rows in cut.nonzero().squeeze(1).split(max(1, len(scores) // 8)):  # small parts keep the memory down
+            edge = values[rows, k - 1 :]  # (rows, 1) the value at the cut-off
+            above = (values[rows] > edge).sum(1)  # (rows,) places that are taken for good
+            row, item = (scores[rows] == edge).nonzero(as_tuple=True)  # row by row, items ascending
+            size = row.bincount(minlength=len(rows))
+            place = torch.arange(len(row), device=row.device) - (size.cumsum(0) - size - above)[row]
+            fits = place < k
+            items[rows[row[fits]], place[fits]] = item[fits]
     rows = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
     if len(rows):
-        inside = _items(_keys(values[rows], items[rows]).sort(dim=1, descending=True).values)
-        items[rows] = inside
-        values[rows] = scores[rows[:, None], inside]
+        items[rows] = _LOW - (_keys(values[rows], items[rows]).sort(dim=1, descending=True).values & _LOW)
+        values[rows] = scores[rows[:, None], items[rows]]
     return items.masked_fill_(values == -torch.inf, NO_ITEM), values
 
 
@@ -160,11 +162,6 @@ def _keys(scores: Tensor, items: Tensor) -> Tensor:
     """int64 keys that order by score, then by the smaller item: the float's bits made sortable, then the item."""
     bits = (scores + 0.0).view(torch.int32).long()  # + 0.0 makes −0.0 and 0.0 equal, as they compare
     return (torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32) | (_LOW - items)
-
-
-def _items(keys: Tensor) -> Tensor:
-    """The items inside `_keys`."""
-    return _LOW - (keys & _LOW)
 
 
 def _check(user: Tensor, item: Tensor, k: int) -> None:
