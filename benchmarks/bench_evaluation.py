@@ -5,7 +5,7 @@ pairs, D = 64, K = 10 and 20. The tables are random; the pairs are drawn at rand
 Beside it the same job as many evaluators do it: one user at a time, sets and lists of Python (a twin written for this
 comparison, not somebody's code), whose metrics must come out equal.
 
-    python benchmarks/bench_evaluation.py                      all users, 15 runs; twin once
+    python benchmarks/bench_evaluation.py                      all users, 7 runs; twin once
     python benchmarks/bench_evaluation.py --inter baby.inter   the real pairs
     python benchmarks/bench_evaluation.py --quick              3 runs; twin on the first 500 users
 """
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--inter", metavar="FILE", help="the real log, baby.inter of MMRec")
     parser.add_argument("--out", default=str(RESULT), metavar="FILE", help="where the JSON goes")
     arguments = parser.parse_args()
-    runs = 3 if arguments.quick else 15
+    runs = 3 if arguments.quick else 7
     train, valid, test = splits(arguments.inter)
     draw = torch.Generator().manual_seed(0)
     user, item = (torch.randn(count, WIDTH, generator=draw) * 0.1 for count in (USERS, ITEMS))
@@ -156,9 +156,7 @@ def main() -> None:
     threads = torch.get_num_threads()
     print(f"{USERS:,} users × {ITEMS:,} items, D = {WIDTH}, {len(found.users):,} with a test pair; {threads} threads")
     for name, row in rows.items():
-        print(
-            f"{name:<45} {row['median']:7.3f} s  ({row['min']:.3f}–{row['max']:.3f}; {row['cpu']:.3f} s of CPU; {row['runs']} runs)"
-        )
+        print(f"{name:<45} {row['median']:7.3f} s  ({row['min']:.3f}–{row['max']:.3f}; {row['cpu']:.3f} s of CPU; {runs} runs)")
     print("shares: " + ", ".join(f"{name} {value / sum(parts.values()):.0%}" for name, value in parts.items()))
     twin = seconds / count * len(found.users)
     print(f"one user at a time with sets: {twin:.1f} s (measured on {count:,} users), {seconds / count / per_user:.0f} × as long")
