@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dualgnn_dgl import __version__
@@ -102,8 +102,8 @@ def save_run(
     }
     with atomic_folder(folder, MARKER, force=force) as target:
         tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
-        save_file({name: tensor.cpu().contiguous() for name, tensor in tables.items()}, target / "tables.safetensors")
-        save_file({name: tensor.cpu().contiguous() for name, tensor in fit.state.items()}, target / "weights.safetensors")
+        for name, tensors in zip(TENSORS, (tables, fit.state), strict=True):
+            _write_tensors(target / name, tensors)
         lines = "".join(json.dumps(row) + "\n" for row in fit.history)
         (target / "history.jsonl").write_text(lines, "utf-8")
         (target / "run.toml").write_text(run_toml(model, config, train), "utf-8")
@@ -112,6 +112,11 @@ def save_run(
         info["sha256"] = {name: _digest(target / name) for name in TENSORS}
         write_json(target / MARKER, info)
     return info
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file; written here, so that a full disk is an OSError like everywhere."""
+    path.write_bytes(save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
 
 
 def _digest(path: Path) -> str:
