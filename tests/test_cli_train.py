@@ -256,7 +256,15 @@ CHILD = [sys.executable, "-m", "dualgnn_dgl.cli.main", "train", "--gpu", "-1", "
 def test_ctrl_c_leaves_a_usable_run_and_exit_130(home):
     """A real SIGINT to a real process, once three epochs have been reported."""
     command = [*CHILD, "--epochs", "1000000", "--patience", "1000000"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, env=ONE_THREAD)
+    child = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env=ONE_THREAD,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background inherits "ignore"
+    )
     try:
         seen = []
         for line in child.stderr:
