@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pyarrow import csv
 
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.evaluation import Evaluator, bootstrap, hit_matrix, metrics_per_user
@@ -38,7 +39,8 @@ PAIRS = (118_551, 20_559, 21_682)
 def splits(inter: str | None) -> list[Interactions]:
     """Train, valid, test: from an MMRec .inter file, or drawn."""
     if inter is not None:
-        user, item, label = np.loadtxt(inter, dtype=np.int64, skiprows=1).T
+        table = csv.read_csv(inter, parse_options=csv.ParseOptions(delimiter="\t"))
+        user, item, label = (table[name].to_numpy() for name in ("userID", "itemID", "x_label"))
         return [Interactions(user[label == s], item[label == s], USERS, ITEMS) for s in range(3)]
     keys = np.random.default_rng(0).choice(USERS * ITEMS, size=sum(PAIRS), replace=False)
     return [Interactions(part // ITEMS, part % ITEMS, USERS, ITEMS) for part in np.split(keys, np.cumsum(PAIRS)[:2])]

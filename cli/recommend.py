@@ -165,10 +165,10 @@ def write_lists(
 def clean(text: str) -> str:
     r"""Text that cannot disturb a terminal: no escape sequences, no control or direction characters, one line.
 
-    >>> clean("\x1b[31mred\x07\n tail‮")
+    >>> clean("\x1b[31mred\x07\n tail\u202e")
     'red tail'
     """
-    text = " ".join(_ESCAPE.sub("", str(text)).split())
+    text = re.sub(r"\s+", " ", _ESCAPE.sub("", str(text)))
     return "".join(letter for letter in text if letter in _JOINERS or unicodedata.category(letter) not in ("Cc", "Cf", "Cs"))
 
 
@@ -188,7 +188,7 @@ def _text(user: str, entries: list[dict[str, Any]], include_seen: bool) -> str:
     from rich.cells import cell_len, set_cell_size
 
     names = [clean(entry["item"]) for entry in entries]
-    titles = [clean(entry.get("title", "")) for entry in entries]
+    titles = [clean(entry.get("title", "")).strip() for entry in entries]
     titles = [title if cell_len(title) <= _TITLE_CELLS else set_cell_size(title, _TITLE_CELLS - 1) + "…" for title in titles]
     width = max([4, *map(cell_len, names)])
     lines = [f"user {clean(user)}" + (" (what was watched is included)" if include_seen else "")]

@@ -259,8 +259,9 @@ def test_lists_of_all_users(folder, made, tmp_path, monkeypatch) -> None:
     [
         (["--user", "u90"], "unknown user 'u90' in data; did you mean 'u900'"),
         (["--user", "nobody at all"], "unknown user 'nobody at all' in data; ids there look like 'u900'"),
-        (["--user", "\x1b[2Ju\n"], "unknown user 'u' in data"),
+        (["--user", "\x1b[2Ju\n"], "unknown user 'u ' in data"),
         (["--user", ""], "unknown user ''"),
+        (["--user", " u900"], "unknown user ' u900' in data; did you mean 'u900'"),
         (["--user", "u900", "--k", "24"], "lists of length 24 were asked for, but the catalogue holds 23 items"),
         (["--user", "u900", "--k", "0"], "lists of length 0"),
         (["--user", "u900", "--data", "other"], "trained on other data"),
