@@ -156,7 +156,8 @@ def main() -> None:
     per_user = rows["evaluate, users with a test pair"]["median"] / len(found.users)
 
     threads = torch.get_num_threads()
-    print(f"{USERS:,} users × {ITEMS:,} items, D = {WIDTH}, {len(found.users):,} with a test pair; {threads} threads")
+    print(f"{USERS:,} users × {ITEMS:,} items, D = {WIDTH}, {len(found.users):,} with a test pair")
+    print(f"{threads} threads; load of the machine before: {load:.1f}")
     for name, row in rows.items():
         print(f"{name:<45} {row['median']:7.3f} s  ({row['min']:.3f}–{row['max']:.3f}; {row['cpu']:.3f} s of CPU; {runs} runs)")
     print("shares: " + ", ".join(f"{name} {value / sum(parts.values()):.0%}" for name, value in parts.items()))
