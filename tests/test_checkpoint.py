@@ -58,7 +58,7 @@ def copied(whole, tmp_path):
     return target
 
 
-def refused(folder, words: str = "") -> None:
+def refused(folder, words: str = ".") -> None:
     with pytest.raises(RunError, match=words) as error:
         load_run(folder)
     assert "\n" not in str(error.value) and len(str(error.value)) < 600

@@ -275,10 +275,13 @@ def test_progress_tells_epoch_and_step():
     heard: list[Progress] = []
     done = fit(make(), data.train, data.valid, TrainConfig(epochs=3, batch_size=20), report=heard.append)
     steps = math.ceil(len(data.train) / 20)
-    assert [(p.epoch, p.step) for p in heard] == [(e, s) for e in (1, 2, 3) for s in range(1, steps + 1)]
-    assert {p.steps for p in heard} == {steps}
+    running, finished = [p for p in heard if not p.finished], [p for p in heard if p.finished]
+    assert [(p.epoch, p.step) for p in running] == [(e, s) for e in (1, 2, 3) for s in range(1, steps + 1)]
+    assert {p.steps for p in heard} == {steps} and [p.epoch for p in finished] == [1, 2, 3]
     assert heard[0].loss is None and heard[0].value is None and heard[0].best is None
-    assert heard[-1].loss == done.history[1]["loss"] and heard[-1].value == done.history[1]["recall@19"]
+    assert running[-1].loss == done.history[1]["loss"] and running[-1].value == done.history[1]["recall@19"]
+    assert [(p.loss, p.value) for p in finished] == [(row["loss"], row["recall@19"]) for row in done.history]
+    assert [p.best for p in finished] == [max(p.value for p in finished[: n + 1]) for n in range(3)]
 
 
 def test_every_epoch_is_announced_to_the_model():
