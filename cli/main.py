@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import sys
 
 import click
@@ -60,7 +61,9 @@ class Verbs(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            where = f"{error.filename}: " if error.filename else ""
+            # files are written under a temporary name, .NAME.xxxxxxxx.tmp, which nobody asked for: say NAME
+            name = re.sub(r"(^|/)\.([^/]+)\.\w{8}\.tmp$", r"\1\2", str(error.filename)) if error.filename else ""
+            where = f"{name}: " if name else ""
             remedy = {
                 errno.ENOSPC: "free some space, or choose a folder on another disk",
                 errno.EDQUOT: "free some of your quota, or choose a folder on another disk",

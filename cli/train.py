@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.show import data_option, force_option, json_option, note, result, run_option
 from dualgnn_dgl.models import MODELS
 
@@ -31,7 +32,7 @@ def _shorthand(function):
 @data_option
 @run_option
 @click.option("--model", type=click.Choice(list(MODELS)), help="Which model.  [default: dualgnn]")
-@click.option("--gpu", type=int, metavar="N", help="CUDA device N; -1 forces the CPU.  [default: CUDA if there is one]")
+@gpu_option
 @_shorthand
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Set any key of the model or of training; repeatable.")
 @click.option("--config", "config_file", metavar="FILE", help="Read a run.toml first; options given here win.")
@@ -57,7 +58,6 @@ def command(data, run, model, gpu, pairs, config_file, print_config, force, as_j
         return
     from dualgnn_dgl import checkpoint
     from dualgnn_dgl import data as datasets
-    from dualgnn_dgl.cli.device import pick_device
     from dualgnn_dgl.files import check_free
 
     device = pick_device(gpu)
