@@ -1,0 +1,55 @@
+"""Are loader, sampler, trainer and metrics right? Published figures on published files, repeated.
+
+    python benchmarks/published.py --root SHARED/data
+
+Amazon-Baby, MMRec's split (118,551 / 20,559 / 21,682), full ranking, only training pairs masked at test, recall@20 of the
+epoch that is best on validation. Published (MMRec's evaluation table): LightGCN 0.0754, BPR-MF 0.0575. The penalty is the
+one those figures were made with (`penalty=norm`); the configurations were chosen on validation (see LOG.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import compare
+
+PUBLISHED = {
+    # model: (configuration, published recall@20, how near it must come)
+    "bprmf": ({"penalty": "norm", "l2": 0.1}, 0.0575, 0.05),
+    "lightgcn": ({"penalty": "norm", "l2": 1e-3, "layers": 2}, 0.0754, 0.03),
+}
+TRAIN = {"epochs": 400, "patience": 10, "eval_every": 3}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=compare.HERE.parent.parent / "shared" / "data")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--quick", action="store_true", help="three epochs: does it run?")
+    arguments = parser.parse_args()
+    folder = compare.prepare("baby", arguments.root)
+    train = TRAIN | ({"epochs": 3} if arguments.quick else {})
+    results = compare.CACHE / "quick" if arguments.quick else compare.RESULTS
+    rows = []
+    print("| model | recall@20 | 95 % interval | published | off by | within |\n| --- | --- | --- | --- | --- | --- |")
+    for model, (config, published, bound) in PUBLISHED.items():
+        runs = [
+            compare.cached("baby", folder, model, config, seed, train, test=True, threads=arguments.threads, results=results)
+            for seed in range(arguments.seeds)
+        ]
+        recall = sum(run["test"]["recall@20"] for run in runs) / len(runs)
+        low, high = runs[0]["intervals"]["recall@20"]
+        off = recall / published - 1
+        verdict = "yes" if abs(off) <= bound else "NO"
+        print(f"| {model} | {recall:.4f} | {low:.4f}–{high:.4f} | {published} | {off:+.1%} | {bound:.0%}: {verdict} |", flush=True)
+        rows.append({"model": model, "recall@20": recall, "published": published, "off": off, "bound": bound, "seeds": len(runs)})
+    if not arguments.quick:
+        (compare.RESULTS.parent / "published.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
