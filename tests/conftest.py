@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 
@@ -14,3 +15,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # The same examples every time, and no deadline: a busy machine is no fault of the code.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
+
+
+def pytest_make_parametrize_id(val: Any) -> str | None:
+    """Raw bytes are named by their length: a gzip header holds the time, and both processes must find the same names."""
+    return f"{len(val)}bytes" if isinstance(val, bytes) else None
