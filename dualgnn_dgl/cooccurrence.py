@@ -1,15 +1,15 @@
 """Who watches what you watch: for every user the k users who share the most training items, exactly.
 
-The published builders intersect Python sets for all pairs of users and fill a dense (U, U) matrix. The same lists come
-from counting: walk the viewers of each of a user's items and add one per visit, which costs the sum over items of
-degree² and one row of memory. Two things keep it quick when a few items are watched by nearly everyone:
+The published builders intersect Python sets for all pairs of users and fill a dense (U, U) matrix. The same lists come from
+counting: walk the viewers of each of a user's items and add one per visit, the sum over items of degree² in all. Two things
+keep that quick when a few items are watched by nearly everyone:
 
 - The 64 most watched items are bits of one word per user. A viewer met through the other, *light* items gets his whole
   count at once: visits + popcount(word[u] & word[w]).
-- A user met through no light item shares at most the r *heavy* items that are still unread, so the best score he can
-  have is known. Once k better users are held, the remaining lists, the longest ones, are not read at all.
+- A user met through no light item shares at most the r *heavy* items that are still unread, which bounds his score. Once k
+  better users are held, the rest of the remaining lists, the longest ones, is not read.
 
-Both are exact, ties included: the tests compare with the dense product R·Rᵀ.
+Both are exact, ties included: the tests compare with Python sets and with the dense product R·Rᵀ.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from dualgnn_dgl.errors import ConfigError, unknown
 
 MEASURES = ("count", "cosine", "jaccard")
 HEAVY = 64  # bits of a uint64
+SPAN = 2**16  # users; the kernel numbers them with 16 bits
 WORKING_SPACE = 256 * 2**20
 BLOCKS = 64  # at least so many, for balance between threads and a progress bar that moves
-_COSINE, _JACCARD = MEASURES.index("cosine"), MEASURES.index("jaccard")
+_COUNT, _COSINE, _JACCARD = range(len(MEASURES))
 
 # Compiled at the first call, within a second or two: Numba's cache on disk is made of pickles, and we read none.
 _compiled = partial(njit, nogil=True, error_model="numpy")
@@ -63,17 +64,9 @@ def _key(measure, shared, mine, theirs):
 
 
 @_compiled
-def _best(measure, shared, mine):
-    """The largest key of a user who shares at most `shared` items: one who watched those and nothing else."""
-    if measure == _JACCARD:
-        return float(shared) / float(mine)
-    return float(shared)
-
-
-@_compiled
-def _sink(keys, ids, size):
-    """Let the root of a heap, whose worst (smallest key, then largest id) stands at the top, sink to its place."""
-    key, user, at = keys[0], ids[0], 0
+def _place(keys, ids, size, key, user):
+    """Put (key, user) in place of the root of a heap, the worst held: smallest key, then largest index."""
+    at = 0
     while True:
         child = 2 * at + 1
         if child >= size:
@@ -89,121 +82,126 @@ def _sink(keys, ids, size):
 
 
 @_compiled
-def _offer(keys, ids, size, key, user):
-    """Put (key, user) on the heap, in place of the worst if it is full and this one is better; returns the size."""
-    if size == keys.size:
-        if key > keys[0] or (key == keys[0] and user < ids[0]):
-            keys[0], ids[0] = key, user
-            _sink(keys, ids, size)
-        return size
-    at = size
-    while at > 0:
-        parent = (at - 1) // 2
-        if keys[parent] < key or (keys[parent] == key and ids[parent] > user):
-            break
-        keys[at], ids[at] = keys[parent], ids[parent]
-        at = parent
-    keys[at], ids[at] = key, user
-    return size + 1
+def _sweep(span, users, start, ptr, viewer, light_ptr, light_item, heavy, word, degree, limit, measure, visits, keys, ids):
+    """Meet every viewer of one span of users, for the users of one block, and offer each to the user's heap.
 
-
-@_compiled
-def _fill(
-    first, last, measure, limit, degree, light_ptr, light_item, item_ptr, item_user, word, heavy, visits, ids, weight, length
-):
-    """Lists of the users first … last − 1, one after another in `ids` and `weight`; how long each is, in `length`."""
-    seen = np.empty(degree.size + 1, np.uint32)  # users met, each once; one slot more, for the write that is not kept
-    keys = np.empty(limit[first:last].max(), np.float64)
-    start = 0
-    for u in range(first, last):
-        met = 0
+    `span` and `users` are (first, last); `ptr` (I+1,) and `viewer` list, for each item, its viewers in the span, counted from
+    the span's first; u's heap stands in `keys` and `ids` from `start[u - users[0]]` on, free places holding the key −1.
+    """
+    base, here, word_here, degree_here = span[0], span[1] - span[0], word[span[0] : span[1]], degree[span[0] : span[1]]
+    seen = np.empty(here + 1, np.uint16)  # users met, each once; one slot more, for the write that is not kept
+    for u in range(users[0], users[1]):
+        at, room, mine, own, myself = start[u - users[0]], limit[u], word[u], np.int64(degree[u]), u - base
+        if room == 0:
+            continue
+        top, who, met, unread, read = keys[at : at + room], ids[at : at + room], 0, _popcount(mine), np.uint64(0)
         for e in range(light_ptr[u], light_ptr[u + 1]):
             item = light_item[e]
-            for f in range(item_ptr[item], item_ptr[item + 1]):
-                w = item_user[f]
+            for f in range(ptr[item], ptr[item + 1]):
+                w = viewer[f]
                 before = visits[w]
                 seen[met] = w
                 met += before == 0
                 visits[w] = before + 1
-        room, size, mine, own = limit[u], 0, word[u], degree[u]
-        top, who = keys[:room], ids[start : start + room]
         for j in range(met):
             w = seen[j]
-            if w != u:
-                shared = np.int64(visits[w]) + _popcount(word[w] & mine)
-                size = _offer(top, who, size, _key(measure, shared, own, degree[w]), np.int64(w))
-        unread, read = _popcount(mine), np.uint64(0)
+            shared = np.int64(visits[w]) + _popcount(word_here[w] & mine)
+            key = _key(measure, shared, own, np.int64(degree_here[w]))
+            if (key > top[0] or (key == top[0] and base + w < who[0])) and w != myself:
+                _place(top, who, room, key, base + w)
         for b in range(heavy.size):
             bit = np.uint64(1) << np.uint64(b)
-            if room == 0 or not mine & bit:
+            if not mine & bit:
                 continue
-            best = _best(measure, unread, own)
-            for f in range(item_ptr[heavy[b]], item_ptr[heavy[b] + 1]):
-                w = item_user[f]
-                if size == room and (best < top[0] or (best == top[0] and w > who[0])):
-                    break  # viewers are sorted: nobody further on can enter
-                if w != u and visits[w] == 0 and not word[w] & read:
-                    shared = _popcount(word[w] & mine)
-                    size = _offer(top, who, size, _key(measure, shared, own, degree[w]), np.int64(w))
+            for f in range(ptr[heavy[b]], ptr[heavy[b] + 1]):
+                w = viewer[f]
+                theirs = np.int64(degree_here[w])
+                best = _key(measure, unread, own, max(unread, theirs))  # for him and for all after him, if not met before
+                if best < top[0] or (measure == _COUNT and best == top[0] and base + w > who[0]):
+                    break
+                if w != myself and visits[w] == 0 and not word_here[w] & read:
+                    key = _key(measure, _popcount(word_here[w] & mine), own, theirs)
+                    if key > top[0] or (key == top[0] and base + w < who[0]):
+                        _place(top, who, room, key, base + w)
             read |= bit
             unread -= 1
         for j in range(met):
             visits[seen[j]] = 0
-        for rest in range(size - 1, -1, -1):  # take the worst off and put it last: best first in the end
-            key, w = top[0], who[0]
-            top[0], who[0] = top[rest], who[rest]
-            _sink(top, who, rest)
-            who[rest] = w
-            weight[start + rest] = np.sqrt(key / own) if measure == _COSINE else key
-        length[u - first] = size
-        start += size
-    return start
+
+
+@_compiled
+def _settle(users, start, degree, limit, measure, keys, ids, weight, length):
+    """Sort each user's heap, best first, and move the lists together, free places left out."""
+    end = 0
+    for u in range(users[0], users[1]):
+        at, begin = start[u - users[0]], end
+        top, who = keys[at : at + limit[u]], ids[at : at + limit[u]]
+        for rest in range(limit[u] - 1, 0, -1):  # take the worst off and put it last
+            worst, w = top[0], who[0]
+            _place(top, who, rest, top[rest], who[rest])
+            top[rest], who[rest] = worst, w
+        for j in range(limit[u]):
+            if top[j] < 0:
+                break
+            ids[end] = who[j]
+            weight[end] = np.sqrt(top[j] / degree[u]) if measure == _COSINE else top[j]
+            end += 1
+        length[u - users[0]] = end - begin
+    return end
 
 
 @dataclass(frozen=True)
 class _Viewers:
-    """The training pairs as the kernel reads them.
+    """The training pairs as the kernel reads them, the users cut into spans, so that random look-ups stay in the cache.
 
-    degree (U,), viewers of item i `item_user[item_ptr[i]:item_ptr[i+1]]` ascending, light items of user u likewise,
-    `word` (U,) whose bit b says that the user watched item `heavy[b]`, heavy ascending by number of viewers.
+    The viewers of item i in span s are `viewer[ptr[s, i]:ptr[s, i + 1]]`, counted from the span's first user, ascending
+    (those of heavy items by degree, for cosine and Jaccard). The light items of user u are
+    `light_item[light_ptr[u]:light_ptr[u + 1]]`; bit b of `word[u]` says that u watched `heavy[b]`, and the heavy items
+    ascend by number of viewers. `degree` (U,) counts training items, `visits` (U,) what a user's row costs.
     """
 
-    degree: np.ndarray
+    ptr: np.ndarray
+    viewer: np.ndarray
     light_ptr: np.ndarray
     light_item: np.ndarray
-    item_ptr: np.ndarray
-    item_user: np.ndarray
-    word: np.ndarray
     heavy: np.ndarray
+    word: np.ndarray
+    degree: np.ndarray
+    visits: np.ndarray
 
 
-def _viewers(train: Interactions) -> tuple[_Viewers, np.ndarray]:
-    """The kernel's arrays, and how many visits each user's row costs; (U,) int64."""
-    user, item = train.user.astype(np.int32), train.item.astype(np.int32)
-    ones = np.ones(len(train), np.int8)
-    shape = (train.num_users, train.num_items)
-    columns = sparse.csr_matrix((ones, (user, item)), shape=shape).tocsc()  # (U, I), users ascending in each column
-    popularity = np.diff(columns.indptr)
-    heavy = np.argsort(popularity, kind="stable")[max(train.num_items - HEAVY, 0) :]
-    word = np.zeros(train.num_users, np.uint64)
-    for bit, i in enumerate(heavy.tolist()):
-        word[columns.indices[columns.indptr[i] : columns.indptr[i + 1]]] |= np.uint64(1 << bit)
-    light = np.ones(train.num_items, bool)
+def _viewers(train: Interactions, measure: str) -> _Viewers:
+    """Sort the pairs by user and, within each span of users, by item."""
+    users, items = train.num_users, train.num_items
+    table = sparse.csr_matrix((np.ones(len(train), np.int8), (train.user, train.item)), shape=(users, items))
+    degree = np.diff(table.indptr)
+    popularity = np.bincount(table.indices, minlength=items)
+    owner = np.repeat(np.arange(users, dtype=np.int32), degree)  # (E,)
+    visits = np.bincount(owner, weights=popularity[table.indices], minlength=users).astype(np.int64) - degree
+    heavy = np.argsort(popularity, kind="stable")[max(items - HEAVY, 0) :]
+    word = np.zeros(users, np.uint64)
+    for bit, item in enumerate(heavy.tolist()):
+        word[owner[table.indices == item]] |= np.uint64(1 << bit)
+    light = np.ones(items, bool)
     light[heavy] = False
-    keep = light[item]
-    rows = sparse.csr_matrix((ones[: keep.sum()], (user[keep], item[keep])), shape=shape)
-    degree = np.bincount(user, minlength=train.num_users)
-    visits = np.bincount(user, weights=popularity[item], minlength=train.num_users).astype(np.int64)
-    arrays = _Viewers(
-        degree=degree,
-        light_ptr=rows.indptr.astype(np.int64),
-        light_item=rows.indices.astype(np.uint32),
-        item_ptr=columns.indptr.astype(np.int64),
-        item_user=columns.indices.astype(np.uint32),
-        word=word,
+    keep = light[table.indices]
+    spans = [table[first : first + SPAN].tocsc() for first in range(0, users, SPAN)]
+    if measure != "count":
+        for base, part in zip(range(0, users, SPAN), spans, strict=True):
+            for begin, end in zip(part.indptr[heavy], part.indptr[heavy + 1], strict=True):
+                viewers = part.indices[begin:end]
+                part.indices[begin:end] = viewers[np.argsort(degree[base + viewers], kind="stable")]
+    offsets = np.cumsum([0, *(part.nnz for part in spans)])
+    return _Viewers(
+        ptr=np.stack([part.indptr + offset for part, offset in zip(spans, offsets, strict=False)]),
+        viewer=np.concatenate([part.indices.astype(np.uint16) for part in spans]),
+        light_ptr=np.concatenate([[0], np.cumsum(np.bincount(owner[keep], minlength=users))]),
+        light_item=table.indices[keep].astype(np.uint32),
         heavy=heavy,
+        word=word,
+        degree=degree,
+        visits=visits,
     )
-    return arrays, visits - degree
 
 
 def _blocks(limit: np.ndarray, visits: np.ndarray, room: int) -> list[tuple[int, int]]:
@@ -227,25 +225,21 @@ def co_occurrence(
     With c shared items and d training items each, the weight of w for u is c (count), c/√(d_u·d_w) (cosine) or
     c/(d_u+d_w−c) (jaccard). Only users with c ≥ 1 are listed, never u itself; the larger weight stands first, equal ones by
     internal index, and at the cut-off the smaller index stays. The order is decided before the weights are rounded to float32.
+    Source: Wang et al., *DualGNN*, IEEE TMM 2023, the user co-occurrence graph; the published code keeps 200 by count.
 
     Parameters
     ----------
     train : training pairs only; nothing else may enter the user graph.
     k : length of a list, at most.
     measure : 'count', 'cosine' or 'jaccard'.
-    memory : bytes of working space beside the pairs and the result, default 256 MiB; it sets the size of the blocks and, if
-        U is large, the number of threads. One thread needs 8·U bytes whatever this says.
+    memory : bytes of working space beside the pairs and the result, default 256 MiB; it sets the size of the blocks of
+        users. A block is one user at least, and each thread needs 1 MB whatever this says.
     progress : called with the share of the work done, in (0, 1], ending with 1.
 
     Raises
     ------
     ConfigError
         for a k or memory below 1 and for an unknown measure.
-
-    Notes
-    -----
-    Source: Wang et al., *DualGNN: Dual Graph Neural Network for Multimedia Recommendation*, IEEE TMM 2023: the user
-    co-occurrence graph, of which the published code keeps the top 200 by count.
 
     Examples
     --------
@@ -264,20 +258,25 @@ def co_occurrence(
     users = train.num_users
     if not len(train):
         return CoOccurrence(np.zeros(users + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), measure)
-    viewers, visits = _viewers(train)
+    viewers = _viewers(train, measure)
+    visits, rank = viewers.visits, MEASURES.index(measure)
     limit = np.minimum(visits, min(k, users - 1))  # (U,): no list is longer
     counter = np.uint16 if viewers.degree.max() < 2**16 else np.uint32
-    per_thread = users * (np.dtype(counter).itemsize + 4)
-    threads = max(1, min(_cores(), memory // (2 * per_thread)))
-    room = (memory - threads * per_thread) // (2 * threads * 8)  # two blocks a thread wait or run, 8 bytes an entry
-    blocks = _blocks(limit, visits, room)
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    blocks = _blocks(limit, visits, memory // (2 * threads * 16))  # two blocks a thread wait or run, 16 bytes an entry
 
     def fill(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        size = int(limit[first:last].sum())
-        ids, weight, length = np.empty(size, np.int32), np.empty(size, np.float32), np.empty(last - first, np.int64)
-        zeros = np.zeros(users, counter)
-        end = _fill(first, last, MEASURES.index(measure), limit, *vars(viewers).values(), zeros, ids, weight, length)
-        return ids[:end], weight[:end], length
+        start = np.cumsum(limit[first:last]) - limit[first:last]
+        room = int(limit[first:last].sum())
+        keys, ids, weight = np.full(room, -1.0), np.full(room, users, np.int32), np.empty(room, np.float32)
+        length, counts = np.empty(last - first, np.int64), np.zeros(min(SPAN, users), counter)
+        v = viewers
+        for ptr, base in zip(v.ptr, range(0, users, SPAN), strict=True):
+            span = (base, min(base + SPAN, users))
+            where = (ptr, v.viewer, v.light_ptr, v.light_item, v.heavy, v.word, v.degree)
+            _sweep(span, (first, last), start, *where, limit, rank, counts, keys, ids)
+        end = _settle((first, last), start, v.degree, limit, rank, keys, ids, weight, length)
+        return ids[:end].copy(), weight[:end].copy(), length
 
     # As large as the lists can get; the part that stays unused is never touched and takes no memory.
     neighbour, weight = np.empty(int(limit.sum()), np.int64), np.empty(int(limit.sum()), np.float32)
@@ -298,8 +297,3 @@ def co_occurrence(
                 if progress is not None:
                     progress(done / total)
     return CoOccurrence(indptr, neighbour[: indptr[-1]], weight[: indptr[-1]], measure)
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
