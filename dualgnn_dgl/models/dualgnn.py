@@ -104,19 +104,22 @@ class DualGNN(Recommender):
         watcher, watched = graph.edges(etype="interacts")  # (E,) each
         having = torch.zeros(users, count).index_add(0, watcher, self.features.present[watched].float())
         self.register_buffer("observed", having > 0, persistent=False)  # has u a video with m? (U, M)
+        self.co_occurrence = user_user(graph, config.cooc_k, config.cooc_weight) if config.user_graph else None  # Ω (U, U)
         self._graph = graph if config.user_graph and config.cooc_pad == "resample" else None
-        self.co_occurrence = None
-        if config.user_graph:
-            self._draw_user_graph(graph, torch.Generator().manual_seed(0))
+        if self._graph is not None:  # the draw belongs to the epoch's state: without it the tables cannot be made again
+            self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
+            self.register_load_state_dict_post_hook(lambda model, _: model._resample())
+            self._resample()
 
-    def _draw_user_graph(self, graph: dgl.DGLGraph, generator: torch.Generator) -> None:
-        c = self.config
-        device = self.observed.device
-        self.co_occurrence = user_user(graph, c.cooc_k, c.cooc_weight, pad=c.cooc_pad, generator=generator).to(device)
+    def _resample(self) -> None:
+        c, generator = self.config, torch.Generator().manual_seed(int(self.draw))
+        omega = user_user(self._graph, c.cooc_k, c.cooc_weight, pad=c.cooc_pad, generator=generator)
+        self.co_occurrence = omega.to(self.draw.device)
 
     def new_epoch(self, generator: torch.Generator) -> None:
         if self._graph is not None:
-            self._draw_user_graph(self._graph, generator)
+            self.draw.fill_(int(torch.randint(2**62, (), generator=generator)))
+            self._resample()
 
     def single_modal(self, m: int) -> tuple[Tensor, Tensor]:
         """User (U, D) and item (I, D) as modality m alone sees them."""
