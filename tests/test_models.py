@@ -20,6 +20,7 @@ from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, unit_rows
+from dualgnn_dgl.options import build, keys
 from dualgnn_dgl.training import TrainConfig, fit
 
 NAMES = list(MODELS)
@@ -199,7 +200,7 @@ def test_loss_falls_and_the_triples_are_read_in_the_right_order(name):
         loss = model.loss(*batch)
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     user, item = (table.detach() for table in model.embed())
     users, positives, negatives = batch
     margin = (user[users] * (item[positives] - item[negatives])).sum(1)
@@ -260,6 +261,15 @@ def test_to_float64_and_back(name):
         for table, other in zip(first, model.embed(), strict=True):
             assert other.dtype == dtype
             torch.testing.assert_close(table.to(dtype), other.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_search_may_try_is_allowed(name):
+    kind, space = model_class(name).Config, models.search_space(name)
+    for key, values in space.items():
+        assert len(values) > 1
+        for value in values:
+            build(kind if key in keys(kind) else TrainConfig, {key: value})
 
 
 # ---------------------------------------------------------------- missing modalities
@@ -469,6 +479,9 @@ def test_resampling_draws_anew_each_epoch_from_the_generator_given():
     other = dualgnn(data, cooc_pad="resample", cooc_k=9)
     other.new_epoch(torch.Generator().manual_seed(1))
     assert bits(other.embed()) == draws[0]
+    copied = dualgnn(data, seed=8, cooc_pad="resample", cooc_k=9)
+    copied.load_state_dict(other.state_dict())
+    assert bits(copied.embed()) == draws[0], "the draw is part of the state"
     fixed = dualgnn(data)
     first = bits(fixed.embed())
     fixed.new_epoch(source)

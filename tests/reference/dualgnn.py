@@ -109,7 +109,7 @@ def fuse(parameters: Parameters, setting: Setting, u: int, seen: list[Tensor]) -
     if setting.user_fusion == "max":
         if setting.missing == "mask" and setting.attention == "softmax":  # what is not there does not compete
             weighted = [x for x, there in zip(weighted, observed(setting, u), strict=True) if there]
-        return torch.stack([max((x[d] for x in weighted), key=float) for d in range(len(weighted[0]))])
+        return torch.stack([max((x[d] for x in weighted), key=lambda value: float(value.detach())) for d in range(len(weighted[0]))])
     return sum(weighted)
 
 
