@@ -109,7 +109,8 @@ def fuse(parameters: Parameters, setting: Setting, u: int, seen: list[Tensor]) -
     if setting.user_fusion == "max":
         if setting.missing == "mask" and setting.attention == "softmax":  # what is not there does not compete
             weighted = [x for x, there in zip(weighted, observed(setting, u), strict=True) if there]
-        return torch.stack([max((x[d] for x in weighted), key=lambda value: float(value.detach())) for d in range(len(weighted[0]))])
+        columns = zip(*weighted, strict=True)  # the M values of one place
+        return torch.stack([max(column, key=lambda value: float(value.detach())) for column in columns])
     return sum(weighted)
 
 
