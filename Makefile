@@ -43,7 +43,7 @@ lint: .venv/installed-test
 	.venv/bin/ruff check .
 
 test: lint
-	.venv/bin/python -m pytest -rs -n $(JOBS)
+	.venv/bin/python -m pytest -rfEs -n $(JOBS)
 
 # every lower bound of setup.cfg as an exact version, DGL 1.1.3 among them; torch alone stays the newest
 .venv-dgl113/constraints.txt: setup.cfg constraints.txt
@@ -59,7 +59,7 @@ test: lint
 
 test-dgl113: .venv-dgl113/installed
 	.venv-dgl113/bin/python -c "from dualgnn_dgl._dgl import dgl; assert dgl.__version__ == '1.1.3', dgl.__version__"
-	.venv-dgl113/bin/python -m pytest -rs -n $(JOBS)
+	.venv-dgl113/bin/python -m pytest -rfEs -n $(JOBS)
 
 clean:
 	rm -rf .venv .venv-dgl113 demo build dist *.egg-info
