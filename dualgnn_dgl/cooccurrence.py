@@ -33,7 +33,7 @@ HEAVY = 64  # bits of a uint64
 SPAN = 2**16  # users; the kernel numbers them with 16 bits
 WORKING_SPACE = 256 * 2**20
 BLOCKS = 64  # at least so many, for balance between threads and a progress bar that moves
-_COUNT, _COSINE, _JACCARD = range(len(MEASURES))
+_COSINE, _JACCARD = MEASURES.index("cosine"), MEASURES.index("jaccard")
 
 # Compiled at the first call, within a second or two: Numba's cache on disk is made of pickles, and we read none.
 _compiled = partial(njit, nogil=True, error_model="numpy")
@@ -116,9 +116,9 @@ def _sweep(span, users, start, ptr, viewer, light_ptr, light_item, heavy, word, 
             for f in range(ptr[heavy[b]], ptr[heavy[b] + 1]):
                 w = viewer[f]
                 theirs = np.int64(degree_here[w])
-                best = _key(measure, unread, own, max(unread, theirs))  # for him and for all after him, if not met before
-                if best < top[0] or (measure == _COUNT and best == top[0] and base + w > who[0]):
-                    break
+                best = _key(measure, unread, own, theirs)  # no smaller than his, if he was not met before
+                if best < top[0] or (best == top[0] and base + w > who[0]):
+                    break  # all after him have a smaller bound, or the same and a larger index
                 if w != myself and visits[w] == 0 and not word_here[w] & read:
                     key = _key(measure, _popcount(word_here[w] & mine), own, theirs)
                     if key > top[0] or (key == top[0] and base + w < who[0]):

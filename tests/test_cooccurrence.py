@@ -82,16 +82,27 @@ tables = st.tuples(st.integers(1, 17), st.integers(1, 13), st.floats(0, 1), st.i
 
 
 @settings(max_examples=120, deadline=None)
-@given(train=tables, k=st.integers(1, 20), measure=st.sampled_from(MEASURES), heavy=st.sampled_from([0, 1, 3, 64]))
-def test_equals_python_sets(train: Interactions, k: int, measure: str, heavy: int) -> None:
+@given(
+    train=tables,
+    k=st.integers(1, 20),
+    measure=st.sampled_from(MEASURES),
+    heavy=st.sampled_from([0, 1, 3, 64]),
+    span=st.sampled_from([1, 4, 2**16]),
+)
+def test_equals_python_sets(train: Interactions, k: int, measure: str, heavy: int, span: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cooccurrence, "HEAVY", heavy)  # none, some or all of the few items here are heavy
+        patch.setattr(cooccurrence, "SPAN", span)  # many spans of users, or one
         check(train, k, measure)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize(("users", "items", "density", "k"), [(211, 307, 0.04, 9), (173, 101, 0.3, 40), (257, 83, 0.02, 5)])
-def test_equals_python_sets_with_a_long_tail(measure: str, users: int, items: int, density: float, k: int) -> None:
+@pytest.mark.parametrize("span", [29, 2**16])
+def test_equals_python_sets_with_a_long_tail(
+    measure: str, users: int, items: int, density: float, k: int, span: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cooccurrence, "SPAN", span)
     check(log(5, users, items, density), k, measure)
 
 
@@ -101,8 +112,10 @@ def test_equals_the_dense_product(users: int, items: int, density: float, k: int
     assert rows(co_occurrence(train, k)) == by_product(train, k)
 
 
-def test_heavy_lists_are_left_unread_only_when_nobody_in_them_can_enter() -> None:
+@pytest.mark.parametrize("span", [5, 2**16])
+def test_heavy_lists_are_left_unread_only_when_nobody_in_them_can_enter(span: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cases at the edge of the bound: the last place is decided by users met only through the most watched item."""
+    monkeypatch.setattr(cooccurrence, "SPAN", span)
     watched = np.zeros((29, 70), bool)
     watched[:, 0] = True  # everybody
     watched[3:9, 1] = True
