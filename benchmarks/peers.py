@@ -30,7 +30,7 @@ from dualgnn_dgl.sampling import TripleSampler
 
 def edges(train: Interactions) -> Tensor:
     """Both directions of every pair in one graph, users first: (2, 2E) int64, row 0 sends to row 1."""
-    user, item = torch.from_numpy(train.user), torch.from_numpy(train.item) + train.num_users
+    user, item = torch.tensor(train.user), torch.tensor(train.item) + train.num_users
     return torch.stack([torch.cat([user, item]), torch.cat([item, user])])
 
 
@@ -83,7 +83,8 @@ class PygDualGNN(nn.Module):
         present = torch.from_numpy(np.stack([modality.present for modality in modalities.values()], axis=1))  # (I, M)
         known = torch.cat([torch.ones(self.users, len(modalities), dtype=torch.bool), present])  # (N, M)
         self.masks = [None if bool(column.all()) else column.float().unsqueeze(1) for column in known.T]  # (N, 1) each
-        seen = torch.zeros(self.users, len(modalities)).index_add(0, torch.from_numpy(train.user), present[train.item].float())
+        pairs = torch.tensor(train.user), torch.tensor(train.item)
+        seen = torch.zeros(self.users, len(modalities)).index_add(0, pairs[0], present[pairs[1]].float())
         observed = (seen > 0) | ~(seen > 0).any(1, keepdim=True)
         self.unheard = None if bool(observed.all()) else ~observed  # (U, M)
         self.neighbour, self.share = neighbour_table(lists, k)
@@ -152,8 +153,8 @@ class PygLightGCN(nn.Module):
         return self.model.recommendation_loss(positive, negative, node_id=pairs.unique(), lambda_reg=self.l2)
 
 
-def train_steps(model: nn.Module, train: Interactions, batch_size: int, lr: float, seed: int = 0) -> Iterator[int]:
-    """Train without end, epoch after epoch; yields the number of steps an epoch after each step.
+def train_steps(model: nn.Module, train: Interactions, batch_size: int, lr: float, seed: int = 0) -> Iterator[tuple[int, int]]:
+    """Train without end, epoch after epoch; after each step yields its number in the epoch (from 1) and the steps an epoch.
 
     The loop that everybody writes, with our sampler: what is compared is the model, not Python-side sampling.
     """
@@ -163,10 +164,10 @@ def train_steps(model: nn.Module, train: Interactions, batch_size: int, lr: floa
     while True:
         model.train()
         total = 0.0
-        for users, positives, negatives in sampler.epoch(batch_size, draw):
+        for step, (users, positives, negatives) in enumerate(sampler.epoch(batch_size, draw), start=1):
             optimiser.zero_grad()
             loss = model.loss(users, positives, negatives)
             loss.backward()
             optimiser.step()
             total += loss.item()
-            yield steps
+            yield step, steps

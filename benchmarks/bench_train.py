@@ -1,0 +1,245 @@
+"""Seconds per step and per epoch of training, ours beside torch_geometric's; how cost grows; seconds to a given recall.
+
+    python benchmarks/bench_train.py --root SHARED/data                      all cases, then the growth, then the curves
+    python benchmarks/bench_train.py --quick                                 does it run? under a minute
+    python benchmarks/bench_train.py --cases baby --set batch_size=8192      one case, and a row of ours with an option more
+    python benchmarks/bench_train.py --profile baby                          where a step of ours spends its time
+
+Every side of a case is a process of its own, and they take turns: a round of steps each, in alternating order, so that a busy
+moment of the machine meets all of them. Ours is `training.fit` itself, its clock read through `report`; the peers are
+peers.py, with our sampler. Steps are timed after a warm-up. An epoch is extrapolated: (time to draw its triples) + steps ×
+(mean step of a round); the ratio is taken within each round, and its median, least and most over the rounds stand in the table.
+
+The curves: with the peer's options (batch 2048; the equations are the same, tests/test_peers.py) our code is trained until it
+stops by itself. The target is `SHARE` of its best validation recall@20. The peer's time to the target is derived: the epochs
+of that run until the target × the peer's own seconds an epoch. Ours is measured. Validation is not counted on either side.
+Co-occurrence against a pairwise loop stands in bench_cooccurrence.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import compare
+import shapes
+
+from dualgnn_dgl.files import read_json, write_json
+from dualgnn_dgl.options import parse_pair
+
+SIDE = compare.HERE / "train_side.py"
+RESULT = compare.HERE / "results" / "train.json"
+PEER = {"batch_size": "2048"}  # what both sides of a comparison start from
+SHARE, K = 0.99, 20
+WARM_UP = 3
+
+
+@dataclass(frozen=True)
+class Side:
+    """One row of a case: data set, whose code ('ours', 'pyg', 'pyg-csr'), and options as `--set` takes them."""
+
+    label: str
+    data: str
+    code: str
+    options: dict[str, str]
+
+
+OURS, REDUCED = "ours", f"ours, features {shapes.REDUCED}"
+CASES = {
+    # case: (model, label → (data, code))
+    "baby": ("dualgnn", {OURS: ("baby", "ours"), REDUCED: ("baby-256", "ours"), "pyg": ("baby", "pyg")}),
+    "tiktok": ("dualgnn", {OURS: ("tiktok", "ours"), "pyg": ("tiktok", "pyg")}),
+    "movielens": ("dualgnn", {OURS: ("movielens", "ours"), REDUCED: ("movielens-256", "ours"), "pyg": ("movielens", "pyg")}),
+    "gowalla": ("lightgcn", {OURS: ("gowalla", "ours"), "pyg": ("gowalla", "pyg"), "pyg csr": ("gowalla", "pyg-csr")}),
+}
+
+
+class Worker:
+    """A side's process, from here."""
+
+    def __init__(self, side: Side, model: str, arguments: argparse.Namespace, *, curve: bool = False) -> None:
+        folder = shapes.prepared(side.data, arguments.root)
+        spec = {"model": model, "code": side.code, "options": side.options, "folder": str(folder), "threads": arguments.threads}
+        environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
+        command = [sys.executable, str(SIDE), json.dumps(spec | {"curve": curve})]
+        self.label = side.label
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.first = self.answer()
+
+    def ask(self, command: object) -> dict:
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.label} ended with code {self.process.wait()}: its message stands above")
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def middle(values: list[float]) -> dict[str, float]:
+    """Median, and the range of the middle 80 %."""
+    ordered = sorted(values)
+    edge = len(ordered) // 10
+    return {"median": statistics.median(ordered), "low": ordered[edge], "high": ordered[-1 - edge]}
+
+
+def take_turns(sides: list[Side], model: str, arguments: argparse.Namespace, *, evaluate: bool = False) -> dict:
+    """Time the sides of a case in turns; one row a side, with ratios to the first peer if there is one."""
+    load = os.getloadavg()[0]
+    workers, rounds = [], []
+    try:
+        for side in sides:  # one after the other: they must not disturb each other's setup
+            workers.append(Worker(side, model, arguments))
+        warm = [worker.ask(WARM_UP) for worker in workers]
+        counts = [
+            max(1, min(w["steps"], round(arguments.seconds / arguments.rounds / statistics.median(w["wall"])))) for w in warm
+        ]
+        for number in range(arguments.rounds):
+            order = range(len(workers))[:: 1 if number % 2 == 0 else -1]
+            rounds.append(dict(sorted((place, workers[place].ask(counts[place])) for place in order)))
+        ranking = workers[0].ask("evaluate")["seconds"] if evaluate else None
+    finally:
+        for worker in workers:
+            worker.close()
+    rows = []
+    for place, (side, worker) in enumerate(zip(sides, workers, strict=True)):
+        first, mine = worker.first, [turn[place] for turn in rounds]
+        epochs = [first["draw_s"] + turn["steps"] * statistics.fmean(turn["wall"]) for turn in mine]
+        row = {"side": side.label, "options": side.options, "data": side.data, "steps": mine[0]["steps"], "epochs": epochs}
+        row |= {"step": middle([s for t in mine for s in t["wall"]]), "step_cpu": middle([s for t in mine for s in t["cpu"]])}
+        row |= {"timed_steps": sum(len(t["wall"]) for t in mine), "epoch": statistics.median(epochs), **first}
+        rows.append(row | {"peak_mb": max(t["peak_mb"] for t in [warm[place], *mine])})
+    peer = next((row for row, side in zip(rows, sides, strict=True) if side.code != "ours"), None)
+    for row in rows if peer else []:
+        ratios = [theirs / mine for theirs, mine in zip(peer["epochs"], row["epochs"], strict=True)]
+        cpu = peer["steps"] * peer["step_cpu"]["median"] / (row["steps"] * row["step_cpu"]["median"])
+        row["ratio"] = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "cpu": cpu}
+    made = {"model": model, "rows": rows, "load_before": load, "machine": compare.machine(arguments.threads)}
+    if ranking:
+        made["evaluation"] = {"seconds": ranking, "share": statistics.median(ranking) / rows[0]["epoch"]}
+    return made
+
+
+def show(name: str, made: dict) -> None:
+    """The table of a case."""
+    print(f"\n{name}: {made['model']}, {made['rows'][0]['pairs']:,} pairs, load before {made['load_before']:.1f}\n")
+    print("| side | batch | steps | ms a step (middle 80 %) | CPU ms | s an epoch | ratio (range; by CPU) | peak MB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for row in made["rows"]:
+        low, mid, high = (1e3 * row["step"][key] for key in ("low", "median", "high"))
+        step = f"{mid:.1f} ({low:.1f}–{high:.1f}) | {1e3 * row['step_cpu']['median']:.1f}"
+        ratio = "{median:.2f} ({low:.2f}–{high:.2f}; {cpu:.2f})".format(**row["ratio"]) if "ratio" in row else ""
+        print(
+            f"| {row['side']} | {row['batch_size']} | {row['steps']} | {step} | {row['epoch']:.2f} | {ratio} | {row['peak_mb']} |"
+        )
+    if "evaluation" in made:
+        print(f"\nevaluation at K = {K}: {statistics.median(made['evaluation']['seconds']):.3f} s, "
+              f"{made['evaluation']['share']:.3f} of an epoch")  # fmt: skip
+
+
+def sides_of(case: str, arguments: argparse.Namespace) -> list[Side]:
+    """The case's rows, and ours once more with what `--set` says."""
+    sides = [Side(label, data, code, PEER) for label, (data, code) in CASES[case][1].items()]
+    text = " ".join(f"{key}={value}" for key, value in arguments.set.items())
+    more = [replace(s, label=f"{s.label}, {text}", options=PEER | arguments.set) for s in sides if s.code == "ours"]
+    return sides + (more if text else [])
+
+
+def curves(case: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
+    """Seconds to SHARE of the best validation recall of the run with the peer's options."""
+    model = CASES[case][0]
+    ours = [side for side in sides_of(case, arguments) if side.code == "ours"]
+    rows, target = [], None
+    for side in ours:
+        for seed in range(arguments.seeds):
+            options = side.options | {"seed": str(seed), "metric": f"recall@{K}"}
+            worker = Worker(replace(side, options=options), model, arguments, curve=True)
+            worker.close()
+            history, metric = worker.first["history"], f"recall@{K}"
+            if target is None:
+                target = SHARE * worker.first["best"]
+            reached = next((row["epoch"] for row in history if row.get(metric, -1) >= target), None)
+            spent = sum(row["seconds"] for row in history[:reached]) if reached else None
+            rows.append({
+                "side": side.label, "seed": seed, "best": worker.first["best"], "best_epoch": worker.first["best_epoch"],
+                "epochs": reached, "seconds": spent, "epoch": statistics.median(row["seconds"] for row in history),
+                "curve": [round(row[metric], 5) for row in history if metric in row],
+            })  # fmt: skip
+            print(
+                f"  {side.label}, seed {seed}: best {rows[-1]['best']:.4f}, target after {reached} epochs, {spent} s", flush=True
+            )
+    epochs = statistics.median(row["epochs"] or float("inf") for row in rows if row["side"] == OURS)
+    made = {"target": target, "peer_epochs": epochs, "peer_epoch_s": peer_epoch, "peer_s": epochs * peer_epoch, "rows": rows}
+    print(f"\n{case}: to validation recall@{K} {target:.4f}; pyg {made['peer_s']:.1f} s = {epochs} epochs × {peer_epoch:.2f} s\n")
+    print("| side | epochs | s | ratio | best recall |\n| --- | --- | --- | --- | --- |")
+    for side in ours:
+        mine = [row for row in rows if row["side"] == side.label]
+        spent = statistics.median(row["seconds"] or float("inf") for row in mine)
+        reached = statistics.median(row["epochs"] or float("inf") for row in mine)
+        best = statistics.fmean(row["best"] for row in mine)
+        print(f"| {side.label} | {reached} | {spent:.2f} | {made['peer_s'] / spent:.1f} | {best:.4f} |")
+    return made | {"machine": compare.machine(arguments.threads), "share": SHARE}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--root", type=Path, default=compare.HERE.parent.parent / "shared" / "data", help="folder of the raw data"
+    )
+    parser.add_argument("--cases", default=",".join(CASES), help="comma-separated; '' for none")
+    parser.add_argument("--scale", default="5,6,7", help="10^N interactions each; '' for none")
+    parser.add_argument("--curves", default="tiktok", help="cases to train until they stop; '' for none")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="option of training or model, for rows more"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="runs a curve")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=30, help="to time each side of a case")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, default=RESULT, help="JSON; cases that this run does not touch stay in it")
+    parser.add_argument("--profile", metavar="CASE", choices=CASES, help="profile a step of ours instead")
+    parser.add_argument("--quick", action="store_true", help="TikTok and 10⁵ drawn pairs, a few seconds each")
+    arguments = parser.parse_args()
+    arguments.set = dict(parse_pair(text) for text in arguments.set)
+    if arguments.profile:
+        model, sides = CASES[arguments.profile]
+        folder = shapes.prepared(sides[OURS][0], arguments.root)
+        spec = {"model": model, "code": "profile", "options": PEER | arguments.set, "folder": str(folder)}
+        subprocess.run([sys.executable, str(SIDE), json.dumps(spec | {"threads": arguments.threads})], check=True)
+        return
+    if arguments.quick:
+        arguments.cases, arguments.scale, arguments.curves = "tiktok", "5", ""
+        arguments.rounds, arguments.seconds = 3, 3
+        arguments.out = compare.CACHE / "quick" / "train.json"
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    found = read_json(arguments.out) if arguments.out.is_file() else {}
+    for case in filter(None, arguments.cases.split(",")):
+        made = take_turns(sides_of(case, arguments), CASES[case][0], arguments, evaluate=case == "baby")
+        show(case, made)
+        found[case] = made
+        write_json(arguments.out, found)
+    for power in filter(None, arguments.scale.split(",")):
+        made = take_turns([Side(OURS, f"scale-{power}", "ours", PEER | arguments.set)], "dualgnn", arguments)
+        show(f"10^{power} interactions", made)
+        found[f"scale-{power}"] = made
+        write_json(arguments.out, found)
+    for case in filter(None, arguments.curves.split(",")):
+        peer = next(row["epoch"] for row in found[case]["rows"] if row["side"] == "pyg")
+        found[f"{case} curve"] = curves(case, arguments, peer)
+        write_json(arguments.out, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The data that the speed of training is measured on: public pairs where they are at hand, drawn ones in the shape of the rest.
+
+Features of the shapes are made: rows of falling spectrum (direction j has standard deviation ∝ j^-½, up to 512 directions),
+as features of trained networks have. They say nothing about taste, so recall on them says nothing about features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import compare
+import numpy as np
+
+from dualgnn_dgl import data, preprocess
+from dualgnn_dgl.cooccurrence import co_occurrence
+from dualgnn_dgl.data import Dataset, Interactions, Modality
+from dualgnn_dgl.preprocess.features import reduce_width
+from dualgnn_dgl.preprocess.reader import read
+
+REDUCED = 256
+NEIGHBOURS = 40  # the model reads no more; 200 for 10⁶ users would be 10⁸ edges that nobody looks at
+BABY = {"visual": 4096, "textual": 384}
+MOVIELENS = (55_485, 5_986, 1_239_508, {"visual": 2048, "acoustic": 128, "textual": 100})
+
+
+def prepared(name: str, root: Path) -> Path:
+    """The prepared folder of 'baby', 'tiktok', 'movielens', 'gowalla', 'scale-N' (10^N pairs) or 'NAME-256'; made once."""
+    if name == "tiktok":
+        return compare.prepare(name, root)
+    folder = compare.CACHE / "data" / f"train-{name}"
+    if not (folder / data.MANIFEST).is_file():
+        data.save(_make(name, root), folder, options={"made for": "bench_train.py"}, force=True)
+    return folder
+
+
+def _make(name: str, root: Path) -> Dataset:
+    if name.endswith(f"-{REDUCED}"):
+        whole = data.load(prepared(name.removesuffix(f"-{REDUCED}"), root))
+        reduced = {
+            key: Modality(reduce_width(m.values, m.present, REDUCED, seed=0), m.present) for key, m in whole.modalities.items()
+        }
+        return dataclasses.replace(whole, modalities=reduced)
+    if name == "baby":
+        whole = data.load(compare.prepare("baby", root))
+        return dataclasses.replace(whole, modalities=features(whole.num_items, BABY))
+    if name == "gowalla":
+        raw = read(root / "gowalla")
+        return preprocess.prepare(raw, preprocess.Options(split="given", k_core=0, cooc_top=NEIGHBOURS)).dataset
+    if name == "movielens":
+        users, items, count, widths = MOVIELENS
+    else:
+        count = 10 ** int(name.removeprefix("scale-"))
+        users, items, widths = count // 10, count // 100, {"visual": 128, "textual": 384}
+    train = long_tail(users, items, count)
+    none = Interactions(np.empty(0), np.empty(0), users, items)
+    lists = co_occurrence(train, k=NEIGHBOURS)
+    return Dataset(train, none, none, features(items, widths), np.arange(users), np.arange(items), co_occurrence=lists)
+
+
+def long_tail(users: int, items: int, count: int, seed: int = 0) -> Interactions:
+    """`count` distinct pairs: popularity ∝ (rank + 10)^-0.7, activity log-normal with σ = 1 (as in bench_preprocess.py)."""
+    rng = np.random.default_rng(seed)
+    activity = np.cumsum(rng.lognormal(size=users))
+    popularity = np.cumsum(rng.permutation((np.arange(items) + 10.0) ** -0.7))
+    keys = np.empty(0, np.int64)
+    while len(keys) < count:
+        draws = int(1.2 * (count - len(keys))) + 1000
+        user = np.searchsorted(activity, rng.random(draws) * activity[-1], "right")
+        item = np.searchsorted(popularity, rng.random(draws) * popularity[-1], "right")
+        keys = np.union1d(keys, user * np.int64(items) + item)
+    keys = np.sort(rng.choice(keys, size=count, replace=False, shuffle=False))
+    return Interactions(keys // items, keys % items, users, items)
+
+
+def features(items: int, widths: dict[str, int], seed: int = 1) -> dict[str, Modality]:
+    """One modality a name, all present: (I, F) of falling spectrum (see the module's head)."""
+    rng = np.random.default_rng(seed)
+    made = {}
+    for name, width in widths.items():
+        rank = min(512, width)
+        latent = rng.standard_normal((items, rank), dtype=np.float32) * np.arange(1, rank + 1, dtype=np.float32) ** -0.5
+        values = latent @ rng.standard_normal((rank, width), dtype=np.float32)
+        made[name] = Modality(values / values.std(), np.ones(items, bool))
+    return made

@@ -1,0 +1,177 @@
+"""One side of bench_train.py: a process that trains and answers how long each step took.
+
+Started with a JSON object that says which data, whose code and which options. Commands come on stdin, a line each: a number
+of steps, or `evaluate`; one line of JSON answers each. With "curve" set it trains until it stops by itself, and says how.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from dualgnn_dgl import data, graph, models, training
+from dualgnn_dgl.data import Interactions
+from dualgnn_dgl.evaluation import Evaluator
+from dualgnn_dgl.options import build, keys
+from dualgnn_dgl.sampling import TripleSampler
+
+K = 20
+
+
+class Stop(Exception):
+    """No more commands: leave the training loop."""
+
+
+class Pacer:
+    """Lets a training loop run as many steps as it is told to, and answers with their seconds."""
+
+    def __init__(self, model, dataset) -> None:
+        self.model, self.dataset = model, dataset
+        self.next()
+
+    def next(self) -> None:
+        """Wait for a command; answers it, unless it is a number of steps."""
+        for line in sys.stdin:
+            if line.strip() == "evaluate":
+                answer({"seconds": evaluation_seconds(self.model, self.dataset)})
+                continue
+            self.left, self.wall, self.cpu, self.inner = int(line), [], [], []
+            self.clock = time.perf_counter(), time.process_time()
+            return
+        raise Stop
+
+    def tick(self, step: int, steps: int) -> None:
+        """After step `step` (from 1) of `steps` in an epoch."""
+        now = time.perf_counter(), time.process_time()
+        self.wall.append(now[0] - self.clock[0])
+        self.cpu.append(now[1] - self.clock[1])
+        self.inner.append(step > 1 or steps == 1)  # an epoch's first step also draws its triples
+        self.left -= 1
+        if self.left == 0:
+            kept = [place for place, inner in enumerate(self.inner) if inner] or range(len(self.wall))
+            shown = {"wall": [self.wall[p] for p in kept], "cpu": [self.cpu[p] for p in kept]}
+            answer(shown | {"steps": steps, "peak_mb": peak_mb()})
+            self.next()
+            return
+        self.clock = time.perf_counter(), time.process_time()
+
+
+def answer(content: dict) -> None:
+    print(json.dumps(content), flush=True)
+
+
+def peak_mb(reset: bool = False) -> int:
+    """Peak resident memory of this process since the last reset, in MiB (Linux)."""
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) // 1024
+    if reset:
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+    return peak
+
+
+def evaluation_seconds(model, dataset) -> list[float]:
+    """Ranking all items for every user with a validation pair, and the metrics at K = 20, five times after one."""
+    evaluator, (user, item) = Evaluator(dataset.valid, [dataset.train], ks=(K,)), training.tables(model)
+    seconds = []
+    for _ in range(6):
+        began = time.perf_counter()
+        evaluator(user, item)
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
+
+
+def build_ours(spec: dict, dataset):
+    """Our model and its training options."""
+    kind = models.model_class(spec["model"])
+    unknown = set(spec["options"]) - set(keys(kind.Config)) - set(keys(training.TrainConfig))
+    if unknown:
+        raise SystemExit(f"--set {unknown.pop()}: neither training nor {spec['model']} has such an option")
+    config, train = (
+        build(part, {k: v for k, v in spec["options"].items() if k in keys(part)}) for part in (kind.Config, training.TrainConfig)
+    )
+    return models.create(spec["model"], graph.heterograph(dataset), dataset.modalities, config, train.seed), train
+
+
+def work(spec: dict) -> None:
+    """A side: load, build, and train as commanded."""
+    torch.set_num_threads(spec["threads"])
+    dataset = data.load(spec["folder"])
+    loading_mb, began = peak_mb(reset=True), time.perf_counter()
+    if spec["code"] == "ours":
+        model, train = build_ours(spec, dataset)
+    else:
+        model, train = build_peer(spec, dataset), training.TrainConfig(batch_size=int(spec["options"]["batch_size"]))
+    setup = time.perf_counter() - began
+    if spec["curve"]:
+        fit = training.fit(model, dataset.train, dataset.valid, train)
+        answer({"history": fit.history, "best": fit.best_value, "best_epoch": fit.best_epoch, "peak_mb": peak_mb()})
+        return
+    sampler, draw = TripleSampler(dataset.train), torch.Generator().manual_seed(0)
+    began = time.perf_counter()
+    next(sampler.epoch(train.batch_size, draw))
+    drawing = time.perf_counter() - began
+    del sampler
+    sizes = {
+        "pairs": len(dataset.train),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "batch_size": train.batch_size,
+    }
+    memory = {"loading_mb": loading_mb, "setup_mb": peak_mb(reset=True)}
+    answer({"setup_s": setup, "draw_s": drawing, **sizes, **memory})
+    with contextlib.suppress(Stop):
+        pacer = Pacer(model, dataset)
+        if spec["code"] == "ours":
+            none = Interactions([], [], dataset.num_users, dataset.num_items)  # nothing to validate on: steps only
+            endless = replace(train, epochs=10**9)
+            training.fit(
+                model, dataset.train, none, endless, report=lambda p: None if p.finished else pacer.tick(p.step, p.steps)
+            )
+        else:
+            import peers
+
+            for step, steps in peers.train_steps(model, dataset.train, train.batch_size, train.lr):
+                pacer.tick(step, steps)
+
+
+def build_peer(spec: dict, dataset):
+    """The peer of peers.py with its initial parameters."""
+    try:
+        import peers
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"{error.name} is not installed: pip install -e '.[bench]'") from None
+    if spec["model"] == "lightgcn":
+        return peers.PygLightGCN(dataset.train, form="csr" if spec["code"] == "pyg-csr" else "edges")
+    return peers.PygDualGNN(dataset.train, dataset.modalities, dataset.co_occurrence)
+
+
+def profile(spec: dict) -> None:
+    """Where ten of our steps spend their time, by operator and shape."""
+    torch.set_num_threads(spec["threads"])
+    dataset = data.load(spec["folder"])
+    model, train = build_ours(spec, dataset)
+    optimiser, sampler = torch.optim.Adam(model.parameters(), lr=train.lr), TripleSampler(dataset.train)
+    batches = sampler.epoch(train.batch_size, torch.Generator().manual_seed(0))
+
+    def steps(count: int) -> None:
+        for _, batch in zip(range(count), batches, strict=False):
+            optimiser.zero_grad(set_to_none=True)
+            model.loss(*batch).backward()
+            optimiser.step()
+
+    steps(3)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as found:
+        steps(10)
+    table = found.key_averages(group_by_input_shape=True)
+    print(table.table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=36, max_shapes_column_width=60))
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    (profile if asked["code"] == "profile" else work)(asked)
