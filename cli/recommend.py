@@ -7,7 +7,6 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.evaluate import check_output, data_option, open_run
@@ -15,6 +14,7 @@ from dualgnn_dgl.cli.show import force_option, json_option, note, result, run_op
 from dualgnn_dgl.errors import DataError
 
 if TYPE_CHECKING:
+    import numpy as np
     from scipy import sparse
     from torch import Tensor
 
@@ -72,6 +72,8 @@ def command(
             click.echo(f"{rows:,} rows for {dataset.num_users:,} users written to {file}")
         return
 
+    import numpy as np
+
     from dualgnn_dgl.evaluation import top_k
 
     wanted = tuple(dict.fromkeys(wanted))
@@ -95,7 +97,7 @@ def find(ids: np.ndarray, name: str, data: str) -> int:
     DataError
         if it is not there; the message names the nearest ids.
     """
-    place = np.flatnonzero(ids == name)
+    place = (ids == name).nonzero()[0]
     if place.size:
         return int(place[0])
     close = [f"'{clean(other)}'" for other in nearest(ids, name)]
@@ -115,10 +117,13 @@ def nearest(ids: np.ndarray, name: str, candidates: int = 200) -> list[str]:
     difflib is slow, so it chooses only among the ids that agree with `name` in most places, counted from the left
     and from the right: one letter too many or too few leaves all places before it and all behind it in agreement.
 
+    >>> import numpy as np
     >>> nearest(np.array(["u1", "u22", "video"]), "u2")
     ['u22', 'u1']
     """
     import difflib
+
+    import numpy as np
 
     if not name or not len(ids):
         return []
@@ -137,6 +142,7 @@ def write_lists(
     path: str, tables: tuple[Tensor, Tensor], k: int, seen: sparse.csr_matrix | None, dataset: Dataset, step: int = 16384
 ) -> int:
     """Write user, rank (from 1), item and score of everyone's list to Parquet, `step` users at a time; returns the rows."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 

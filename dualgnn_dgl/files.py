@@ -148,6 +148,11 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
         with path.open("rb") as handle:
             if handle.read(6) != b"\x93NUMPY":
                 raise DataError(f"{path} is not a .npy array: save it with numpy.save(path, array)")
+            handle.seek(0)
+            read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+            version, _ = np.lib.format.read_magic(handle)
+            if version in read_header and min(read_header[version](handle)[0], default=0) < 0:  # numpy 1 lets this pass
+                raise DataError(f"{path} is damaged (a negative length in its header): save it anew")
         return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -314,20 +318,37 @@ def test_ndcg_equals_scikit_learn(scored) -> None:
         np.testing.assert_allclose(found.per_user[f"ndcg@{k}"], expected, atol=1e-9)
 
 
-def test_metrics_equal_ranx(scored, monkeypatch) -> None:
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")  # compiling takes longer than the whole file
-    ranx = pytest.importorskip("ranx", reason="ranx (extra 'test') is not installed")
+RANX = """
+import json, sys, ranx
+given = json.load(sys.stdin)
+qrels, run = ranx.Qrels(given["qrels"]), ranx.Run(given["run"])
+values = ranx.evaluate(qrels, run, given["metrics"], return_mean=False)
+json.dump({name: list(map(float, value)) for name, value in values.items()}, sys.stdout)
+"""
+
+
+def test_metrics_equal_ranx(scored) -> None:
+    pytest.importorskip("ranx", reason="ranx (extra 'test') is not installed")
     scores, truth, found = scored
-    qrels = ranx.Qrels({f"{u:03}": {str(i): 1 for i in truth.item[truth.user == u]} for u in found.users})
-    run = ranx.Run({f"{u:03}": {str(i): float(scores[u, i]) for i in range(53)} for u in found.users})
     theirs = {"recall": "recall", "precision": "precision", "ndcg": "ndcg", "hit": "hit_rate", "mrr": "mrr", "map": "map"}
+    given = {
+        "qrels": {f"{u:03}": {str(i): 1 for i in truth.item[truth.user == u].tolist()} for u in found.users.tolist()},
+        "run": {f"{u:03}": {str(i): float(scores[u, i]) for i in range(53)} for u in found.users.tolist()},
+        "metrics": [f"{name}@{k}" for k in (4, 10) for name in theirs.values()],
+    }
+    # a process of its own: without numba's compiler, which would take longer than the whole file, and which must be
+    # switched off before anything imports numba
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", RANX], input=json.dumps(given), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    values = json.loads(done.stdout)
+    positives = np.bincount(truth.user, minlength=37)[found.users]
     for k in (4, 10):
-        values = ranx.evaluate(qrels, run, [f"{name}@{k}" for name in theirs.values()], return_mean=False)
-        positives = np.bincount(truth.user, minlength=37)[found.users]
         for name, other in theirs.items():
             # ranx divides average precision by n, we by min(n, K)
             factor = positives / np.minimum(positives, k) if name == "map" else 1
-            np.testing.assert_allclose(found.per_user[f"{name}@{k}"], values[f"{other}@{k}"] * factor, atol=1e-9, err_msg=name)
+            expected = np.array(values[f"{other}@{k}"]) * factor
+            np.testing.assert_allclose(found.per_user[f"{name}@{k}"], expected, atol=1e-9, err_msg=name)
 
 
 def test_an_empty_place_hits_nothing() -> None:

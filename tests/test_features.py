@@ -70,7 +70,9 @@ def test_values_and_holes_are_read_back(kind: str, values: np.ndarray, kind_of_n
             read_back = read_modality(folder / f"v.{kind}", LOG_IDS, "log.csv")
         else:
             # an absent row by turns as null, as NaN throughout and (where lists may differ) as an empty list
-            absent = [None, [float("nan")] * values.shape[1], [] if kind == "lists" else None]
+            # (pyarrow before 26 does not read a null among lists of fixed length back from Parquet)
+            null = None if kind == "lists" or int(pa.__version__.split(".")[0]) >= 26 else [float("nan")] * values.shape[1]
+            absent = [null, [float("nan")] * values.shape[1], [] if kind == "lists" else null]
             lists = [row.tolist() if there else absent[r % 3] for r, (row, there) in enumerate(zip(holed, present, strict=True))]
             size = -1 if kind == "lists" else values.shape[1]
             column = pa.array(lists, pa.list_(pa.float32(), size)).cast(pa.list_(pa.from_numpy_dtype(kind_of_number), size))

@@ -62,8 +62,8 @@ def id_order(ids: np.ndarray) -> np.ndarray:
     [2, 0, 1]
     """
     ids = np.asarray(ids, dtype=np.str_)
-    if ids.size and bool(np.strings.isdecimal(ids).all()):
-        return np.lexsort((ids, np.strings.str_len(ids)))
+    if ids.size and bool(np.char.isdecimal(ids).all()):
+        return np.lexsort((ids, np.char.str_len(ids)))
     return np.argsort(ids, kind="stable")
 
 
