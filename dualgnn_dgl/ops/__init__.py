@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl.errors import ConfigError, unknown
-from dualgnn_dgl.ops import bag, csr, dgl_kernel
+from dualgnn_dgl.ops import bag, csr, dgl_kernel, triton_kernel
 from dualgnn_dgl.ops.matrix import Matrix, compress
 
-KERNELS = {"dgl": dgl_kernel, "csr": csr, "bag": bag}
+KERNELS = {"dgl": dgl_kernel, "csr": csr, "bag": bag, "triton": triton_kernel}
 _forced: str | None = None
 
 
 @contextmanager
 def use(kernel: str | None) -> Iterator[None]:
-    """Force one kernel ('dgl', 'csr', 'bag') inside the block; None lets `Adjacency` choose again."""
+    """Force one kernel ('dgl', 'csr', 'bag', 'triton') inside the block; None lets `Adjacency` choose again."""
     global _forced
     if kernel is not None and kernel not in KERNELS:
         raise ConfigError(unknown("kernel", kernel, KERNELS))
@@ -35,14 +35,15 @@ def use(kernel: str | None) -> Iterator[None]:
 def choose(matrix: Matrix, x: Tensor) -> str:
     """Name of the kernel that fits: what `Adjacency @ x` runs unless `use` says otherwise.
 
-    CUDA takes torch's CSR (cuSPARSE); on the CPU a 0/1 matrix takes DGL's `copy_u` (libxsmm, float32 only), weights
-    that do not factorise take `embedding_bag`, and other float types torch's CSR. Measured: benchmarks/bench_ops.py.
+    CUDA takes Triton where it is installed, else torch's CSR (cuSPARSE). On the CPU `embedding_bag` with the weights folded
+    in is the fastest for float32, bfloat16 and float16, whether the matrix factorises or not; it has no fast loop for
+    float64, which takes torch's CSR. Measured: benchmarks/bench_ops.py.
     """
     if _forced is not None:
         return _forced
-    if x.is_cuda or x.dtype != torch.float32:
-        return "csr"
-    return "dgl" if matrix.weight is None else "bag"
+    if x.is_cuda:
+        return "triton" if triton_kernel.fits(x.device) else "csr"
+    return "csr" if x.dtype == torch.float64 else "bag"
 
 
 class _Product(torch.autograd.Function):
@@ -93,23 +94,32 @@ class Adjacency(nn.Module):
         if weight is not None and (left is not None or right is not None):
             raise ValueError("give edge weights or row and column scales, not both")
         self.shape = (int(shape[0]), int(shape[1]))
-        forward, backward = compress(dst, src, self.shape, weight), compress(src, dst, self.shape[::-1], weight)
-        self._register(forward, backward, left, right)
+        left, right = (None if scale is None else scale.reshape(-1).contiguous() for scale in (left, right))
+        for scale, size in ((left, self.shape[0]), (right, self.shape[1])):
+            if scale is not None and len(scale) != size:
+                raise ValueError(f"a scale of {len(scale)} numbers does not fit the shape {self.shape}")
+        self._register(
+            Matrix(*compress(dst, src, self.shape, weight), left, right, self.shape),
+            Matrix(*compress(src, dst, self.shape[::-1], weight), right, left, self.shape[::-1]),
+        )
 
-    def _register(self, forward: Matrix, backward: Matrix, left: Tensor | None, right: Tensor | None) -> None:
+    def _register(self, forward: Matrix, backward: Matrix) -> None:
         for prefix, matrix in (("forward", forward), ("backward", backward)):
             for part in ("indptr", "indices", "weight"):
                 self.register_buffer(f"_{prefix}_{part}", getattr(matrix, part), persistent=False)
-        self.register_buffer("_left", None if left is None else left.reshape(-1, 1), persistent=False)
-        self.register_buffer("_right", None if right is None else right.reshape(-1, 1), persistent=False)
+        self.register_buffer("_left", forward.left, persistent=False)
+        self.register_buffer("_right", forward.right, persistent=False)
         self._matrices = (forward, backward)
 
     def _apply(self, function, recurse=True):
         """Moved or cast: the matrices are built again over the new buffers, without what kernels had cached."""
         super()._apply(function, recurse)
         self._matrices = tuple(
-            Matrix(getattr(self, f"_{p}_indptr"), getattr(self, f"_{p}_indices"), getattr(self, f"_{p}_weight"), shape)
-            for p, shape in (("forward", self.shape), ("backward", self.shape[::-1]))
+            Matrix(*(getattr(self, f"_{prefix}_{part}") for part in ("indptr", "indices", "weight")), *scales, shape)
+            for prefix, scales, shape in (
+                ("forward", (self._left, self._right), self.shape),
+                ("backward", (self._right, self._left), self.shape[::-1]),
+            )
         )
         return self
 
@@ -119,7 +129,7 @@ class Adjacency(nn.Module):
         transpose = Adjacency.__new__(Adjacency)
         nn.Module.__init__(transpose)
         transpose.shape = self.shape[::-1]
-        transpose._register(*self._matrices[::-1], self._right, self._left)
+        transpose._register(*self._matrices[::-1])
         return transpose
 
     @property
@@ -131,21 +141,16 @@ class Adjacency(nn.Module):
         """A @ x: (num_src, D) → (num_dst, D), differentiable in x."""
         if x.ndim != 2 or x.shape[0] != self.shape[1]:
             raise ValueError(f"adjacency {self.shape} cannot multiply a tensor of shape {tuple(x.shape)}")
-        if self._right is not None:
-            x = self._right * x
-        y = _Product.apply(x, *self._matrices)
-        return y if self._left is None else self._left * y
+        return _Product.apply(x, *self._matrices)
 
     def dense(self) -> Tensor:
         """The same matrix as a dense (num_dst, num_src) tensor; for tests and small graphs."""
         matrix = self._matrices[0]
-        rows = torch.repeat_interleave(torch.arange(self.shape[0], device=matrix.indptr.device), matrix.indptr.diff().long())
-        values = torch.ones(len(rows), device=rows.device) if matrix.weight is None else matrix.weight
-        full = torch.zeros(self.shape, dtype=values.dtype, device=rows.device)
-        full.index_put_((rows, matrix.indices.long()), values, accumulate=True)
-        if self._left is not None:
-            full = self._left * full
-        return full if self._right is None else full * self._right.T
+        values = matrix.entries(matrix.dtype)
+        if values is None:
+            values = torch.ones(self.num_edges, device=matrix.indices.device)
+        full = torch.zeros(self.shape, dtype=values.dtype, device=values.device)
+        return full.index_put_((matrix.rows(), matrix.indices.long()), values, accumulate=True)
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, edges={self.num_edges}"

@@ -1,4 +1,8 @@
-"""`embedding_bag` in sum mode: each row of the matrix is a bag of rows of x. Fast for general weights on the CPU."""
+"""`embedding_bag` in sum mode: each row of the matrix is a bag of rows of x, weighted or not. The fastest on most CPUs.
+
+Its float32 loop is machine code made at run time for the width at hand (fbgemm), prefetches the rows that come next, and
+takes the weights for next to nothing; so scales are folded into them. It gives each thread equally many *rows*.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,6 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     """matrix @ x, (rows, D), not differentiable (see `Adjacency`)."""
     if matrix.indices.numel() == 0:
         return x.new_zeros(matrix.shape[0], x.shape[1])
-    weight = None if matrix.weight is None else matrix.weight.to(x.dtype)
     return functional.embedding_bag(
-        matrix.indices, x, matrix.indptr, mode="sum", per_sample_weights=weight, include_last_offset=True
+        matrix.indices, x, matrix.indptr, mode="sum", per_sample_weights=matrix.entries(x.dtype), include_last_offset=True
     )

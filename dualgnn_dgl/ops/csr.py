@@ -1,4 +1,4 @@
-"""torch's own CSR product: MKL or a plain loop on the CPU, cuSPARSE on CUDA."""
+"""torch's own CSR product: MKL or a plain loop on the CPU, cuSPARSE on CUDA. Scales are folded into the values."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     """matrix @ x, (rows, D), not differentiable (see `Adjacency`)."""
     key = f"csr {x.dtype}"
     if key not in matrix.cache:
-        if matrix.weight is None:
+        values = matrix.entries(x.dtype)
+        if values is None:
             values = torch.ones(matrix.indices.numel(), dtype=x.dtype, device=x.device)
-        else:
-            values = matrix.weight.to(x.dtype)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
             matrix.cache[key] = torch.sparse_csr_tensor(

@@ -1,0 +1,259 @@
+"""How fast one propagation is, kernel by kernel, and what share of this machine's memory bandwidth that is.
+
+One propagation is `to_user @ item` and `to_item @ user` with the symmetric normalisation, as LightGCN and DualGNN do it a
+layer; forward, and forward with backward. Baby, TikTok and Gowalla are the published training graphs where the folder
+--root holds them, else random graphs of their size with the same kind of skew; TikTok-full (the size that papers report)
+and MovieLens are always random. The peer is the message passing that people write: gather, multiply, `index_add`.
+
+    python benchmarks/bench_ops.py                     everything, about 4 minutes on two cores
+    python benchmarks/bench_ops.py --shapes baby       some shapes only; the other rows of the result file stay
+    python benchmarks/bench_ops.py --quick             two shapes, two widths
+    python benchmarks/bench_ops.py --device cuda       on the GPU, into results/ops_cuda.json
+
+Bytes by the roofline of peers.md 3.3 for a product of E edges, D columns, float32, 32-bit indices: without any reuse
+4E + 4DE + 4D·rows (every edge fetches its row from memory), with perfect reuse 4E + 4D·(rows + columns). Real traffic lies
+between. The machine's bandwidth is that of a large torch copy, 2·N·4 bytes, with the same threads, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualgnn_dgl import ops
+from dualgnn_dgl.files import write_json
+from dualgnn_dgl.ops import Adjacency, normalise, triton_kernel
+
+RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parent.parent.parent / "shared" / "data"
+Row = dict[str, object]
+WIDTHS = (64, 128, 192, 256)
+SIZES = {  # users, items, training pairs
+    "baby": (19_445, 7_050, 118_551),
+    "tiktok": (9_308, 6_710, 59_541),
+    "tiktok-full": (36_656, 76_085, 726_065),
+    "movielens": (55_485, 5_986, 1_239_508),
+    "gowalla": (29_858, 40_981, 810_128),
+}
+FILES = {"baby": "amazon-baby/baby.inter", "tiktok": "tiktok/tiktok.inter", "gowalla": "gowalla/train.txt"}
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A log of training pairs, (E,) each, and where it comes from."""
+
+    name: str
+    user: Tensor
+    item: Tensor
+    users: int
+    items: int
+    source: str
+
+    def bytes(self, width: int) -> tuple[int, int]:
+        """(without reuse, perfect reuse) of one propagation forward; its backward moves as much again."""
+        edges, nodes = len(self.user), self.users + self.items
+        return 2 * edges * 4 * (1 + width) + nodes * 4 * width, 2 * edges * 4 + 2 * nodes * 4 * width
+
+
+def load(name: str, root: Path) -> Graph:
+    """The published graph below `root`, else a random one of the same size."""
+    users, items, _ = SIZES[name]
+    path = root / FILES.get(name, "-")
+    if not path.is_file():
+        return Graph(name, *map(torch.from_numpy, draw(*SIZES[name])), users, items, "random")
+    if path.suffix == ".inter":
+        user, item, label = np.loadtxt(path, dtype=np.int64, delimiter="\t", skiprows=1, unpack=True)
+        user, item = user[label == 0], item[label == 0]
+    else:
+        lists = [np.array(line.split(), dtype=np.int64) for line in path.read_text().splitlines() if line.strip()]
+        user = np.repeat([line[0] for line in lists], [len(line) - 1 for line in lists])
+        item = np.concatenate([line[1:] for line in lists])
+    return Graph(name, torch.from_numpy(user), torch.from_numpy(item), users, items, "published")
+
+
+def draw(users: int, items: int, edges: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct random pairs, users' and items' counts skewed like a log's (rank^-0.7, in random order of ids)."""
+    rng = np.random.default_rng(0)
+    chances = [rng.permutation(np.arange(1, size + 1) ** -0.7) for size in (users, items)]
+    keys = np.zeros(0, dtype=np.int64)
+    while len(keys) < edges:
+        user, item = (rng.choice(len(p), size=edges, p=p / p.sum()) for p in chances)
+        keys = np.unique(np.concatenate([keys, user * items + item]))
+    keys = rng.permutation(keys)[:edges]
+    return keys // items, keys % items
+
+
+def timed(work: Callable[[], object], seconds: float, device: str) -> tuple[float, float, float]:
+    """Median, least and most seconds of a call: at least 3 samples after one that does not count, at most `seconds` in all.
+
+    On a GPU a sample is 20 calls between two synchronisations.
+    """
+    calls = 20 if device == "cuda" else 1
+
+    def sample() -> float:
+        began = time.perf_counter()
+        for _ in range(calls):
+            work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return (time.perf_counter() - began) / calls
+
+    sample()
+    found: list[float] = []
+    while len(found) < 3 or (sum(found) * calls < seconds and len(found) < 100):
+        found.append(sample())
+    return statistics.median(found), min(found), max(found)
+
+
+def copy_bandwidth(device: str) -> float:
+    """Bytes a second of a copy of 256 MB, read and write counted; the median of 15."""
+    source = torch.ones(64 * 2**20, device=device)
+    target = torch.empty_like(source)
+    return 2 * 4 * source.numel() / timed(lambda: target.copy_(source), 1.0, device)[0]
+
+
+class GatherScatter:
+    """The peer: a message an edge, multiplied by its weight, added to its receiver. Same weights, autograd's backward."""
+
+    def __init__(self, receiver: Tensor, sender: Tensor, shape: tuple[int, int]) -> None:
+        self.receiver, self.sender, self.rows = receiver, sender, shape[0]
+        received, sent = torch.bincount(receiver).float(), torch.bincount(sender).float()
+        self.weight = (received[receiver] * sent[sender]).rsqrt().unsqueeze(1)  # (E, 1)
+
+    def __matmul__(self, x: Tensor) -> Tensor:
+        return x.new_zeros(self.rows, x.shape[1]).index_add_(0, self.receiver, self.weight * x[self.sender])
+
+
+def propagation(to_user: Adjacency | GatherScatter, to_item: Adjacency | GatherScatter, graph: Graph, width: int, device: str):
+    """(forward, forward with backward) as functions without arguments."""
+    user, item = (torch.randn(size, width, device=device, requires_grad=True) for size in (graph.users, graph.items))
+    grads = [torch.randn_like(user), torch.randn_like(item)]
+
+    def forward() -> None:
+        with torch.no_grad():
+            to_user @ item, to_item @ user
+
+    def both() -> None:
+        torch.autograd.grad((to_user @ item, to_item @ user), (item, user), grads)
+
+    return forward, both
+
+
+def measure(graph: Graph, width: int, kernels: list[str], bandwidth: float, seconds: float, device: str) -> list[Row]:
+    """One row a kernel, the peer among them; `chosen` marks what runs when nobody says otherwise."""
+    to_user = normalise(graph.user, graph.item, (graph.users, graph.items)).to(device)
+    to_item = to_user.T
+    peer = [ends.to(device) for ends in (graph.user, graph.item)]
+    forward_bytes = graph.bytes(width)
+    free = [ops.choose(side._matrices[0], torch.empty(1, width, device=device)) for side in (to_user, to_item)]
+    rows = []
+    for kernel in [*kernels, "peer"]:
+        pair = (to_user, to_item)
+        if kernel == "peer":
+            sides = ((*peer, (graph.users, graph.items)), (*peer[::-1], (graph.items, graph.users)))
+            pair = tuple(GatherScatter(*side) for side in sides)
+        row: Row = {"shape": graph.name, "graph": graph.source, "D": width, "kernel": kernel}
+        row["chosen"] = kernel in free
+        with ops.use(kernel if kernel != "peer" else None):
+            for name, work, passes in zip(("forward", "both"), propagation(*pair, graph, width, device), (1, 2), strict=True):
+                median, least, most = timed(work, seconds, device)
+                row |= {f"{name}_ms": 1e3 * median, f"{name}_min_ms": 1e3 * least, f"{name}_max_ms": 1e3 * most}
+                for bound, count in zip(("no_reuse", "reuse"), forward_bytes, strict=True):
+                    row[f"{name}_{bound}_gbs"] = passes * count / median / 1e9
+                    row[f"{name}_{bound}_share"] = passes * count / median / bandwidth
+        rows.append(row)
+    return rows
+
+
+def in_width(graph: Graph, modalities: int, seconds: float, device: str) -> Row:
+    """M products of 64 columns against one of M·64, forward with backward, as the free choice runs them."""
+    to_user = normalise(graph.user, graph.item, (graph.users, graph.items)).to(device)
+    to_item, found = to_user.T, []
+    for count, width in ((modalities, 64), (1, 64 * modalities)):
+        works = [propagation(to_user, to_item, graph, width, device)[1] for _ in range(count)]
+        found.append(timed(lambda works=works: [work() for work in works], seconds, device)[0])
+    return {"shape": graph.name, "M": modalities, "separate_ms": 1e3 * found[0], "one_wide_ms": 1e3 * found[1]}
+
+
+def machine(device: str) -> Row:
+    """What the figures belong to."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        name = next((line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line), name)
+    versions = {}
+    for package in ("torch", "dgl", "triton"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    found: Row = {"processor": name, "threads": torch.get_num_threads(), **versions}
+    if device == "cuda":
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two shapes, two widths, few repetitions; writes no file")
+    parser.add_argument("--shapes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the public data sets")
+    options = parser.parse_args()
+    device, seconds = options.device, 0.1 if options.quick else 0.4
+    shapes, widths = (("baby", "gowalla"), (64, 192)) if options.quick else (options.shapes, WIDTHS)
+    kernels = ["bag", "csr", "dgl"] if device == "cpu" else ["csr"] + ["triton"] * triton_kernel.installed()
+    bandwidth = copy_bandwidth(device)
+    print(f"copy {bandwidth / 1e9:.1f} GB/s, {machine(device)}")
+    for label, size in (("", 24), ("forward ms", 25), ("GB/s", 7), ("share", 7), ("forward+backward ms", 25), ("GB/s", 7)):
+        print(label.rjust(size), end="")
+    print("  share  share if reused")
+    rows, fused = [], []
+    for name in shapes:
+        graph = load(name, options.root)
+        for width in widths:
+            for row in measure(graph, width, kernels, bandwidth, seconds, device):
+                rows.append(row)
+                print(
+                    f"{name:12}{width:4} {row['kernel']:>6}{'*' if row['chosen'] else ' '} "
+                    + "".join(
+                        f"{row[f'{part}_ms']:9.2f} ({row[f'{part}_min_ms']:.2f}–{row[f'{part}_max_ms']:.2f})".rjust(25)
+                        + f"{row[f'{part}_no_reuse_gbs']:7.1f}{row[f'{part}_no_reuse_share']:7.2f}"
+                        for part in ("forward", "both")
+                    )
+                    + f"{row['both_reuse_share']:17.2f}",
+                    flush=True,
+                )
+        for modalities in () if options.quick else (2, 3):
+            fused.append(in_width(graph, modalities, seconds, device))
+            print("{shape}: {M} products of 64 {separate_ms:.2f} ms, one of {M}·64 {one_wide_ms:.2f} ms".format(**fused[-1]))
+    if options.quick:
+        return
+    path = RESULTS / ("ops.json" if device == "cpu" else "ops_cuda.json")
+    kept = json.loads(path.read_text()) if path.is_file() else {"propagation": [], "in_width": []}
+    copies = kept.get("copy_gbs", {}) | dict.fromkeys(shapes, bandwidth / 1e9)
+    write_json(
+        path,
+        {
+            "machine": machine(device),
+            "copy_gbs": copies,
+            "propagation": [row for row in kept["propagation"] if row["shape"] not in shapes] + rows,
+            "in_width": [row for row in kept["in_width"] if row["shape"] not in shapes] + fused,
+        },
+    )
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
