@@ -1,6 +1,8 @@
 # make demo          install into .venv, then preprocess, train, evaluate and recommend on the built-in demo
 # make test          lint and all tests, in .venv
 # make test-dgl113   all tests once more on the other DGL version and the oldest versions setup.cfg allows
+# make test-gpu      the tests that need a CUDA device
+# make bench-gpu     the kernels' benchmark on a CUDA device, into benchmarks/results/ops_cuda.json
 # make clean         remove what the above made
 
 # the first Python here that DGL has wheels for; choose another with `make PYTHON=… demo`
@@ -10,7 +12,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12; do \
 JOBS ?= 2
 USER_ID ?= u0042
 
-.PHONY: help demo install test lint test-dgl113 clean
+.PHONY: help demo install test lint test-dgl113 test-gpu bench-gpu clean
 .DELETE_ON_ERROR:
 
 help:
@@ -60,6 +62,13 @@ test: lint
 test-dgl113: .venv-dgl113/installed
 	.venv-dgl113/bin/python -c "from dualgnn_dgl._dgl import dgl; assert dgl.__version__ == '1.1.3', dgl.__version__"
 	.venv-dgl113/bin/python -m pytest -rfEs -n $(JOBS)
+
+test-gpu: .venv/installed-test
+	.venv/bin/python -c 'import torch; assert torch.cuda.is_available(), "no CUDA device here, or a CPU build of torch"'
+	.venv/bin/python -m pytest -rfEs -m gpu
+
+bench-gpu: .venv/installed
+	.venv/bin/python benchmarks/bench_ops.py --device cuda
 
 clean:
 	rm -rf .venv .venv-dgl113 demo build dist *.egg-info
