@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.cooccurrence import co_occurrence
-from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.ops import Adjacency, normalise
 
@@ -67,6 +67,34 @@ def user_item(graph: dgl.DGLGraph) -> Adjacency:
     """Relation `interacted_by` as the normalised adjacency D_u^-½ R D_i^-½ of shape (U, I); its `.T` sends to items."""
     item, user = graph.edges(etype="interacted_by")
     return normalise(user, item, (graph.num_nodes("user"), graph.num_nodes("item")))
+
+
+def item_item(modality: Modality, k: int, block: int = 2048) -> Adjacency:
+    """Each item's k nearest by cosine in one modality, weight 1/k each: a row-stochastic adjacency S of shape (I, I).
+
+    Source: the frozen item–item graph of FREEDOM (Zhou & Shen, MM 2023). An item without the modality has a zero row and
+    is nobody's neighbour; an item is not its own neighbour.
+
+    Raises
+    ------
+    ConfigError
+        if k < 1.
+    """
+    if k < 1:
+        raise ConfigError(f"{k} nearest items were asked for: give at least one")
+    items = torch.from_numpy(np.flatnonzero(modality.present))  # (P,) present ones
+    unit = torch.nn.functional.normalize(torch.tensor(modality.values[modality.present]), dim=1)
+    k = min(k, len(items) - 1)
+    size = len(modality.present)
+    if k < 1:
+        return Adjacency(items[:0], items[:0], (size, size), weight=torch.empty(0))
+    nearest = []
+    for start in range(0, len(items), block):
+        similar = unit[start : start + block] @ unit.T  # (block, P)
+        similar[torch.arange(len(similar)), start + torch.arange(len(similar))] = -torch.inf
+        nearest.append(similar.topk(k, dim=1).indices)
+    source = items[torch.cat(nearest).flatten()]
+    return Adjacency(items.repeat_interleave(k), source, (size, size), weight=torch.full((len(source),), 1 / k))
 
 
 def _row_softmax(score: Tensor, row: Tensor, rows: int) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import small
 import torch
 from reference import dualgnn as slow_dualgnn
+from reference import dualgnn_plus as slow_plus
 from reference import lightgcn as slow_lightgcn
 
 from dualgnn_dgl.graph import heterograph
@@ -217,3 +218,37 @@ def test_mostpop_counts_training_users():
     user, item = create("mostpop", heterograph(data), {}).embed()
     counts = [sum(j == i for _, j in small.pairs_of(data.train)) for i in range(data.num_items)]
     assert (user @ item.T).tolist() == [[float(c) for c in counts]] * data.num_users
+
+
+@pytest.mark.parametrize(
+    ("modalities", "switches"),
+    [
+        (ALL, {}),
+        (ALL, {"cooc_share": 0.7, "cooc_k": 3, "layers": 1}),
+        (ALL[:1], {"item_k": 30}),
+        (ALL[:2], {"user_weight": 0.0, "layers": 0, "negatives": 5, "temperature": 0.5}),
+        (ALL[:2], {"item_weight": 0.0, "cooc_weight": "softmax", "cooc_share": 0.2}),
+    ],
+)
+def test_dualgnn_plus_equals_its_equations(modalities, switches):
+    data = small.dataset(modalities=modalities)
+    config = dataclasses.replace(model_class("dualgnn_plus").Config(width=6, item_k=4, l2=0.01), **switches)
+    model = create("dualgnn_plus", heterograph(data), data.modalities, config, seed=3)
+    if model.user_attention() is not None:
+        with torch.no_grad():
+            model.attention.normal_(generator=torch.Generator().manual_seed(5))
+    links = [(leaf(parameter), parameter) for parameter in model.parameters()]
+    named = dict(zip((name for name, _ in model.named_parameters()), (twin for twin, _ in links), strict=True))
+    omega = [[] for _ in range(data.num_users)]
+    if config.cooc_share:
+        dense = model.co_occurrence.dense()
+        omega = [[(v, float(dense[u, v])) for v in range(data.num_users) if dense[u, v]] for u in range(data.num_users)]
+    parts = data.modalities.values()
+    features = [torch.from_numpy(np.array(m.values)).double() for m in parts]
+    present = [m.present.tolist() for m in parts]
+    p, q = named["user"], named["item"]
+    expected = slow_plus.embed(p, q, named.get("attention"), small.pairs_of(data.train), features, present, omega, config)
+    batch = small.batch(data, size=11)
+    triples = list(zip(*(part.tolist() for part in batch), strict=True))
+    expected_loss = slow_plus.loss(expected, p, q, triples, config)
+    compare(model, links, model.embed(), expected, model.loss(*batch), expected_loss, 2e-5)

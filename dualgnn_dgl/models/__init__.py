@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MODELS = {
     "dualgnn": "DualGNN",
+    "dualgnn_plus": "DualGNNPlus",
     "lightgcn": "LightGCN",
     "bprmf": "BPRMF",
     "mostpop": "MostPop",

@@ -61,6 +61,17 @@ def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:
     return -functional.logsigmoid(difference).mean() / math.log(log_base)
 
 
+def sampled_softmax(user: Tensor, positive: Tensor, negatives: Tensor, items: int, temperature: float) -> Tensor:
+    """−log of the positive's share among itself and N shared negatives that stand for all other items; a scalar.
+
+    user, positive (B, D), negatives (N, D) drawn uniformly from `items` items. Source: sampled softmax (Bengio & Senécal
+    2008); the form used for recommendation by Wu et al., "On the Effectiveness of Sampled Softmax Loss", TOIS 2023.
+    """
+    right = (user * positive).sum(-1, keepdim=True) / temperature  # (B, 1)
+    wrong = user @ negatives.T / temperature + math.log(max(items - 1, 1) / len(negatives))  # (B, N)
+    return (torch.cat([right, wrong], dim=1).logsumexp(1) - right.squeeze(1)).mean()
+
+
 PENALTIES = ("square", "norm")
 
 

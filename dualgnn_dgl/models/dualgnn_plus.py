@@ -1,0 +1,118 @@
+"""DualGNN-Plus: what made DualGNN strong on sparse logs here. Ours, not a paper's; built from published parts.
+
+DualGNN has no item identities, and its modality channels drown whatever is put beside them (benchmarks/LOG.md). Here a
+behaviour channel carries the identities, the modalities enter through who resembles whom, and each user's attention
+weighs what the modalities say:
+
+    u_b, i_b = mean of layers 0…L of p, q over the user–item graph          behaviour channel (LightGCN)     (U, D), (I, D)
+    i_m      = S_m q,  u_m = D_u^-½ R D_i^-½ i_m                            the k nearest videos in modality m
+    α_u      = softmax over the modalities that u's videos have              attention of each user (DualGNN)  (U, M)
+    u        = u_b + Σ_m α_{u,m} u_m;   i = i_b + γ · mean_m i_m
+    û        = u + β · Σ_j ω_uj u_j                                          user co-occurrence (DualGNN)
+    score    = cosine of û and i;   loss = sampled softmax over shared negatives at temperature τ + λ ½Σ‖·‖²/B of p, q rows
+
+A missing modality is a zero row of S_m: the video neither receives nor sends there, and where all a user's videos lack a
+modality the user has no attention on it. u_m is a sum over what the user watched: no free table, so it holds for
+newcomers too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.graph import CO_WEIGHTS, item_item, user_item, user_user
+from dualgnn_dgl.models.base import Recommender, masked_softmax, row_penalty, sampled_softmax, table, unit_rows
+from dualgnn_dgl.options import Options, option
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of DualGNN-Plus; γ, β or k of zero leave that part out."""
+
+    width: int = option(128, "embedding width D", low=1)
+    layers: int = option(4, "propagation steps L of the behaviour channel", low=0)
+    item_k: int = option(10, "nearest videos in each modality", low=1)
+    item_weight: float = option(0.5, "weight γ of the modalities on the item side", low=0)
+    user_weight: float = option(0.5, "weight of the attended modalities on the user side", low=0)
+    cooc_k: int = option(20, "neighbours a user in the co-occurrence graph", low=1)
+    cooc_weight: str = option("proportional", "how shared items become weights", choices=CO_WEIGHTS)
+    cooc_share: float = option(0.0, "weight β of the user co-occurrence hop", low=0)
+    negatives: int = option(512, "shared negatives a batch", low=1)
+    temperature: float = option(0.15, "temperature τ of the softmax over cosines", low=1e-3)
+    l2: float = option(1e-4, "weight λ of the penalty on a batch's rows of p and q", low=0)
+
+
+# what a search tries; lr belongs to training
+SEARCH = {
+    "width": (64, 128, 256),
+    "layers": (3, 4),
+    "item_weight": (0.0, 0.5, 1.0),
+    "user_weight": (0.0, 0.5, 1.0),
+    "cooc_share": (0.0, 0.3),
+    "temperature": (0.1, 0.15, 0.2),
+    "lr": (5e-4, 1e-3),
+}
+
+
+class DualGNNPlus(Recommender):
+    """Identities by behaviour, modalities by resemblance, fused by each user's attention, shared along co-occurrence."""
+
+    Config = Config
+    uses_modalities = True
+
+    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+        super().__init__()
+        self.config = config
+        users, items = graph.num_nodes("user"), graph.num_nodes("item")
+        self.to_user = user_item(graph)  # (U, I)
+        self.to_item = self.to_user.T  # (I, U)
+        self.similar = nn.ModuleList(item_item(modality, config.item_k) for modality in modalities.values())  # S_m, (I, I)
+        self.user, self.item = table(users, config.width), table(items, config.width)  # p, q
+        self.attends = len(self.similar) > 1 and config.user_weight > 0
+        if self.attends:
+            self.attention = nn.Parameter(torch.zeros(users, len(self.similar)))
+        watcher, watched = graph.edges(etype="interacts")
+        present = torch.stack([torch.tensor(modality.present) for modality in modalities.values()], dim=1)  # (I, M)
+        having = torch.zeros(users, len(self.similar)).index_add(0, watcher, present[watched].float())
+        self.register_buffer("observed", having > 0, persistent=False)  # has u a video with m? (U, M)
+        self.co_occurrence = user_user(graph, config.cooc_k, config.cooc_weight) if config.cooc_share > 0 else None
+
+    def user_attention(self) -> Tensor | None:
+        """α (U, M), rows sum to one; None with one modality, or where modalities have no weight on the user side."""
+        return masked_softmax(self.attention, self.observed) if self.attends else None
+
+    def behaviour(self) -> tuple[Tensor, Tensor]:
+        """u_b (U, D) and i_b (I, D)."""
+        user, item = self.user, self.item
+        user_sum, item_sum = user, item
+        for _ in range(self.config.layers):
+            user, item = self.to_user @ item, self.to_item @ user
+            user_sum, item_sum = user_sum + user, item_sum + item
+        return user_sum / (self.config.layers + 1), item_sum / (self.config.layers + 1)
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        c = self.config
+        user, item = self.behaviour()
+        resembling = [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
+        if c.user_weight > 0:
+            attention = self.user_attention()
+            for m, items in enumerate(resembling):
+                weight = c.user_weight if attention is None else c.user_weight * attention[:, m : m + 1]
+                user = user + weight * (self.to_user @ items)
+        if c.item_weight > 0:
+            item = item + c.item_weight * torch.stack(resembling).mean(0)
+        if self.co_occurrence is not None:
+            user = user + c.cooc_share * (self.co_occurrence @ user)
+        return unit_rows(user), unit_rows(item)
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        user, item = self.embed()
+        shared = negatives[: self.config.negatives]
+        fit = sampled_softmax(user[users], item[positives], item[shared], len(item), self.config.temperature)
+        return fit + self.config.l2 * row_penalty("square", self.user[users], self.item[positives])

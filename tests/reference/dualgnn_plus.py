@@ -1,0 +1,82 @@
+"""DualGNN-Plus as its equations stand, user by user and item by item, in float64; see the model's docstring."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def nearest(features: Tensor, present: list[bool], k: int) -> list[list[int]]:
+    """For each item the k others of largest cosine among those present; nothing for an absent one."""
+    found = []
+    for i, row in enumerate(features):
+        if not present[i]:
+            found.append([])
+            continue
+        others = [j for j in range(len(features)) if j != i and present[j]]
+        cosine = {j: float(row @ features[j] / (row.norm() * features[j].norm())) for j in others}
+        found.append(sorted(others, key=lambda j: -cosine[j])[:k])
+    return found
+
+
+def embed(
+    p: Tensor,
+    q: Tensor,
+    attention: Tensor | None,
+    pairs: list[tuple[int, int]],
+    features: list[Tensor],
+    present: list[list[bool]],
+    omega: list[list[tuple[int, float]]],
+    config,
+) -> tuple[Tensor, Tensor]:
+    """Unit rows of û (U, D) and i (I, D)."""
+    watched = [[i for v, i in pairs if v == u] for u in range(len(p))]
+    watchers = [[u for u, j in pairs if j == i] for i in range(len(q))]
+
+    def send_to_users(items: list[Tensor]) -> list[Tensor]:
+        zero = torch.zeros_like(p[0])
+        return [
+            sum((items[i] / math.sqrt(len(watched[u]) * len(watchers[i])) for i in watched[u]), zero) for u in range(len(p))
+        ]
+
+    def send_to_items(users: list[Tensor]) -> list[Tensor]:
+        zero = torch.zeros_like(p[0])
+        return [
+            sum((users[u] / math.sqrt(len(watched[u]) * len(watchers[i])) for u in watchers[i]), zero) for i in range(len(q))
+        ]
+
+    users, items = [list(p)], [list(q)]
+    for _ in range(config.layers):
+        users, items = [*users, send_to_users(items[-1])], [*items, send_to_items(users[-1])]
+    user = [sum(layer[u] for layer in users) / (config.layers + 1) for u in range(len(p))]
+    item = [sum(layer[i] for layer in items) / (config.layers + 1) for i in range(len(q))]
+
+    resembling = []
+    for table, there in zip(features, present, strict=True):
+        lists = nearest(table, there, config.item_k)
+        resembling.append([sum((q[j] for j in near), torch.zeros_like(q[0])) / max(len(near), 1) for near in lists])
+    for u in range(len(p)):
+        seen = [m for m, there in enumerate(present) if any(there[i] for i in watched[u])] or list(range(len(present)))
+        total = sum(attention[u, m].exp() for m in seen) if attention is not None else 1
+        for m in seen:
+            alpha = attention[u, m].exp() / total if attention is not None else 1
+            user[u] = user[u] + config.user_weight * alpha * send_to_users(resembling[m])[u]
+    for i in range(len(q)):
+        item[i] = item[i] + config.item_weight * sum(table[i] for table in resembling) / len(resembling)
+    user = [user[u] + config.cooc_share * sum((w * user[v] for v, w in omega[u]), torch.zeros_like(p[0])) for u in range(len(p))]
+    return torch.stack([row / row.norm().clamp(min=1e-12) for row in user]), torch.stack([row / row.norm() for row in item])
+
+
+def loss(tables: tuple[Tensor, Tensor], p: Tensor, q: Tensor, triples: list[tuple[int, int, int]], config) -> Tensor:
+    """Mean of −log softmax of the positive among itself and the shared negatives, and the penalty."""
+    user, item = tables
+    shared = [negative for _, _, negative in triples][: config.negatives]
+    total = torch.zeros((), dtype=torch.float64)
+    for u, positive, _ in triples:
+        right = (user[u] @ item[positive] / config.temperature).exp()
+        wrong = sum((user[u] @ item[j] / config.temperature).exp() for j in shared) * (len(q) - 1) / len(shared)
+        total = total - torch.log(right / (right + wrong))
+        total = total + config.l2 * ((p[u] ** 2).sum() + (q[positive] ** 2).sum()) / 2
+    return total / len(triples)
