@@ -84,6 +84,8 @@ def save_run(
     RunError
         if the folder is occupied and `force` is not set, or holds files that are not ours.
     """
+    # the metric as it was taken: a catalogue of fewer than K items shortens the list
+    metric = next((key for row in fit.history for key in row if "@" in key), train.metric)
     info = {
         "format": FORMAT,
         "model": model,
@@ -93,7 +95,7 @@ def save_run(
         "users": dataset.num_users,
         "items": dataset.num_items,
         "modalities": list(dataset.modalities),
-        "best": {"epoch": fit.best_epoch, "metric": train.metric, "value": fit.best_value},
+        "best": {"epoch": fit.best_epoch, "metric": metric, "value": fit.best_value},
         "epochs": len(fit.history),
         "seconds": sum(row.get("total_seconds", 0.0) for row in fit.history),
         "interrupted": fit.interrupted,
