@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.ops import Adjacency, normalise
@@ -41,7 +40,11 @@ def heterograph(dataset: Dataset) -> dgl.DGLGraph:
     """
     train = dataset.train
     user, item = torch.tensor(train.user), torch.tensor(train.item)
-    lists = dataset.co_occurrence if dataset.co_occurrence is not None else co_occurrence(train)
+    lists = dataset.co_occurrence
+    if lists is None:
+        from dualgnn_dgl.cooccurrence import co_occurrence  # brings numba, which nobody else here needs
+
+        lists = co_occurrence(train)
     lengths = np.diff(lists.indptr)
     target = torch.from_numpy(np.repeat(np.arange(dataset.num_users), lengths))
     rank = torch.from_numpy(np.arange(len(lists.neighbour)) - np.repeat(lists.indptr[:-1], lengths))
