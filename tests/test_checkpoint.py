@@ -72,7 +72,7 @@ def test_saved_then_loaded_is_equal(tmp_path, name):
     run = load_run(tmp_path / "run")
     assert torch.equal(run.user, done.user) and torch.equal(run.item, done.item)
     assert run.info == json.loads(json.dumps(info)) and run.folder == tmp_path / "run"
-    assert (run.attention is None) == (done.attention is None) == (name != "dualgnn")
+    assert (run.attention is None) == (done.attention is None) == (name not in ("dualgnn", "dualgnn_plus"))
     if run.attention is not None:
         assert torch.equal(run.attention, done.attention) and run.info["modalities"] == list(data.modalities)
     assert run.info["model"] == name and run.info["users"] == data.num_users and run.info["items"] == data.num_items
