@@ -1,4 +1,6 @@
-"""DualGNN-Plus: what made DualGNN strong on sparse logs here. Ours, not a paper's; built from published parts.
+"""DualGNN-Plus: what made DualGNN strong on sparse logs here. Ours, not a paper's; built from published parts. Source: none
+as a whole; its parts come from DualGNN (Wang et al., TMM 2023), LightGCN (He et al., SIGIR 2020), FREEDOM (Zhou & Shen, ACM MM
+2023) and sampled softmax (Wu et al., TOIS 2023). How it departs from each stands below.
 
 DualGNN has no item identities, and its modality channels drown whatever is put beside them (benchmarks/LOG.md). Here a
 behaviour channel carries the identities, the modalities enter through who resembles whom, and each user's attention
@@ -12,7 +14,9 @@ weighs what the modalities say:
     score    = cosine of û and i;   loss = sampled softmax over shared negatives at temperature τ + λ ½Σ‖·‖²/B of p, q rows
 
 A missing modality is a zero row of S_m: the video neither receives nor sends there, and where all a user's videos lack a
-modality the user has no attention on it. u_m is a sum over what the user watched: no free table, so it holds for
+modality the user has no attention on it. Departures: DualGNN's preference tables and feature encoders are gone, its attention
+and co-occurrence hop stay; FREEDOM mixes its item graphs by fixed weights and trains on a thinned graph, here users weigh
+them and the graph is whole; the softmax runs over cosines of the final vectors. u_m is a sum over what the user watched: no free table, so it holds for
 newcomers too.
 """
 
