@@ -16,8 +16,8 @@ weighs what the modalities say:
 A missing modality is a zero row of S_m: the video neither receives nor sends there, and where all a user's videos lack a
 modality the user has no attention on it. Departures: DualGNN's preference tables and feature encoders are gone, its attention
 and co-occurrence hop stay; FREEDOM mixes its item graphs by fixed weights and trains on a thinned graph, here users weigh
-them and the graph is whole; the softmax runs over cosines of the final vectors. u_m is a sum over what the user watched: no free table, so it holds for
-newcomers too.
+them and the graph is whole; the softmax runs over cosines of the final vectors. u_m is a sum over what the user watched: no
+free table, so it holds for newcomers too.
 """
 
 from __future__ import annotations
