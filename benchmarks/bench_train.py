@@ -10,10 +10,14 @@ moment of the machine meets all of them. Ours is `training.fit` itself, its cloc
 peers.py, with our sampler. Steps are timed after a warm-up. An epoch is extrapolated: (time to draw its triples) + steps ×
 (mean step of a round); the ratio is taken within each round, and its median, least and most over the rounds stand in the table.
 
-The curves: with the peer's options (batch 2048; the equations are the same, tests/test_peers.py) our code is trained until it
-stops by itself. The target is `SHARE` of its best validation recall@20. The peer's time to the target is derived: the epochs
-of that run until the target × the peer's own seconds an epoch. Ours is measured. Validation is not counted on either side.
+The curves: with the options of `--base` (batch 2048; the equations are the peer's, tests/test_peers.py) our code is trained with
+several seeds, each until it stops by itself. The target is `SHARE` of the best validation recall@20 of the worst of these runs.
+The peer's time to the target is derived: these runs' epochs until the target (median) × the peer's own seconds an epoch. Ours
+is measured. Validation counts on neither side.
 Co-occurrence against a pairwise loop stands in bench_cooccurrence.py.
+
+Measure on a quiet machine: OpenMP's threads wait for each other by spinning, so that with two threads a foreign process on one
+core costs far more than its share, CPU seconds included. With --threads 1 the ratio by CPU seconds stands a load.
 """
 
 from __future__ import annotations
@@ -35,7 +39,6 @@ from dualgnn_dgl.options import parse_pair
 
 SIDE = compare.HERE / "train_side.py"
 RESULT = compare.HERE / "results" / "train.json"
-PEER = {"batch_size": "2048"}  # what both sides of a comparison start from
 SHARE, K = 0.99, 20
 WARM_UP = 3
 
@@ -98,6 +101,8 @@ def middle(values: list[float]) -> dict[str, float]:
 def take_turns(sides: list[Side], model: str, arguments: argparse.Namespace, *, evaluate: bool = False) -> dict:
     """Time the sides of a case in turns; one row a side, with ratios to the first peer if there is one."""
     load = os.getloadavg()[0]
+    if load > 1:
+        print(f"load of the machine is {load:.1f}: figures with several threads will say little", file=sys.stderr)
     workers, rounds = [], []
     try:
         for side in sides:  # one after the other: they must not disturb each other's setup
@@ -151,46 +156,46 @@ def show(name: str, made: dict) -> None:
 
 def sides_of(case: str, arguments: argparse.Namespace) -> list[Side]:
     """The case's rows, and ours once more with what `--set` says."""
-    sides = [Side(label, data, code, PEER) for label, (data, code) in CASES[case][1].items()]
+    sides = [Side(label, data, code, arguments.base) for label, (data, code) in CASES[case][1].items()]
     text = " ".join(f"{key}={value}" for key, value in arguments.set.items())
-    more = [replace(s, label=f"{s.label}, {text}", options=PEER | arguments.set) for s in sides if s.code == "ours"]
+    more = [replace(s, label=f"{s.label}, {text}", options=arguments.base | arguments.set) for s in sides if s.code == "ours"]
     return sides + (more if text else [])
 
 
 def curves(case: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
-    """Seconds to SHARE of the best validation recall of the run with the peer's options."""
-    model = CASES[case][0]
+    """Seconds to SHARE of the validation recall@20 that every run with the options of `--base` reaches."""
+    metric, runs = f"recall@{K}", []
     ours = [side for side in sides_of(case, arguments) if side.code == "ours"]
-    rows, target = [], None
     for side in ours:
         for seed in range(arguments.seeds):
-            options = side.options | {"seed": str(seed), "metric": f"recall@{K}"}
-            worker = Worker(replace(side, options=options), model, arguments, curve=True)
+            options = side.options | {"seed": str(seed), "metric": metric}
+            worker = Worker(replace(side, options=options), CASES[case][0], arguments, curve=True)
             worker.close()
-            history, metric = worker.first["history"], f"recall@{K}"
-            if target is None:
-                target = SHARE * worker.first["best"]
-            reached = next((row["epoch"] for row in history if row.get(metric, -1) >= target), None)
-            spent = sum(row["seconds"] for row in history[:reached]) if reached else None
-            rows.append({
-                "side": side.label, "seed": seed, "best": worker.first["best"], "best_epoch": worker.first["best_epoch"],
-                "epochs": reached, "seconds": spent, "epoch": statistics.median(row["seconds"] for row in history),
-                "curve": [round(row[metric], 5) for row in history if metric in row],
-            })  # fmt: skip
-            print(
-                f"  {side.label}, seed {seed}: best {rows[-1]['best']:.4f}, target after {reached} epochs, {spent} s", flush=True
-            )
-    epochs = statistics.median(row["epochs"] or float("inf") for row in rows if row["side"] == OURS)
-    made = {"target": target, "peer_epochs": epochs, "peer_epoch_s": peer_epoch, "peer_s": epochs * peer_epoch, "rows": rows}
-    print(f"\n{case}: to validation recall@{K} {target:.4f}; pyg {made['peer_s']:.1f} s = {epochs} epochs × {peer_epoch:.2f} s\n")
-    print("| side | epochs | s | ratio | best recall |\n| --- | --- | --- | --- | --- |")
+            runs.append((side.label, seed, worker.first))
+            print(f"{side.label}, seed {seed}: {worker.first['best']:.4f}, epoch {worker.first['best_epoch']}", file=sys.stderr)
+    target, rows = SHARE * min(run["best"] for label, _, run in runs if label == OURS), []
+    for label, seed, run in runs:
+        history = run["history"]
+        reached = next((number for number, row in enumerate(history, start=1) if row.get(metric, -1) >= target), None)
+        rows.append({"side": label, "seed": seed, "best": run["best"], "best_epoch": run["best_epoch"], "epochs": reached})
+        for key in ("seconds", "total_seconds"):  # without and with validation
+            rows[-1][key] = None if reached is None else sum(row[key] for row in history[:reached])
+        rows[-1]["curve"] = [round(row[metric], 5) for row in history if metric in row]
+    epochs = statistics.median(row["epochs"] for row in rows if row["side"] == OURS)
+    peer = epochs * peer_epoch
+    print(f"\n{case}: to validation {metric} {target:.4f}; pyg {peer:.1f} s = {epochs:g} epochs × {peer_epoch:.2f} s\n")
+    print(
+        "| side | seeds that get there | epochs | s | with validation | ratio | best recall |\n| --- | --- | --- | --- | --- | --- | --- |"
+    )
     for side in ours:
         mine = [row for row in rows if row["side"] == side.label]
-        spent = statistics.median(row["seconds"] or float("inf") for row in mine)
-        reached = statistics.median(row["epochs"] or float("inf") for row in mine)
+        there = [row for row in mine if row["epochs"] is not None]
         best = statistics.fmean(row["best"] for row in mine)
-        print(f"| {side.label} | {reached} | {spent:.2f} | {made['peer_s'] / spent:.1f} | {best:.4f} |")
-    return made | {"machine": compare.machine(arguments.threads), "share": SHARE}
+        took = [statistics.median(row[key] for row in there) for key in ("epochs", "seconds", "total_seconds")] if there else None
+        text = f"{took[0]:g} | {took[1]:.2f} | {took[2]:.2f} | {peer / took[1]:.1f}" if took else "– | – | – | –"
+        print(f"| {side.label} | {len(there)} of {len(mine)} | {text} | {best:.4f} |")
+    derived = {"epochs": epochs, "epoch_s": peer_epoch, "seconds": peer}
+    return {"target": target, "share": SHARE, "peer": derived, "rows": rows, "machine": compare.machine(arguments.threads)}
 
 
 def main() -> None:
@@ -204,6 +209,8 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="option of training or model, for rows more"
     )
+    base = "training options of all sides; default batch_size=2048"
+    parser.add_argument("--base", action="append", default=[], metavar="KEY=VALUE", help=base)
     parser.add_argument("--seeds", type=int, default=3, help="runs a curve")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=30, help="to time each side of a case")
@@ -212,11 +219,12 @@ def main() -> None:
     parser.add_argument("--profile", metavar="CASE", choices=CASES, help="profile a step of ours instead")
     parser.add_argument("--quick", action="store_true", help="TikTok and 10⁵ drawn pairs, a few seconds each")
     arguments = parser.parse_args()
-    arguments.set = dict(parse_pair(text) for text in arguments.set)
+    arguments.set = dict(map(parse_pair, arguments.set))
+    arguments.base = {"batch_size": "2048"} | dict(map(parse_pair, arguments.base))
     if arguments.profile:
         model, sides = CASES[arguments.profile]
         folder = shapes.prepared(sides[OURS][0], arguments.root)
-        spec = {"model": model, "code": "profile", "options": PEER | arguments.set, "folder": str(folder)}
+        spec = {"model": model, "code": "profile", "options": arguments.base | arguments.set, "folder": str(folder)}
         subprocess.run([sys.executable, str(SIDE), json.dumps(spec | {"threads": arguments.threads})], check=True)
         return
     if arguments.quick:
@@ -231,7 +239,7 @@ def main() -> None:
         found[case] = made
         write_json(arguments.out, found)
     for power in filter(None, arguments.scale.split(",")):
-        made = take_turns([Side(OURS, f"scale-{power}", "ours", PEER | arguments.set)], "dualgnn", arguments)
+        made = take_turns([Side(OURS, f"scale-{power}", "ours", arguments.base | arguments.set)], "dualgnn", arguments)
         show(f"10^{power} interactions", made)
         found[f"scale-{power}"] = made
         write_json(arguments.out, found)

@@ -14,6 +14,7 @@ Needs `pip install -e '.[bench]'`. Written for this comparison, not taken from a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -140,7 +141,9 @@ class PygLightGCN(nn.Module):
         self.graph = edges(train)
         if form == "csr":
             index, weight = gcn_norm(self.graph, None, nodes, add_self_loops=False)
-            self.graph = torch.sparse_coo_tensor(index, weight, (nodes, nodes)).coalesce().to_sparse_csr()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Sparse (invariant|CSR)")
+                self.graph = torch.sparse_coo_tensor(index, weight, (nodes, nodes)).coalesce().to_sparse_csr()
         self.model = LightGCN(nodes, width, layers, normalize=form != "csr")
 
     def embed(self) -> tuple[Tensor, Tensor]:

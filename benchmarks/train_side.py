@@ -107,7 +107,7 @@ def work(spec: dict) -> None:
     if spec["code"] == "ours":
         model, train = build_ours(spec, dataset)
     else:
-        model, train = build_peer(spec, dataset), training.TrainConfig(batch_size=int(spec["options"]["batch_size"]))
+        model, train = build_peer(spec, dataset), build(training.TrainConfig, spec["options"], "--base")
     setup = time.perf_counter() - began
     if spec["curve"]:
         fit = training.fit(model, dataset.train, dataset.valid, train)
