@@ -19,7 +19,7 @@ from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, unit_rows
+from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, pick, unit_rows
 from dualgnn_dgl.options import build, keys
 from dualgnn_dgl.training import TrainConfig, fit
 
@@ -534,3 +534,22 @@ def test_masked_softmax():
     torch.testing.assert_close(value, expected)
     (value * torch.arange(3)).sum().backward()
     assert torch.isfinite(logits.grad).all() and logits.grad[0, 2] == 0 and (logits.grad[1] == 0).all()
+
+
+def test_the_gradient_of_picked_rows_is_summed_in_a_fixed_order():
+    """Indexing adds its gradient from several threads at once; `pick` must give the same bits every time."""
+    draw = torch.Generator().manual_seed(0)
+    rows, given = torch.randint(0, 40, (6000,), generator=draw), torch.randn(6000, 64, generator=draw)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        gradients = []
+        for _ in range(6):
+            table = torch.zeros(41, 64, requires_grad=True)
+            pick(table, rows).backward(given)
+            gradients.append(table.grad)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(gradients[0], other) for other in gradients[1:])
+    expected = torch.zeros(41, 64, dtype=torch.float64).index_add(0, rows, given.double())
+    torch.testing.assert_close(gradients[0].double(), expected, rtol=1e-4, atol=1e-3)

@@ -36,8 +36,7 @@ class Recommender(nn.Module):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Training loss of B triples (user, watched item, unwatched item), each (B,) int64; a scalar."""
         user, item = self.embed()
-        chosen = user[users]
-        difference = (chosen * (item[positives] - item[negatives])).sum(-1)
+        difference = (pick(user, users) * (pick(item, positives) - pick(item, negatives))).sum(-1)
         return bpr(difference) + self.penalty(users, positives, negatives)
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor | float:
@@ -50,6 +49,13 @@ class Recommender(nn.Module):
 
     def new_epoch(self, generator: torch.Generator) -> None:
         """Called before each epoch, for models that draw something anew (a graph, a padding)."""
+
+
+def pick(table: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a table, (N, D) and (B,) → (B, D). Like `table[rows]`, but with a gradient that is summed in a fixed order:
+    that of indexing adds from several threads at once on the CPU, so that the same seed would not give the same result.
+    """
+    return functional.embedding(rows, table)
 
 
 def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:

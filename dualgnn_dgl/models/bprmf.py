@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.models.base import PENALTIES, Recommender, row_penalty, table
+from dualgnn_dgl.models.base import PENALTIES, Recommender, pick, row_penalty, table
 from dualgnn_dgl.options import Options, option
 
 
@@ -43,4 +43,5 @@ class BPRMF(Recommender):
         return self.user, self.item
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        return self.l2 * row_penalty(self.form, self.user[users], self.item[positives], self.item[negatives])
+        triple = pick(self.user, users), pick(self.item, positives), pick(self.item, negatives)
+        return self.l2 * row_penalty(self.form, *triple)

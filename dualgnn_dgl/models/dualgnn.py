@@ -43,7 +43,7 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.graph import CO_PADS, CO_WEIGHTS, user_item, user_user
-from dualgnn_dgl.models.base import Features, Recommender, bpr, masked_softmax, table, unit_rows
+from dualgnn_dgl.models.base import Features, Recommender, bpr, masked_softmax, pick, table, unit_rows
 from dualgnn_dgl.options import Options, option
 
 
@@ -164,8 +164,8 @@ class DualGNN(Recommender):
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         user, item = self.embed()
-        difference = (user[users] * (item[positives] - item[negatives])).sum(-1)
-        penalty = sum(preference[users].square().mean() for preference in self.preference)
+        difference = (pick(user, users) * (pick(item, positives) - pick(item, negatives))).sum(-1)
+        penalty = sum(pick(preference, users).square().mean() for preference in self.preference)
         if self.config.user_fusion == "concat":
             penalty = penalty + self.join.weight.square().mean()
         elif hasattr(self, "attention"):

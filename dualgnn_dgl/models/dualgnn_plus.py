@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import CO_WEIGHTS, item_item, user_item, user_user
-from dualgnn_dgl.models.base import Recommender, masked_softmax, row_penalty, sampled_softmax, table, unit_rows
+from dualgnn_dgl.models.base import Recommender, masked_softmax, pick, row_penalty, sampled_softmax, table, unit_rows
 from dualgnn_dgl.options import Options, option
 
 
@@ -118,5 +118,6 @@ class DualGNNPlus(Recommender):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         user, item = self.embed()
         shared = negatives[: self.config.negatives]
-        fit = sampled_softmax(user[users], item[positives], item[shared], len(item), self.config.temperature)
-        return fit + self.config.l2 * row_penalty("square", self.user[users], self.item[positives])
+        chosen = pick(user, users), pick(item, positives), pick(item, shared)
+        fit = sampled_softmax(*chosen, len(item), self.config.temperature)
+        return fit + self.config.l2 * row_penalty("square", pick(self.user, users), pick(self.item, positives))
