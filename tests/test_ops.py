@@ -353,6 +353,50 @@ def test_use_is_undone_after_an_error_and_nests():
     assert ops.choose(matrix._matrices[0], x) == free
 
 
+@pytest.mark.parametrize(("threads", "skew"), [(1, 1.0), (2, 2 * 27 / 30), (3, 3 * 26 / 30), (4, 4 * 25 / 30), (9, 9 * 24 / 30)])
+def test_skew_is_the_fullest_run_over_the_mean(threads, skew):
+    """30 edges into 7 rows: 24, 1, 1, 1, 1, 1, 1. Runs of 4, 3, 2 and 1 rows; nine threads leave two idle."""
+    dst = torch.cat([torch.zeros(24, dtype=torch.int64), torch.arange(1, 7)])
+    matrix = Adjacency(dst, torch.zeros_like(dst), (ROWS, COLUMNS))._matrices[0]
+    assert matrix.skew(threads) == pytest.approx(skew)
+
+
+def test_choice_on_the_cpu(monkeypatch):
+    dst = torch.cat([torch.zeros(24, dtype=torch.int64), torch.arange(1, 7)])
+    src = torch.arange(len(dst)) % COLUMNS
+    uneven, even = normalise(dst, src, (ROWS, COLUMNS)), normalise(src % ROWS, src, (ROWS, COLUMNS))
+    weighted = Adjacency(dst, src, (ROWS, COLUMNS), weight=torch.rand(len(dst)))
+    found = {}
+    for threads in (1, 4):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        for name, matrix in (("uneven", uneven), ("even", even), ("weighted", weighted)):
+            for dtype in (torch.float32, torch.float64, torch.bfloat16):
+                found[threads, name, dtype] = ops.choose(matrix._matrices[0], torch.zeros(COLUMNS, 2, dtype=dtype))
+    assert found.pop((4, "uneven", torch.float32)) == "dgl"
+    assert all(kernel == ("csr" if dtype == torch.float64 else "bag") for (_, _, dtype), kernel in found.items())
+    assert len(found) == 17
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_sums_in_float32(dtype):
+    dst, src = torch.zeros(400, dtype=torch.int64), torch.arange(400)
+    matrix = normalise(dst, src, (1, 400))
+    x = (torch.rand(400, WIDTH) + 0.5).to(dtype).requires_grad_()
+    y = matrix @ x
+    y.float().sum().backward()
+    assert y.dtype == x.grad.dtype == dtype
+    error = torch.finfo(dtype).eps  # one rounding of the weight, one of the result; 400 additions would lose 20 times that
+    torch.testing.assert_close(y.double(), matrix.dense().double() @ x.detach().double(), rtol=error, atol=0)
+    torch.testing.assert_close(x.grad.double(), matrix.dense().double().T.expand(400, WIDTH), rtol=error, atol=0)
+
+
+@pytest.mark.parametrize(("scale", "size"), [("left", COLUMNS), ("right", ROWS), ("left", 1), ("right", 0)])
+def test_scales_that_do_not_fit_are_refused(scale, size):
+    dst, src, _ = edges()
+    with pytest.raises(ValueError, match=rf"{size} numbers.*\(7, 11\)"):
+        Adjacency(dst, src, (ROWS, COLUMNS), **{scale: torch.ones(size)})
+
+
 def test_unknown_kernel_names_the_nearest():
     with pytest.raises(ConfigError, match="'csx'.*did you mean 'csr'"), ops.use("csx"):
         pass

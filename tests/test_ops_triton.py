@@ -1,6 +1,5 @@
 """The Triton kernel against the dense product: on the GPU where there is one, else in Triton's interpreter."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ DEVICES = [
     ),
     pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="no CUDA device here")], id="cuda"),
 ]
-needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+needs_triton = pytest.mark.skipif(not triton_kernel.installed(), reason="triton 3 is not installed: pip install triton")
 
 
 @pytest.fixture(autouse=True)

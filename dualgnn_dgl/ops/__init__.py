@@ -16,6 +16,7 @@ from dualgnn_dgl.ops import bag, csr, dgl_kernel, triton_kernel
 from dualgnn_dgl.ops.matrix import Matrix, compress
 
 KERNELS = {"dgl": dgl_kernel, "csr": csr, "bag": bag, "triton": triton_kernel}
+SKEW = 2.0  # see choose
 _forced: str | None = None
 
 
@@ -35,15 +36,23 @@ def use(kernel: str | None) -> Iterator[None]:
 def choose(matrix: Matrix, x: Tensor) -> str:
     """Name of the kernel that fits: what `Adjacency @ x` runs unless `use` says otherwise.
 
-    CUDA takes Triton where it is installed, else torch's CSR (cuSPARSE). On the CPU `embedding_bag` with the weights folded
-    in is the fastest for float32, bfloat16 and float16, whether the matrix factorises or not; it has no fast loop for
-    float64, which takes torch's CSR. Measured: benchmarks/bench_ops.py.
+    On CUDA, Triton where it is installed, else torch's CSR (cuSPARSE).
+
+    On the CPU `embedding_bag` with the weights folded in, whether the matrix factorises or not: it is 1.2 to 2.5 times as
+    fast as DGL's `copy_u` between two scalings, which makes two more passes, and 2 to 4 times as fast as torch's CSR
+    (benchmarks/bench_ops.py: five graphs, D = 64 to 256, one and two threads). It has two limits. It has no fast loop for
+    float64, which takes torch's CSR. And it gives every thread equally many rows, while DGL hands them out in small
+    portions: where the fullest thread would get more than SKEW times its share of the edges, DGL takes float32 matrices
+    that factorise. (Two threads cannot be that uneven; many threads on a log whose ids run by popularity can.)
     """
     if _forced is not None:
         return _forced
     if x.is_cuda:
         return "triton" if triton_kernel.fits(x.device) else "csr"
-    return "csr" if x.dtype == torch.float64 else "bag"
+    if x.dtype == torch.float64:
+        return "csr"
+    uneven = matrix.weight is None and x.dtype == torch.float32 and matrix.skew(torch.get_num_threads()) > SKEW
+    return "dgl" if uneven else "bag"
 
 
 class _Product(torch.autograd.Function):
@@ -67,7 +76,7 @@ class Adjacency(nn.Module):
 
     It holds plain index tensors (int32 where they fit), moves with `.to()`, stays out of the state dict, and needs
     no DGL graph on the device. A matrix that factorises as diag(left) · B · diag(right) with B of zeros and ones is
-    kept so, because the fast kernels take B only.
+    kept so: some kernels take B only, others fold the scales into one weight an edge.
 
     Parameters
     ----------

@@ -45,6 +45,16 @@ class Matrix:
         """Row of every entry, (E,) int64."""
         return torch.repeat_interleave(self.indptr.diff().long(), output_size=self.indices.numel())
 
+    def skew(self, threads: int) -> float:
+        """How uneven equal runs of rows are: the entries of the fullest of `threads` runs over their mean; 1 is even."""
+        key = f"skew {threads}"
+        if key not in self.cache:
+            run = -(-self.shape[0] // threads)
+            bounds = (run * torch.arange(threads + 1, device=self.indptr.device)).clamp(max=self.shape[0])
+            fullest = int(self.indptr[bounds].diff().max())
+            self.cache[key] = fullest * threads / max(1, self.indices.numel())
+        return self.cache[key]
+
     def entries(self, dtype: torch.dtype) -> Tensor | None:
         """Value of every entry, (E,), the scales multiplied in: left[row] · right[column]; None where all are one.
 

@@ -9,9 +9,9 @@ and no program waits on the most popular item. Triton comes with torch's CUDA bu
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -64,8 +64,11 @@ def block(width: int) -> int:
 
 
 def installed() -> bool:
-    """Whether triton can be imported."""
-    return importlib.util.find_spec("triton") is not None
+    """Whether triton 3 or newer is there to be imported."""
+    try:
+        return int(version("triton").split(".")[0]) >= 3
+    except PackageNotFoundError:
+        return False
 
 
 @functools.cache
@@ -140,7 +143,7 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
         without triton; on the CPU outside Triton's interpreter.
     """
     if not installed():
-        raise ConfigError("the triton kernel needs triton: pip install triton, or use ops.use('csr')")
+        raise ConfigError("the triton kernel needs triton 3: pip install triton, or use ops.use('csr')")
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise ConfigError("the triton kernel runs on CUDA: use ops.use('bag') on the CPU")
     (rows, width), indices = (matrix.shape[0], x.shape[1]), matrix.indices
