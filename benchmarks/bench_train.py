@@ -185,7 +185,8 @@ def curves(case: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
     peer = epochs * peer_epoch
     print(f"\n{case}: to validation {metric} {target:.4f}; pyg {peer:.1f} s = {epochs:g} epochs × {peer_epoch:.2f} s\n")
     print(
-        "| side | seeds that get there | epochs | s | with validation | ratio | best recall |\n| --- | --- | --- | --- | --- | --- | --- |"
+        "| side | seeds that get there | epochs | s | with validation | ratio | best recall |\n"
+        "| --- | --- | --- | --- | --- | --- | --- |"
     )
     for side in ours:
         mine = [row for row in rows if row["side"] == side.label]
