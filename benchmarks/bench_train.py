@@ -184,10 +184,8 @@ def curves(case: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
     epochs = statistics.median(row["epochs"] for row in rows if row["side"] == OURS)
     peer = epochs * peer_epoch
     print(f"\n{case}: to validation {metric} {target:.4f}; pyg {peer:.1f} s = {epochs:g} epochs × {peer_epoch:.2f} s\n")
-    print(
-        "| side | seeds that get there | epochs | s | with validation | ratio | best recall |\n"
-        "| --- | --- | --- | --- | --- | --- | --- |"
-    )
+    print("| side | seeds that get there | epochs | s | with validation | ratio | best recall |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for side in ours:
         mine = [row for row in rows if row["side"] == side.label]
         there = [row for row in mine if row["epochs"] is not None]
