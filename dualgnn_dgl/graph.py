@@ -12,6 +12,8 @@ user –co_occurs→ user     from neighbour to user; edata `weight`: shared ite
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,6 +25,8 @@ from dualgnn_dgl.ops import Adjacency, normalise
 
 CO_WEIGHTS = ("softmax", "mean", "proportional")
 CO_PADS = ("none", "resample")
+ITEM_WEIGHTS = ("mean", "cosine")
+BLOCK = 2**26  # cosines held at once when the nearest items are looked for
 
 
 def heterograph(dataset: Dataset) -> dgl.DGLGraph:
@@ -72,11 +76,11 @@ def user_item(graph: dgl.DGLGraph) -> Adjacency:
     return normalise(user, item, (graph.num_nodes("user"), graph.num_nodes("item")))
 
 
-def item_item(modality: Modality, k: int, block: int = 2048) -> Adjacency:
-    """Each item's k nearest by cosine in one modality, weight 1/k each: a row-stochastic adjacency S of shape (I, I).
+def nearest_items(modality: Modality, k: int, *, own: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Each present item's k nearest by cosine in one modality: (item, neighbour, cosine), (E,) each, item by item.
 
-    Source: the frozen item–item graph of FREEDOM (Zhou & Shen, MM 2023). An item without the modality has a zero row and
-    is nobody's neighbour; an item is not its own neighbour.
+    An item without the modality has no neighbour and is nobody's. With `own`, an item is the first of its own k; without,
+    never. Where fewer are present than k asks for, all of them are taken. Works in blocks of at most 2²⁶ cosines (256 MB).
 
     Raises
     ------
@@ -87,17 +91,87 @@ def item_item(modality: Modality, k: int, block: int = 2048) -> Adjacency:
         raise ConfigError(f"{k} nearest items were asked for: give at least one")
     items = torch.from_numpy(np.flatnonzero(modality.present))  # (P,) present ones
     unit = torch.nn.functional.normalize(torch.tensor(modality.values[modality.present]), dim=1)
-    k = min(k, len(items) - 1)
-    size = len(modality.present)
+    k = min(k, len(items) if own else len(items) - 1)
     if k < 1:
-        return Adjacency(items[:0], items[:0], (size, size), weight=torch.empty(0))
-    nearest = []
+        return items[:0], items[:0], torch.empty(0)
+    nearest, cosines = [], []
+    block = max(1, BLOCK // len(items))
     for start in range(0, len(items), block):
         similar = unit[start : start + block] @ unit.T  # (block, P)
-        similar[torch.arange(len(similar)), start + torch.arange(len(similar))] = -torch.inf
-        nearest.append(similar.topk(k, dim=1).indices)
-    source = items[torch.cat(nearest).flatten()]
-    return Adjacency(items.repeat_interleave(k), source, (size, size), weight=torch.full((len(source),), 1 / k))
+        similar[torch.arange(len(similar)), start + torch.arange(len(similar))] = torch.inf if own else -torch.inf
+        cosine, neighbour = similar.topk(k, dim=1)
+        nearest.append(neighbour)
+        cosines.append(cosine.clamp(-1, 1))  # its own, held at the head of the list, is one
+    return items.repeat_interleave(k), items[torch.cat(nearest).flatten()], torch.cat(cosines).flatten()
+
+
+def item_item(modality: Modality, k: int, *, weight: str = "mean", own: bool = False) -> Adjacency:
+    """The item graph of one modality, `nearest_items` weighted, as an adjacency S of shape (I, I).
+
+    An item without the modality has a zero row and a zero column.
+
+    Parameters
+    ----------
+    weight : 'mean', 1/k each, so that rows sum to one (a graph of ones under D^-½ S D^-½ with D its row sums: FREEDOM, Zhou
+        & Shen, MM 2023), or 'cosine', D^-½ S D^-½ over cosines, negative ones as zero (LATTICE, Zhang et al., MM 2021; MGCN)
+    own : whether an item is among its own k nearest
+
+    Raises
+    ------
+    ConfigError
+        if k < 1, or for an unknown weight.
+    """
+    if weight not in ITEM_WEIGHTS:
+        raise ConfigError(unknown("item graph weight", weight, ITEM_WEIGHTS))
+    target, source, cosine = nearest_items(modality, k, own=own)
+    size = len(modality.present)
+    if weight == "mean":
+        value = torch.bincount(target, minlength=size).float().reciprocal()[target]
+    else:
+        cosine = cosine.clamp(min=0)
+        scale = torch.zeros(size).index_add(0, target, cosine).clamp(min=1e-12).rsqrt()
+        value = scale[target] * cosine * scale[source]
+    return Adjacency(target, source, (size, size), weight=value)
+
+
+def mixed_item_item(modalities: Sequence[Modality], shares: Sequence[float], k: int, *, own: bool = False) -> Adjacency:
+    """One item graph of all modalities, Σ_m share_m S_m with the 'mean' graphs of `item_item`: FREEDOM's frozen graph (I, I).
+
+    The shares of the modalities that an item lacks go to those it has: a row sums to one unless the item has none (or
+    none with a share, or no neighbour).
+
+    Raises
+    ------
+    ConfigError
+        if k < 1.
+    """
+    size = len(modalities[0].present)
+    targets, sources, values = [], [], []
+    for modality, share in zip(modalities, shares, strict=True):
+        if share == 0:
+            continue
+        target, source, _ = nearest_items(modality, k, own=own)
+        targets.append(target)
+        sources.append(source)
+        values.append(share * torch.bincount(target, minlength=size).float().reciprocal()[target])
+    target, source, value = torch.cat(targets), torch.cat(sources), torch.cat(values)
+    value = value / torch.zeros(size).index_add(0, target, value)[target]
+    return Adjacency(target, source, (size, size), weight=value)
+
+
+def pruned(graph: dgl.DGLGraph, dropout: float, generator: torch.Generator) -> Adjacency:
+    """`user_item` over a sample of the training pairs, normalised by the degrees that are left; (U, I).
+
+    Source: FREEDOM (Zhou & Shen, MM 2023), degree-sensitive edge pruning: a share 1 − dropout of the edges is drawn without
+    replacement, with probabilities ∝ 1/√(d_u d_i), so that edges between popular ends go first.
+    """
+    item, user = graph.edges(etype="interacted_by")
+    weight = graph.edges["interacted_by"].data["weight"].double()  # 1/√(d_u d_i), (E,)
+    # a race of exponential clocks of these rates: the first n to ring are n successive draws without replacement
+    ring = torch.empty_like(weight).exponential_(generator=generator) / weight
+    left = min(len(ring), max(1, round(len(ring) * (1 - dropout))))
+    keep = ring.topk(left, largest=False).indices
+    return normalise(user[keep], item[keep], (graph.num_nodes("user"), graph.num_nodes("item")))
 
 
 def _row_softmax(score: Tensor, row: Tensor, rows: int) -> Tensor:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
+from itertools import permutations
 
 import numpy as np
 import pytest
 import small
 import torch
 
-from dualgnn_dgl.data import CoOccurrence, Dataset
+from dualgnn_dgl import graph as graphs
+from dualgnn_dgl.data import CoOccurrence, Dataset, Modality
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.graph import CO_WEIGHTS, heterograph, user_item, user_user
+from dualgnn_dgl.graph import CO_WEIGHTS, heterograph, item_item, mixed_item_item, nearest_items, pruned, user_item, user_user
 
 # users 0…3, items 0…4; item 4 is nobody's, user 3 has watched nothing
 #   u0: 0 1 2   u1: 1 2   u2: 2 3
@@ -257,3 +259,107 @@ def test_wrong_options_are_one_line(keywords, words):
     with pytest.raises(ConfigError, match=words) as error:
         user_user(heterograph(small.dataset()), **keywords)
     assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- items that resemble one another
+
+
+def slow_item_item(modality: Modality, k: int, weight: str, own: bool) -> np.ndarray:
+    """S, item by item: the k nearest by cosine among those present, then D^-½ S D^-½ with D the row sums."""
+    items = len(modality.present)
+    graph = np.zeros((items, items))
+    for i in np.flatnonzero(modality.present):
+        a = modality.values[i].astype(np.float64)
+        cosines = {j: a @ modality.values[j] / np.linalg.norm(a) / np.linalg.norm(modality.values[j]) for j in range(items)
+                   if modality.present[j] and j != i}  # fmt: skip
+        near = sorted(cosines, key=lambda j: -cosines[j])[: k - own]
+        for j in near:
+            graph[i, j] = 1.0 if weight == "mean" else max(cosines[j], 0)
+        if own:
+            graph[i, i] = 1.0
+    with np.errstate(divide="ignore"):
+        scale = np.where(graph.sum(1) > 0, graph.sum(1) ** -0.5, 0)
+    return scale[:, None] * graph * scale
+
+
+@pytest.mark.parametrize("block", [1, 7 * 16, 2**26])
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("weight", ["mean", "cosine"])
+@pytest.mark.parametrize("k", [1, 4, 30])
+def test_item_graph_against_loops(k, weight, own, block, monkeypatch):
+    monkeypatch.setattr(graphs, "BLOCK", block)
+    for modality in small.dataset().modalities.values():
+        similar = item_item(modality, k, weight=weight, own=own)
+        np.testing.assert_allclose(similar.dense().numpy(), slow_item_item(modality, k, weight, own), rtol=1e-5, atol=1e-6)
+        assert (similar.dense()[~torch.from_numpy(modality.present)] == 0).all()
+        assert (similar.dense()[:, ~torch.from_numpy(modality.present)] == 0).all()
+
+
+def test_mixed_item_graph_is_the_mixture_and_its_rows_sum_to_one():
+    data = small.dataset()
+    parts, shares = list(data.modalities.values()), [0.2, 0.0, 0.8]
+    graph = mixed_item_item(parts, shares, 5, own=True).dense().double().numpy()
+    each = np.stack([slow_item_item(part, 5, "mean", True) for part in parts])  # (M, I, I)
+    there = np.stack([part.present for part in parts]) * np.array(shares)[:, None]  # (M, I)
+    there = there / there.sum(0).clip(min=1e-12)
+    np.testing.assert_allclose(graph, (there[:, :, None] * each).sum(0), rtol=1e-5, atol=1e-7)
+    sums = graph.sum(1)
+    assert sums[small.BARE_ITEM] == 0
+    np.testing.assert_allclose(np.delete(sums, small.BARE_ITEM), 1, rtol=1e-5)
+
+
+def test_items_that_are_alike_or_alone():
+    """An item stands first among its own neighbours even where others are its very copy; one present item has no others."""
+    copies = Modality(np.ones((6, 3)), np.array([True, True, False, True, True, True]))
+    item, neighbour, cosine = nearest_items(copies, 2, own=True)
+    assert item[::2].tolist() == neighbour[::2].tolist() == [0, 1, 3, 4, 5]
+    torch.testing.assert_close(cosine, torch.ones(10))
+    alone = Modality(np.ones((3, 2)), np.array([False, True, False]))
+    assert item_item(alone, 4).num_edges == 0
+    assert item_item(alone, 4, weight="cosine", own=True).dense().tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    nobody = Modality(np.ones((3, 2)), np.zeros(3, bool))
+    assert item_item(nobody, 4, own=True).num_edges == mixed_item_item([nobody], [1.0], 4).num_edges == 0
+
+
+def test_item_graph_refuses_what_it_cannot_do():
+    modality = small.dataset().modalities["visual"]
+    with pytest.raises(ConfigError, match="0 nearest items"):
+        item_item(modality, 0)
+    with pytest.raises(ConfigError, match="did you mean 'cosine'"):
+        item_item(modality, 3, weight="cosin")
+
+
+# ---------------------------------------------------------------- a thinned user–item graph
+
+
+def test_a_thinned_graph_is_a_normalised_part_of_the_whole():
+    data = small.dataset()
+    graph, pairs = heterograph(data), set(small.pairs_of(data.train))
+    for dropout in (0.0, 0.3, 0.9):
+        dense = pruned(graph, dropout, torch.Generator().manual_seed(2)).dense()
+        kept = [tuple(pair) for pair in dense.nonzero().tolist()]
+        assert len(kept) == round(len(pairs) * (1 - dropout)) and set(kept) <= pairs
+        ones = (dense > 0).float()
+        expected = ones / (ones.sum(1, keepdim=True) * ones.sum(0, keepdim=True)).clamp(min=1).sqrt()
+        torch.testing.assert_close(dense, expected)
+
+
+def test_thinning_keeps_edges_as_often_as_weighted_draws_without_replacement_do():
+    """Against drawing one edge after the other, in proportion to 1/√(d_u d_i) among those that are left."""
+    graph, repeats = heterograph(by_hand()), 3000
+    source = torch.Generator().manual_seed(0)
+    counts = np.zeros((4, 5))
+    for _ in range(repeats):
+        counts += pruned(graph, 4 / 7, source).dense().numpy() > 0
+    degree_u, degree_i = {0: 3, 1: 2, 2: 2}, {0: 1, 1: 2, 2: 3, 3: 1}
+    weight = np.array([1 / math.sqrt(degree_u[u] * degree_i[i]) for u, i in BY_HAND])
+    expected = np.zeros(len(BY_HAND))
+    for order in permutations(range(len(BY_HAND)), 3):  # exactly: the chance of every ordered draw of three
+        left, chance = weight.sum(), 1.0
+        for edge in order:
+            chance, left = chance * weight[edge] / left, left - weight[edge]
+        expected[list(order)] += chance
+    found = np.array([counts[pair] for pair in BY_HAND]) / repeats
+    assert found.sum() == pytest.approx(3)
+    assert (np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / repeats)).all(), (found, expected)
+    assert expected.max() - expected.min() > 0.1, "the case must tell weighted draws from even ones"

@@ -173,7 +173,8 @@ def test_state_dict_round_trip(name):
     two.load_state_dict({key: value.clone() for key, value in one.state_dict().items()}, strict=True)
     assert bits(one.embed()) == bits(two.embed())
     limit = sum(p.numel() for p in one.parameters()) or data.num_users + data.num_items
-    assert sum(t.numel() for t in one.state_dict().values()) == limit, "features and adjacencies stay out of it"
+    state = {key: value for key, value in one.state_dict().items() if key != "draw"}  # the one number of a drawn graph
+    assert sum(t.numel() for t in state.values()) == limit, "features and adjacencies stay out of it"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -487,6 +488,67 @@ def test_resampling_draws_anew_each_epoch_from_the_generator_given():
     first = bits(fixed.embed())
     fixed.new_epoch(source)
     assert bits(fixed.embed()) == first
+
+
+# ---------------------------------------------------------------- FREEDOM's graphs
+
+
+def test_freedom_thins_its_graph_anew_each_epoch_and_ranks_over_the_whole():
+    data = small.dataset()
+    model, batch = make("freedom", data, dropout=0.5), small.batch(data)
+    whole, before = bits(model.embed()), model.loss(*batch)
+    source = torch.Generator().manual_seed(1)
+    draws = []
+    for _ in range(2):
+        model.new_epoch(source)
+        assert model.thin_to_user.num_edges == round(len(data.train) / 2)
+        assert bits(model.embed()) == bits(model.eval().embed()) == bits(model.train().embed()) == whole
+        draws.append(model.loss(*batch))
+    assert len({loss.item() for loss in (before, *draws)}) == 3
+    other = make("freedom", data, dropout=0.5)
+    other.new_epoch(torch.Generator().manual_seed(1))
+    assert torch.equal(other.loss(*batch), draws[0])
+    copied = make("freedom", data, seed=8, dropout=0.5)
+    copied.load_state_dict(model.state_dict())
+    assert torch.equal(copied.loss(*batch), draws[1]), "the draw is part of the state"
+    copied.load_state_dict(make("freedom", data, dropout=0.5).state_dict())
+    assert torch.equal(copied.loss(*batch), before), "and so is that none was drawn yet"
+    still = make("freedom", data, dropout=0.0)
+    first = still.loss(*batch)
+    still.new_epoch(source)
+    assert torch.equal(still.loss(*batch), first) and "draw" not in still.state_dict()
+
+
+def test_freedom_feels_features_only_where_both_videos_have_them():
+    data = small.dataset(modalities=("visual",))
+    model = make("freedom", data, feature_weight=0.5)
+    absent = torch.from_numpy(np.flatnonzero(~data.modalities["visual"].present))
+    there = torch.from_numpy(np.flatnonzero(data.modalities["visual"].present))
+    user = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
+    missing = absent[:1].expand(4)
+    assert model.feature_loss(user, there[:4], missing) == 0 == model.feature_loss(user, missing, there[:4])
+    alone = model.feature_loss(user[:2], there[:2], there[2:4])
+    mixed = model.feature_loss(user, torch.cat([there[:2], absent[:2]]), torch.cat([there[2:4], there[:2]]))
+    torch.testing.assert_close(alone, mixed)
+    assert alone > 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ("visaul=1,acoustic=1,textual=1", "did you mean 'visual'"),
+        ("visual=1", "leaves out acoustic, textual"),
+        ("visual=0,acoustic=0,textual=0", "gives no modality anything"),
+        ("visual=x,acoustic=0,textual=0", "gives visual the share 'x'"),
+        ("visual=-1,acoustic=0,textual=0", "at least zero"),
+        ("visual=nan,acoustic=0,textual=0", "at least zero"),
+        ("", "unknown modality ''"),
+    ],
+)
+def test_freedom_says_what_is_wrong_with_weights(weights, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        make("freedom", weights=weights)
+    assert "\n" not in str(error.value)
 
 
 def test_features_of_different_widths_cannot_go_without_an_encoder():

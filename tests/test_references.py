@@ -12,6 +12,7 @@ import torch
 from reference import dualgnn as slow_dualgnn
 from reference import dualgnn_plus as slow_plus
 from reference import lightgcn as slow_lightgcn
+from twins import compare, leaf
 
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import create, model_class
@@ -20,10 +21,6 @@ from dualgnn_dgl.models.lightgcn import Config as LightGCNConfig
 
 DualGNNConfig = model_class("dualgnn").Config
 ALL = ("visual", "acoustic", "textual")
-
-
-def leaf(tensor) -> torch.Tensor:
-    return tensor.detach().double().clone().requires_grad_()
 
 
 def parameters_of(model) -> tuple[slow_dualgnn.Parameters, list[tuple[torch.Tensor, torch.nn.Parameter]]]:
@@ -59,18 +56,6 @@ def setting_of(data, config, omega) -> slow_dualgnn.Setting:
         l2=config.l2,
         omega=omega,
     )
-
-
-def compare(model, links, tables, expected, loss, expected_loss, tolerance):
-    for one, other in zip(tables, expected, strict=True):
-        torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(loss.double(), expected_loss, rtol=tolerance, atol=tolerance)
-    loss.backward()
-    expected_loss.backward()
-    for twin, parameter in links:
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        reference = torch.zeros_like(twin) if twin.grad is None else twin.grad
-        torch.testing.assert_close(gradient.double(), reference, rtol=tolerance, atol=tolerance / 10)
 
 
 def check_dualgnn(data, dtype=torch.float64, **switches):

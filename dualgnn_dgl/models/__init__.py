@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODELS = {
     "dualgnn": "DualGNN",
     "dualgnn_plus": "DualGNNPlus",
+    "freedom": "FREEDOM",
     "lightgcn": "LightGCN",
     "bprmf": "BPRMF",
     "mostpop": "MostPop",

@@ -1,0 +1,168 @@
+"""FREEDOM: a frozen item graph and a user–item graph that is thinned anew each epoch. Source: Zhou & Shen, "A Tale of Two
+Graphs: Freezing and Denoising Graph Structures for Multimodal Recommendation", ACM MM 2023.
+
+    S     = Σ_m a_m S_m;  S_m: the k nearest videos in modality m (itself among them), D^-½ · D^-½      frozen     (I, I)
+    h     = S^L' q                                                    item side, q the ID table (I, D)
+    R'    = a sample of the training pairs, drawn each epoch with probability ∝ 1/√(d_u d_i), D^-½ R' D^-½     (U, I)
+    u, i  = mean of layers 0…L of p, q over R' while training, over the whole R when ranking                  (LightGCN)
+    score = u · (i + h)
+    loss  = BPR(u · (i⁺ + h⁺) − u · (i⁻ + h⁻)) + μ Σ_m BPR(u · W_m f_m⁺ − u · W_m f_m⁻) + λ ½ Σ‖p, q rows‖² / B
+
+A missing modality: the video has no neighbour in S_m and is nobody's; the shares a_m of what it lacks go to what it has; and
+a triple enters a modality's feature loss only where both its videos have the modality (the mean is over those).
+
+Differences from the authors' code:
+
+- Any number of modalities. There, image and text with a = 0.1 and 0.9; here all alike unless `weights` names them
+  ("image=0.1,text=0.9" is the published setting).
+- The feature loss compares `W_m f_m + b_m`; the difference of two videos does not feel b_m, so it is left out.
+- λ is ours, and 0 by default: the published model has no such penalty, and its `reg_weight` is μ.
+- The draw of an epoch is a number in the state dict, from which the thinned graph is made again. Before the first
+  `new_epoch` the whole graph is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.errors import ConfigError, unknown
+from dualgnn_dgl.graph import mixed_item_item, pruned, user_item
+from dualgnn_dgl.models.base import Features, Recommender, bpr, pick, row_penalty, table
+from dualgnn_dgl.ops import Adjacency
+from dualgnn_dgl.options import Options, option
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of FREEDOM."""
+
+    width: int = option(64, "embedding width D", low=1)
+    layers: int = option(2, "propagation steps L over users and items", low=0)
+    item_layers: int = option(1, "propagation steps L' over the item graph", low=0)
+    item_k: int = option(10, "nearest videos in each modality, itself included", low=1)
+    weights: str = option("equal", "share of each modality in the item graph: equal, or such as image=0.1,text=0.9")
+    dropout: float = option(0.8, "share of the training pairs left out of an epoch's graph", low=0, high=0.999)
+    feature_weight: float = option(1e-3, "weight μ of the feature loss", low=0)
+    l2: float = option(0.0, "weight λ of the penalty on a batch's layer-0 rows (the paper has none)", low=0)
+
+
+# what a search tries; lr belongs to training
+SEARCH = {
+    "dropout": (0.5, 0.8, 0.9),
+    "feature_weight": (0.0, 1e-5, 1e-4, 1e-3),
+    "layers": (2, 3),
+    "l2": (0.0, 1e-4, 1e-3, 1e-2),
+    "lr": (5e-4, 1e-3, 3e-3),
+}
+
+
+class FREEDOM(Recommender):
+    """LightGCN on a thinned graph, plus who resembles whom."""
+
+    Config = Config
+    uses_modalities = True
+
+    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.to_user = user_item(graph)  # R, (U, I)
+        self.to_item = self.to_user.T  # (I, U)
+        shares = shares_of(config.weights, list(modalities))
+        self.similar = mixed_item_item(list(modalities.values()), shares, config.item_k, own=True)  # S, (I, I)
+        self.user = table(graph.num_nodes("user"), config.width)  # p
+        self.item = table(graph.num_nodes("item"), config.width)  # q
+        self.features = Features(modalities) if config.feature_weight > 0 else None
+        if self.features is not None:
+            self.project = nn.ModuleList(nn.Linear(columns, config.width, bias=False) for columns in self.features.widths())
+        self._graph = graph if config.dropout > 0 else None
+        self.thin_to_user, self.thin_to_item = self.to_user, self.to_item
+        if self._graph is not None:  # the draw belongs to the epoch's state: without it the loss cannot be made again
+            self.register_buffer("draw", torch.zeros((), dtype=torch.int64))  # 0: none yet, the whole graph
+            self.register_load_state_dict_post_hook(lambda model, _: model._thin())
+
+    def _thin(self) -> None:
+        """R' and its transpose of the present draw."""
+        drawn = int(self.draw)
+        if drawn == 0:
+            self.thin_to_user, self.thin_to_item = self.to_user, self.to_item
+            return
+        generator = torch.Generator().manual_seed(drawn)
+        self.thin_to_user = pruned(self._graph, self.config.dropout, generator).to(self.draw.device)
+        self.thin_to_item = self.thin_to_user.T
+
+    def new_epoch(self, generator: torch.Generator) -> None:
+        if self._graph is not None:
+            self.draw.fill_(int(torch.randint(1, 2**62, (), generator=generator)))
+            self._thin()
+
+    def tables(self, to_user: Adjacency, to_item: Adjacency) -> tuple[Tensor, Tensor]:
+        """u (U, D) and i + h (I, D) over the given user–item graph."""
+        user, item, resembling = self.user, self.item, self.item
+        user_sum, item_sum = user, item
+        for _ in range(self.config.layers):
+            user, item = to_user @ item, to_item @ user
+            user_sum, item_sum = user_sum + user, item_sum + item
+        for _ in range(self.config.item_layers):
+            resembling = self.similar @ resembling
+        return user_sum / (self.config.layers + 1), item_sum / (self.config.layers + 1) + resembling
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        return self.tables(self.to_user, self.to_item)
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        user, item = self.tables(self.thin_to_user, self.thin_to_item)
+        own = pick(user, users)  # (B, D)
+        total = bpr((own * (pick(item, positives) - pick(item, negatives))).sum(-1))
+        if self.features is not None:
+            total = total + self.config.feature_weight * self.feature_loss(own, positives, negatives)
+        if self.config.l2 > 0:
+            rows = pick(self.user, users), pick(self.item, positives), pick(self.item, negatives)
+            total = total + self.config.l2 * row_penalty("square", *rows)
+        return total
+
+    def feature_loss(self, user: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Σ_m BPR of users (B, D) against projected features, over the triples both of whose videos have modality m."""
+        total = user.new_zeros(())
+        for m, project in enumerate(self.project):
+            there = self.features.present[positives, m] & self.features.present[negatives, m]  # (B,)
+            apart = project(self.features[m][positives] - self.features[m][negatives])  # W f⁺ − W f⁻, (B, D)
+            each = -nn.functional.logsigmoid((user * apart).sum(-1))
+            total = total + (each * there).sum() / there.sum().clamp(min=1)
+        return total
+
+
+def shares_of(weights: str, names: list[str]) -> list[float]:
+    """The share of each modality, in their order, from the option `weights`; they sum to one.
+
+    >>> shares_of("text=3,image=1", ["image", "text"])
+    [0.25, 0.75]
+
+    Raises
+    ------
+    ConfigError
+        for a modality that is not there or is left out, for what is no number of at least zero, or where all are zero.
+    """
+    if weights.strip() == "equal":
+        return [1 / len(names)] * len(names)
+    shares: dict[str, float] = {}
+    for pair in weights.split(","):
+        name, _, text = (part.strip() for part in pair.rpartition("="))
+        if name not in names:
+            raise ConfigError(f"weights={weights:.80}: {unknown('modality', name, names)}")
+        try:
+            shares[name] = float(text)
+        except ValueError:
+            shares[name] = -1.0
+        if not 0 <= shares[name] < float("inf"):
+            raise ConfigError(f"weights gives {name} the share '{text:.20}': give a number of at least zero, as in {name}=0.5")
+    left_out = [name for name in names if name not in shares]
+    if left_out or sum(shares.values()) == 0:
+        what = f"leaves out {', '.join(left_out)}" if left_out else "gives no modality anything"
+        raise ConfigError(f"weights={weights:.80} {what}: name every modality, one of them above zero, or write equal")
+    return [shares[name] / sum(shares.values()) for name in names]

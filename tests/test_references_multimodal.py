@@ -1,0 +1,55 @@
+"""FREEDOM, BM3 and MGCN against their slow twins in `reference/`: tables, loss and every gradient, over the switches."""
+
+from __future__ import annotations
+
+import pytest
+import small
+import torch
+from reference import freedom as slow_freedom
+from twins import compare, named_leaves, plain_features, triples_of
+
+from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.models import create, model_class
+from dualgnn_dgl.models.freedom import shares_of
+
+ALL = ("visual", "acoustic", "textual")
+PRECISION = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 2e-4)])
+
+
+def edges_of(adjacency) -> list[tuple[int, int]]:
+    """The pairs (row, column) that are not zero."""
+    return [tuple(pair) for pair in adjacency.dense().nonzero().tolist()]
+
+
+@PRECISION
+@pytest.mark.parametrize(
+    ("modalities", "switches"),
+    [
+        (ALL, {}),
+        (ALL, {"weights": "acoustic=2,visual=0,textual=1", "l2": 0.3}),
+        (ALL[:2], {"weights": "visual=0.1,acoustic=0.9", "item_layers": 2, "layers": 3}),
+        (ALL[:1], {"dropout": 0.0, "item_k": 30, "feature_weight": 0.0}),
+        (ALL[:2], {"layers": 0, "item_layers": 0, "feature_weight": 2.0}),
+        (ALL[:2], {"dropout": 0.3, "item_k": 1}),
+    ],
+)
+def test_freedom_equals_its_equations(modalities, switches, dtype, tolerance):
+    data = small.dataset(modalities=modalities)
+    config = model_class("freedom").Config(**{"width": 6, "item_k": 4, "feature_weight": 0.4, "dropout": 0.5, **switches})
+    model = create("freedom", heterograph(data), data.modalities, config, seed=3).to(dtype)
+    model.new_epoch(torch.Generator().manual_seed(4))
+    named, links = named_leaves(model)
+    features, present = plain_features(data)
+    similar = slow_freedom.item_graph(features, present, shares_of(config.weights, list(modalities)), config.item_k)
+    maps = [named[f"project.{m}.weight"] for m in range(len(modalities))] if config.feature_weight else []
+    user, item, batch, thinned = named["user"], named["item"], small.batch(data, size=40), edges_of(model.thin_to_user)
+    parts = (features, present) if maps else ([], [])
+    compare(
+        model,
+        links,
+        model.embed(),
+        slow_freedom.embed(user, item, small.pairs_of(data.train), similar, config),
+        model.loss(*batch),
+        slow_freedom.loss(user, item, maps, thinned, similar, *parts, triples_of(batch), config),
+        tolerance,
+    )
