@@ -41,8 +41,12 @@ demo: .venv/installed
 	cd demo && ../.venv/bin/dualgnn eval --topk 10
 	cd demo && ../.venv/bin/dualgnn recommend --user $(USER_ID) --k 10
 
+# mypy sees the package as it is installed, with cli/ inside
 lint: .venv/installed-test
 	.venv/bin/ruff check .
+	@rm -rf build/types && mkdir -p build/types/dualgnn_dgl
+	@ln -s $(CURDIR)/dualgnn_dgl/* build/types/dualgnn_dgl/ && ln -s $(CURDIR)/cli build/types/dualgnn_dgl/cli
+	.venv/bin/python -m mypy build/types/dualgnn_dgl
 
 test: lint
 	.venv/bin/python -m pytest -rfEs -n $(JOBS)

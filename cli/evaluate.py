@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -139,7 +139,7 @@ def write_per_user(path: str, found: Evaluation, dataset: Dataset) -> None:
         pq.write_table(pa.table(columns), temporary)
 
 
-def _text(value: Mapping, ks: Sequence[int], model: str, masked: int) -> str:
+def _text(value: Mapping[str, Any], ks: Sequence[int], model: str, masked: int) -> str:
     """The result for people: what was measured, then a row per metric and a column per list length."""
     names = list(dict.fromkeys(name.partition("@")[0] for name in value["metrics"]))
 

@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import sys
+from typing import Any
 
 import click
 
@@ -38,7 +39,7 @@ class Verbs(click.Group):
             return None
         return importlib.import_module(f"dualgnn_dgl.cli.{_MODULES.get(name, name)}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]):
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             raise click.UsageError(unknown("command", args[0], VERBS), ctx)
         return super().resolve_command(ctx, args)
@@ -47,7 +48,7 @@ class Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
-    def invoke(self, ctx: click.Context):
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except DualGNNError as error:

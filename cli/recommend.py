@@ -79,7 +79,9 @@ def command(
     wanted = tuple(dict.fromkeys(wanted))
     users = np.array([find(dataset.user_ids, name, data) for name in wanted], dtype=np.int64)
     items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, users))
-    lists = [{"user": name, "items": _entries(items[row], scores[row], dataset)} for row, name in enumerate(wanted)]
+    lists: list[dict[str, Any]] = [
+        {"user": name, "items": _entries(items[row], scores[row], dataset)} for row, name in enumerate(wanted)
+    ]
     if as_json:
         result({"run": run, "data": data, "k": k, "users": lists})
         return

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,11 +12,20 @@ from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.show import data_option, force_option, json_option, note, result, run_option
 from dualgnn_dgl.models import MODELS
 
+if TYPE_CHECKING:
+    import torch
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+    from dualgnn_dgl.data import Dataset
+    from dualgnn_dgl.options import Options
+    from dualgnn_dgl.training import Fit, Progress, TrainConfig
+
 # command-line shorthand → key of TrainConfig
 SHORT = {"epochs": int, "lr": float, "batch_size": int, "patience": int, "seed": int}
 
 
-def _shorthand(function):
+def _shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
     helps = {
         "epochs": "Epochs at most.",
         "lr": "Adam's learning rate.",
@@ -39,7 +49,18 @@ def _shorthand(function):
 @click.option("--print-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @force_option
 @json_option
-def command(data, run, model, gpu, pairs, config_file, print_config, force, as_json, **short) -> None:
+def command(
+    data: str,
+    run: str,
+    model: str | None,
+    gpu: int | None,
+    pairs: tuple[str, ...],
+    config_file: str | None,
+    print_config: bool,
+    force: bool,
+    as_json: bool,
+    **short: Any,
+) -> None:
     """Train a model on a prepared data folder and keep its best epoch.
 
     The epoch is chosen on the validation split (recall@20 unless --set metric=… says otherwise); the test split is not
@@ -79,7 +100,9 @@ def command(data, run, model, gpu, pairs, config_file, print_config, force, as_j
         raise SystemExit(130)
 
 
-def resolve(model: str | None, config_file: str | None, pairs: tuple[str, ...], short: dict[str, Any]):
+def resolve(
+    model: str | None, config_file: str | None, pairs: tuple[str, ...], short: dict[str, Any]
+) -> tuple[str, Options, TrainConfig]:
     """Name, model configuration and training configuration from the file, then `--set`, then the named options."""
     from dualgnn_dgl.errors import ConfigError, unknown
     from dualgnn_dgl.models import model_class
@@ -113,7 +136,7 @@ def resolve(model: str | None, config_file: str | None, pairs: tuple[str, ...], 
     return name, build(kind.Config, sections["model"], "[model]"), build(TrainConfig, sections["train"], "[train]")
 
 
-def _train(dataset, name: str, config, train, device):
+def _train(dataset: Dataset, name: str, config: Options, train: TrainConfig, device: torch.device) -> tuple[Fit, float]:
     """Graph, model, fit, under a progress bar."""
     import time
 
@@ -131,10 +154,12 @@ def _train(dataset, name: str, config, train, device):
 class _progress:
     """A live bar on a terminal (loss, validation metric, time left to the last epoch); a line an epoch elsewhere."""
 
-    def __init__(self, train) -> None:
-        self.train, self.bar, self.task = train, None, None
+    def __init__(self, train: TrainConfig) -> None:
+        self.train = train
+        self.bar: Bar | None = None
+        self.task: TaskID | None = None
 
-    def __enter__(self):
+    def __enter__(self) -> Callable[[Progress], None]:
         import sys
 
         if sys.stderr.isatty():
@@ -148,18 +173,18 @@ class _progress:
             self.task = self.bar.add_task("epoch 1", total=None)
         return self.report
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         if self.bar is not None:
             self.bar.stop()
 
-    def report(self, state) -> None:
+    def report(self, state: Progress) -> None:
         """One step done; the loss and metric are those of the last finished epoch."""
         figures = [f"epoch {state.epoch}/{self.train.epochs}"]
         if state.loss is not None:
             figures.append(f"loss {state.loss:.4f}")
         if state.value is not None:
             figures.append(f"{self.train.metric} {state.value:.4f} (best {state.best:.4f})")
-        if self.bar is not None:
+        if self.bar is not None and self.task is not None:
             total = state.steps * self.train.epochs
             done = state.steps * (state.epoch - 1) + state.step
             self.bar.update(self.task, description=" · ".join(figures), completed=done, total=total)
@@ -167,7 +192,7 @@ class _progress:
             note(" · ".join(figures))
 
 
-def _summary(run: str, info: dict[str, Any], fit, seconds: float) -> str:
+def _summary(run: str, info: dict[str, Any], fit: Fit, seconds: float) -> str:
     best = info["best"]
     if not info["train"]["epochs"] or best["value"] is None:
         return f"Trained {info['model']} for {info['epochs']} epochs in {seconds:.1f} s (no validation split). Run: {run}"
@@ -177,7 +202,7 @@ def _summary(run: str, info: dict[str, Any], fit, seconds: float) -> str:
     )
 
 
-def attention_lines(folder: Path, dataset, fit) -> list[str]:
+def attention_lines(folder: Path, dataset: Dataset, fit: Fit) -> list[str]:
     """Which modality users weigh most; for the built-in demo also whether that is the one planted in its users."""
     if fit.attention is None or fit.attention.shape[1] < 2:
         return []

@@ -13,6 +13,7 @@ import os
 import sys
 import types
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -45,4 +46,7 @@ def _import_dgl() -> types.ModuleType:
         ) from error
 
 
-dgl = _import_dgl()
+if TYPE_CHECKING:
+    import dgl as dgl
+else:
+    dgl = _import_dgl()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -196,7 +196,7 @@ def check_belongs(run: Run, dataset: Dataset) -> None:
         )
 
 
-def draw_curve(history: list[Mapping[str, Any]], metric: str, best: int, path: Path) -> None:
+def draw_curve(history: Sequence[Mapping[str, Any]], metric: str, best: int, path: Path) -> None:
     """Loss and validation metric over epochs, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -282,7 +282,7 @@ def co_occurrence(
     neighbour, weight = np.empty(int(limit.sum()), np.int64), np.empty(int(limit.sum()), np.float32)
     indptr = np.zeros(users + 1, np.int64)
     done, total = 0, max(int(visits.sum()), 1)
-    waiting: deque[tuple[int, int, Future]] = deque()
+    waiting: deque[tuple[int, int, Future[tuple[np.ndarray, np.ndarray, np.ndarray]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for block in [*blocks, *[None] * len(blocks)]:
             if block is not None:

@@ -184,5 +184,5 @@ def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
         else:
             array = np.ascontiguousarray(array)
             digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-            digest.update(memoryview(array.reshape(-1)).cast("B") if array.size else b"")
+            digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
     return digest.hexdigest()

@@ -227,7 +227,9 @@ def user_user(
     return Adjacency(target, source, (users, users), weight=value)
 
 
-def _resample(source, target, strength, rank, users: int, k: int, generator) -> tuple[Tensor, Tensor, Tensor]:
+def _resample(
+    source: Tensor, target: Tensor, strength: Tensor, rank: Tensor, users: int, k: int, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Fill every non-empty list to k by drawing uniformly from the list as it has grown so far (Pólya's urn)."""
     if generator is None:
         raise ConfigError("cooc_pad='resample' draws at random: pass a generator")

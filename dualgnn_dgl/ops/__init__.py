@@ -5,8 +5,9 @@ To add a kernel: write one file with a function `spmm(matrix, x)` (see `ops/csr.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -62,12 +63,12 @@ class _Product(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, matrix: Matrix, transpose: Matrix) -> Tensor:
+    def forward(ctx: Any, x: Tensor, matrix: Matrix, transpose: Matrix) -> Tensor:
         ctx.matrix, ctx.transpose = matrix, transpose
         return KERNELS[choose(matrix, x)].spmm(matrix, x.contiguous())
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return _Product.apply(gradient, ctx.transpose, ctx.matrix), None, None
 
 
@@ -120,14 +121,21 @@ class Adjacency(nn.Module):
         self.register_buffer("_right", forward.right, persistent=False)
         self._matrices = (forward, backward)
 
-    def _apply(self, function, recurse=True):
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moved or cast: the matrices are built again over the new buffers, without what kernels had cached."""
         super()._apply(function, recurse)
         self._matrices = tuple(
-            Matrix(*(getattr(self, f"_{prefix}_{part}") for part in ("indptr", "indices", "weight")), *scales, shape)
-            for prefix, scales, shape in (
-                ("forward", (self._left, self._right), self.shape),
-                ("backward", (self._right, self._left), self.shape[::-1]),
+            Matrix(
+                getattr(self, f"_{prefix}_indptr"),
+                getattr(self, f"_{prefix}_indices"),
+                getattr(self, f"_{prefix}_weight"),
+                left,
+                right,
+                shape,
+            )
+            for prefix, left, right, shape in (
+                ("forward", self._left, self._right, self.shape),
+                ("backward", self._right, self._left, self.shape[::-1]),
             )
         )
         return self

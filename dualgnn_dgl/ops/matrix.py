@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+PARTS = ("indptr", "indices", "weight", "left", "right")  # the tensors of a matrix
+
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
@@ -28,8 +30,8 @@ class Matrix:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Matrix:
         """A copy without the cache: neither torch's CSR tensors nor DGL's graphs can be copied."""
-        parts = (copy.deepcopy(part, memo) for part in (self.indptr, self.indices, self.weight, self.left, self.right))
-        return Matrix(*parts, self.shape)
+        parts: dict[str, Any] = {name: copy.deepcopy(getattr(self, name), memo) for name in PARTS}
+        return Matrix(**parts, shape=self.shape)
 
     @property
     def scaled(self) -> bool:
@@ -71,6 +73,7 @@ class Matrix:
             if self.right is not None:
                 column = self.right.to(torch.promote_types(self.right.dtype, dtype))[self.indices.long()]
                 value = column if value is None else value * column
+            assert value is not None  # there is a weight or a scale
             self.cache[key] = value.to(dtype)
         return self.cache[key]
 

@@ -52,8 +52,7 @@ def split(indptr: Tensor, longest: int) -> Segments:
     long_row = torch.nonzero(count > 1).flatten()
     first = torch.cat([count.new_zeros(1), count[long_row].cumsum(0)])
     stop = torch.minimum(start + longest, indptr[row + 1])
-    parts = (piece.to(kind) for piece in (start, stop, target, first, long_row))
-    return Segments(*parts, num_parts=int(first[-1]))
+    return Segments(start.to(kind), stop.to(kind), target.to(kind), first.to(kind), long_row.to(kind), int(first[-1]))
 
 
 def block(width: int) -> int:

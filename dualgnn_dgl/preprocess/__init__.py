@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class Prepared:
     """A prepared data set and what to say about it (a JSON object, see `report.describe`)."""
 
     dataset: Dataset
-    report: dict
+    report: dict[str, Any]
 
 
 def resolve(options: Options, log: RawLog) -> Options:
@@ -119,19 +119,20 @@ def prepare(
     """
     log = raw.log
     options = resolve(options or Options(), log)
+    k, rule = options.k_core or 0, options.split or "random"  # `resolve` has set both
     say: Say = progress or (lambda text, share=None: None)
     dropped = dict(log.dropped)
 
     say("filtering rows")
-    _check_columns(log, options)
+    _check_columns(log, options, rule)
     users, items = id_order(log.user_ids), id_order(log.item_ids)
     pairs, found = _pairs(log, ranks(users), ranks(items), options, dropped)
-    pairs = _core(pairs, options.k_core, dropped)
+    pairs = _core(pairs, k, dropped)
     pairs, users = _renumber(pairs, users, "user")
     pairs, items = _renumber(pairs, items, "item")
 
     say("splitting")
-    labels = splitting.assign(pairs, options.split, np.random.default_rng(options.seed), options.ratios)
+    labels = splitting.assign(pairs, rule, np.random.default_rng(options.seed), options.ratios)
     learnt = np.bincount(pairs.user[labels == splitting.TRAIN], minlength=len(users)) > 0
     keep = learnt[pairs.user]
     if not keep.any():
@@ -168,20 +169,20 @@ def prepare(
         titles=_titles(raw.titles, item_ids),
         co_occurrence=lists,
     )
-    rule = splitting.describe(options.split, log.time is not None, options.ratios)
-    figures = Figures(log.rows_read, dropped, found, raw_widths, rule, asdict(options))
+    words = splitting.describe(rule, log.time is not None, options.ratios)
+    figures = Figures(log.rows_read, dropped, found, raw_widths, words, asdict(options))
     return Prepared(dataset, describe(raw, dataset, figures))
 
 
-def _check_columns(log: RawLog, options: Options) -> None:
+def _check_columns(log: RawLog, options: Options, rule: str) -> None:
     """Say before the long work that the log lacks what the options need."""
     if not log.user.size:
         files = ", ".join(log.files) or "the log"
         raise DataError(f"{files} holds no usable interaction among {log.rows_read:,} rows read: check the file")
     if options.min_rating is not None and log.rating is None:
         raise ConfigError("--min-rating needs ratings: name the column with --rating-col, or leave --min-rating out")
-    splitting.check(Pairs(log.user, log.item, log.time, log.split), options.split)
-    if options.split == "time-global" and splitting.only_positions(log.user, log.time):
+    splitting.check(Pairs(log.user, log.item, log.time, log.split), rule)
+    if rule == "time-global" and log.time is not None and splitting.only_positions(log.user, log.time):
         raise ConfigError(
             "--split time-global needs times, this log has only the order within each user: "
             "choose --split time-user or leave-one-out"
@@ -196,9 +197,9 @@ def _pairs(
     # times and split are carried along only where a later step looks at them
     time = log.time if options.split in ("leave-one-out", "time-user", "time-global") else None
     split, everything = log.split, None
-    if options.min_rating is not None:
+    if options.min_rating is not None and log.rating is not None:
         everything, _ = distinct(user, item, len(item_rank), split=split)
-        good = log.rating >= options.min_rating  # False for NaN
+        good: np.ndarray = log.rating >= options.min_rating  # False for NaN
         dropped[f"rating below {options.min_rating:g}"] = int((~good).sum())
         user, item = user[good], item[good]
         time, split = (values[good] if values is not None else None for values in (time, split))

@@ -114,7 +114,7 @@ def distinct(
         return np.minimum.reduceat(values, starts) if repeats else values
 
     kept_split = earliest(split)
-    if split is not None and repeats:
+    if split is not None and kept_split is not None and repeats:
         # rows whose split is not the one kept: the pair stood in two splits
         group = np.cumsum(first) - 1
         across = int((split[order] != kept_split[group]).sum())

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -166,7 +167,7 @@ def _roles(table: Table, columns: Columns, given: bool) -> dict[str, str]:
 
 def _read_columns(parts: Sequence[Part], columns: Columns, name: str, progress: Progress, header: Sequence[str] | None) -> RawLog:
     """Read tables with one row a watched video, batch by batch: whatever the size, only codes and numbers stay in memory."""
-    kept: dict[str, list] = {role: [] for role in ("user", "item", "rating", "time", "split")}
+    kept: dict[str, list[Any]] = {role: [] for role in ("user", "item", "rating", "time", "split")}
     dropped: dict[str, int] = {}
     samples: dict[str, str] = {}  # role -> an unreadable value, for the message
     roles: dict[str, str] = {}
@@ -218,7 +219,7 @@ def _add_batch(
     file: str,
     dates: bool,
     start: int,
-    kept: dict[str, list],
+    kept: dict[str, list[Any]],
     dropped: dict[str, int],
     samples: dict[str, str],
 ) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -205,8 +205,9 @@ class _OneCharacter:
 
 def text_stream(table: Table) -> Any:
     """What Arrow reads the table from."""
+    separator = table.separator or ""
     stream = pa.input_stream(str(table.path), compression="detect")
-    return pa.PythonFile(_OneCharacter(stream, table.separator), mode="r") if len(table.separator or "") > 1 else stream
+    return pa.PythonFile(_OneCharacter(stream, separator), mode="r") if len(separator) > 1 else stream
 
 
 def _encoding(path: Path) -> str:
@@ -245,16 +246,16 @@ def explained(path: Path, table: Table | None = None) -> Iterator[None]:
 
 def _ragged_error(table: Table, said: str) -> DataError:
     """Name the line with too few or too many fields; a slow second reading, only on the way to an error."""
-    width = len(table.columns)
+    width, separator = len(table.columns), table.separator or ","
     with io.BufferedReader(pa.input_stream(str(table.path), compression="detect")) as stream:
         lines = (line.decode(table.encoding, "replace") for line in stream)
-        if len(table.separator or "") > 1:
+        if len(separator) > 1:
             rows: Iterator[tuple[int, list[str]]] = (
-                (n, line.split(table.separator)) for n, line in enumerate(lines, 1) if line.strip()
+                (n, line.split(separator)) for n, line in enumerate(lines, 1) if line.strip()
             )
         else:
-            quoting = csv.QUOTE_MINIMAL if _quote(table) else csv.QUOTE_NONE
-            reader = csv.reader(lines, delimiter=table.separator, quoting=quoting)
+            quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if _quote(table) else csv.QUOTE_NONE
+            reader = csv.reader(lines, delimiter=separator, quoting=quoting)
             rows = ((reader.line_num, row) for row in reader if row)
         try:
             number, fields = next(((n, len(row)) for n, row in rows if len(row) != width), (0, 0))
@@ -277,7 +278,7 @@ def _check_quotes(table: Table) -> None:
     if marks % 2 == 0:
         return
     with io.TextIOWrapper(pa.input_stream(str(table.path), compression="detect"), table.encoding, newline="") as lines:
-        reader = csv.reader(lines, delimiter=table.separator, strict=True)
+        reader = csv.reader(lines, delimiter=table.separator or ",", strict=True)
         number = 1
         try:
             for _ in reader:

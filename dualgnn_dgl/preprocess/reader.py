@@ -141,9 +141,9 @@ def _split_groups(tables: Sequence[Path]) -> list[list[Part]]:
         if split_of(file) is not None:
             rest = re.split(r"[._-]", stem(file))[:-1]
             groups.setdefault(("_".join(rest), suffix(file)), []).append((file, split_of(file)))
-    found = []
+    found: list[list[Part]] = []
     for group in groups.values():
-        group.sort(key=lambda part: part[1])
+        group.sort(key=lambda part: part[1] or 0)
         held = [split for _, split in group]
         if len(set(held)) < len(held):
             raise DataError(

@@ -68,9 +68,9 @@ def assign(pairs: Pairs, method: str, generator: np.random.Generator, ratios: tu
         see `check`.
     """
     check(pairs, method)
-    if method == "given":
+    if method == "given" and pairs.split is not None:
         return pairs.split
-    if method == "time-global":
+    if method == "time-global" and pairs.time is not None:
         # stable: pairs are sorted by (user, item), which decides between equal times
         order = np.argsort(pairs.time, kind="stable")
         bounds = [len(pairs) * part // sum(ratios) for part in (ratios[0], ratios[0] + ratios[1])]
@@ -109,6 +109,7 @@ def _left(pairs: Pairs, counts: np.ndarray, generator: np.random.Generator | Non
         # a permutation makes the keys distinct, so that any sort gives the same order
         order = np.argsort(user * np.int64(len(pairs)) + generator.permutation(len(pairs)))
     else:
+        assert pairs.time is not None  # `check` has seen to it
         order = np.lexsort((pairs.time, user))
     left = np.empty(len(pairs), dtype=np.int64)
     # both orders keep users together and ascending, so user[order] is user itself
