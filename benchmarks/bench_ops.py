@@ -5,8 +5,12 @@ layer; forward, and forward with backward. Baby, TikTok and Gowalla are the publ
 --root holds them, else random graphs of their size with the same kind of skew; TikTok-full (the size that papers report)
 and MovieLens are always random. The peer is the message passing that people write: gather, multiply, `index_add`.
 
+A second table has the operations with learned edge weights, user by user over their items: the scores of all edges (SDDMM),
+their softmax, the weighted sum, and the three in a row as attention; ours, DGL's and the peer's, D = 64.
+
     python benchmarks/bench_ops.py                     everything, about 4 minutes on two cores
     python benchmarks/bench_ops.py --shapes baby       some shapes only; the other rows of the result file stay
+    python benchmarks/bench_ops.py --only learned      the second table alone
     python benchmarks/bench_ops.py --quick             two shapes, two widths
     python benchmarks/bench_ops.py --device cuda       on the GPU, into results/ops_cuda.json
 
@@ -34,6 +38,7 @@ from torch import Tensor
 from dualgnn_dgl import ops
 from dualgnn_dgl.files import write_json
 from dualgnn_dgl.ops import Adjacency, normalise, triton_kernel
+from dualgnn_dgl.ops.learned import Edges
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -186,6 +191,78 @@ def in_width(graph: Graph, modalities: int, seconds: float, device: str) -> Row:
     return {"shape": graph.name, "M": modalities, "separate_ms": 1e3 * found[0], "one_wide_ms": 1e3 * found[1]}
 
 
+class GatherEdges:
+    """The peer of `ops.learned.Edges`: both ends gathered, `index_add` by destination, everything by autograd."""
+
+    def __init__(self, edges: Edges) -> None:
+        self.dst, self.src = edges.ends()
+        self.rows = edges.shape[0]
+
+    def score(self, a: Tensor, b: Tensor) -> Tensor:
+        return (a[self.dst] * b[self.src]).sum(1)
+
+    def softmax(self, score: Tensor) -> Tensor:
+        top = torch.full((self.rows,), -torch.inf, device=score.device).scatter_reduce(0, self.dst, score.detach(), "amax")
+        value = (score - top[self.dst]).exp()
+        return value / torch.zeros_like(top).index_add(0, self.dst, value)[self.dst]
+
+    def sum(self, weight: Tensor, x: Tensor) -> Tensor:
+        return x.new_zeros(self.rows, x.shape[1]).index_add(0, self.dst, weight.unsqueeze(1) * x[self.src])
+
+
+class DGLEdges:
+    """DGL's g-SDDMM, edge softmax and `u_mul_e` over one bipartite graph; CPU builds only."""
+
+    def __init__(self, edges: Edges) -> None:
+        from dualgnn_dgl._dgl import dgl
+
+        dst, src = edges.ends()
+        sizes = {"src": edges.shape[1], "dst": edges.shape[0]}
+        self.graph = dgl.heterograph({("src", "to", "dst"): (src.int(), dst.int())}, num_nodes_dict=sizes)
+        self.ops = dgl.ops
+
+    def score(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.ops.v_dot_u(self.graph, a, b).squeeze(1)
+
+    def softmax(self, score: Tensor) -> Tensor:
+        return self.ops.edge_softmax(self.graph, score.unsqueeze(1)).squeeze(1)
+
+    def sum(self, weight: Tensor, x: Tensor) -> Tensor:
+        return self.ops.u_mul_e_sum(self.graph, x, weight.unsqueeze(1))
+
+
+def learned(graph: Graph, width: int, seconds: float, device: str) -> list[Row]:
+    """Forward, and forward with backward, of each operation with learned weights; one row an operation and a way."""
+    edges = Edges(Adjacency(graph.user, graph.item, (graph.users, graph.items))).to(device)
+    user, item = (torch.randn(size, width, device=device, requires_grad=True) for size in (graph.users, graph.items))
+    number = torch.randn(edges.num_edges, device=device, requires_grad=True)
+    rows: list[Row] = []
+    for name, way in [("ours", edges), *([("dgl", DGLEdges(edges))] if device == "cpu" else []), ("peer", GatherEdges(edges))]:
+        works = {
+            "score": (way.score, (user, item)),
+            "softmax": (way.softmax, (number,)),
+            "sum": (way.sum, (number, item)),
+            "attention": (lambda a, b, way=way: way.sum(way.softmax(way.score(a, b)), b), (user, item)),
+        }
+        for operation, (function, inputs) in works.items():
+            target = torch.randn_like(function(*inputs))
+
+            def both(function=function, inputs=inputs, target=target) -> None:
+                torch.autograd.grad(function(*inputs), inputs, target)
+
+            def forward(function=function, inputs=inputs) -> None:
+                with torch.no_grad():
+                    function(*inputs)
+
+            row: Row = {"shape": graph.name, "graph": graph.source, "D": width, "operation": operation, "way": name}
+            row["threads"] = torch.get_num_threads()
+            for part, work in (("forward", forward), ("both", both)):
+                median, least, most = timed(work, seconds, device)
+                row |= {f"{part}_ms": 1e3 * median, f"{part}_min_ms": 1e3 * least, f"{part}_max_ms": 1e3 * most}
+            rows.append(row)
+    return rows
+
+
 def machine(device: str) -> Row:
     """What the figures belong to."""
     name = platform.processor() or platform.machine()
@@ -208,6 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two shapes, two widths, few repetitions; writes no file")
     parser.add_argument("--shapes", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--only", choices=("propagation", "learned"), help="one of the two tables; the other stays as it was")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the public data sets")
     options = parser.parse_args()
@@ -219,10 +297,14 @@ def main() -> None:
     for label, size in (("", 24), ("forward ms", 25), ("GB/s", 7), ("share", 7), ("forward+backward ms", 25), ("GB/s", 7)):
         print(label.rjust(size), end="")
     print("  share  share if reused")
-    rows, fused = [], []
+    rows, fused, weighted = [], [], []
     for name in shapes:
         graph = load(name, options.root)
-        for width in widths:
+        for row in learned(graph, 64, seconds, device) if options.only != "propagation" else ():
+            weighted.append(row)
+            shown = (row["way"], row["operation"], row["forward_ms"], row["both_ms"])
+            print(f"{name:12}{64:4} {'{:>6} {:10} {:9.2f} ms forward {:9.2f} ms forward+backward'.format(*shown)}", flush=True)
+        for width in widths if options.only != "learned" else ():
             for row in measure(graph, width, kernels, bandwidth, seconds, device):
                 rows.append(row)
                 print(
@@ -235,23 +317,20 @@ def main() -> None:
                     + f"{row['both_reuse_share']:17.2f}",
                     flush=True,
                 )
-        for modalities in () if options.quick else (2, 3):
+        for modalities in () if options.quick or options.only == "learned" else (2, 3):
             fused.append(in_width(graph, modalities, seconds, device))
             print("{shape}: {M} products of 64 {separate_ms:.2f} ms, one of {M}·64 {one_wide_ms:.2f} ms".format(**fused[-1]))
     if options.quick:
         return
     path = RESULTS / ("ops.json" if device == "cpu" else "ops_cuda.json")
-    kept = json.loads(path.read_text()) if path.is_file() else {"propagation": [], "in_width": []}
-    copies = kept.get("copy_gbs", {}) | dict.fromkeys(shapes, bandwidth / 1e9)
-    write_json(
-        path,
-        {
-            "machine": machine(device),
-            "copy_gbs": copies,
-            "propagation": [row for row in kept["propagation"] if row["shape"] not in shapes] + rows,
-            "in_width": [row for row in kept["in_width"] if row["shape"] not in shapes] + fused,
-        },
-    )
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    copies = kept.get("copy_gbs", {}) | dict.fromkeys(shapes if options.only != "learned" else (), bandwidth / 1e9)
+    tables = {"propagation": rows, "in_width": fused, "learned": weighted}
+    for name, made in tables.items():
+        anew = {row["shape"] for row in made}
+        tables[name] = [row for row in kept.get(name, []) if row["shape"] not in anew] + made
+    measured_on = kept.get("machine") if options.only == "learned" else None  # the machine of the first table
+    write_json(path, {"machine": measured_on or machine(device), "copy_gbs": copies, **tables})
     print(path)
 
 

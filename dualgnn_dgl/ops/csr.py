@@ -17,9 +17,12 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
         values = matrix.entries(x.dtype)
         if values is None:
             values = torch.ones(matrix.indices.numel(), dtype=x.dtype, device=x.device)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            matrix.cache[key] = torch.sparse_csr_tensor(
-                matrix.indptr, matrix.indices, values, matrix.shape, check_invariants=False
-            )
+        matrix.cache[key] = csr_tensor(matrix.indptr, matrix.indices, values, matrix.shape)
     return matrix.cache[key] @ x
+
+
+def csr_tensor(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """torch's sparse CSR tensor over these tensors, unchecked, without torch's warning that it is in beta."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(indptr, indices, values, shape, check_invariants=False)
