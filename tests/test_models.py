@@ -551,6 +551,50 @@ def test_freedom_says_what_is_wrong_with_weights(weights, words):
     assert "\n" not in str(error.value)
 
 
+# ---------------------------------------------------------------- BM3's dropout and its losses
+
+
+def test_bm3_draws_its_dropout_from_the_generator_of_the_epoch():
+    """The same generator, the same batches: the same losses; each batch and each epoch another mask."""
+    data = small.dataset()
+    model, batch, source = make("bm3", data), small.batch(data), torch.Generator().manual_seed(1)
+    losses = []
+    for _ in range(2):
+        model.new_epoch(source)
+        losses += [model.loss(*batch).item() for _ in range(2)]
+    assert len(set(losses)) == 4
+    other, again = make("bm3", data), torch.Generator().manual_seed(1)
+    torch.manual_seed(77)
+    repeated = []
+    for _ in range(2):
+        other.new_epoch(again)
+        repeated += [other.loss(*batch).item() for _ in range(2)]
+    assert repeated == losses
+    plain = make("bm3", data, dropout=0.0)
+    first = plain.loss(*batch)
+    plain.new_epoch(source)
+    assert torch.equal(plain.loss(*batch), first)
+
+
+def test_bm3_needs_no_negatives():
+    data = small.dataset()
+    one, two, batch = make("bm3", data), make("bm3", data), small.batch(data)
+    assert torch.equal(one.loss(*batch), two.loss(batch.users, batch.positives, batch.negatives.flip(0)))
+
+
+def test_bm3_asks_nothing_of_a_modality_that_a_video_lacks():
+    data = small.dataset(modalities=("visual",))
+    absent = torch.from_numpy(np.flatnonzero(~data.modalities["visual"].present))
+    users = torch.arange(len(absent))
+    with_features, without = (make("bm3", data, dropout=0.0, feature_weight=weight) for weight in (2.0, 0.0))
+    without.load_state_dict({key: value for key, value in with_features.state_dict().items() if "project" not in key})
+    torch.testing.assert_close(with_features.loss(users, absent, absent), without.loss(users, absent, absent))
+    trained = make("bm3", data, train_features=True)
+    trained.loss(*small.batch(data, size=200)).backward()
+    touched = trained.raw[0].grad.abs().sum(1) > 0
+    assert touched.any() and not touched[absent].any()
+
+
 def test_features_of_different_widths_cannot_go_without_an_encoder():
     with pytest.raises(ConfigError, match=r"widths \[5, 7, 4\].*--feature-dim"):
         dualgnn(item_encoder="none")

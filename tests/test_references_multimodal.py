@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import small
 import torch
+from reference import bm3 as slow_bm3
 from reference import freedom as slow_freedom
 from twins import compare, named_leaves, plain_features, triples_of
 
@@ -51,5 +52,38 @@ def test_freedom_equals_its_equations(modalities, switches, dtype, tolerance):
         slow_freedom.embed(user, item, small.pairs_of(data.train), similar, config),
         model.loss(*batch),
         slow_freedom.loss(user, item, maps, thinned, similar, *parts, triples_of(batch), config),
+        tolerance,
+    )
+
+
+@PRECISION
+@pytest.mark.parametrize(
+    ("modalities", "switches"),
+    [
+        (ALL, {}),
+        (ALL, {"layers": 2, "dropout": 0.0, "train_features": True}),
+        (ALL[:2], {"layers": 0, "dropout": 0.9, "penalty": "norm"}),
+        (ALL[:1], {"penalty": "norm", "feature_weight": 0.0}),
+    ],
+)
+def test_bm3_equals_its_equations(modalities, switches, dtype, tolerance):
+    data = small.dataset(modalities=modalities)
+    config = model_class("bm3").Config(**{"width": 6, "l2": 0.3, "feature_weight": 0.7, "dropout": 0.4, **switches})
+    model = create("bm3", heterograph(data), data.modalities, config, seed=3).to(dtype)
+    named, links = named_leaves(model)
+    batch, pairs, source = small.batch(data), small.pairs_of(data.train), torch.Generator().manual_seed(5)
+    model.new_epoch(source)
+    model.loss(*batch)  # the second batch of the epoch is compared
+    seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(5))) + 1
+    draw = torch.Generator().manual_seed(seed)
+    masks = [(torch.rand(len(batch.users), 6, generator=draw) >= config.dropout).double() for _ in range(2 + len(modalities))]
+    watched = [(u, i) for u, i, _ in triples_of(batch)]
+    compare(
+        model,
+        links,
+        model.embed(),
+        slow_bm3.embed(named, pairs, config.layers),
+        model.loss(*batch),
+        slow_bm3.loss(named, pairs, *plain_features(data), watched, masks, config),
         tolerance,
     )

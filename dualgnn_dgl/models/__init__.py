@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODELS = {
     "dualgnn": "DualGNN",
     "dualgnn_plus": "DualGNNPlus",
+    "bm3": "BM3",
     "freedom": "FREEDOM",
     "lightgcn": "LightGCN",
     "bprmf": "BPRMF",

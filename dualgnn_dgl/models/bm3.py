@@ -1,0 +1,129 @@
+"""BM3: learning from watched pairs alone, without a negative. Source: Zhou, Zhou, Liu, Zeng, Miao, Wang, You, Jiang:
+"Bootstrap Latent Representations for Multi-modal Recommendation", WWW 2023.
+
+    u     = mean of layers 0…L of p, q over the user–item graph;  i = the same + q     (LightGCN, residual)  (U, D), (I, D)
+    f_m   = W_m F_m + b_m                                             modality m, the videos that have it      (·, D)
+    x̃     = W_p x + b_p                                               one predictor for all
+    ẋ     = x with a share of its entries set to zero (dropout), no gradient through it: the target
+    C     = 1 − cosine
+    loss  = C(ũ, i̇) + C(ĩ, u̇) + μ Σ_m [ C(f̃_m, i̇) + C(f̃_m, ḟ_m) ] + λ ½ Σ ‖u, i rows‖² / B     over watched pairs (u, i)
+    score = ũ · ĩ
+
+A video without modality m has no part in that modality's two terms; their mean is over the pairs whose video has it.
+
+Differences from the authors' code:
+
+- Any number of modalities; there, image and text.
+- Dropout falls on the rows of the batch, a fresh mask for every pair, not on the whole tables once a batch. The masks come
+  from a seed that `new_epoch` draws from its generator and from the number of the batch since: nothing reads the global
+  random state, and an epoch begun with the same generator and batches has the same masks. Embeddings need none of it.
+- Features stay as they are; there they are trained like everything else (`train_features=true`).
+- λ weighs half squared lengths of the batch's rows of u and i, the paper's form; there it weighs the lengths of the
+  *whole* tables u and i as ‖u‖_F + ‖i‖_F, over the number of videos (`penalty="norm"`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.graph import user_item
+from dualgnn_dgl.models.base import PENALTIES, Features, Recommender, pick, row_penalty, table
+from dualgnn_dgl.options import Options, option
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of BM3."""
+
+    width: int = option(64, "embedding width D", low=1)
+    layers: int = option(1, "propagation steps L", low=0)
+    dropout: float = option(0.5, "share of a target's entries set to zero", low=0, high=0.999)
+    feature_weight: float = option(2.0, "weight μ of what the features say", low=0)
+    train_features: bool = option(False, "let training change the features themselves, as the authors' code does")
+    l2: float = option(1e-2, "weight λ of the penalty on u and i", low=0)
+    penalty: str = option("square", "form of that penalty: squares of rows, or lengths of whole tables", choices=PENALTIES)
+
+
+# what a search tries; lr belongs to training
+SEARCH = {
+    "layers": (1, 2),
+    "dropout": (0.3, 0.5),
+    "l2": (1e-4, 1e-3, 1e-2, 1e-1),
+    "feature_weight": (0.5, 2.0),
+    "lr": (5e-4, 1e-3, 3e-3),
+}
+
+
+class BM3(Recommender):
+    """LightGCN's tables behind one predictor, drawn towards their own blurred targets."""
+
+    Config = Config
+    uses_modalities = True
+
+    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.to_user = user_item(graph)  # (U, I)
+        self.to_item = self.to_user.T  # (I, U)
+        self.user = table(graph.num_nodes("user"), config.width)  # p
+        self.item = table(graph.num_nodes("item"), config.width)  # q
+        self.predictor = nn.Linear(config.width, config.width)
+        nn.init.xavier_normal_(self.predictor.weight)
+        self.features = Features(modalities) if config.feature_weight > 0 else None
+        if self.features is not None:
+            widths = self.features.widths()
+            self.project = nn.ModuleList(nn.Linear(columns, config.width) for columns in widths)
+            if config.train_features:
+                self.raw = nn.ParameterList(nn.Parameter(self.features[m].clone()) for m in range(len(widths)))  # F_m, (I, F_m)
+        self._seed, self._batches = 0, 0
+
+    def new_epoch(self, generator: torch.Generator) -> None:
+        self._seed, self._batches = int(torch.randint(2**62, (), generator=generator)), 0
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """u (U, D) and i (I, D), before the predictor."""
+        user, item = self.user, self.item
+        user_sum, item_sum = user, item
+        for _ in range(self.config.layers):
+            user, item = self.to_user @ item, self.to_item @ user
+            user_sum, item_sum = user_sum + user, item_sum + item
+        return user_sum / (self.config.layers + 1), item_sum / (self.config.layers + 1) + self.item
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        user, item = self.tables()
+        return self.predictor(user), self.predictor(item)
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        c = self.config
+        draw = torch.Generator(users.device).manual_seed(self._seed + self._batches)
+        self._batches += 1
+        all_users, all_items = self.tables()
+        user, item = pick(all_users, users), pick(all_items, positives)  # (B, D) each
+        user_target, item_target = blurred(user, c.dropout, draw), blurred(item, c.dropout, draw)
+        total = apart(self.predictor(user), item_target).mean() + apart(self.predictor(item), user_target).mean()
+        if self.features is not None:
+            for m, project in enumerate(self.project):
+                feature = project(pick(self.raw[m] if c.train_features else self.features[m], positives))  # f_m, (B, D)
+                predicted, target = self.predictor(feature), blurred(feature, c.dropout, draw)
+                there = self.features.present[positives, m]  # (B,)
+                each = (apart(predicted, item_target) + apart(predicted, target)) * there
+                total = total + c.feature_weight * each.sum() / there.sum().clamp(min=1)
+        rows = (user, item) if c.penalty == "square" else (all_items, all_users)  # the first one's rows are what it divides by
+        return total + c.l2 * row_penalty(c.penalty, *rows)
+
+
+def blurred(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """x with that share of its entries at zero, as a target: no gradient. (Dropout's rescaling would not change a cosine.)"""
+    return x.detach() * (torch.rand(x.shape, dtype=torch.float32, device=x.device, generator=generator) >= share)
+
+
+def apart(x: Tensor, y: Tensor) -> Tensor:
+    """One minus the cosine of the rows of two tables, (B, D) each → (B,)."""
+    return 1 - functional.cosine_similarity(x, y, dim=-1, eps=1e-12)
