@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SPLITS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "given")
 WEIGHTS = ("count", "cosine", "jaccard")
+IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
 
 
 @click.command("preprocess")
@@ -56,6 +57,11 @@ WEIGHTS = ("count", "cosine", "jaccard")
     "--cooc-weight", type=click.Choice(WEIGHTS), default="count", show_default=True, help="Weight of user co-occurrence edges."
 )
 @click.option("--cooc-top", type=int, default=200, show_default=True, metavar="N", help="Co-occurring users kept per user.")
+@click.option(
+    "--impute",
+    type=click.Choice(IMPUTERS),
+    help="Fill missing features, from present ones and training pairs; filled rows are marked.  [default: leave them missing]",
+)
 @click.option("--check", is_flag=True, help="Read and check everything, write nothing; leaves co-occurrence out.")
 @force_option
 @json_option
@@ -77,6 +83,7 @@ def command(
     feature_dim: int | None,
     cooc_weight: str,
     cooc_top: int,
+    impute: str | None,
     check: bool,
     force: bool,
     as_json: bool,
@@ -95,7 +102,7 @@ def command(
     from dualgnn_dgl.files import check_free
     from dualgnn_dgl.preprocess import Options, prepare
 
-    options = Options(min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top)
+    options = Options(min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute=impute)
     columns = (user_col, item_col, rating_col, time_col, split_col, separator, items)
     if source is None and (features or any(value is not None for value in columns)):
         raise ConfigError(
@@ -220,6 +227,7 @@ def text(report: dict[str, Any]) -> str:
     parts.append(table(["rows", "count"], [["read", rows["read"]], *dropped, ["kept", rows["kept"]]]))
     if report["modalities"]:
         parts.append(_modalities(report["modalities"]))
+        parts += _resemblance(report["modalities"])
     else:
         parts.append("no modality: models that need features cannot use this data set")
     if report["titles"]:
@@ -245,23 +253,41 @@ def _options(options: dict[str, Any]) -> str:
         lines.append(f"ratings: {options['min_rating']:g} and more")
     if options["feature_dim"] is not None:
         lines.append(f"features: at most {options['feature_dim']} columns")
+    if options["impute"] is not None:
+        lines.append(f"missing features: filled by {options['impute']}; models take them as present, 'coverage' below does not")
     return "\n".join(lines)
 
 
 def _modalities(modalities: dict[str, Any]) -> str:
     """One row a modality; one column a popularity group, the share of its items that have the modality."""
     groups = list(dict.fromkeys(group for modality in modalities.values() for group in modality["by_popularity"]))
+    filled = any(modality["imputed"] for modality in modalities.values())
     rows = [
         [
             name,
             modality["width"],
             modality["present"],
+            *([modality["imputed"]] if filled else []),
             f"{modality['coverage']:.1%}",
             *(f"{modality['by_popularity'][group]['coverage']:.1%}" for group in groups),
         ]
         for name, modality in modalities.items()
     ]
-    return table(["modality", "width", "items", "coverage", *groups], rows)
+    return table(["modality", "width", "items", *(["filled"] if filled else []), "coverage", *groups], rows)
+
+
+def _resemblance(modalities: dict[str, Any]) -> list[str]:
+    """How alike items are that the same users watch, which bounds what filling from them can bring; nothing if not measured."""
+    rows = []
+    for name, modality in modalities.items():
+        if modality["homophily"] is not None:
+            near, random, gain = (modality["homophily"][key] for key in ("neighbours", "random", "gain"))
+            verdict = "hardly" if gain < 0.02 else "a little" if gain < 0.1 else "well"
+            rows.append([name, near, random, f"{gain:.1%}", verdict])
+    if not rows:
+        return []
+    head = "feature homophily: cosine of videos watched by the same users, and of any two"
+    return [head + "\n" + table(["modality", "neighbours", "any two", "gain", "neighbours can fill a hole"], rows)]
 
 
 def _published(published: dict[str, Any]) -> str:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from dualgnn_dgl.training import Fit, Progress, TrainConfig
 
 # command-line shorthand → key of TrainConfig
-SHORT = {"epochs": int, "lr": float, "batch_size": int, "patience": int, "seed": int}
+IMPUTERS = ("none", "zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
+SHORT = {"epochs": int, "lr": float, "batch_size": int, "patience": int, "seed": int, "impute": click.Choice(IMPUTERS)}
 
 
 def _shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,6 +33,7 @@ def _shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
         "batch_size": "Training pairs a batch.",
         "patience": "Stop after this many validations without a better one.",
         "seed": "Seed of everything random.",
+        "impute": "Fill missing features for the model; the data folder stays as it is.",
     }
     for name in reversed(SHORT):
         function = click.option(f"--{name.replace('_', '-')}", name, type=SHORT[name], help=helps[name])(function)
@@ -143,7 +145,12 @@ def _train(dataset: Dataset, name: str, config: Options, train: TrainConfig, dev
     from dualgnn_dgl import graph, models, training
 
     started = time.perf_counter()
-    model = models.create(name, graph.heterograph(dataset), dataset.modalities, config, train.seed).to(device)
+    modalities = training.features(dataset, train)
+    for label, modality in modalities.items():
+        if modality.imputed.any():
+            how = "before training" if train.impute == "none" else f"by {train.impute}"
+            note(f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items filled {how}")
+    model = models.create(name, graph.heterograph(dataset), modalities, config, train.seed).to(device)
     count = sum(parameter.numel() for parameter in model.parameters())
     note(f"graph and model ready in {time.perf_counter() - started:.1f} s · {count:,} parameters")
     with _progress(train) as report:

@@ -83,14 +83,20 @@ class Modality:
     values : (I, F) float32
         finite where present; rows of absent items are set to zero here, whatever they held.
     present : (I,) bool
+    imputed : (I,) bool, optional
+        rows that count as present but were filled in from others (`modality.impute`); none by default.
     """
 
     values: np.ndarray
     present: np.ndarray
+    imputed: np.ndarray = None  # type: ignore[assignment]  # made in __post_init__
 
     def __post_init__(self) -> None:
         values = np.asarray(self.values, dtype=np.float32)
         present = np.asarray(self.present, dtype=bool)
+        imputed = np.zeros_like(present) if self.imputed is None else np.asarray(self.imputed, dtype=bool)
+        if imputed.shape != present.shape or bool((imputed & ~present).any()):
+            raise DataError(f"a modality marks rows {imputed.shape} as imputed that are not present: a filled row is present")
         if values.ndim != 2 or present.shape != values.shape[:1]:
             raise DataError(f"a modality needs values (I, F) and present (I,), got {values.shape} and {present.shape}")
         if not present.all():
@@ -100,6 +106,12 @@ class Modality:
             raise DataError(f"a modality holds NaN or infinity in row {row}, which is marked present: mark it absent or mend it")
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "present", present)
+        object.__setattr__(self, "imputed", imputed)
+
+    @property
+    def own(self) -> np.ndarray:
+        """Rows (I,) that were read, not filled in."""
+        return self.present & ~self.imputed
 
     @property
     def width(self) -> int:
@@ -108,8 +120,8 @@ class Modality:
 
     @property
     def coverage(self) -> float:
-        """Share of items that have this modality."""
-        return float(self.present.mean()) if self.present.size else 0.0
+        """Share of items that have this modality themselves; filled rows do not count."""
+        return float(self.own.mean()) if self.present.size else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,6 +235,8 @@ def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
         arrays |= {f"{split}.user": part.user, f"{split}.item": part.item}
     for name, modality in dataset.modalities.items():
         arrays |= {f"modality.{name}.values": modality.values, f"modality.{name}.present": modality.present}
+        if modality.imputed.any():
+            arrays[f"modality.{name}.imputed"] = modality.imputed
     if dataset.titles is not None:
         arrays["titles"] = np.asarray(dataset.titles, dtype=np.str_)
     if dataset.co_occurrence is not None:
@@ -265,6 +279,8 @@ def save(
         for name, modality in dataset.modalities.items():
             np.save(target / f"modality.{name}.values.npy", modality.values, allow_pickle=False)
             np.save(target / f"modality.{name}.present.npy", modality.present, allow_pickle=False)
+            if modality.imputed.any():
+                np.save(target / f"modality.{name}.imputed.npy", modality.imputed, allow_pickle=False)
         if dataset.co_occurrence is not None:
             lists = dataset.co_occurrence
             np.save(target / "co_occurrence.indptr.npy", lists.indptr, allow_pickle=False)
@@ -275,7 +291,10 @@ def save(
             "format": FORMAT,
             "hash": dataset.hash,
             **_counts(dataset),
-            "modalities": {name: {"width": m.width, "coverage": m.coverage} for name, m in dataset.modalities.items()},
+            "modalities": {
+                name: {"width": m.width, "coverage": m.coverage} | ({"imputed": int(m.imputed.sum())} if m.imputed.any() else {})
+                for name, m in dataset.modalities.items()
+            },
             "titles": dataset.titles is not None,
             "co_occurrence": dataset.co_occurrence.measure if dataset.co_occurrence is not None else None,
             "options": dict(options or {}),
@@ -307,6 +326,13 @@ def _columns(path: Path, **columns: pa.DataType) -> dict[str, np.ndarray]:
         raise DataError(f"{path} does not exist: run preprocess again") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): run preprocess again") from None
+
+
+def _modality(folder: Path, name: str, about: Any) -> Modality:
+    """One modality's arrays; those of filled rows only where the manifest speaks of some."""
+    filled = isinstance(about, dict) and about.get("imputed")
+    parts = ("values", "present", "imputed") if filled else ("values", "present")
+    return Modality(*(load_array(folder / f"modality.{name}.{part}.npy") for part in parts))
 
 
 def load(folder: str | Path) -> Dataset:
@@ -342,10 +368,7 @@ def load(folder: str | Path) -> Dataset:
         lists = CoOccurrence(indptr, edges["neighbour"], edges["weight"], str(manifest["co_occurrence"]))
     dataset = Dataset(
         **splits,
-        modalities={
-            name: Modality(*(load_array(folder / f"modality.{name}.{part}.npy") for part in ("values", "present")))
-            for name in names
-        },
+        modalities={name: _modality(folder, name, about) for name, about in names.items()},
         user_ids=user_ids,
         item_ids=items["id"],
         titles=items.get("title"),

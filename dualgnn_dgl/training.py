@@ -8,16 +8,17 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dualgnn_dgl.data import Interactions
+from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.evaluation import Evaluator
+from dualgnn_dgl.modality import IMPUTERS, impute
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.options import Options, option
 from dualgnn_dgl.sampling import TripleSampler
@@ -36,12 +37,24 @@ class TrainConfig(Options):
     metric: str = option("recall@20", "validation metric that picks the epoch")
     eval_every: int = option(1, "epochs between two validations", low=1)
     seed: int = option(0, "seed of the parameters, the order of batches and the negatives", low=0, high=2**63 - 1)
+    impute: str = option("none", "how missing features are filled for the model, see `features`", choices=("none", *IMPUTERS))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         name, _, k = self.metric.partition("@")
         if name not in METRICS or not re.fullmatch("[1-9][0-9]{0,8}", k):
             raise ConfigError(f"metric is '{self.metric:.40}': write one of {', '.join(METRICS)} and a length, as in recall@20")
+
+
+def features(dataset: Dataset, config: TrainConfig) -> Mapping[str, Modality]:
+    """The modalities that a model is to be built with: the data set's own, with holes filled where `config.impute` says so.
+
+    Raises
+    ------
+    DataError
+        if there is nothing to fill from.
+    """
+    return dataset.modalities if config.impute == "none" else impute(dataset, config.impute).modalities
 
 
 @dataclass

@@ -20,7 +20,8 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("files", "options"),
     ("_dgl", "data", "preprocess.tables", "synthetic_words"),
     ("ops", "cooccurrence", "sampling"),
-    ("preprocess", "synthetic", "modality", "graph", "evaluation"),
+    ("modality",),
+    ("preprocess", "synthetic", "graph", "evaluation"),
     ("models.base",),
     ("models.*",),
     ("models",),
@@ -38,7 +39,7 @@ ONLY_IN = {
     "sklearn": {"preprocess", "modality"},
     "pandas": {"preprocess", "synthetic"},
 }
-WITHOUT_TORCH = {"errors", "files", "data", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"}
+WITHOUT_TORCH = {"errors", "files", "data", "modality", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"}
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BROKEN_DGL = {"dgl.sparse", "dgl.data", "dgl.graphbolt"}  # they need libraries that no wheel brings for today's torch

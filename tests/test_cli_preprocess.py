@@ -17,6 +17,9 @@ from click.testing import CliRunner, Result
 
 from dualgnn_dgl import data
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.cli.preprocess import IMPUTERS as OFFERED
+from dualgnn_dgl.cli.train import IMPUTERS as OFFERED_IN_TRAINING
+from dualgnn_dgl.modality import IMPUTERS
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -87,6 +90,32 @@ def test_json_is_one_object_and_equals_the_file(raw: Path) -> None:
     assert said == json.loads(Path("data/report.json").read_text())
     assert said["co_occurrence"]["weight"] == "jaccard" and said["co_occurrence"]["mean_neighbours"] <= 3
     assert (said["modalities"]["visual"]["width"], said["modalities"]["visual"]["width_read"]) == (3, 8)
+
+
+def test_impute_fills_marks_and_says_so(raw: Path) -> None:
+    words = ("--input", str(raw), *NAMED, "--k-core", "2")
+    assert dualgnn(*words, "--data", "holed").exit_code == 0
+    run = dualgnn(*words, "--impute", "heat")
+    assert run.exit_code == 0, run.output
+    assert "missing features: filled by heat" in run.stdout and "feature homophily" in run.stdout
+    assert "filled" in next(line for line in run.stdout.splitlines() if line.startswith("modality"))
+    holed, filled = (data.load(place).modalities["visual"] for place in ("holed", "data"))
+    assert filled.present.all() and np.array_equal(filled.own, holed.present) and filled.imputed.sum() == 2
+    report, before = (json.loads(Path(place, "report.json").read_text()) for place in ("data", "holed"))
+    assert report["options"]["impute"] == "heat" and report["modalities"]["visual"]["imputed"] == 2
+    for key in ("present", "coverage", "by_popularity", "homophily"):
+        assert report["modalities"]["visual"][key] == before["modalities"]["visual"][key], "what was filled is not counted"
+    manifest = json.loads(Path("data/dataset.json").read_text())
+    assert manifest["options"]["impute"] == "heat" and manifest["modalities"]["visual"]["imputed"] == 2
+    trained = CliRunner().invoke(group, ["train", "--epochs", "1", "--set", "width=4", "--gpu", "-1"])
+    assert trained.exit_code == 0 and "visual: 2 of 13 items filled before training" in trained.stderr
+
+
+def test_homophily_stands_in_the_report_but_not_in_a_check(raw: Path) -> None:
+    words = ("--input", str(raw), *NAMED, "--json")
+    said, checked = (json.loads(dualgnn(*words, *more).stdout)["modalities"]["visual"] for more in ((), ("--check",)))
+    assert set(said["homophily"]) == {"neighbours", "random", "gain", "pairs"} and checked["homophily"] is None
+    assert -1 <= said["homophily"]["random"] <= 1
 
 
 def test_the_same_twice_and_from_shuffled_rows(raw: Path) -> None:
@@ -216,3 +245,7 @@ def test_published_sets_meet_their_statistics(folder: Path, name: str, sizes: di
     report = json.loads(dualgnn("--input", str(REAL / name), "--check", "--json").stdout)
     assert report["published"]["met"]
     assert {split: part["interactions"] for split, part in report["splits"].items()} == sizes
+
+
+def test_the_imputers_offered_are_those_there_are() -> None:
+    assert tuple(IMPUTERS) == OFFERED and OFFERED_IN_TRAINING == ("none", *OFFERED)

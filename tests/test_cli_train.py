@@ -102,6 +102,20 @@ def test_named_options_beat_set_and_set_beats_the_file(tmp_path, monkeypatch):
     assert other["train"]["epochs"] == 5
 
 
+def test_impute_fills_for_the_model_and_is_written_down(home):
+    plain, filled = run("train", *SHORT), run("train", *SHORT, "--run", "filled", "--impute", "ppr")
+    assert plain.exit_code == filled.exit_code == 0, filled.output
+    assert "visual: 3 of 19 items filled by ppr" in filled.stderr and "filled" not in plain.stderr
+    one, two = load_run("runs/dualgnn"), load_run("filled")
+    assert (one.info["train"]["impute"], two.info["train"]["impute"]) == ("none", "ppr")
+    assert one.info["data"]["hash"] == two.info["data"]["hash"], "the data folder stays as it is"
+    assert not torch.equal(one.item, two.item)
+    again = run("train", "--config", "filled/run.toml", "--run", "again", "--gpu", "-1")
+    assert again.exit_code == 0 and torch.equal(load_run("again").item, two.item)
+    assert run("eval", "--run", "filled", "--topk", "5").exit_code == 0
+    assert "none" in refused("train", "--impute", "pagerank", exit_code=2)
+
+
 @pytest.mark.parametrize("name", ["dualgnn", "lightgcn"])
 def test_the_written_run_toml_reproduces_the_same_weights(home, name):
     first = run("train", "--model", name, "--run", "a", *SHORT, "--seed", "8", "--batch-size", "13", "--lr", "0.02")

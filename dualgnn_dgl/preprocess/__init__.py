@@ -1,4 +1,4 @@
-"""Raw log and features → `Dataset`: filter, dedupe, k-core, renumber, split, align features, co-occurrence.
+"""Raw log and features → `Dataset`: filter, dedupe, k-core, renumber, split, align features, co-occurrence, filling.
 
 `prepare` is the whole step; reading files is `preprocess.reader`, writing the folder is `data.save`.
 """
@@ -12,6 +12,7 @@ import numpy as np
 
 from dualgnn_dgl.data import SPLITS, CoOccurrence, Dataset, Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, DataError, unknown
+from dualgnn_dgl.modality import IMPUTERS, impute
 from dualgnn_dgl.preprocess import split as splitting
 from dualgnn_dgl.preprocess.filters import Pairs, distinct, id_order, k_core, ranks, renumber
 from dualgnn_dgl.preprocess.report import Counts, Figures, describe
@@ -41,6 +42,7 @@ class Options:
     cooc_weight : 'count', 'cosine' or 'jaccard'.
     cooc_top : neighbours kept per user.
     ratios : train, valid, test in whole numbers; for the splits 'random', 'time-user' and 'time-global'.
+    impute : fill missing features with this imputer, one of `modality.IMPUTERS`; None leaves them missing.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class Options:
     cooc_weight: str = "count"
     cooc_top: int = 200
     ratios: tuple[int, int, int] = (8, 1, 1)
+    impute: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("k_core", 0), ("seed", 0), ("feature_dim", 1), ("cooc_top", 1)):
@@ -66,6 +69,8 @@ class Options:
             raise ConfigError(unknown("split", self.split, splitting.METHODS))
         if self.cooc_weight not in MEASURES:
             raise ConfigError(unknown("co-occurrence weight", self.cooc_weight, MEASURES))
+        if self.impute is not None and self.impute not in IMPUTERS:
+            raise ConfigError(unknown("imputer", self.impute, IMPUTERS))
         if len(self.ratios) != 3 or min(self.ratios) < 0 or self.ratios[0] < 1:
             raise ConfigError(f"ratios are {self.ratios}: give three whole numbers for train, valid and test, such as (8, 1, 1)")
 
@@ -107,7 +112,7 @@ def prepare(
     ----------
     raw : what `reader.read` or `synthetic.demo` gave.
     options : see `Options`.
-    co_occurrence : leave the user co-occurrence lists out if False (for a mere check).
+    co_occurrence : leave the user co-occurrence lists and the item graph's figures out if False (for a mere check).
     progress : called with a few words at the start of each step, and in a long one with the share done.
 
     Raises
@@ -169,9 +174,14 @@ def prepare(
         titles=_titles(raw.titles, item_ids),
         co_occurrence=lists,
     )
+    if options.impute is not None:
+        say(f"filling missing features: {options.impute}")
+        dataset = impute(dataset, options.impute)
+    if modalities and co_occurrence:
+        say("comparing items that the same users watch")
     words = splitting.describe(rule, log.time is not None, options.ratios)
     figures = Figures(log.rows_read, dropped, found, raw_widths, words, asdict(options))
-    return Prepared(dataset, describe(raw, dataset, figures))
+    return Prepared(dataset, describe(raw, dataset, figures, resemblance=co_occurrence))
 
 
 def _check_columns(log: RawLog, options: Options, rule: str) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from dualgnn_dgl.data import SPLITS, CoOccurrence, Dataset, Interactions, Modality
+from dualgnn_dgl.modality import homophily, item_graph
 from dualgnn_dgl.preprocess.filters import Pairs
 from dualgnn_dgl.preprocess.published import compare
 from dualgnn_dgl.preprocess.tables import RawInput
 
 QUARTERS = ("most popular quarter", "second quarter", "third quarter", "least popular quarter")
 NEVER = "never in train"
+MOST_PAIRS = 2_000_000  # training pairs that the item graph of the homophily is made of
 
 
 @dataclass(frozen=True)
@@ -61,18 +64,20 @@ class Figures:
     options: Mapping[str, Any]
 
 
-def describe(raw: RawInput, dataset: Dataset, figures: Figures) -> dict[str, Any]:
+def describe(raw: RawInput, dataset: Dataset, figures: Figures, *, resemblance: bool = True) -> dict[str, Any]:
     """The report.
 
     Keys: input, options, rows (read, kept, dropped by reason), users, items, interactions, density, splits,
-    modalities (width, coverage, coverage by popularity in train), titles, co_occurrence, published, warnings.
-    Densities and coverages are shares between 0 and 1.
+    modalities (width, coverage, coverage by popularity in train, imputed rows, homophily on the item graph), titles,
+    co_occurrence, published, warnings. Densities and coverages are shares between 0 and 1; a filled row does not count
+    as covered. `resemblance=False` leaves the homophily out.
     """
     splits = {name: _split(getattr(dataset, name)) for name in SPLITS}
     kept = sum(part["interactions"] for part in splits.values())
     popularity = np.bincount(dataset.train.item, minlength=dataset.num_items)  # (I,)
     found = {"users": figures.found.users, "items": figures.found.items, "interactions": figures.found.interactions}
     prepared = {"users": dataset.num_users, "items": dataset.num_items, "interactions": kept}
+    graph = _items(dataset.train, figures.options["seed"]) if resemblance and dataset.modalities else None
     report = {
         "input": {"name": raw.name, "kind": raw.log.kind, "files": [str(file) for file in raw.log.files]},
         "options": {name: list(value) if isinstance(value, tuple) else value for name, value in figures.options.items()}
@@ -82,7 +87,9 @@ def describe(raw: RawInput, dataset: Dataset, figures: Figures) -> dict[str, Any
         "density": kept / (dataset.num_users * dataset.num_items),
         "splits": splits,
         "modalities": {
-            name: {"width": modality.width, "width_read": figures.raw_widths[name]} | coverage(modality, popularity)
+            name: {"width": modality.width, "width_read": figures.raw_widths[name]}
+            | coverage(modality, popularity)
+            | {"homophily": homophily(modality, graph) if graph is not None else None}
             for name, modality in dataset.modalities.items()
         },
         "titles": int(np.count_nonzero(dataset.titles != "")) if dataset.titles is not None else 0,
@@ -97,7 +104,7 @@ def describe(raw: RawInput, dataset: Dataset, figures: Figures) -> dict[str, Any
 
 
 def coverage(modality: Modality, popularity: np.ndarray) -> dict[str, Any]:
-    """How many items have the modality: in all, and by popularity.
+    """How many items have the modality themselves, in all and by popularity, and how many were filled.
 
     Items with training pairs are ranked by their number (ties by internal number) and cut into four equal parts.
 
@@ -111,19 +118,29 @@ def coverage(modality: Modality, popularity: np.ndarray) -> dict[str, Any]:
     parts = np.array_split(order[: np.count_nonzero(popularity)], len(QUARTERS))
     groups = dict(zip((*QUARTERS, NEVER), (*parts, np.flatnonzero(popularity == 0)), strict=True))
     return {
-        "present": int(modality.present.sum()),
+        "present": int(modality.own.sum()),
+        "imputed": int(modality.imputed.sum()),
         "coverage": modality.coverage,
         "by_popularity": {
             group: {
                 "items": int(rows.size),
                 "fewest_pairs": int(popularity[rows].min()),
                 "most_pairs": int(popularity[rows].max()),
-                "coverage": float(modality.present[rows].mean()),
+                "coverage": float(modality.own[rows].mean()),
             }
             for group, rows in groups.items()
             if rows.size
         },
     }
+
+
+def _items(train: Interactions, seed: int) -> sparse.csr_matrix:
+    """The item graph of the training pairs; of a long log, of those of users drawn at random, some 2 million."""
+    if len(train) > MOST_PAIRS:
+        chosen = np.random.default_rng(seed).random(train.num_users) < MOST_PAIRS / len(train)
+        rows = chosen[train.user]
+        train = Interactions(train.user[rows], train.item[rows], train.num_users, train.num_items)
+    return item_graph(train)
 
 
 def _split(part: Interactions) -> dict[str, Any]:
