@@ -282,7 +282,7 @@ def _resemblance(modalities: dict[str, Any]) -> list[str]:
     for name, modality in modalities.items():
         if modality["homophily"] is not None:
             near, random, gain = (modality["homophily"][key] for key in ("neighbours", "random", "gain"))
-            verdict = "hardly" if gain < 0.02 else "a little" if gain < 0.1 else "well"
+            verdict = "hardly" if gain < 0.02 else "a little" if gain < 0.3 else "well"
             rows.append([name, near, random, f"{gain:.1%}", verdict])
     if not rows:
         return []
