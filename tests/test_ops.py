@@ -7,7 +7,7 @@ import torch
 
 from dualgnn_dgl import ops
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.ops import Adjacency, normalise
+from dualgnn_dgl.ops import Adjacency, average, normalise
 
 KERNELS = sorted(set(ops.KERNELS) - {"triton"})  # that one: test_ops_triton.py
 ROWS, COLUMNS, WIDTH = 7, 11, 3
@@ -400,3 +400,12 @@ def test_scales_that_do_not_fit_are_refused(scale, size):
 def test_unknown_kernel_names_the_nearest():
     with pytest.raises(ConfigError, match="'csx'.*did you mean 'csr'"), ops.use("csx"):
         pass
+
+
+def test_average_means_over_the_rows_that_point_here():
+    dst, src, _ = edges()
+    x = torch.randn(COLUMNS, WIDTH)
+    y = average(dst, src, (ROWS, COLUMNS)) @ x
+    for row in range(ROWS):
+        here = [x[s] for d, s in zip(dst.tolist(), src.tolist(), strict=True) if d == row]
+        torch.testing.assert_close(y[row], torch.stack(here).mean(0) if here else torch.zeros(WIDTH))

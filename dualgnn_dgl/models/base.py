@@ -93,6 +93,15 @@ def row_penalty(form: str, *rows: Tensor) -> Tensor:
     return sum(row.square().sum() for row in rows) / (2 * len(rows[0]))
 
 
+def pair_penalty(user: Tensor, item: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Mean of user² + item² over the 2B pairs of a batch (watched and unwatched) and the D columns of user (U, D), item (I, D).
+
+    Source: the identity term of MMGCN's and GRCN's released losses.
+    """
+    watched, unwatched = (pick(item, rows).square().mean() for rows in (positives, negatives))
+    return pick(user, users).square().mean() + (watched + unwatched) / 2
+
+
 def table(rows: int, columns: int) -> nn.Parameter:
     """A free (rows, columns) table, Xavier-normal."""
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, columns)))

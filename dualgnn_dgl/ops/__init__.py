@@ -178,3 +178,8 @@ def normalise(dst: Tensor, src: Tensor, shape: tuple[int, int]) -> Adjacency:
     left = torch.bincount(dst.long(), minlength=shape[0]).float().clamp(min=1).rsqrt()
     right = torch.bincount(src.long(), minlength=shape[1]).float().clamp(min=1).rsqrt()
     return Adjacency(dst, src, shape, left=left, right=right)
+
+
+def average(dst: Tensor, src: Tensor, shape: tuple[int, int]) -> Adjacency:
+    """D_dst^-1 A over the given edges: each row averages the rows that point at it; degree 0 gives a zero row."""
+    return Adjacency(dst, src, shape, left=1 / torch.bincount(dst.long(), minlength=shape[0]).float().clamp(min=1))

@@ -1,0 +1,144 @@
+"""GRCN. Source: Wei, Wang, Nie, He, Chua: "Graph-Refined Convolutional Network for Multimedia Recommendation with Implicit
+Feedback", ACM MM 2020.
+
+For each modality m, with a user preference table P_m and item features F_m; identities Q and confidences C for all nodes:
+
+    f_i = norm(LeakyReLU(W F_m + b)), and 0 where the item lacks the modality;   p_u = norm(P_m)
+    T times:  α_ui = softmax_{i∈N(u)} (p_u · f_i);   p_u ← norm( p_u + Σ_i α_ui f_i )        prototypes by routing
+    x = [p ; f];  α_st = softmax_{s∈N(t)} (x_t · x_s)  on both directions of every edge
+    r_m = x + Σ_s α_st x_s                                                                  content channel
+    w_st = ReLU( max_m α^m_st C[s, m] )                                                     refined graph
+    e⁰ = norm(Q);  e^{l+1}_t = Σ_s w_st e^l_s;  e = e⁰ + e¹ + e²                             identity channel
+    representation = [ e ‖ r_1 ‖ … ‖ r_M ];   score = their inner product
+    loss = BPR + λ [ mean of Q_u² + Q_i² over the batch's pairs + Σ_m mean P_m[batch]² ]
+
+Departures from the authors' code:
+
+- Routing moves what it says: items send to users. In the release, and in its port, the loop's edges point from users to
+  items, users receive nothing, and p never changes (`routing_edges="released"`; published figures are made so).
+- All modalities' preferences are penalised alike, of the batch; the port counts the visual ones twice.
+- The best epoch is chosen on validation; the release's training script chooses it on the test split.
+- An item without the modality sends zero and has the neutral score p_u · 0 = 0, so that its place in the refined graph is
+  for the modalities that it has to decide.
+- Any number of modalities, one alone too (release and port stop with text alone). Left out: the release's edge dropout and
+  LeakyReLU of the identity channel (both off by default), and its confidence penalty, which it computes and does not use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.graph import user_item
+from dualgnn_dgl.models.base import Features, Recommender, pair_penalty, pick, table, unit_rows
+from dualgnn_dgl.ops.learned import Edges
+from dualgnn_dgl.options import Options, option
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of GRCN."""
+
+    width: int = option(64, "embedding width D of each channel", low=1)
+    routing: int = option(3, "routing steps T", low=0)
+    routing_edges: str = option("intended", "routing from items to users, or moving nothing", choices=("intended", "released"))
+    layers: int = option(2, "propagation steps of the identity channel", low=0)
+    edge_weight: str = option("confidence", "how α become w", choices=("confidence", "max", "mean"))
+    prune: bool = option(True, "cut edges of negative weight, which only confidence has")
+    fusion: str = option("concat", "how the channels join", choices=("concat", "mean", "id"))
+    l2: float = option(1e-3, "weight λ of the penalty on identities and preferences", low=0)
+
+
+# what a search tries; lr belongs to training
+SEARCH = {
+    "l2": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
+    "routing": (1, 3),
+    "prune": (True, False),
+    "lr": (1e-4, 5e-4, 1e-3, 5e-3),
+}
+
+
+class GRCN(Recommender):
+    """Identities over a graph that the modalities refine, beside the modalities' own channels."""
+
+    Config = Config
+    uses_modalities = True
+
+    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.features = Features(modalities)
+        users, items, count = graph.num_nodes("user"), graph.num_nodes("item"), len(self.features)
+        self.edges = Edges(user_item(graph))  # (U, I): user ← item
+        self.back = self.edges.T  # (I, U): item ← user
+        self.preference = nn.ParameterList(table(users, config.width) for _ in range(count))  # P_m
+        self.encoders = nn.ModuleList(nn.Linear(columns, config.width) for columns in self.features.widths())
+        for encoder in self.encoders:
+            nn.init.xavier_normal_(encoder.weight)
+        self.user, self.item = _both(users, items, config.width)  # Q
+        if config.edge_weight == "confidence":
+            self.user_confidence, self.item_confidence = _both(users, items, count)  # C
+
+    def routed(self, m: int) -> tuple[Tensor, Tensor]:
+        """p after routing (U, D) and f (I, D) of modality m."""
+        item = unit_rows(leaky_relu(self.encoders[m](self.features[m])), self.features.present[:, m])
+        user = unit_rows(self.preference[m])
+        if self.config.routing_edges == "intended":
+            for _ in range(self.config.routing):
+                weight = self.edges.softmax(self.edges.score(user, item))  # α (E,)
+                user = unit_rows(user + self.edges.sum(weight, item))
+        return user, item
+
+    def content(self, m: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """r_m of users (U, D) and items (I, D); α of the edges to users and of those to items, (E,) each in their own order."""
+        user, item = self.routed(m)
+        score = self.edges.score(user, item)
+        to_user, to_item = self.edges.softmax(score), self.back.softmax(self.edges.turn(score))
+        return (user + self.edges.sum(to_user, item), item + self.back.sum(to_item, user)), (to_user, to_item)
+
+    def refined(self, edges: Edges, attention: list[Tensor], confidence: Tensor | None) -> Tensor:
+        """w (E,) from the α of each modality, (E,) each, and the confidence of the senders (num_src, M)."""
+        weight = torch.stack(attention, dim=1)  # (E, M)
+        if confidence is None:
+            return weight.mean(1) if self.config.edge_weight == "mean" else weight.amax(1)
+        best = (weight * pick(confidence, edges.ends()[1])).amax(1)
+        return best.relu() if self.config.prune else best
+
+    def identity(self, to_user: Tensor, to_item: Tensor) -> tuple[Tensor, Tensor]:
+        """e of users (U, D) and items (I, D) over the refined graph."""
+        user, item = unit_rows(self.user), unit_rows(self.item)
+        user_sum, item_sum = user, item
+        for _ in range(self.config.layers):
+            user, item = self.edges.sum(to_user, item), self.back.sum(to_item, user)
+            user_sum, item_sum = user_sum + user, item_sum + item
+        return user_sum, item_sum
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        channels, attention = zip(*(self.content(m) for m in range(len(self.features))), strict=True)
+        to_user, to_item = ([pair[end] for pair in attention] for end in (0, 1))
+        confident = self.config.edge_weight == "confidence"
+        from_items = self.refined(self.edges, to_user, self.item_confidence if confident else None)
+        from_users = self.refined(self.back, to_item, self.user_confidence if confident else None)
+        own = self.identity(from_items, from_users)
+        if self.config.fusion == "id":
+            return own
+        parts = list(zip(own, *channels, strict=True))  # users' parts, items' parts; (N, D) each
+        if self.config.fusion == "mean":
+            return torch.stack(parts[0]).mean(0), torch.stack(parts[1]).mean(0)
+        return torch.cat(parts[0], dim=1), torch.cat(parts[1], dim=1)
+
+    def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        identities = pair_penalty(self.user, self.item, users, positives, negatives)
+        return self.config.l2 * (identities + sum(pick(p, users).square().mean() for p in self.preference))
+
+
+def _both(users: int, items: int, width: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """One Xavier-normal table of all nodes, in two parts: users' (U, width) and items' (I, width)."""
+    user, item = table(users + items, width).detach().split([users, items])
+    return nn.Parameter(user.clone()), nn.Parameter(item.clone())

@@ -1,0 +1,130 @@
+"""MMGCN. Source: Wei, Wang, Nie, He, Hong, Chua: "MMGCN: Multi-modal Graph Convolution Network for Personalized
+Recommendation of Micro-video", ACM MM 2019.
+
+For each modality m, with a user preference table P_m, item features F_m, and identities Q (U, D), (I, D) that all share:
+
+    x⁰   = norm([P_m ; F_m]), and 0 where an item lacks the modality; wide features are projected first
+    h    = LeakyReLU( mean_{j∈N(v)} x^{l-1}_j W_l )                              aggregation
+    g    = LeakyReLU( L_l x^{l-1} + b ) + Q                                      identity kept
+    x^l  = LeakyReLU( G_l [h ‖ g] + b' )     or LeakyReLU( G_l h + b' + g )      combination
+    user, item = mean over m of x^L;   score = user · item
+    loss = BPR + λ [ mean of Q_u² + Q_i² over the batch's pairs + Σ_m mean P_m[batch]² ]
+
+Departures from the authors' code:
+
+- P_m and Q are trained. In the release, and in its best known port, they are plain tensors that no optimiser holds: they
+  stay at their random start, and the penalty moves nothing (`frozen_embeddings=true`; published figures are made so).
+- `combine` and `layers` are used; the release always concatenates (its flag is a text, hence true) in three layers.
+- The release penalises the visual preference only, of all users; here all modalities' alike, of the batch.
+- The release projects what it calls visual, to 256; here every modality wider than `project_above` goes down to that width.
+- All maps start Xavier-normal; the release leaves G_2 and G_3 at another start.
+- A missing modality is a zero row going in, after the normalisation; the release expects every feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.models.base import Features, Recommender, pair_penalty, pick, table, unit_rows
+from dualgnn_dgl.ops import average
+from dualgnn_dgl.options import Options, option
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of MMGCN."""
+
+    width: int = option(64, "embedding width D of every layer's output", low=1)
+    layers: int = option(3, "layers L in each modality", low=1)
+    combine: str = option("concat", "how a node's neighbourhood and itself join", choices=("concat", "sum"))
+    project_above: int = option(256, "project features wider than this to this width", low=1)
+    frozen_embeddings: bool = option(False, "leave preferences and identities at their random start, as released")
+    l2: float = option(1e-3, "weight λ of the penalty on identities and preferences", low=0)
+
+
+# what a search tries; lr belongs to training
+SEARCH = {
+    "l2": (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
+    "layers": (2, 3),
+    "combine": ("concat", "sum"),
+    "lr": (1e-4, 5e-4, 1e-3, 5e-3),
+}
+
+
+class MMGCN(Recommender):
+    """A graph convolution network a modality over the user–item graph, averaged."""
+
+    Config = Config
+    uses_modalities = True
+
+    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.features = Features(modalities)
+        users, items = graph.num_nodes("user"), graph.num_nodes("item")
+        watcher, watched = graph.edges(etype="interacts")
+        self.to_user = average(watcher, watched, (users, items))  # (U, I), rows sum to one
+        self.to_item = average(watched, watcher, (items, users))  # (I, U), rows sum to one
+        widths = [min(width, config.project_above) for width in self.features.widths()]
+        self.preference = nn.ParameterList(table(users, width) for width in widths)  # P_m
+        identity = table(users + items, config.width).detach()  # one table, so one start for both
+        self.user, self.item = nn.Parameter(identity[:users].clone()), nn.Parameter(identity[users:].clone())  # Q
+        if config.frozen_embeddings:
+            for parameter in (*self.preference, self.user, self.item):
+                parameter.requires_grad_(False)
+        self.project = nn.ModuleList(
+            _linear(wide, width) if wide > width else nn.Identity()
+            for wide, width in zip(self.features.widths(), widths, strict=True)
+        )
+        self.layers = nn.ModuleList(
+            nn.ModuleList(_Layer(width if layer == 0 else config.width, config) for layer in range(config.layers))
+            for width in widths
+        )
+
+    def single_modal(self, m: int) -> tuple[Tensor, Tensor]:
+        """x^L of users (U, D) and items (I, D) in modality m."""
+        user = unit_rows(self.preference[m])
+        item = unit_rows(self.project[m](self.features[m]), self.features.present[:, m])
+        for layer in self.layers[m]:
+            from_items, from_users = self.to_user @ layer.send(item), self.to_item @ layer.send(user)
+            user, item = layer(from_items, user, self.user), layer(from_users, item, self.item)
+        return user, item
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        users, items = zip(*(self.single_modal(m) for m in range(len(self.features))), strict=True)
+        return torch.stack(users).mean(0), torch.stack(items).mean(0)
+
+    def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        identities = pair_penalty(self.user, self.item, users, positives, negatives)
+        return self.config.l2 * (identities + sum(pick(p, users).square().mean() for p in self.preference))
+
+
+class _Layer(nn.Module):
+    """W_l, L_l and G_l of one layer of one modality, with `width` coming in."""
+
+    def __init__(self, width: int, config: Config) -> None:
+        super().__init__()
+        self.concat = config.combine == "concat"
+        self.send = _linear(width, width, bias=False)  # W_l
+        self.keep = _linear(width, config.width)  # L_l
+        self.join = _linear(width + config.width if self.concat else width, config.width)  # G_l
+
+    def forward(self, received: Tensor, own: Tensor, identity: Tensor) -> Tensor:
+        """x^l (N, D) of the mean message (N, width), x^{l-1} (N, width) and Q (N, D)."""
+        h = leaky_relu(received)
+        g = leaky_relu(self.keep(own)) + identity
+        return leaky_relu(self.join(torch.cat([h, g], dim=1))) if self.concat else leaky_relu(self.join(h) + g)
+
+
+def _linear(columns: int, width: int, bias: bool = True) -> nn.Linear:
+    """A linear map, Xavier-normal."""
+    linear = nn.Linear(columns, width, bias=bias)
+    nn.init.xavier_normal_(linear.weight)
+    return linear

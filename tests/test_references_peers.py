@@ -1,0 +1,213 @@
+"""The models that DualGNN is compared with against their slow twins in `reference/`, and their known faults as tests.
+
+Fault numbers (M3, G1, R10, …) are those of the survey of released code: M of MMGCN, G of GRCN, R of the best known port.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import small
+import torch
+from reference import grcn as slow_grcn
+from reference import mmgcn as slow_mmgcn
+from reference import vbpr as slow_vbpr
+from reference.common import Setting
+
+from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.models import create, model_class
+from dualgnn_dgl.training import TrainConfig, fit
+
+ALL = ("visual", "acoustic", "textual")
+TWINS = {"vbpr": slow_vbpr, "mmgcn": slow_mmgcn, "grcn": slow_grcn}
+SWITCHES = {
+    "vbpr": [{}, {"bias": False}, {"features": "raw"}, {"penalty": "norm", "l2": 0.2}, {"l2": 0.0}],
+    "mmgcn": [
+        {},
+        {"combine": "sum"},
+        {"layers": 1},
+        {"layers": 2, "combine": "sum"},
+        {"project_above": 4},
+        {"frozen_embeddings": True, "l2": 0.5},
+    ],
+    "grcn": [
+        {},
+        {"routing": 0},
+        {"routing_edges": "released"},
+        {"layers": 0},
+        {"layers": 3, "routing": 1},
+        {"edge_weight": "max"},
+        {"edge_weight": "mean"},
+        {"prune": False},
+        {"fusion": "mean"},
+        {"fusion": "id", "l2": 0.7},
+    ],
+}
+
+
+def make(name, data=None, dtype=torch.float64, seed=1, **switches):
+    data = data or small.dataset()
+    config = dataclasses.replace(model_class(name).Config(width=6), **switches)
+    model = create(name, heterograph(data), data.modalities, config, seed)
+    with torch.no_grad():
+        for label, parameter in model.named_parameters():
+            if "bias" in label or "confidence" in label:  # far from their quiet start
+                parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(label))))
+    return model.to(dtype)
+
+
+def check(name, data, dtype=torch.float64, **switches):
+    """Tables, loss and every gradient."""
+    model, twin = make(name, data, dtype, **switches), TWINS[name]
+    named = {label: p.detach().double().clone().requires_grad_(p.requires_grad) for label, p in model.named_parameters()}
+    parts = data.modalities.values()
+    setting = Setting(
+        small.pairs_of(data.train),
+        data.num_users,
+        data.num_items,
+        [torch.from_numpy(np.array(m.values)).double() for m in parts],
+        [m.present.tolist() for m in parts],
+    )
+    batch = small.batch(data)
+    triples = list(zip(*(column.tolist() for column in batch), strict=True))
+    tolerance = 1e-6 if dtype == torch.float64 else 2e-4
+    for one, other in zip(model.embed(), twin.embed(named, setting, model.config), strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
+    loss, expected = model.loss(*batch), twin.loss(named, setting, triples, model.config)
+    torch.testing.assert_close(loss.double(), expected, rtol=tolerance, atol=tolerance)
+    loss.backward()
+    expected.backward()
+    for label, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (named[label].grad is None), label
+        if parameter.grad is not None:
+            torch.testing.assert_close(parameter.grad.double(), named[label].grad, rtol=tolerance, atol=tolerance / 10, msg=label)
+
+
+CASES = [(name, switches) for name, cases in SWITCHES.items() for switches in cases]
+
+
+@pytest.mark.parametrize(("name", "switches"), CASES, ids=lambda value: str(value))
+def test_equals_its_equations(name, switches):
+    check(name, small.dataset(), **switches)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("name", TWINS)
+def test_with_one_and_two_modalities(name, count):
+    check(name, small.dataset(modalities=ALL[3 - count :]))
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_in_float32_with_the_kernels_that_training_uses(name):
+    check(name, small.dataset(), torch.float32)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_where_a_modality_is_there_for_nobody(name):
+    data = small.dataset()
+    silent = dataclasses.replace(data.modalities["acoustic"], present=np.zeros(data.num_items, bool))
+    check(name, dataclasses.replace(data, modalities={**data.modalities, "acoustic": silent}))
+
+
+@pytest.mark.parametrize(("name", "switches"), [*CASES[:3], ("mmgcn", {}), ("mmgcn", {"project_above": 4}), ("grcn", {})])
+def test_masked_rows_change_no_bit_and_get_no_gradient(name, switches):
+    """Junk in the rows of the model's own feature buffers that the data lacks is not felt."""
+    data = small.dataset()
+    model = make(name, data, torch.float32, **switches)
+    clean = [table.detach().clone() for table in model.embed()]
+    for m, modality in enumerate(data.modalities.values()):
+        absent = torch.from_numpy(~modality.present)
+        model.features[m][absent] = 1e3 * torch.randn(int(absent.sum()), modality.width)
+        model.features[m].requires_grad_()
+    assert all(torch.equal(one, other) for one, other in zip(clean, model.embed(), strict=True))
+    model.loss(*small.batch(data, size=100)).backward()
+    for m, modality in enumerate(data.modalities.values()):
+        gradient = model.features[m].grad.abs().sum(1).numpy()
+        assert (gradient[~modality.present] == 0).all() and (gradient[modality.present] > 0).any()
+
+
+# ---------------------------------------------------------------- MMGCN
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_m3_preferences_and_identities_are_trained_unless_frozen(frozen):
+    """M3, R8: in release and port they never leave their random start."""
+    data = small.dataset()
+    model = make("mmgcn", data, torch.float32, frozen_embeddings=frozen)
+    before = {label: value.clone() for label, value in model.state_dict().items()}
+    fit(model, data.train, data.valid, TrainConfig(epochs=2, lr=0.01, batch_size=16))
+    moved = {label for label, value in model.state_dict().items() if not torch.equal(value, before[label])}
+    embeddings = {label for label in before if label.startswith("preference") or label in ("user", "item")}
+    assert len(embeddings) == 5
+    assert moved == (set(before) - embeddings if frozen else set(before))
+
+
+def test_m2_combine_and_layers_have_an_effect():
+    """M2, R8: the released flag for concatenation is a text, hence always true; the number of layers is not read."""
+    shapes = {}
+    for combine in ("concat", "sum"):
+        for layers in (1, 2, 3):
+            model = make("mmgcn", combine=combine, layers=layers)
+            shapes[combine, layers] = [tuple(parameter.shape) for parameter in model.parameters()]
+    assert len({str(value) for value in shapes.values()}) == 6
+
+
+def test_m4_every_modality_is_penalised():
+    """M4: the release penalises the visual preference alone."""
+    data = small.dataset()
+    batch = small.batch(data)
+    for m in range(3):
+        model = make("mmgcn", data)
+        before = model.penalty(*batch)
+        with torch.no_grad():
+            model.preference[m].mul_(10)
+        assert model.penalty(*batch) > 1.01 * before
+
+
+# ---------------------------------------------------------------- GRCN
+
+
+def test_g1_routing_moves_users_and_the_released_one_does_not():
+    """G1: in release and port, users receive nothing: three steps are none."""
+    data = small.dataset()
+    still = make("grcn", data, routing=0)
+    for m in range(3):
+        start = torch.nn.functional.normalize(still.preference[m], dim=1)
+        released = make("grcn", data, routing_edges="released").routed(m)[0]
+        assert torch.equal(released, still.routed(m)[0]) and torch.allclose(released, start)
+        moved = (make("grcn", data).routed(m)[0] - start).norm(dim=1)
+        watching = [u for u in range(data.num_users) if u not in (small.LONELY_USER, small.BLIND_USER)]
+        assert moved[small.LONELY_USER] < 1e-12 and (moved[watching] > 0.1).all()
+
+
+def test_weights_are_normalised_per_target_in_both_directions():
+    data = small.dataset()
+    model = make("grcn", data)
+    for m in range(3):
+        to_user, to_item = model.content(m)[1]
+        for edges, weight in ((model.edges, to_user), (model.back, to_item)):
+            target = edges.ends()[0]
+            sums = torch.zeros(edges.shape[0], dtype=torch.float64).index_add(0, target, weight)
+            torch.testing.assert_close(sums[target.unique()], torch.ones(len(target.unique()), dtype=torch.float64))
+
+
+def test_pruning_cuts_edges_and_signs_stay_without_it():
+    model = make("grcn")
+    alphas = [model.content(m)[1][0] for m in range(3)]
+    pruned = model.refined(model.edges, alphas, model.item_confidence)
+    signed = make("grcn", prune=False).refined(model.edges, alphas, model.item_confidence)
+    assert (pruned >= 0).all() and (signed < 0).any() and torch.equal(pruned, signed.relu())
+
+
+# ---------------------------------------------------------------- VBPR
+
+
+def test_vbpr_trains_on_the_batch_alone_and_scores_the_same():
+    """The loss computes the batch's items only; they must be the rows of the whole table."""
+    data = small.dataset()
+    model, batch = make("vbpr", data, l2=0.0), small.batch(data)
+    user, item = model.embed()
+    margin = (user[batch.users] * (item[batch.positives] - item[batch.negatives])).sum(1)
+    torch.testing.assert_close(model.loss(*batch), torch.nn.functional.softplus(-margin).mean())
