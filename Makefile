@@ -1,5 +1,6 @@
 # make demo          install into .venv, then preprocess, train, evaluate and recommend on the built-in demo
 # make test          lint and all tests, in .venv
+# make test-long     the tests' long forms, an hour: figures into benchmarks/results/reliability.json
 # make test-dgl113   all tests once more on the other DGL version and the oldest versions setup.cfg allows
 # make test-gpu      the tests that need a CUDA device
 # make bench-gpu     the kernels' benchmark on a CUDA device, into benchmarks/results/ops_cuda.json
@@ -12,7 +13,7 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12; do \
 JOBS ?= 2
 USER_ID ?= u0042
 
-.PHONY: help demo install test lint test-dgl113 test-gpu bench-gpu clean
+.PHONY: help demo install test lint test-long test-dgl113 test-gpu bench-gpu clean
 .DELETE_ON_ERROR:
 
 help:
@@ -50,6 +51,11 @@ lint: .venv/installed-test
 
 test: lint
 	.venv/bin/python -m pytest -rfEs -n $(JOBS)
+
+# the tests that have a longer form (tests/figures.py)
+LONG = tests/test_bad_input.py
+test-long: .venv/installed-test
+	DUALGNN_LONG=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -rfEs $(LONG)
 
 # every lower bound of setup.cfg as an exact version, DGL 1.1.3 among them; torch alone stays the newest
 .venv-dgl113/constraints.txt: setup.cfg constraints.txt

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -164,7 +165,8 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
                 f"{path} holds Python objects, which could run code when read: "
                 "save a plain numeric array (array.astype('float32')) instead"
             ) from None
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): save it anew") from None
+        said = re.sub(r":? ?<[^>]*>", "", str(error).splitlines()[0])  # "<ast.Call object at 0x…>" tells nobody anything
+        raise DataError(f"{path} is damaged ({said[:120]}): save it anew") from None
 
 
 def content_hash(arrays: Mapping[str, np.ndarray]) -> str:

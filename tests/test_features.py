@@ -136,6 +136,24 @@ def test_an_array_without_a_list_goes_by_number(tmp_path: Path) -> None:
             from_array(tmp_path, np.ones((9, 2)), np.array(["2", other]))
 
 
+def test_rows_that_belong_to_no_item_are_reported(tmp_path: Path) -> None:
+    """Ids that are not 0 … n−1 are perhaps no row numbers: an array in another order would go unnoticed."""
+    dense = np.array(["0", "1", "2", "3"])
+    assert from_array(tmp_path, np.ones((4, 2)), dense).notes == ()
+    (note,) = from_array(tmp_path, np.ones((7, 2)), dense).notes
+    assert "3 of its 7 rows belong to no item of log.csv" in note and "--items" in note
+    (tmp_path / "items.csv").write_text("item\n" + "\n".join(map(str, range(7))))
+    assert from_array(tmp_path, np.ones((7, 2)), dense, items=read_items(tmp_path / "items.csv")).notes == ()
+
+
+def test_whole_numbers_beyond_a_floats_are_rounded(tmp_path: Path) -> None:
+    """Arrow's cast refuses them; found by the mutation fuzzer."""
+    large = from_table(tmp_path, {"item": ["2", "3"], "f": pa.array([2**63, 2**64 - 1], pa.uint64()), "g": [-(2**63), 2**53 + 1]})
+    assert large.values.tolist() == [[2.0**63, -(2.0**63)], [2.0**64, 2.0**53]]
+    listed = from_table(tmp_path, {"item": ["2", "3"], "f": pa.array([[2**63], [5]], pa.list_(pa.uint64()))})
+    assert listed.values.tolist() == [[2.0**63], [5.0]]
+
+
 # --- wrong files ----------------------------------------------------------------------------------------------------------
 
 NAN, INF = float("nan"), float("inf")

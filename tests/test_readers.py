@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.preprocess import read_table
+from dualgnn_dgl.preprocess import Options, prepare, read_table
 from dualgnn_dgl.preprocess.logs import KINDS, Columns, read_log
 from dualgnn_dgl.preprocess.read_adjacency import position_within, tokens
 from dualgnn_dgl.preprocess.read_values import unify
@@ -392,6 +392,46 @@ def test_bad_files_give_one_clear_line(tmp_path: Path, name: str, text: str | by
     with pytest.raises(DataError, match=message) as caught:
         read(write(tmp_path, name, text))
     assert "\n" not in str(caught.value) and name in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_ratings_beyond_a_floats_whole_numbers_are_rounded(tmp_path: Path) -> None:
+    """Arrow's cast refuses them; found by the mutation fuzzer."""
+    pq.write_table(pa.table({"user": ["a", "b"], "item": ["x", "y"], "rating": [2**63 - 1, 3]}), tmp_path / "log.parquet")
+    assert read(tmp_path / "log.parquet").log.rating.tolist() == [2.0**63, 3.0]
+
+
+COMMENTED = ["user,item,rating,note", *(f"u{n},v{n % 3},4,fine" for n in range(9))]
+
+
+@pytest.mark.parametrize("gap", [1, 2, 5])
+def test_two_stray_marks_do_not_hide_the_rows_between_them(tmp_path: Path, gap: int) -> None:
+    lines = list(COMMENTED)
+    for n in (3, 3 + gap):
+        lines[n] = lines[n].replace("fine", '"fine')
+    with pytest.raises(DataError, match="a.csv, line 4, opens a quotation mark.*line 5 in between looks like a row"):
+        read(write(tmp_path, "a.csv", "\n".join(lines)))
+
+
+def test_text_of_several_lines_is_read_and_counted(tmp_path: Path) -> None:
+    lines = list(COMMENTED)
+    lines[2] = lines[2].replace("fine", '"well, it is\r\nfine, really, yes\n\n""so""\n"')
+    lines[7] = lines[7].replace("fine", '"a\nb"')
+    raw = read(write(tmp_path, "a.csv", "\n".join(lines) + "\n\n"))
+    assert raw.log.rows_read == len(raw.log.user) == 9
+    assert raw.log.notes == ("a.csv: 2 rows span several lines, the first from line 3 on: check the quotation marks there",)
+    assert prepare(raw, Options(k_core=0)).report["warnings"][0] == raw.log.notes[0]
+
+
+def test_quoted_fields_on_one_line_are_no_matter(tmp_path: Path) -> None:
+    text = 'user,item,note\n"u1","v1","said ""no"", twice"\n\n"u2","v2",""\r\n'
+    raw = read(write(tmp_path, "a.csv", text))
+    assert raw.log.rows_read == 2 and raw.log.notes == ()
+
+
+def test_stray_marks_do_not_hide_titles(tmp_path: Path) -> None:
+    write(tmp_path, "items.csv", 'item,title,note\nv0,A,"x\nv1,B,x\nv2,C,"x\n')
+    with pytest.raises(DataError, match="items.csv, line 2, opens a quotation mark"):
+        read(write(tmp_path, "a.csv", "\n".join(COMMENTED)), items=tmp_path / "items.csv")
 
 
 pieces = st.lists(

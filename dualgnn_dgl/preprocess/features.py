@@ -111,6 +111,7 @@ def _read_array(path: Path, log_ids: np.ndarray, log_name: str, items: ItemList 
     if own is not None:
         items = read_items(own)
     rows = len(array)
+    notes: tuple[str, ...] = items.notes if own is not None and items is not None else ()
     if items is not None:
         if rows != len(items.ids):
             raise DataError(
@@ -120,9 +121,14 @@ def _read_array(path: Path, log_ids: np.ndarray, log_name: str, items: ItemList 
         ids = items.ids
     else:
         ids = _row_numbers(path, rows, log_ids, log_name)
+        if rows > len(log_ids):  # the ids 0 … rows−1 are not all there: perhaps they are no row numbers at all
+            notes = (
+                f"{path.name}: without an item list, row r was taken for item r; {rows - len(log_ids):,} of its {rows:,} rows "
+                f"belong to no item of {log_name}. If that is wrong, list the items in the order of the rows with --items",
+            )
     with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
         values = array.astype(np.float32, copy=False)
-    return RawModality(ids, values, _present(values, path.name, lambda row: f"row {row}"), str(path))
+    return RawModality(ids, values, _present(values, path.name, lambda row: f"row {row}"), str(path), notes)
 
 
 def _row_numbers(path: Path, rows: int, log_ids: np.ndarray, log_name: str) -> np.ndarray:

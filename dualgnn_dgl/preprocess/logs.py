@@ -171,6 +171,7 @@ def _read_columns(parts: Sequence[Part], columns: Columns, name: str, progress: 
     dropped: dict[str, int] = {}
     samples: dict[str, str] = {}  # role -> an unreadable value, for the message
     roles: dict[str, str] = {}
+    notes: list[str] = []
     rows_read = 0
     for path, part in parts:
         table = open_table(path, columns.separator, header)
@@ -180,7 +181,7 @@ def _read_columns(parts: Sequence[Part], columns: Columns, name: str, progress: 
         roles, rows, dates = found, 0, None
         if progress:
             progress(f"reading {path.name}")
-        for arrays in batches(table, list(roles.values())):
+        for arrays in batches(table, list(roles.values()), notes):
             batch = dict(zip(roles, arrays, strict=True))
             if dates is None and "time" in batch:
                 dates = values.holds_dates(batch["time"])
@@ -210,6 +211,7 @@ def _read_columns(parts: Sequence[Part], columns: Columns, name: str, progress: 
         dropped=dropped,
         files=tuple(str(path) for path, _ in parts),
         kind=name,
+        notes=tuple(notes),
     )
 
 

@@ -124,7 +124,7 @@ def _from_columns(read: pa.Table, names: list[str]) -> np.ndarray:
     values = np.empty((len(read), len(names)), dtype=np.float32)
     for position, name in enumerate(names):
         column = read.column(name)
-        column = column.cast(pa.float64()) if not pa.types.is_floating(column.type) else column
+        column = column.cast(pa.float64(), safe=False) if not pa.types.is_floating(column.type) else column
         values[:, position] = column.to_numpy()
     return values
 
@@ -147,7 +147,7 @@ def _from_lists(column: pa.ChunkedArray, ids: np.ndarray, file: str) -> np.ndarr
     for chunk in column.chunks:  # chunk by chunk: the list offsets of a joined column could overflow
         filled = np.flatnonzero(lengths[start : start + len(chunk)] > 0)
         flat = chunk.take(pa.array(filled)).flatten()
-        flat = flat.cast(pa.float64()) if pa.types.is_decimal(flat.type) or pa.types.is_null(flat.type) else flat
+        flat = flat.cast(pa.float64(), safe=False) if not pa.types.is_floating(flat.type) else flat
         values[start + filled] = flat.to_numpy(zero_copy_only=False).reshape(len(filled), values.shape[1])
         start += len(chunk)
     return values

@@ -23,6 +23,7 @@ class ItemList:
     ids: np.ndarray
     titles: list[str] | None
     file: str
+    notes: tuple[str, ...] = ()
 
 
 def id_column(table: Table, wanted: str | None = None) -> str | None:
@@ -53,8 +54,9 @@ def read_items(path: Path, item_col: str | None = None) -> ItemList:
         )
     title_name = find_column(table, "title")
     names = [id_name] + ([title_name] if title_name and title_name != id_name else [])
+    notes: list[str] = []
     ids, titles, start = [], [], 0
-    for batch in batches(table, names):
+    for batch in batches(table, names, notes):
         codes, texts = encode(batch[0], f"{path.name}, {id_name}", start)
         ids.append(texts.take(pa.array(codes)))
         start += len(codes)
@@ -62,7 +64,7 @@ def read_items(path: Path, item_col: str | None = None) -> ItemList:
             titles += [text.strip() for text in as_text(batch[1], f"{path.name}, {title_name}").to_pylist()]
     if not ids or not start:
         raise DataError(f"{path} lists no items: give one item a row")
-    return ItemList(unique_ids(pa.concat_arrays(ids), path.name), titles or None, path.name)
+    return ItemList(unique_ids(pa.concat_arrays(ids), path.name), titles or None, path.name, tuple(notes))
 
 
 def unique_ids(texts: pa.Array, file: str) -> np.ndarray:

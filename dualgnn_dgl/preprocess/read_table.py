@@ -20,6 +20,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.preprocess.read_quotes import check_quotes
 
 BLOCK = 1 << 24  # bytes of text read at once: bounds the memory, and the longest line
 ROWS = 1 << 19  # rows of Parquet read at once
@@ -138,8 +139,10 @@ def open_table(path: Path, separator: str | None = None, names: Sequence[str] | 
     return Table(path, tuple(names[: len(fields)]), separator, False, encoding)
 
 
-def batches(table: Table, columns: Sequence[str]) -> Iterator[list[pa.Array]]:
+def batches(table: Table, columns: Sequence[str], notes: list[str] | None = None) -> Iterator[list[pa.Array]]:
     """Read the named columns batch by batch, in file order: text as large strings, Parquet in its own types.
+
+    The first two columns hold ids. What is odd about a text file, though not wrong, is added to `notes`.
 
     Raises
     ------
@@ -154,9 +157,14 @@ def batches(table: Table, columns: Sequence[str]) -> Iterator[list[pa.Array]]:
     with explained(table.path, table):
         kinds = {name: pa.large_string() for name in columns}
         with pa_csv.open_csv(text_stream(table), *csv_options(table, kinds)) as reader:
+            rows = 0
             for batch in reader:
+                rows += batch.num_rows
                 yield [batch.column(name) for name in columns]
-    _check_quotes(table)
+    if _quote(table):
+        note = check_quotes(table, rows, columns)
+        if note and notes is not None:
+            notes.append(note)
 
 
 def decoded(column: pa.Array) -> pa.Array:
@@ -267,26 +275,6 @@ def _ragged_error(table: Table, said: str) -> DataError:
         f"{table.name}, line {number}, has {fields} fields, but the table has {width} columns: "
         "mend the line, or name the separator with --separator"
     )
-
-
-def _check_quotes(table: Table) -> None:
-    """Refuse a quotation mark that never closes: Arrow takes all lines behind it for one field, without a word."""
-    if not _quote(table):
-        return
-    with pa.input_stream(str(table.path), compression="detect") as stream:
-        marks = sum(chunk.count(b'"') for chunk in iter(lambda: stream.read(BLOCK), b""))
-    if marks % 2 == 0:
-        return
-    with io.TextIOWrapper(pa.input_stream(str(table.path), compression="detect"), table.encoding, newline="") as lines:
-        reader = csv.reader(lines, delimiter=table.separator or ",", strict=True)
-        number = 1
-        try:
-            for _ in reader:
-                number = reader.line_num + 1
-        except csv.Error as error:
-            if "unexpected end" not in str(error) and "field larger" not in str(error):
-                return  # a mark within a field, which both read as it stands
-            raise DataError(f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line") from None
 
 
 def _encoding_error(path: Path) -> DataError:

@@ -132,7 +132,7 @@ def numbers(column: pa.Array) -> np.ndarray:
     if not _is_text(column.type):
         if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)):
             return np.full(len(column), np.nan)
-        values = column.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+        values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False).astype(np.float64)
         return np.where(np.isfinite(values), values, np.nan)
     values = _cast(column, pa.float64(), NUMBER).to_numpy(zero_copy_only=False)
     return np.where(np.isfinite(values), values, np.nan)

@@ -95,6 +95,7 @@ def read(
         modalities=_modalities(feature_paths, log.item_ids, log_name, item_list, item_col, progress),
         titles=_titles(item_list, log.item_ids, log_name),
         name=path.resolve().name if folder is not None else stem(path),
+        notes=item_list.notes if item_list is not None else (),
     )
 
 

@@ -100,7 +100,8 @@ def describe(raw: RawInput, dataset: Dataset, figures: Figures, *, resemblance: 
             prepared | {name: part["interactions"] for name, part in splits.items()},
         ),
     }
-    return report | {"warnings": _warnings(report)}
+    notes = [*raw.log.notes, *raw.notes, *(note for modality in raw.modalities.values() for note in modality.notes)]
+    return report | {"warnings": notes + _warnings(report)}
 
 
 def coverage(modality: Modality, popularity: np.ndarray) -> dict[str, Any]:

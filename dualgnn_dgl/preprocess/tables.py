@@ -30,6 +30,7 @@ class RawLog:
     dropped : reason -> number of rows the reader left out; rows_read = E + sum of these.
     files : the paths read.
     kind : the format recognised, in words ("MMRec .inter", "CSV", …).
+    notes : what is odd about the file, though not wrong; for the report.
     """
 
     user: np.ndarray
@@ -43,6 +44,7 @@ class RawLog:
     dropped: dict[str, int] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     kind: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,19 +58,22 @@ class RawModality:
     present : (n,) bool
         False where the row was empty or held NaN: *missing*, never zero.
     file : where it came from, for messages.
+    notes : what is odd about it, though not wrong; for the report.
     """
 
     ids: np.ndarray
     values: np.ndarray
     present: np.ndarray
     file: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class RawInput:
-    """Everything one preprocess call reads: log, modalities by name, titles by item id (may be empty)."""
+    """Everything one preprocess call reads: log, modalities by name, titles by item id (may be empty), notes on titles."""
 
     log: RawLog
     modalities: dict[str, RawModality] = field(default_factory=dict)
     titles: dict[str, str] = field(default_factory=dict)
     name: str = ""
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,101 @@
+"""Quotation marks that swallow lines: one that never closes, and two stray ones with rows between them.
+
+Arrow reads what stands between two marks as one field, line ends and all, as it must for text of several lines. Two stray
+marks in a column that nobody reads therefore hide the rows between them without a word; here they are found.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from dualgnn_dgl.errors import DataError
+
+if TYPE_CHECKING:
+    from dualgnn_dgl.preprocess.read_table import Table
+
+BLOCK = 1 << 24
+NEWLINE, RETURN = ord("\n"), ord("\r")
+
+
+def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
+    """Hold the rows that were read against the lines of the file; only a file with quotation marks is read again.
+
+    Parameters
+    ----------
+    rows : how many Arrow read.
+    columns : the names of the columns that were read; the first two hold ids.
+
+    Returns
+    -------
+    A note for the report where rows span several lines, else ''.
+
+    Raises
+    ------
+    DataError
+        for a mark that never closes, and where a line within a field looks like a row itself.
+    """
+    marks = sum(chunk.count(b'"') for chunk in _chunks(table))
+    if not marks or (marks % 2 == 0 and _filled_lines(table) - table.header <= rows):
+        return ""
+    places = [table.columns.index(name) for name in columns[:2]]
+    first, spanning, number = 0, 0, 1
+    with io.TextIOWrapper(pa.input_stream(str(table.path), compression="detect"), table.encoding, newline="") as lines:
+        seen: list[str] = []  # the lines of the row under way
+        reader = csv.reader(_kept(lines, seen), delimiter=table.separator or ",", strict=marks % 2 == 1)
+        try:
+            for _ in reader:
+                hidden = next((at for at, line in enumerate(seen[1:], 1) if _is_row(line, table, places)), 0)
+                if hidden:
+                    raise DataError(
+                        f"{table.name}, line {number}, opens a quotation mark that closes in a later line, and line "
+                        f"{number + hidden} in between looks like a row: take stray marks out, or double them in quoted text"
+                    )
+                if len(seen) > 1:
+                    first, spanning = first or number, spanning + 1
+                seen.clear()
+                number = reader.line_num + 1
+        except csv.Error as error:
+            if "unexpected end" in str(error) or "field larger" in str(error):
+                raise DataError(
+                    f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line"
+                ) from None
+            return ""  # a mark within a field, which both read as it stands
+    if not spanning:
+        return ""
+    return f"{table.name}: {spanning:,} rows span several lines, the first from line {first} on: check the quotation marks there"
+
+
+def _chunks(table: Table) -> Iterator[bytes]:
+    with pa.input_stream(str(table.path), compression="detect") as stream:
+        yield from iter(lambda: stream.read(BLOCK), b"")
+
+
+def _filled_lines(table: Table) -> int:
+    """How many lines hold anything."""
+    count, before = 0, False
+    for chunk in _chunks(table):
+        text = np.frombuffer(chunk, dtype=np.uint8)
+        filled = (text != NEWLINE) & (text != RETURN)
+        count += int(np.count_nonzero(filled[1:] & ~filled[:-1])) + int(filled[0] and not before)
+        before = bool(filled[-1])
+    return count
+
+
+def _kept(lines: Iterator[str], seen: list[str]) -> Iterator[str]:
+    """Hand lines on and keep a copy of each."""
+    for line in lines:
+        seen.append(line)
+        yield line
+
+
+def _is_row(line: str, table: Table, places: Sequence[int]) -> bool:
+    """Whether a line by itself has all fields of a row, with ids where ids belong: text of several words seldom has."""
+    fields = line.rstrip("\r\n").split(table.separator or ",")
+    return len(fields) == len(table.columns) and all(re.fullmatch(r"[^\s\"]+", fields[place]) for place in places)

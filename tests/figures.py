@@ -1,0 +1,25 @@
+"""The long form of the tests, and the file that its figures go to.
+
+`make test-long` sets DUALGNN_LONG: tests then run their full number of cases and `record` what they found, dated, in
+benchmarks/results/reliability.json. In `make test` the same tests run a few cases and record nothing.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+LONG = bool(os.environ.get("DUALGNN_LONG"))
+FILE = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "reliability.json"
+
+
+def record(key: str, figures: dict[str, Any]) -> None:
+    """Put figures under `key` into the file, beside what others put there; nothing in the short form."""
+    if not LONG:
+        return
+    found = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
+    found[key] = {"date": datetime.date.today().isoformat(), **figures}
+    FILE.write_text(json.dumps(dict(sorted(found.items())), indent=2, ensure_ascii=False) + "\n", "utf-8")
