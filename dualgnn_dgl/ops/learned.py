@@ -14,8 +14,9 @@ DGL's g-SDDMM and tens of times as fast as gathering both ends; for `sum` what `
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class _Score(torch.autograd.Function):
     """s (E,) of a (num_dst, D) and b (num_src, D)."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
+    def forward(ctx: Any, a: Tensor, b: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
         ctx.save_for_backward(a, b)
         ctx.pattern, ctx.transpose = pattern, transpose
         if pattern.indices.numel() == 0:
@@ -56,7 +57,7 @@ class _Score(torch.autograd.Function):
         return torch.sparse.sampled_addmm(empty, a.contiguous(), b.contiguous().T, beta=0.0).values()
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (a, b), pattern, transpose = ctx.saved_tensors, ctx.pattern, ctx.transpose
         to_a = _Sum.apply(gradient, b, pattern, transpose) if ctx.needs_input_grad[0] else None
         to_b = _Sum.apply(_Turn.apply(gradient, pattern, transpose), a, transpose, pattern) if ctx.needs_input_grad[1] else None
@@ -67,7 +68,7 @@ class _Sum(torch.autograd.Function):
     """y (num_dst, D) of w (E,) and x (num_src, D)."""
 
     @staticmethod
-    def forward(ctx, weight: Tensor, x: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, x: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
         ctx.save_for_backward(weight, x)
         ctx.pattern, ctx.transpose = pattern, transpose
         matrix = Matrix(pattern.indptr, pattern.indices, weight.contiguous(), None, None, pattern.shape, dict(pattern.kept))
@@ -77,7 +78,7 @@ class _Sum(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight, x), pattern, transpose = ctx.saved_tensors, ctx.pattern, ctx.transpose
         to_weight = _Score.apply(gradient, x, pattern, transpose) if ctx.needs_input_grad[0] else None
         to_x = None
@@ -90,12 +91,12 @@ class _Turn(torch.autograd.Function):
     """Values of the entries (E,) from a pattern's order into its transpose's: a permutation, so its gradient is one too."""
 
     @staticmethod
-    def forward(ctx, value: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
+    def forward(ctx: Any, value: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
         ctx.pattern, ctx.transpose = pattern, transpose
         return value.index_select(0, pattern.order)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return _Turn.apply(gradient, ctx.transpose, ctx.pattern), None, None
 
 
@@ -103,12 +104,12 @@ class _RowSum(torch.autograd.Function):
     """Sums of entries (E,) by row (rows,); its gradient is `_Spread`."""
 
     @staticmethod
-    def forward(ctx, value: Tensor, pattern: Pattern) -> Tensor:
+    def forward(ctx: Any, value: Tensor, pattern: Pattern) -> Tensor:
         ctx.pattern = pattern
         return _reduce(value, pattern, "sum")
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return _Spread.apply(gradient, ctx.pattern), None
 
 
@@ -116,12 +117,12 @@ class _Spread(torch.autograd.Function):
     """A number a row (rows,) given to each of its entries (E,); its gradient is `_RowSum`."""
 
     @staticmethod
-    def forward(ctx, value: Tensor, pattern: Pattern) -> Tensor:
+    def forward(ctx: Any, value: Tensor, pattern: Pattern) -> Tensor:
         ctx.pattern = pattern
         return value.index_select(0, pattern.rows)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return _RowSum.apply(gradient, ctx.pattern), None
 
 
@@ -129,7 +130,7 @@ class _Softmax(torch.autograd.Function):
     """w (E,) of s (E,), rows sum to one."""
 
     @staticmethod
-    def forward(ctx, score: Tensor, pattern: Pattern) -> Tensor:
+    def forward(ctx: Any, score: Tensor, pattern: Pattern) -> Tensor:
         top = _reduce(score, pattern, "max")  # −inf for an empty row, which no entry asks for
         value = (score - top.index_select(0, pattern.rows)).exp_()
         value /= _reduce(value, pattern, "sum").index_select(0, pattern.rows)
@@ -138,7 +139,7 @@ class _Softmax(torch.autograd.Function):
         return value
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (value,) = ctx.saved_tensors
         pulled = value * gradient
         return pulled - value * _Spread.apply(_RowSum.apply(pulled, ctx.pattern), ctx.pattern), None
@@ -182,7 +183,7 @@ class Edges(nn.Module):
             for part in ("indptr", "indices", "rows", "order"):
                 self.register_buffer(f"_{prefix}_{part}", getattr(pattern, part), persistent=False)
 
-    def _apply(self, function, recurse=True):
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moved: the patterns are made again over the new buffers, without what kernels had kept."""
         super()._apply(function, recurse)
         self._patterns = tuple(
