@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +10,7 @@ import click
 from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.evaluate import check_output, data_option, open_run
 from dualgnn_dgl.cli.show import force_option, json_option, note, result, run_option
-from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.errors import clean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,15 +19,22 @@ if TYPE_CHECKING:
 
     from dualgnn_dgl.data import Dataset
 
-_ESCAPE = re.compile(r"(\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
-_JOINERS = "\u200c\u200d"  # hold emoji and some scripts together
 _TITLE_CELLS = 100
 
 
 @click.command(short_help="Print a user's top-K list in your own ids.")
 @click.option("--user", "wanted", multiple=True, metavar="ID", help="A user, by your own id; repeatable.")
+@click.option(
+    "--history",
+    "watched",
+    multiple=True,
+    metavar="ID,ID,…",
+    help="A user who came after training: the micro-videos they watched; repeatable, one user each.",
+)
+@click.option("--histories", "log", default=None, metavar="LOG", help="Such users from a log, in any form that preprocess reads.")
+@click.option("--skip-unknown", is_flag=True, help="Leave out watched ids that the data does not know, instead of stopping.")
 @click.option("--k", type=int, default=10, show_default=True, help="List length.")
-@click.option("--all", "file", default=None, metavar="FILE", help="Write the lists of all users to this Parquet file instead.")
+@click.option("--all", "file", metavar="FILE", help="Write the lists of all users, the run's or LOG's, to this Parquet file.")
 @click.option("--include-seen", is_flag=True, help="Rank what the user has watched (train and valid) as well.")
 @run_option
 @data_option
@@ -37,6 +43,9 @@ _TITLE_CELLS = 100
 @json_option
 def command(
     wanted: tuple[str, ...],
+    watched: tuple[str, ...],
+    log: str | None,
+    skip_unknown: bool,
     k: int,
     file: str | None,
     include_seen: bool,
@@ -51,36 +60,48 @@ def command(
     What the user watched in the training and validation splits is left out. --all FILE writes one row per user and
     place: user, rank, item, score.
 
+    A user who came after training needs no training: --history names what they watched, in any order, and their
+    preferences, their attention and their nearest users follow from it.
+
     \b
     Examples:
         dualgnn recommend --user u17 --k 10
+        dualgnn recommend --history v0655,v1898,v42
+        dualgnn recommend --histories new_users.csv --all lists.parquet
         dualgnn recommend --all lists.parquet --k 50
     """
-    if bool(wanted) == (file is not None):
-        raise click.UsageError("name one or more users with --user ID, or a file for all of them with --all FILE")
+    ways = [name for name, given in (("--user", wanted), ("--history", watched), ("--histories", log)) if given]
+    if len(ways) > 1 or (not ways and file is None) or (file is not None and ways and ways != ["--histories"]):
+        raise click.UsageError(
+            "name users with --user ID, new ones with --history ID,ID,… or --histories LOG, or a file for all with --all FILE"
+        )
+    if skip_unknown and not (watched or log):
+        raise click.UsageError("--skip-unknown belongs to --history and --histories")
     if file is not None:
         check_output(file, "--all", force)
     device = pick_device(gpu)
-    loaded, dataset, data = open_run(run, data)
-    seen = None if include_seen else dataset.train.csr() + dataset.valid.csr()
-    tables = loaded.user.to(device), loaded.item.to(device)
+    if watched or log:
+        users, tables, seen, dataset, data = _newcomers(watched, log, skip_unknown, run, data)
+    else:
+        loaded, dataset, data = open_run(run, data)
+        tables, seen = (loaded.user, loaded.item), dataset.train.csr() + dataset.valid.csr()
+        users = list(dict.fromkeys(wanted)) or dataset.user_ids.tolist()
+    tables, seen = (tables[0].to(device), tables[1].to(device)), None if include_seen else seen
     if file is not None:
-        rows = write_lists(file, tables, k, seen, dataset)
+        rows = write_lists(file, tables, k, seen, dataset, users)
         if as_json:
-            result({"run": run, "data": data, "k": k, "file": file, "users": dataset.num_users, "rows": rows})
+            result({"run": run, "data": data, "k": k, "file": file, "users": len(users), "rows": rows})
         else:
-            click.echo(f"{rows:,} rows for {dataset.num_users:,} users written to {file}")
+            click.echo(f"{rows:,} rows for {len(users):,} users written to {file}")
         return
 
-    import numpy as np
-
     from dualgnn_dgl.evaluation import top_k
+    from dualgnn_dgl.ids import Ids
 
-    wanted = tuple(dict.fromkeys(wanted))
-    users = np.array([find(dataset.user_ids, name, data) for name in wanted], dtype=np.int64)
-    items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, users))
+    chosen = Ids(dataset.user_ids, "user", data).places(users) if wanted else None
+    items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, chosen))
     lists: list[dict[str, Any]] = [
-        {"user": name, "items": _entries(items[row], scores[row], dataset)} for row, name in enumerate(wanted)
+        {"user": name, "items": _entries(items[row], scores[row], dataset)} for row, name in enumerate(users)
     ]
     if as_json:
         result({"run": run, "data": data, "k": k, "users": lists})
@@ -91,59 +112,53 @@ def command(
             note(f"user {clean(entry['user'])} has watched all but {len(entry['items'])} of {dataset.num_items} micro-videos")
 
 
-def find(ids: np.ndarray, name: str, data: str) -> int:
-    """Internal number of the user `name` among `ids` (U,).
+def _newcomers(
+    watched: tuple[str, ...], log: str | None, skip_unknown: bool, run: str, data: str | None
+) -> tuple[list[str], tuple[Tensor, Tensor], sparse.csr_matrix, Dataset, str]:
+    """Names of the new users, (user, item) tables with a row for each of them, what they watched, and the data."""
+    from dualgnn_dgl import newcomers
 
-    Raises
-    ------
-    DataError
-        if it is not there; the message names the nearest ids.
-    """
-    place = (ids == name).nonzero()[0]
-    if place.size:
-        return int(place[0])
-    close = [f"'{clean(other)}'" for other in nearest(ids, name)]
-    hint = (
-        f"did you mean {' or '.join(close)}?"
-        if close
-        else f"ids there look like '{clean(ids[0])}'"
-        if len(ids)
-        else "it holds none"
-    )
-    raise DataError(f"unknown user '{clean(name)}' in {data}; {hint}")
+    if log is None:
+        names = [f"new user {number}" for number in range(1, len(watched) + 1)]
+        histories = [[name.strip() for name in text.split(",") if name.strip()] for text in watched]
+    else:
+        names, histories = read_histories(log)
+    door = newcomers.load(run, data)
+    if skip_unknown and log is not None:
+        known = [bool(door.item_ids.places(history, skip=True).size) for history in histories]
+        if not all(known):
+            note(f"{known.count(False):,} of {len(known):,} users of {log} watched nothing that the data knows: left out")
+        names = [name for name, keep in zip(names, known, strict=True) if keep]
+        histories = [history for history, keep in zip(histories, known, strict=True) if keep]
+    pairs = door.pairs(histories, skip_unknown=skip_unknown)
+    return names, (door.place(pairs), door.item), pairs.csr(), door.dataset, door.item_ids.where
 
 
-def nearest(ids: np.ndarray, name: str, candidates: int = 200) -> list[str]:
-    """Up to three ids that look like `name`, out of a bounded number of candidates.
-
-    difflib is slow, so it chooses only among the ids that agree with `name` in most places, counted from the left
-    and from the right: one letter too many or too few leaves all places before it and all behind it in agreement.
-
-    >>> import numpy as np
-    >>> nearest(np.array(["u1", "u22", "video"]), "u2")
-    ['u22', 'u1']
-    """
-    import difflib
-
+def read_histories(log: str) -> tuple[list[str], list[list[str]]]:
+    """The users of a log and what each of them watched, in the order of their first rows."""
     import numpy as np
 
-    if not name or not len(ids):
-        return []
-    ids = np.ascontiguousarray(ids, dtype=np.str_)
-    letters = ids.view(np.uint32).reshape(len(ids), -1)  # (U, width) code points, 0 beyond the end
-    length = np.char.str_len(ids)  # (U,)
-    agree = np.zeros(len(ids), dtype=np.int64)
-    for place in range(min(letters.shape[1], len(name))):
-        agree += letters[:, place] == ord(name[place])
-        agree += (letters[np.arange(len(ids)), length - 1 - place] == ord(name[-1 - place])) & (length > place)
-    best = ids[np.argsort(-agree, kind="stable")[:candidates]].tolist()
-    return difflib.get_close_matches(name, best, n=3, cutoff=0.5)
+    from dualgnn_dgl.preprocess.reader import read
+
+    raw = read(log).log
+    order = np.argsort(raw.user, kind="stable")
+    parts = np.split(raw.item_ids[raw.item[order]], np.cumsum(np.bincount(raw.user, minlength=len(raw.user_ids)))[:-1])
+    return raw.user_ids.tolist(), [part.tolist() for part in parts]
 
 
 def write_lists(
-    path: str, tables: tuple[Tensor, Tensor], k: int, seen: sparse.csr_matrix | None, dataset: Dataset, step: int = 16384
+    path: str,
+    tables: tuple[Tensor, Tensor],
+    k: int,
+    seen: sparse.csr_matrix | None,
+    dataset: Dataset,
+    names: Sequence[str] | None = None,
+    step: int = 16384,
 ) -> int:
-    """Write user, rank (from 1), item and score of everyone's list to Parquet, `step` users at a time; returns the rows."""
+    """Write user, rank (from 1), item and score of everyone's list to Parquet, `step` users at a time; returns the rows.
+
+    `names` are the ids of the table's users, by default the data's.
+    """
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -151,12 +166,13 @@ def write_lists(
     from dualgnn_dgl.evaluation import top_k
     from dualgnn_dgl.files import atomic_file
 
-    user_ids, item_ids = pa.array(dataset.user_ids.tolist(), pa.string()), pa.array(dataset.item_ids.tolist(), pa.string())
+    names = dataset.user_ids.tolist() if names is None else names
+    user_ids, item_ids = pa.array(names, pa.string()), pa.array(dataset.item_ids.tolist(), pa.string())
     schema = pa.schema([("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("score", pa.float32())])
     rows = 0
     with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for start in range(0, dataset.num_users, step):
-            users = np.arange(start, min(start + step, dataset.num_users))
+        for start in range(0, len(names), step):
+            users = np.arange(start, min(start + step, len(names)))
             items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, users))
             row, place = np.nonzero(items >= 0)
             columns = [
@@ -168,16 +184,6 @@ def write_lists(
             writer.write_table(pa.table(columns, schema=schema))
             rows += len(row)
     return rows
-
-
-def clean(text: str) -> str:
-    r"""Text that cannot disturb a terminal: no escape sequences, no control or direction characters, one line.
-
-    >>> clean("\x1b[31mred\x07\n tail\u202e")
-    'red tail'
-    """
-    text = re.sub(r"\s+", " ", _ESCAPE.sub("", str(text)))
-    return "".join(letter for letter in text if letter in _JOINERS or unicodedata.category(letter) not in ("Cc", "Cf", "Cs"))
 
 
 def _entries(items: np.ndarray, scores: np.ndarray, dataset: Dataset) -> list[dict[str, Any]]:

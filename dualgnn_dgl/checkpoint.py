@@ -26,9 +26,12 @@ from torch import Tensor
 
 from dualgnn_dgl import __version__
 from dualgnn_dgl.data import Dataset
-from dualgnn_dgl.errors import RunError
+from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.files import atomic_folder, read_json, write_json
-from dualgnn_dgl.options import Options, to_toml
+from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.models import create, model_class
+from dualgnn_dgl.models.base import Recommender
+from dualgnn_dgl.options import Options, build, to_toml
 from dualgnn_dgl.training import Fit, TrainConfig
 
 MARKER = "run.json"
@@ -164,6 +167,42 @@ def load_run(folder: str | Path) -> Run:
     if attention is not None and attention.shape != (len(user), len(info["modalities"])):
         raise RunError(f"{folder / 'tables.safetensors'} holds an attention that does not fit {MARKER}: train again")
     return Run(folder, info, user, item, attention)
+
+
+def restore(run: Run, dataset: Dataset) -> Recommender:
+    """The trained model of a run, on the CPU, in evaluation mode: its tables can be made again, and newcomers placed.
+
+    Raises
+    ------
+    RunError
+        if the run belongs to other data, or was written by a version whose model of this name is another one.
+    """
+    check_belongs(run, dataset)
+    name, written = str(run.info["model"]), run.info.get("versions", {}).get("dualgnn-dgl", "unknown")
+    try:
+        config = build(model_class(name).Config, run.info["config"])
+    except ConfigError as error:
+        raise RunError(_of_another_version(run, str(error), written)) from None
+    model = create(name, heterograph(dataset), dataset.modalities, config)
+    state = read_tensors(run.folder / "weights.safetensors")
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(_of_another_version(run, " ".join(str(error).split())[:160], written)) from None
+    model.eval()
+    with torch.no_grad():
+        made = model.embed()
+    for kept, again in zip((run.user, run.item), made, strict=True):
+        if kept.shape != again.shape or not torch.allclose(kept, again, rtol=1e-3, atol=1e-3 * float(kept.abs().max())):
+            raise RunError(_of_another_version(run, "its parameters give other tables than those kept", written))
+    return model
+
+
+def _of_another_version(run: Run, reason: str, written: str) -> str:
+    return (
+        f"the model {run.info['model']} of {run.folder} cannot be made again ({reason}): it was written by version {written}, "
+        f"this is {__version__}. Its tables still serve 'eval' and 'recommend --user'; for newcomers, train again"
+    )
 
 
 def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:

@@ -6,8 +6,13 @@ The command line turns each of them into that line and exit status 1; anything e
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_ESCAPE = re.compile(r"(\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
+_JOINERS = "\u200c\u200d"  # hold emoji and some scripts together
 
 
 class DualGNNError(Exception):
@@ -36,3 +41,13 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else "."
     return f"unknown {kind} '{name}'{hint} Known: {', '.join(names)}"
+
+
+def clean(text: str) -> str:
+    r"""Text that cannot disturb a terminal: no escape sequences, no control or direction characters, one line.
+
+    >>> clean("\x1b[31mred\x07\n tail\u202e")
+    'red tail'
+    """
+    text = re.sub(r"\s+", " ", _ESCAPE.sub("", str(text)))
+    return "".join(letter for letter in text if letter in _JOINERS or unicodedata.category(letter) not in ("Cc", "Cf", "Cs"))

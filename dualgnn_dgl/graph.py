@@ -205,8 +205,6 @@ def user_user(
     ConfigError
         for an unknown name, or k < 1.
     """
-    if weight not in CO_WEIGHTS:
-        raise ConfigError(unknown("cooc_weight", weight, CO_WEIGHTS))
     if pad not in CO_PADS:
         raise ConfigError(unknown("cooc_pad", pad, CO_PADS))
     if k < 1:
@@ -218,13 +216,22 @@ def user_user(
     if pad == "resample":
         rank = graph.edges["co_occurs"].data["rank"][keep]
         source, target, strength = _resample(source, target, strength, rank, users, k, generator)
-    if weight == "mean":
-        strength = torch.zeros_like(strength)
+    return Adjacency(target, source, (users, users), weight=neighbour_weights(strength, target, users, weight))
+
+
+def neighbour_weights(strength: Tensor, target: Tensor, users: int, weight: str) -> Tensor:
+    """Weights (E,) of neighbours with the given strengths (E,), summing to one for each of the targets (E,) in 0…users-1.
+
+    Raises
+    ------
+    ConfigError
+        for a weight that is none of `CO_WEIGHTS`.
+    """
+    if weight not in CO_WEIGHTS:
+        raise ConfigError(unknown("cooc_weight", weight, CO_WEIGHTS))
     if weight == "proportional":
-        value = strength / torch.zeros(users).index_add(0, target, strength)[target]
-    else:
-        value = _row_softmax(strength, target, users)
-    return Adjacency(target, source, (users, users), weight=value)
+        return strength / torch.zeros(users).index_add(0, target, strength)[target]
+    return _row_softmax(torch.zeros_like(strength) if weight == "mean" else strength, target, users)
 
 
 def _resample(

@@ -18,15 +18,17 @@ LONGEST = 400
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("files", "options"),
-    ("_dgl", "data", "preprocess.tables", "synthetic_words"),
+    ("_dgl", "data", "ids", "preprocess.tables", "synthetic_words"),
     ("ops", "cooccurrence", "sampling"),
     ("modality",),
     ("preprocess", "synthetic", "graph", "evaluation"),
+    ("arrivals",),
     ("models.base",),
     ("models.*",),
     ("models",),
     ("training",),
     ("checkpoint",),
+    ("newcomers",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

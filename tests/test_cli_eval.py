@@ -22,9 +22,9 @@ from small import LONELY_USER, USERS, dataset, pairs_of
 from dualgnn_dgl import checkpoint, data
 from dualgnn_dgl.cli.device import pick_device
 from dualgnn_dgl.cli.main import group
-from dualgnn_dgl.cli.recommend import clean, nearest
-from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.errors import ConfigError, clean
 from dualgnn_dgl.evaluation import METRICS, Evaluator, top_k
+from dualgnn_dgl.ids import nearest
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.training import Fit, TrainConfig
 

@@ -6,7 +6,7 @@ To add a model, see `models/__init__.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -14,8 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.options import Options
+
+UserRule = Callable[[Histories], Tensor]
 
 
 class Recommender(nn.Module):
@@ -46,6 +49,17 @@ class Recommender(nn.Module):
     def user_attention(self) -> Tensor | None:
         """Weight of each modality for each user, (U, M) in the order of the data set's modalities; None where there is none."""
         return None
+
+    def user_rule(self) -> UserRule:
+        """How users who come after training get their vectors: called once, gives a function of `Histories` → (B, D).
+
+        Like `embed` it is pure; what it keeps is its own. By default one more propagation step over the item table,
+        û = Σ_{i∈history} i / √(d_û d_i): every watched video speaks for what is like it. A model whose users are made of more
+        than that says so with a rule of its own; the rule must not depend on the order of a history.
+        """
+        with torch.no_grad():
+            item = self.embed()[1].detach().clone()
+        return lambda histories: histories.to_user @ item
 
     def new_epoch(self, generator: torch.Generator) -> None:
         """Called before each epoch, for models that draw something anew (a graph, a padding)."""

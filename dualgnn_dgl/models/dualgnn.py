@@ -40,10 +40,11 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.graph import CO_PADS, CO_WEIGHTS, user_item, user_user
-from dualgnn_dgl.models.base import Features, Recommender, bpr, masked_softmax, pick, table, unit_rows
+from dualgnn_dgl.models.base import Features, Recommender, UserRule, bpr, masked_softmax, pick, table, unit_rows
 from dualgnn_dgl.options import Options, option
 
 
@@ -121,13 +122,13 @@ class DualGNN(Recommender):
             self.draw.fill_(int(torch.randint(2**62, (), generator=generator)))
             self._resample()
 
-    def single_modal(self, m: int) -> tuple[Tensor, Tensor]:
-        """User (U, D) and item (I, D) as modality m alone sees them."""
+    def single_modal(self, m: int, layers: int | None = None) -> tuple[Tensor, Tensor]:
+        """User (U, D) and item (I, D) as modality m alone sees them: the sum of layers 0…L, or fewer."""
         masked = self.config.missing == "mask"
         user = unit_rows(self.preference[m])
         item = unit_rows(self.encoders[m](self.features[m]), self.features.present[:, m] if masked else None)
         user_sum, item_sum = user, item
-        for _ in range(self.config.layers):
+        for _ in range(self.config.layers if layers is None else layers):
             user, item = self.to_user @ item, self.to_item @ user
             user_sum, item_sum = user_sum + user, item_sum + item
         return user_sum, item_sum
@@ -140,19 +141,21 @@ class DualGNN(Recommender):
             return self.attention
         return masked_softmax(self.attention, self.heard())
 
-    def heard(self) -> Tensor:
+    def heard(self, observed: Tensor | None = None) -> Tensor:
         """Which modalities take part in a user's fusion, (U, M): those that the user's videos have; all, if none has any."""
+        observed = self.observed if observed is None else observed
         if self.config.missing == "zero" or self.config.attention == "released":
-            return torch.ones_like(self.observed)
-        return self.observed | ~self.observed.any(-1, keepdim=True)
+            return torch.ones_like(observed)
+        return observed | ~observed.any(-1, keepdim=True)
 
-    def fuse_users(self, users: list[Tensor]) -> Tensor:
+    def fuse_users(self, users: list[Tensor], attention: Tensor | None = None, heard: Tensor | None = None) -> Tensor:
         """M tables (U, D) → one (U, D), weighted by α (the paper's three constructions, and the plain mean)."""
-        weighted = self.user_attention().unsqueeze(-1) * torch.stack(users, dim=1)  # (U, M, D)
+        attention = self.user_attention() if attention is None else attention
+        weighted = attention.unsqueeze(-1) * torch.stack(users, dim=1)  # (U, M, D)
         if self.config.user_fusion == "concat":
             return self.join(weighted.flatten(1))
         if self.config.user_fusion == "max":  # what is not heard must not compete with its zero
-            return weighted.masked_fill(~self.heard().unsqueeze(-1), -torch.inf).amax(1)
+            return weighted.masked_fill(~(self.heard() if heard is None else heard).unsqueeze(-1), -torch.inf).amax(1)
         return weighted.sum(1)
 
     def embed(self) -> tuple[Tensor, Tensor]:
@@ -161,6 +164,33 @@ class DualGNN(Recommender):
         if self.co_occurrence is not None:
             user = user + self.co_occurrence @ user  # û = u + Ω u
         return user, item
+
+    def user_rule(self) -> UserRule:
+        """û from the history: the preference P_m is what the watched videos send, its layers as for everyone; attention is that
+        of the nearest co-occurring users, over the modalities that the history has; then the user–user hop.
+        """
+        c, count = self.config, len(self.features)
+        with torch.no_grad():
+            known = self.fuse_users([self.single_modal(m)[0] for m in range(count)])  # (U, D), before the hop
+            lent = [self.single_modal(m, max(c.layers - 1, 0))[1] for m in range(count)]  # Σ_{l<L} i_m^l, (I, D) each
+            logits = self.attention.clone() if hasattr(self, "attention") else None  # (U, M)
+
+        @torch.no_grad()
+        def rule(histories: Histories) -> Tensor:
+            sent = [histories.to_user @ items for items in lent]  # Σ_{l=1..L} u_m^l, (B, D) each
+            users = [unit_rows(own) + (own if c.layers else 0) for own in sent]
+            near = histories.neighbours(c.cooc_k, c.cooc_weight)  # (B, U)
+            heard = self.heard(histories.having(self.features.present))
+            attention = torch.full(heard.shape, 1 / count)
+            if logits is not None and c.attention == "released":
+                borrowed = near @ logits
+                attention = borrowed.where(borrowed.any(1, keepdim=True), attention)  # all zero: nobody shares a video
+            elif logits is not None:
+                attention = masked_softmax(near @ logits, heard)
+            user = self.fuse_users(users, attention, heard)
+            return user + near @ known if self.co_occurrence is not None else user
+
+        return rule
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         user, item = self.embed()

@@ -29,9 +29,11 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import CO_WEIGHTS, item_item, user_item, user_user
-from dualgnn_dgl.models.base import Recommender, masked_softmax, pick, row_penalty, sampled_softmax, table, unit_rows
+from dualgnn_dgl.models.base import Recommender, UserRule, masked_softmax, pick, row_penalty, sampled_softmax, table, unit_rows
+from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.options import Options, option
 
 
@@ -84,6 +86,7 @@ class DualGNNPlus(Recommender):
         watcher, watched = graph.edges(etype="interacts")
         present = torch.stack([torch.tensor(modality.present) for modality in modalities.values()], dim=1)  # (I, M)
         having = torch.zeros(users, len(self.similar)).index_add(0, watcher, present[watched].float())
+        self.register_buffer("present", present, persistent=False)
         self.register_buffer("observed", having > 0, persistent=False)  # has u a video with m? (U, M)
         self.co_occurrence = user_user(graph, config.cooc_k, config.cooc_weight) if config.cooc_share > 0 else None
 
@@ -91,29 +94,60 @@ class DualGNNPlus(Recommender):
         """α (U, M), rows sum to one; None with one modality, or where modalities have no weight on the user side."""
         return masked_softmax(self.attention, self.observed) if self.attends else None
 
-    def behaviour(self) -> tuple[Tensor, Tensor]:
-        """u_b (U, D) and i_b (I, D)."""
+    def behaviour(self, layers: int | None = None) -> tuple[Tensor, Tensor]:
+        """u_b (U, D) and i_b (I, D), of layers 0…L or fewer."""
+        layers = self.config.layers if layers is None else layers
         user, item = self.user, self.item
         user_sum, item_sum = user, item
-        for _ in range(self.config.layers):
+        for _ in range(layers):
             user, item = self.to_user @ item, self.to_item @ user
             user_sum, item_sum = user_sum + user, item_sum + item
-        return user_sum / (self.config.layers + 1), item_sum / (self.config.layers + 1)
+        return user_sum / (layers + 1), item_sum / (layers + 1)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         c = self.config
         user, item = self.behaviour()
         resembling = [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
-        if c.user_weight > 0:
-            attention = self.user_attention()
-            for m, items in enumerate(resembling):
-                weight = c.user_weight if attention is None else c.user_weight * attention[:, m : m + 1]
-                user = user + weight * (self.to_user @ items)
+        user = self.with_modalities(user, resembling, self.to_user, self.user_attention())
         if c.item_weight > 0:
             item = item + c.item_weight * torch.stack(resembling).mean(0)
         if self.co_occurrence is not None:
             user = user + c.cooc_share * (self.co_occurrence @ user)
         return unit_rows(user), unit_rows(item)
+
+    def with_modalities(self, user: Tensor, resembling: list[Tensor], to_user: Adjacency, attention: Tensor | None) -> Tensor:
+        """u_b + Σ_m α_{u,m} u_m, (U, D)."""
+        if self.config.user_weight > 0:
+            for m, items in enumerate(resembling):
+                weight = self.config.user_weight if attention is None else self.config.user_weight * attention[:, m : m + 1]
+                user = user + weight * (to_user @ items)
+        return user
+
+    def user_rule(self) -> UserRule:
+        """û from the history: layers 1…L of the behaviour channel, u_m as for everyone, attention that of the nearest users.
+
+        Of layer 0 (p), which is trained, nothing is known. The logits of the attention are the mean of the co-occurring users',
+        weighted as in Ω; modalities that no watched video has are left out as for everyone.
+        """
+        c = self.config
+        with torch.no_grad():
+            known, resembling = self.behaviour()[0], [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
+            known = self.with_modalities(known, resembling, self.to_user, self.user_attention())  # (U, D), before the hop
+            # Σ_{l<L} i^l / (L+1); without propagation there is only q to go by
+            lent = self.behaviour(c.layers - 1)[1] * (c.layers / (c.layers + 1)) if c.layers else self.item.clone()
+            logits = self.attention.clone() if self.attends else None  # (U, M)
+
+        def rule(histories: Histories) -> Tensor:
+            attention = None
+            if logits is not None:
+                near = histories.neighbours(c.cooc_k, c.cooc_weight)  # (B, U)
+                attention = masked_softmax(near @ logits, histories.having(self.present))
+            user = self.with_modalities(histories.to_user @ lent, resembling, histories.to_user, attention)
+            if self.co_occurrence is not None:
+                user = user + c.cooc_share * (histories.neighbours(c.cooc_k, c.cooc_weight) @ known)
+            return unit_rows(user)
+
+        return rule
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         user, item = self.embed()

@@ -14,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
-from dualgnn_dgl.models.base import PENALTIES, Recommender, pick, row_penalty, table
+from dualgnn_dgl.models.base import PENALTIES, Recommender, UserRule, pick, row_penalty, table
 from dualgnn_dgl.options import Options, option
 
 
@@ -57,6 +58,19 @@ class LightGCN(Recommender):
             user, item = self.to_user @ item, self.to_item @ user
             user_sum, item_sum = user_sum + user, item_sum + item
         return user_sum / (self.layers + 1), item_sum / (self.layers + 1)
+
+    def user_rule(self) -> UserRule:
+        """û = Σ_{l<L} D_û^-½ H D_i^-½ i^l / (L+1): a trained user's layers 1…L; of layer 0, never trained, nothing is known."""
+        if self.layers == 0:
+            return super().user_rule()
+        with torch.no_grad():
+            user, item = self.user, self.item
+            lent = item  # Σ_{l<L} i^l, (I, D)
+            for _ in range(self.layers - 1):
+                user, item = self.to_user @ item, self.to_item @ user
+                lent = lent + item
+            lent = lent / (self.layers + 1)
+        return lambda histories: histories.to_user @ lent
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         triple = pick(self.user, users), pick(self.item, positives), pick(self.item, negatives)

@@ -1,0 +1,101 @@
+"""Users and videos that come after training: placed in a trained run's tables at once, without training it again.
+
+    door = newcomers.load("runs/dualgnn")
+    items, scores = door.recommend([["v0655", "v1898"], ["v42"]], k=10)
+
+A new user's vector comes from what they watched (`Recommender.user_rule`). It costs time by the length of the history and the
+popularity of its videos, not by the size of the catalogue; only ranking looks at every video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualgnn_dgl import checkpoint
+from dualgnn_dgl import data as datasets
+from dualgnn_dgl.arrivals import Histories, Town
+from dualgnn_dgl.data import Dataset, Interactions
+from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.evaluation import top_k
+from dualgnn_dgl.ids import Ids
+from dualgnn_dgl.models.base import Recommender
+
+
+class Newcomers:
+    """Places newcomers in the tables of a trained model; made once, called for every request.
+
+    Parameters
+    ----------
+    model : trained, on the CPU; it is not changed.
+    dataset : what it was trained on.
+    where : the data's name in messages.
+    """
+
+    def __init__(self, model: Recommender, dataset: Dataset, where: str = "the data") -> None:
+        lists = dataset.co_occurrence
+        self.dataset, self.model = dataset, model
+        self.town = Town(dataset.train, dataset.modalities, lists.measure if lists is not None else "count")
+        self.item_ids = Ids(dataset.item_ids, "micro-video", where)
+        with torch.no_grad():
+            self.item = model.embed()[1].detach().clone()  # (I, D)
+            self._user_rule = model.user_rule()
+
+    def pairs(self, histories: Sequence[Sequence[str]], *, skip_unknown: bool = False) -> Interactions:
+        """Histories in the user's own ids as pairs (B users, I items); a video named twice counts once.
+
+        Raises
+        ------
+        DataError
+            for an unknown id (the nearest ones are named) unless `skip_unknown`, and for a history without any known video.
+        """
+        items = [np.unique(self.item_ids.places(history, skip=skip_unknown)) for history in histories]
+        for number, (history, known) in enumerate(zip(histories, items, strict=True), start=1):
+            if not known.size:
+                said = f"none of its {len(history)} ids is in {self.item_ids.where}" if len(history) else "it is empty"
+                raise DataError(f"history {number} says nothing about its user ({said}): name at least one watched micro-video")
+        user = np.repeat(np.arange(len(items)), [len(known) for known in items])
+        item = np.concatenate(items) if items else np.empty(0, np.int64)
+        return Interactions(user, item, len(items), self.dataset.num_items)
+
+    def users(self, histories: Sequence[Sequence[str]], *, skip_unknown: bool = False) -> Tensor:
+        """Vectors (B, D) of B new users from the ids of what they watched, in any order; see `pairs` for errors."""
+        return self.place(self.pairs(histories, skip_unknown=skip_unknown))
+
+    def place(self, pairs: Interactions, exclude: np.ndarray | None = None) -> Tensor:
+        """Vectors (B, D) of B new users from pairs in internal numbers.
+
+        Parameters
+        ----------
+        exclude : (B,) training users, or −1, each of whom must not lend to the history of the same number (see `Histories`).
+        """
+        with torch.no_grad():
+            return self._user_rule(Histories(pairs, self.town, exclude))
+
+    def recommend(
+        self, histories: Sequence[Sequence[str]], k: int = 10, *, include_seen: bool = False, skip_unknown: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The K best videos for each history, (B, K) internal numbers and scores, as `evaluation.top_k` gives them.
+
+        What the history holds is left out unless `include_seen`. See `pairs` for errors.
+        """
+        pairs = self.pairs(histories, skip_unknown=skip_unknown)
+        return top_k(self.place(pairs), self.item, k, None if include_seen else pairs)
+
+
+def load(run: str | Path, data: str | Path | None = None) -> Newcomers:
+    """The newcomers' door of a run folder; `data` says where its data folder lies now, if not where it was.
+
+    Raises
+    ------
+    RunError, DataError
+        if either folder is missing or damaged, they do not belong together, or another version wrote the run.
+    """
+    loaded = checkpoint.load_run(run)
+    folder = loaded.info["data"]["path"] if data is None else str(data)
+    dataset = datasets.load(folder)
+    return Newcomers(checkpoint.restore(loaded, dataset), dataset, str(folder))
