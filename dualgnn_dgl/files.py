@@ -136,6 +136,41 @@ def read_json(path: str | Path, what: type[DualGNNError] = DataError) -> dict[st
     return value
 
 
+# Formats that run code when they are read, or may hold one that does: by suffix, and by their first bytes.
+FOREIGN = {
+    **dict.fromkeys((".pkl", ".pickle", ".pck", ".p", ".dill", ".joblib"), "a pickle"),
+    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "a pickle in torch's or DGL's wrapping"),
+    **dict.fromkeys((".npz", ".zip", ".tar", ".tgz", ".7z", ".rar"), "an archive"),
+}
+_FIRST_BYTES = ((b"PK\x03\x04", "an archive (zip, .npz or .pt)"), *((bytes([128, n]), "a pickle") for n in range(2, 6)))
+
+
+def refuse_foreign(path: str | Path) -> None:
+    """Refuse a pickle, and an archive, which is not opened either, whatever its name, before anything looks into it.
+
+    Raises
+    ------
+    DataError
+        naming the way to a format that cannot run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return
+    kind = FOREIGN.get(path.suffix.lower())
+    if kind is None:
+        with path.open("rb") as handle:
+            start = handle.read(4)
+        kind = next((name for mark, name in _FIRST_BYTES if start.startswith(mark)), None)
+    if kind is None:
+        return
+    if "archive" in kind:
+        raise DataError(f"{path} is {kind}: unpack it, and give plain files: numpy.save(name, array) for arrays, CSV or Parquet")
+    raise DataError(
+        f"{path} is {kind}, which can run code when it is read: it is not opened. Load it where you trust it and write "
+        "numpy.save(name, array.astype('float32')) for arrays, or frame.to_parquet(name) for tables"
+    )
+
+
 def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
     """Read a `.npy` array. Object arrays (which need pickle) are refused, never unpickled.
 
@@ -148,6 +183,7 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
     try:
         with path.open("rb") as handle:
             if handle.read(6) != b"\x93NUMPY":
+                refuse_foreign(path)
                 raise DataError(f"{path} is not a .npy array: save it with numpy.save(path, array)")
             handle.seek(0)
             read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}

@@ -224,8 +224,15 @@ def test_wrong_text_tables(tmp_path: Path, text: str, message: str) -> None:
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "v.pt").write_bytes(b"x")
+    (tmp_path / "v.mat").write_bytes(b"x")
     (tmp_path / "v.npy").write_bytes(b"x")
-    for name, message in (("v.pt", "is no feature file"), ("w.npy", "does not exist"), ("v.npy", "not a .npy array")):
+    expected = {
+        "v.pt": "is a pickle.*numpy.save",
+        "v.mat": "is no feature file",
+        "w.npy": "does not exist",
+        "v.npy": "not a .npy array",
+    }
+    for name, message in expected.items():
         with pytest.raises(DataError, match=message):
             read_modality(tmp_path / name, LOG_IDS, "log.csv")
 

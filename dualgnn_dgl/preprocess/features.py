@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.files import load_array
+from dualgnn_dgl.files import load_array, refuse_foreign
 from dualgnn_dgl.preprocess.read_columns import NAMES, find_column, plain
 from dualgnn_dgl.preprocess.read_features import INDEX_COLUMNS, column_kinds, is_list, is_number, read_feature_table
 from dualgnn_dgl.preprocess.read_items import ItemList, id_column, read_items
@@ -76,6 +76,7 @@ def read_modality(
         if the file is not a numeric (n, F) array or table, holds infinities or rows that are partly NaN, names an item
         twice, does not fit the item list, or shares no item with the log.
     """
+    refuse_foreign(path)
     if suffix(path) == ".npy":
         modality = _read_array(path, log_ids, log_name, items)
     elif suffix(path) in TABLES:

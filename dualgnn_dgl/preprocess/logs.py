@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.files import refuse_foreign
 from dualgnn_dgl.preprocess import read_values as values
 from dualgnn_dgl.preprocess.read_adjacency import read_lists
 from dualgnn_dgl.preprocess.read_columns import NAMES, find_column, need_column, plain
@@ -71,6 +72,7 @@ def read_log(parts: Sequence[Part], columns: Columns | None = None, progress: Pr
 
 def kind_of(path: Path, columns: Columns) -> Kind:
     """The first kind of `KINDS` that recognises the file."""
+    refuse_foreign(path)
     if suffix(path) != ".parquet" and suffix(path) not in TEXT and path.exists():
         raise DataError(
             f"{path} has the suffix {suffix(path)}, which no reader knows: "

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.preprocess.read_stream import BLOCK, open_stream
 from dualgnn_dgl.preprocess.read_values import encode, unify
 from dualgnn_dgl.preprocess.tables import RawLog
 
@@ -29,8 +30,8 @@ def tokens(path: Path) -> tuple[pa.Array, np.ndarray]:
     blanks between them are an Arrow text array's buffer already.
     """
     try:
-        with pa.input_stream(str(path), compression="detect") as stream:
-            text = np.frombuffer(stream.read(), dtype=np.uint8)  # (bytes,)
+        with open_stream(path) as stream:
+            text = np.frombuffer(b"".join(iter(lambda: stream.read(BLOCK), b"")), dtype=np.uint8)  # (bytes,)
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}): make it anew") from None
     if bool((text == 0).any()):

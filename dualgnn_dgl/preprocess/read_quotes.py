@@ -13,14 +13,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.preprocess.read_stream import BLOCK, open_stream
 
 if TYPE_CHECKING:
     from dualgnn_dgl.preprocess.read_table import Table
 
-BLOCK = 1 << 24
 NEWLINE, RETURN = ord("\n"), ord("\r")
 
 
@@ -46,7 +45,7 @@ def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
         return ""
     places = [table.columns.index(name) for name in columns[:2]]
     first, spanning, number = 0, 0, 1
-    with io.TextIOWrapper(pa.input_stream(str(table.path), compression="detect"), table.encoding, newline="") as lines:
+    with io.TextIOWrapper(open_stream(table.path), table.encoding, newline="") as lines:
         seen: list[str] = []  # the lines of the row under way
         reader = csv.reader(_kept(lines, seen), delimiter=table.separator or ",", strict=marks % 2 == 1)
         try:
@@ -73,7 +72,7 @@ def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
 
 
 def _chunks(table: Table) -> Iterator[bytes]:
-    with pa.input_stream(str(table.path), compression="detect") as stream:
+    with open_stream(table.path) as stream:
         yield from iter(lambda: stream.read(BLOCK), b"")
 
 

@@ -20,11 +20,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.files import refuse_foreign
 from dualgnn_dgl.preprocess.read_quotes import check_quotes
+from dualgnn_dgl.preprocess.read_stream import BLOCK, COMPRESSED, open_stream
 
-BLOCK = 1 << 24  # bytes of text read at once: bounds the memory, and the longest line
 ROWS = 1 << 19  # rows of Parquet read at once
-COMPRESSED = (".gz", ".bz2", ".zst")
 TEXT = (".csv", ".tsv", ".txt", ".inter", ".item", ".dat", ".data", ".tab", "")
 # Separators to look for in the first line, by suffix; the first one found there wins.
 SEPARATORS = {
@@ -76,7 +76,7 @@ def head(path: Path) -> list[str]:
         raise DataError(f"{path} does not exist: check the path")
     if path.is_dir():
         raise DataError(f"{path} is a folder, a file is needed here")
-    with explained(path), pa.input_stream(str(path), compression="detect") as stream:
+    with explained(path), open_stream(path) as stream:
         start = stream.read(1 << 16)
     if not start.strip():
         raise DataError(f"{path} is empty: give a file with a header and rows")
@@ -119,6 +119,7 @@ def open_table(path: Path, separator: str | None = None, names: Sequence[str] | 
     """
     if not path.exists():
         raise DataError(f"{path} does not exist: check the path")
+    refuse_foreign(path)
     if suffix(path) == ".parquet":
         with explained(path):
             columns = tuple(pq.ParquetFile(path).schema_arrow.names)
@@ -214,14 +215,14 @@ class _OneCharacter:
 def text_stream(table: Table) -> Any:
     """What Arrow reads the table from."""
     separator = table.separator or ""
-    stream = pa.input_stream(str(table.path), compression="detect")
+    stream = open_stream(table.path)
     return pa.PythonFile(_OneCharacter(stream, separator), mode="r") if len(separator) > 1 else stream
 
 
 def _encoding(path: Path) -> str:
     """UTF-8 if the whole file is, else Latin-1: MovieLens' .dat files are either."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    with explained(path), pa.input_stream(str(path), compression="detect") as stream:
+    with explained(path), open_stream(path) as stream:
         try:
             while chunk := stream.read(BLOCK):
                 decoder.decode(chunk)
@@ -255,7 +256,7 @@ def explained(path: Path, table: Table | None = None) -> Iterator[None]:
 def _ragged_error(table: Table, said: str) -> DataError:
     """Name the line with too few or too many fields; a slow second reading, only on the way to an error."""
     width, separator = len(table.columns), table.separator or ","
-    with io.BufferedReader(pa.input_stream(str(table.path), compression="detect")) as stream:
+    with io.BufferedReader(open_stream(table.path)) as stream:
         lines = (line.decode(table.encoding, "replace") for line in stream)
         if len(separator) > 1:
             rows: Iterator[tuple[int, list[str]]] = (
@@ -280,7 +281,7 @@ def _ragged_error(table: Table, said: str) -> DataError:
 def _encoding_error(path: Path) -> DataError:
     """Name the first line that is not UTF-8; a slow second reading, only on the way to an error."""
     where = ""
-    with suppress(OSError), io.BufferedReader(pa.input_stream(str(path), compression="detect")) as stream:
+    with suppress(OSError), io.BufferedReader(open_stream(path)) as stream:
         for number, line in enumerate(stream, 1):
             if line.decode("utf-8", "replace").encode("utf-8") != line:
                 where = f", line {number},"
