@@ -20,6 +20,7 @@ from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, pick, unit_rows
+from dualgnn_dgl.models.mgcn import info_nce
 from dualgnn_dgl.options import build, keys
 from dualgnn_dgl.training import TrainConfig, fit
 
@@ -314,6 +315,24 @@ def test_masked_rows_change_no_bit_and_get_no_gradient(switches):
         assert (gradient[~modality.present] == 0).all() and (gradient[modality.present] > 0).any()
 
 
+@pytest.mark.parametrize("name", ["freedom", "bm3", "mgcn"])
+def test_junk_in_the_rows_of_missing_features_is_not_felt(name):
+    """Written into the model's own buffers: same tables, same loss, no gradient there."""
+    data = small.dataset()
+    one, two, batch = make(name, data), make(name, data), small.batch(data, size=100)
+    for m, modality in enumerate(data.modalities.values()):
+        absent = torch.from_numpy(~modality.present)
+        two.features[m][absent] = 1e3 * torch.randn(int(absent.sum()), modality.width)
+        two.features[m].requires_grad_()
+    assert bits(one.embed()) == bits(two.embed())
+    loss = two.loss(*batch)
+    torch.testing.assert_close(one.loss(*batch), loss, rtol=1e-6, atol=0)
+    loss.backward()
+    for m, modality in enumerate(data.modalities.values()):
+        gradient = two.features[m].grad.abs().sum(1).numpy()
+        assert (gradient[~modality.present] == 0).all() and (gradient[modality.present] > 0).any()
+
+
 def test_masked_items_receive_but_do_not_send():
     """An item without a modality: zero going in; what comes out is its watchers' preference alone."""
     data = small.dataset()
@@ -593,6 +612,34 @@ def test_bm3_asks_nothing_of_a_modality_that_a_video_lacks():
     trained.loss(*small.batch(data, size=200)).backward()
     touched = trained.raw[0].grad.abs().sum(1) > 0
     assert touched.any() and not touched[absent].any()
+
+
+# ---------------------------------------------------------------- MGCN's views
+
+
+def test_mgcn_leaves_behaviour_alone_where_no_modality_speaks():
+    data = small.dataset()
+    model = make("mgcn", data)
+    (user, item), (user_side, item_side) = model.views()
+    assert (item_side[small.BARE_ITEM] == 0).all() and (user_side[small.LONELY_USER] == 0).all()
+    assert torch.equal(model.embed()[1][small.BARE_ITEM], item[small.BARE_ITEM])
+    speaks = torch.tensor([i for i in range(data.num_items) if i != small.BARE_ITEM])
+    assert (item_side[speaks].abs().sum(1) > 0).all()
+    for m, modality in enumerate(data.modalities.values()):
+        assert (model.modal(m)[1][~torch.from_numpy(modality.present)] == 0).all()
+
+
+def test_mgcn_contrast_counts_only_who_has_a_side():
+    draw = torch.Generator().manual_seed(0)
+    side, behaviour = torch.randn(5, 3, generator=draw), torch.randn(5, 3, generator=draw)
+    counted = torch.tensor([True, True, False, True, False])
+    cosine = torch.nn.functional.cosine_similarity(side.unsqueeze(1), behaviour.unsqueeze(0), dim=2) / 0.3
+    expected = -cosine.log_softmax(1).diagonal()[counted].mean()
+    torch.testing.assert_close(info_nce(side, behaviour, 0.3, counted), expected)
+    assert info_nce(side, behaviour, 0.3, torch.zeros(5, dtype=torch.bool)) == 0
+    silent = side.where(counted.unsqueeze(1), torch.zeros(())).requires_grad_()
+    info_nce(silent, behaviour, 0.3, counted).backward()
+    assert torch.isfinite(silent.grad).all() and (silent.grad[~counted] == 0).all()
 
 
 def test_features_of_different_widths_cannot_go_without_an_encoder():

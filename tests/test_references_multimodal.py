@@ -7,6 +7,7 @@ import small
 import torch
 from reference import bm3 as slow_bm3
 from reference import freedom as slow_freedom
+from reference import mgcn as slow_mgcn
 from twins import compare, named_leaves, plain_features, triples_of
 
 from dualgnn_dgl.graph import heterograph
@@ -85,5 +86,41 @@ def test_bm3_equals_its_equations(modalities, switches, dtype, tolerance):
         slow_bm3.embed(named, pairs, config.layers),
         model.loss(*batch),
         slow_bm3.loss(named, pairs, *plain_features(data), watched, masks, config),
+        tolerance,
+    )
+
+
+@PRECISION
+@pytest.mark.parametrize(
+    ("modalities", "switches"),
+    [
+        (ALL, {}),
+        (ALL, {"layers": 3, "item_layers": 2, "temperature": 0.7}),
+        (ALL[:2], {"layers": 0, "item_k": 1}),
+        (ALL[:2], {"item_k": 30, "contrast": 0.0, "l2": 0.0}),
+        (ALL[:1], {}),
+    ],
+)
+def test_mgcn_equals_its_equations(modalities, switches, dtype, tolerance):
+    data = small.dataset(modalities=modalities)
+    config = model_class("mgcn").Config(**{"width": 6, "item_k": 4, "contrast": 0.4, "l2": 0.3, **switches})
+    model = create("mgcn", heterograph(data), data.modalities, config, seed=3)
+    with torch.no_grad():
+        if len(modalities) > 1:
+            model.attend[2].weight.mul_(20)  # far from uniform
+    model = model.to(dtype)
+    named, links = named_leaves(model)
+    features, present = plain_features(data)
+    pairs, batch = small.pairs_of(data.train), small.batch(data, size=40)
+    watched = [[i for v, i in pairs if v == u] for u in range(data.num_users)]
+    observed = [[any(there[i] for i in items) for there in present] for items in watched]
+    parts = slow_mgcn.views(named, pairs, features, present, observed, config)
+    compare(
+        model,
+        links,
+        model.embed(),
+        slow_mgcn.embed(parts),
+        model.loss(*batch),
+        slow_mgcn.loss(parts, present, observed, triples_of(batch), config),
         tolerance,
     )

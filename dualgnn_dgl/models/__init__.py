@@ -24,6 +24,7 @@ MODELS = {
     "grcn": "GRCN",
     "mmgcn": "MMGCN",
     "vbpr": "VBPR",
+    "mgcn": "MGCN",
     "lightgcn": "LightGCN",
     "bprmf": "BPRMF",
     "mostpop": "MostPop",

@@ -43,11 +43,11 @@ class Config(Options):
     """Options of BM3."""
 
     width: int = option(64, "embedding width D", low=1)
-    layers: int = option(1, "propagation steps L", low=0)
-    dropout: float = option(0.5, "share of a target's entries set to zero", low=0, high=0.999)
+    layers: int = option(2, "propagation steps L", low=0)
+    dropout: float = option(0.3, "share of a target's entries set to zero", low=0, high=0.999)
     feature_weight: float = option(2.0, "weight μ of what the features say", low=0)
     train_features: bool = option(False, "let training change the features themselves, as the authors' code does")
-    l2: float = option(1e-2, "weight λ of the penalty on u and i", low=0)
+    l2: float = option(1e-4, "weight λ of the penalty on u and i", low=0)
     penalty: str = option("square", "form of that penalty: squares of rows, or lengths of whole tables", choices=PENALTIES)
 
 

@@ -1,0 +1,153 @@
+"""MGCN: identities purify the features, item graphs carry them, behaviour decides what of them counts. Source: Yu, Tan, Lu,
+Bao: "Multi-View Graph Convolutional Network for Multimedia Recommendation", ACM MM 2023.
+
+    g_m     = q ⊙ σ(W_b,m (W_m F_m + b_m) + b_b,m)                    behaviour-guided purifier               (I, D)
+    i_m     = S_m g_m,  u_m = D_u^-½ R D_i^-½ i_m                     S_m: the k nearest videos in modality m by cosine,
+                                                                     itself among them, D^-½ · D^-½     (I, D), (U, D)
+    u_b,i_b = mean of layers 0…L of p, q over the user–item graph     behaviour view (LightGCN)       (U, D), (I, D)
+
+    and for users and items x alike:
+    α       = softmax over modalities of w · tanh(W_a x_m + b_a)      behaviour-aware fuser          (·, M)
+    x_c     = Σ_m α_m x_m                                             what the modalities have in common
+    x_s     = [ x_c + Σ_m (x_m − x_c) ⊙ σ(W_p,m x_b + b_p,m) ] / (M + 1)                      side
+    x       = x_b + x_s;  score = u · i
+    loss    = BPR + λ ½ Σ‖u, i⁺, i⁻‖² / B + μ [ InfoNCE(u_s, u_b) + InfoNCE(i⁺_s, i⁺_b) ]     among the rows of the batch,
+                                                                      one that stands there twice competes with itself
+
+A missing modality: the video's features open no gate, for it neither receives nor sends in S_m; the softmax and the sum run
+over the modalities it has, and M is their number. A user has those that the user's videos have. Who has none at all has no
+side and no part in InfoNCE.
+
+Differences from the authors' code:
+
+- Any number of modalities from one on; there, image and text or nothing. With one there is nothing to weigh: x_c is it.
+- The learning rate stays; there it decays by 0.96 every 50 epochs.
+- Features stay as they are. Where the paper leaves it open, λ weighs the rows that BPR compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.graph import item_item, user_item
+from dualgnn_dgl.models.base import Features, Recommender, bpr, masked_softmax, pick, row_penalty, table, unit_rows
+from dualgnn_dgl.options import Options, option
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of MGCN."""
+
+    width: int = option(64, "embedding width D", low=1)
+    layers: int = option(2, "propagation steps L of the behaviour view", low=0)
+    item_layers: int = option(1, "propagation steps over each modality's item graph", low=1)
+    item_k: int = option(10, "nearest videos in each modality, itself included", low=1)
+    contrast: float = option(1e-2, "weight μ of drawing side and behaviour together", low=0)
+    temperature: float = option(0.2, "temperature of InfoNCE", low=1e-3)
+    l2: float = option(1e-4, "weight λ of the penalty on a batch's final rows", low=0)
+
+
+# what a search tries; lr belongs to training
+SEARCH = {
+    "contrast": (1e-3, 1e-2, 1e-1),
+    "layers": (2, 3),
+    "l2": (1e-5, 1e-4, 1e-3, 1e-2),
+    "lr": (5e-4, 1e-3, 3e-3),
+}
+
+
+class MGCN(Recommender):
+    """A behaviour view and one view a modality, fused by what the modalities share and what behaviour asks for."""
+
+    Config = Config
+    uses_modalities = True
+
+    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.features = Features(modalities)
+        users, items, width = graph.num_nodes("user"), graph.num_nodes("item"), config.width
+        widths = self.features.widths()
+        self.to_user = user_item(graph)  # (U, I)
+        self.to_item = self.to_user.T  # (I, U)
+        self.similar = nn.ModuleList(
+            item_item(modality, config.item_k, weight="cosine", own=True) for modality in modalities.values()
+        )  # S_m, (I, I)
+        self.user, self.item = table(users, width), table(items, width)  # p, q
+        self.project = nn.ModuleList(nn.Linear(columns, width) for columns in widths)
+        self.gate = nn.ModuleList(nn.Linear(width, width) for _ in widths)
+        if len(widths) > 1:  # one modality needs no weight and leaves nothing specific
+            self.attend = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
+            self.prefer = nn.ModuleList(nn.Linear(width, width) for _ in widths)
+        watcher, watched = graph.edges(etype="interacts")  # (E,) each
+        having = torch.zeros(users, len(widths)).index_add(0, watcher, self.features.present[watched].float())
+        self.register_buffer("observed", having > 0, persistent=False)  # has u a video with m? (U, M)
+
+    def behaviour(self) -> tuple[Tensor, Tensor]:
+        """u_b (U, D) and i_b (I, D)."""
+        user, item = self.user, self.item
+        user_sum, item_sum = user, item
+        for _ in range(self.config.layers):
+            user, item = self.to_user @ item, self.to_item @ user
+            user_sum, item_sum = user_sum + user, item_sum + item
+        return user_sum / (self.config.layers + 1), item_sum / (self.config.layers + 1)
+
+    def modal(self, m: int) -> tuple[Tensor, Tensor]:
+        """u_m (U, D) and i_m (I, D)."""
+        item = self.item * self.gate[m](self.project[m](self.features[m])).sigmoid()  # g_m
+        for _ in range(self.config.item_layers):
+            item = self.similar[m] @ item
+        return self.to_user @ item, item
+
+    def side(self, views: list[Tensor], behaviour: Tensor, there: Tensor) -> Tensor:
+        """x_s (N, D) from M views (N, D) each, the behaviour view (N, D), and which modalities are there (N, M)."""
+        if len(views) == 1:
+            return views[0] / 2
+        scores = torch.cat([self.attend(view) for view in views], dim=1)  # (N, M)
+        common = (masked_softmax(scores, there).unsqueeze(-1) * torch.stack(views, dim=1)).sum(1)  # x_c, (N, D)
+        total = common
+        for m, view in enumerate(views):
+            total = total + there[:, m : m + 1] * (view - common) * self.prefer[m](behaviour).sigmoid()
+        return total / (there.sum(1, keepdim=True) + 1)
+
+    def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Behaviour (u_b, i_b) and side (u_s, i_s)."""
+        behaviour = self.behaviour()
+        users, items = zip(*(self.modal(m) for m in range(len(self.features))), strict=True)
+        user_side = self.side(list(users), behaviour[0], self.observed)
+        return behaviour, (user_side, self.side(list(items), behaviour[1], self.features.present))
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        (user, item), (user_side, item_side) = self.views()
+        return user + user_side, item + item_side
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        (user, item), (user_side, item_side) = self.views()
+        all_users, all_items = user + user_side, item + item_side
+        rows = pick(all_users, users), pick(all_items, positives), pick(all_items, negatives)  # (B, D) each
+        total = bpr((rows[0] * (rows[1] - rows[2])).sum(-1)) + self.config.l2 * row_penalty("square", *rows)
+        if self.config.contrast > 0:
+            for side, behaviour, there, chosen in (
+                (user_side, user, self.observed, users),
+                (item_side, item, self.features.present, positives),
+            ):
+                pair = pick(side, chosen), pick(behaviour, chosen)
+                total = total + self.config.contrast * info_nce(*pair, self.config.temperature, there[chosen].any(1))
+        return total
+
+
+def info_nce(x: Tensor, y: Tensor, temperature: float, counted: Tensor) -> Tensor:
+    """Mean over the counted rows of −log of y's own share among all rows of y, by cosine with x; (B, D), (B, D), (B,) → ().
+
+    Zero where no row is counted. Source: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018.
+    """
+    x, y = unit_rows(x), unit_rows(y)
+    cosines = x @ y.T / temperature  # (B, B)
+    each = cosines.logsumexp(1) - cosines.diagonal()
+    return (each * counted).sum() / counted.sum().clamp(min=1)
