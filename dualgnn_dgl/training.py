@@ -122,7 +122,7 @@ def fit(
     sampler = TripleSampler(train, device)
     draw = torch.Generator(device).manual_seed(config.seed)
     draw_graph = torch.Generator().manual_seed(config.seed)
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr)
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     steps = math.ceil(len(sampler) / config.batch_size)
     result: Fit | None = None
     history: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, pick, unit_rows
+from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, pick, unit_rows, weighted_sum
 from dualgnn_dgl.models.mgcn import info_nce
 from dualgnn_dgl.options import build, keys
 from dualgnn_dgl.training import TrainConfig, fit
@@ -273,6 +273,35 @@ def test_what_a_search_may_try_is_allowed(name):
         assert len(values) > 1
         for value in values:
             build(kind if key in keys(kind) else TrainConfig, {key: value})
+
+
+# ---------------------------------------------------------------- shared pieces
+
+
+def test_weighted_sum_and_unit_rows_against_plain_arithmetic():
+    draw = torch.Generator().manual_seed(0)
+    tables = [torch.randn(6, 5, generator=draw, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    weight = torch.rand(6, 3, generator=draw, dtype=torch.float64).requires_grad_()
+    plain = (weight.unsqueeze(-1) * torch.stack(tables, dim=1)).sum(1)
+    torch.testing.assert_close(weighted_sum(weight, tables), plain)
+    assert torch.autograd.gradcheck(lambda w, *t: weighted_sum(w, t), (weight, *tables))
+    assert torch.autograd.gradcheck(lambda *t: weighted_sum(weight.detach(), t), tables)
+    assert torch.autograd.gradcheck(unit_rows, tables[0])
+    x = torch.randn(4, 3, generator=draw)
+    x[2] = 0
+    torch.testing.assert_close(unit_rows(x), torch.nn.functional.normalize(x, dim=1))
+
+
+@pytest.mark.parametrize("holes", [True, False])
+def test_modalities_side_by_side_give_the_same_bits(monkeypatch, holes):
+    data = small.dataset(holes=holes)
+    found = []
+    for wide in (False, True):
+        monkeypatch.setattr("dualgnn_dgl.models.dualgnn.one_wide_product", lambda *_, wide=wide: wide)
+        model = dualgnn(data)
+        model.loss(*small.batch(data)).backward()
+        found.append(bits([*model.embed(), *(parameter.grad for parameter in model.parameters())]))
+    assert found[0] == found[1]
 
 
 # ---------------------------------------------------------------- missing modalities

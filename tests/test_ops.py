@@ -409,3 +409,10 @@ def test_average_means_over_the_rows_that_point_here():
     for row in range(ROWS):
         here = [x[s] for d, s in zip(dst.tolist(), src.tolist(), strict=True) if d == row]
         torch.testing.assert_close(y[row], torch.stack(here).mean(0) if here else torch.zeros(WIDTH))
+
+
+def test_one_wide_product_while_the_tables_fit_the_cache(monkeypatch):
+    matrix = Adjacency(torch.tensor([0]), torch.tensor([1]), (300, 200))
+    monkeypatch.setattr(ops, "_last_cache", lambda: 3 * 4 * 500 * 128)
+    assert ops.one_wide_product(matrix, 128) and not ops.one_wide_product(matrix, 129)
+    assert ops.one_wide_product(matrix.T, 128)

@@ -6,12 +6,13 @@ To add a model, see `models/__init__.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from dualgnn_dgl.arrivals import Histories
@@ -121,14 +122,56 @@ def table(rows: int, columns: int) -> nn.Parameter:
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, columns)))
 
 
+class _UnitRows(torch.autograd.Function):
+    """x / ‖x‖ a row; four passes over memory backward, where autograd makes seven of `functional.normalize`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=1e-12).reciprocal_()  # (N, 1)
+        unit = x * scale
+        ctx.save_for_backward(unit, scale)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        unit, scale = ctx.saved_tensors
+        along = (gradient * unit).sum(-1, keepdim=True)  # what would only lengthen the row, (N, 1)
+        return torch.addcmul(gradient, unit, along, value=-1).mul_(scale)
+
+
 def unit_rows(x: Tensor, present: Tensor | None = None) -> Tensor:
-    """Rows of x (N, D) at length one; where `present` (N,) is False, zero.
+    """Rows of x (N, D) at length one; zero rows stay zero, and so become those where `present` (N,) is False.
 
     The mask comes *after* the normalisation: a zero feature row passes an encoder's biases and would otherwise become
-    one and the same unit vector for all items that lack the modality.
+    one and the same unit vector for all items that lack the modality. Differentiable once.
     """
-    unit = functional.normalize(x, dim=-1, eps=1e-12)
+    unit = _UnitRows.apply(x)
     return unit if present is None else unit.where(present.unsqueeze(-1), unit.new_zeros(()))
+
+
+class _WeightedSum(torch.autograd.Function):
+    """Σ_m w[:, m] · x_m without the (N, M, D) tensors that a stack would make, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, *tables: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, *tables)
+        total = tables[0] * weight[:, :1]
+        for m, x in enumerate(tables[1:], start=1):
+            total.addcmul_(x, weight[:, m : m + 1])
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        weight, *tables = ctx.saved_tensors
+        of_weight = torch.stack([(gradient * x).sum(-1) for x in tables], dim=1) if ctx.needs_input_grad[0] else None
+        return of_weight, *(gradient * weight[:, m : m + 1] for m in range(len(tables)))
+
+
+def weighted_sum(weight: Tensor, tables: Sequence[Tensor]) -> Tensor:
+    """Σ_m w[:, m] · x_m: weights (N, M), M tables (N, D) → (N, D). Differentiable once."""
+    return _WeightedSum.apply(weight, *tables)
 
 
 def masked_softmax(logits: Tensor, observed: Tensor) -> Tensor:

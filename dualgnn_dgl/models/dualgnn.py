@@ -44,7 +44,9 @@ from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.graph import CO_PADS, CO_WEIGHTS, user_item, user_user
-from dualgnn_dgl.models.base import Features, Recommender, UserRule, bpr, masked_softmax, pick, table, unit_rows
+from dualgnn_dgl.models.base import Features, Recommender, UserRule, bpr, masked_softmax, pick, table, unit_rows, weighted_sum
+from dualgnn_dgl.ops import one_wide_product
+from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
 
 
@@ -89,6 +91,7 @@ class DualGNN(Recommender):
         self.config = config
         self.features = Features(modalities)
         users, count = graph.num_nodes("user"), len(self.features)
+        self.complete = self.features.present.all(0).tolist()  # nothing to mask in modality m? [M]
         self.to_user = user_item(graph)  # (U, I)
         self.to_item = self.to_user.T  # (I, U)
         widths = self.features.widths()
@@ -122,16 +125,32 @@ class DualGNN(Recommender):
             self.draw.fill_(int(torch.randint(2**62, (), generator=generator)))
             self._resample()
 
-    def single_modal(self, m: int, layers: int | None = None) -> tuple[Tensor, Tensor]:
-        """User (U, D) and item (I, D) as modality m alone sees them: the sum of layers 0…L, or fewer."""
-        masked = self.config.missing == "mask"
+    def start(self, m: int) -> tuple[Tensor, Tensor]:
+        """u⁰ (U, D) and i⁰ (I, D) of modality m."""
+        masked = self.config.missing == "mask" and not self.complete[m]
         user = unit_rows(self.preference[m])
-        item = unit_rows(self.encoders[m](self.features[m]), self.features.present[:, m] if masked else None)
+        return user, unit_rows(self.encoders[m](self.features[m]), self.features.present[:, m] if masked else None)
+
+    def propagate(self, user: Tensor, item: Tensor, layers: int | None = None) -> tuple[Tensor, Tensor]:
+        """Σ_{l=0..L} of u^l and i^l, or fewer layers; any width."""
         user_sum, item_sum = user, item
         for _ in range(self.config.layers if layers is None else layers):
             user, item = self.to_user @ item, self.to_item @ user
             user_sum, item_sum = user_sum + user, item_sum + item
         return user_sum, item_sum
+
+    def single_modal(self, m: int, layers: int | None = None) -> tuple[Tensor, Tensor]:
+        """User (U, D) and item (I, D) as modality m alone sees them: the sum of layers 0…L, or fewer."""
+        return self.propagate(*self.start(m), layers)
+
+    def single_modals(self) -> list[tuple[Tensor, Tensor]]:
+        """`single_modal` of every modality; side by side in one M·D wide product where that is faster (the same bits)."""
+        count, width = len(self.features), self.preference[0].shape[1]
+        if count == 1 or not one_wide_product(self.to_user, count * width):
+            return [self.single_modal(m) for m in range(count)]
+        users, items = zip(*(self.start(m) for m in range(count)), strict=True)
+        user, item = self.propagate(torch.cat(users, dim=1), torch.cat(items, dim=1))  # (U, M·D), (I, M·D)
+        return list(zip(user.split(width, dim=1), item.split(width, dim=1), strict=True))
 
     def user_attention(self) -> Tensor:
         """α (U, M): rows sum to one with `attention="softmax"`; whatever training made of them with "released"."""
@@ -151,16 +170,17 @@ class DualGNN(Recommender):
     def fuse_users(self, users: list[Tensor], attention: Tensor | None = None, heard: Tensor | None = None) -> Tensor:
         """M tables (U, D) → one (U, D), weighted by α (the paper's three constructions, and the plain mean)."""
         attention = self.user_attention() if attention is None else attention
+        if self.config.user_fusion in ("sum", "mean"):
+            return weighted_sum(attention, users)
         weighted = attention.unsqueeze(-1) * torch.stack(users, dim=1)  # (U, M, D)
         if self.config.user_fusion == "concat":
             return self.join(weighted.flatten(1))
-        if self.config.user_fusion == "max":  # what is not heard must not compete with its zero
-            return weighted.masked_fill(~(self.heard() if heard is None else heard).unsqueeze(-1), -torch.inf).amax(1)
-        return weighted.sum(1)
+        heard = self.heard() if heard is None else heard  # what is not heard must not compete with its zero
+        return weighted.masked_fill(~heard.unsqueeze(-1), -torch.inf).amax(1)
 
     def embed(self) -> tuple[Tensor, Tensor]:
-        users, items = zip(*(self.single_modal(m) for m in range(len(self.features))), strict=True)
-        user, item = self.fuse_users(list(users)), torch.stack(items).sum(0)
+        users, items = zip(*self.single_modals(), strict=True)
+        user, item = self.fuse_users(list(users)), sum(items[1:], items[0])
         if self.co_occurrence is not None:
             user = user + self.co_occurrence @ user  # û = u + Ω u
         return user, item
@@ -208,5 +228,5 @@ def _encoder(config: Config, columns: int) -> nn.Module:
     if config.item_encoder == "none":
         return nn.Identity()
     if config.item_encoder == "linear":
-        return nn.Linear(columns, config.width)
-    return nn.Sequential(nn.Linear(columns, config.hidden), nn.LeakyReLU(0.01), nn.Linear(config.hidden, config.width))
+        return Linear(columns, config.width)
+    return nn.Sequential(Linear(columns, config.hidden), nn.LeakyReLU(0.01, inplace=True), Linear(config.hidden, config.width))
