@@ -3,7 +3,8 @@
 run.json            what was run: model, configuration, seed, versions, data path and hash, best epoch, seconds; and the
                     SHA-256 of the two files of tensors, which have no check of their own
 run.toml            the configuration alone, to run again with `dualgnn train --config run.toml`
-tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs; `attention` (U, M) if there is one
+tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs; `attention` (U, M) if there is one.
+                    A sparse table is three: `user.index` (2, n) rows and columns in order, `user.value` (n,), `user.size` (2,)
 weights.safetensors the best epoch's parameters
 history.jsonl       one line an epoch: loss, validation metric, seconds
 curve.png           the same as a picture
@@ -41,7 +42,8 @@ TENSORS = ("tables.safetensors", "weights.safetensors")
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A trained run as read from its folder: `info` is run.json, `user` (U, D) and `item` (I, D) float32 on the CPU.
+    """A trained run as read from its folder: `info` is run.json, `user` (U, D) and `item` (I, D) float32 on the CPU, both
+    dense or both sparse.
 
     `attention` (U, M) weighs `info["modalities"]` for each user; None for models without.
     """
@@ -107,7 +109,7 @@ def save_run(
     }
     with atomic_folder(folder, MARKER, force=force) as target:
         tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
-        for name, tensors in zip(TENSORS, (tables, fit.state), strict=True):
+        for name, tensors in zip(TENSORS, (_flat(tables), fit.state), strict=True):
             _write_tensors(target / name, tensors)
         lines = "".join(json.dumps(row) + "\n" for row in fit.history)
         (target / "history.jsonl").write_text(lines, "utf-8")
@@ -122,6 +124,30 @@ def save_run(
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file; written here, so that a full disk is an OSError like everywhere."""
     path.write_bytes(save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
+
+
+def _flat(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Sparse tables in the three dense tensors that safetensors can hold."""
+    flat = {}
+    for name, table in tables.items():
+        if table.is_sparse:
+            table = table.coalesce()
+            flat |= {f"{name}.index": table.indices(), f"{name}.value": table.values(), f"{name}.size": torch.tensor(table.shape)}
+        else:
+            flat[name] = table
+    return flat
+
+
+def _unflat(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
+    """A table of `_flat`; None where it is not there or does not fit together."""
+    parts = [tensors.get(f"{name}.{part}") for part in ("index", "value", "size")]
+    if any(part is None for part in parts):
+        return tensors.get(name)
+    index, value, size = parts
+    try:
+        return torch.sparse_coo_tensor(index, value, size.tolist(), check_invariants=True).coalesce()
+    except (RuntimeError, TypeError, ValueError):  # torch's many words for an entry outside the size
+        return None
 
 
 def _digest(path: Path) -> str:
@@ -157,11 +183,12 @@ def load_run(folder: str | Path) -> Run:
         raise RunError(f"{folder / MARKER} does not say which data it was trained on: train again")
     _check_digests(folder, info)
     tensors = read_tensors(folder / "tables.safetensors")
-    user, item = tensors.get("user"), tensors.get("item")
+    user, item = _unflat(tensors, "user"), _unflat(tensors, "item")
     shapes = (info.get("users"), info.get("items"))
     if user is None or item is None or user.ndim != 2 or item.ndim != 2 or (user.shape[0], item.shape[0]) != shapes:
         raise RunError(f"{folder / 'tables.safetensors'} does not hold the tables that {MARKER} describes: train again")
-    if user.shape[1] != item.shape[1] or user.dtype != torch.float32 or item.dtype != torch.float32:
+    alike = user.shape[1] == item.shape[1] and user.is_sparse == item.is_sparse
+    if not alike or user.dtype != torch.float32 or item.dtype != torch.float32:
         raise RunError(f"{folder / 'tables.safetensors'} holds tables that do not fit together: train again")
     attention = tensors.get("attention")
     if attention is not None and attention.shape != (len(user), len(info["modalities"])):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, RunError
-from dualgnn_dgl.evaluation import Evaluator
+from dualgnn_dgl.evaluation import Evaluator, entries
 from dualgnn_dgl.modality import IMPUTERS, impute
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.options import Options, option
@@ -185,7 +185,7 @@ def tables(model: Recommender, epoch: int = 0) -> tuple[Tensor, Tensor]:
     model.eval()
     with torch.no_grad():
         user, item = model.embed()
-    if not (bool(user.isfinite().all()) and bool(item.isfinite().all())):
+    if not (bool(entries(user).isfinite().all()) and bool(entries(item).isfinite().all())):
         raise RunError(f"the embeddings are not finite after epoch {epoch}: lower the learning rate (--lr)")
     return user.detach().clone(), item.detach().clone()
 

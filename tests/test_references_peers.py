@@ -12,18 +12,29 @@ import pytest
 import small
 import torch
 from reference import grcn as slow_grcn
+from reference import itemknn as slow_itemknn
 from reference import mmgcn as slow_mmgcn
 from reference import vbpr as slow_vbpr
 from reference.common import Setting
 
+from dualgnn_dgl import checkpoint
+from dualgnn_dgl.errors import RunError
+from dualgnn_dgl.evaluation import Evaluator, top_k
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import create, model_class
+from dualgnn_dgl.models.itemknn import nearest
 from dualgnn_dgl.training import TrainConfig, fit
 
 ALL = ("visual", "acoustic", "textual")
 TWINS = {"vbpr": slow_vbpr, "mmgcn": slow_mmgcn, "grcn": slow_grcn}
 SWITCHES = {
-    "vbpr": [{}, {"bias": False}, {"features": "raw"}, {"penalty": "norm", "l2": 0.2}, {"l2": 0.0}],
+    "vbpr": [
+        {},
+        {"bias": True},
+        {"features": "raw", "bias": True},
+        {"penalty": "norm", "l2": 0.2, "bias": True},
+        {"l2": 0.0},
+    ],
     "mmgcn": [
         {},
         {"combine": "sum"},
@@ -111,7 +122,10 @@ def test_where_a_modality_is_there_for_nobody(name):
     check(name, dataclasses.replace(data, modalities={**data.modalities, "acoustic": silent}))
 
 
-@pytest.mark.parametrize(("name", "switches"), [*CASES[:3], ("mmgcn", {}), ("mmgcn", {"project_above": 4}), ("grcn", {})])
+MASKED = [*CASES[:3], ("vbpr", {"features": "raw"}), ("mmgcn", {}), ("mmgcn", {"project_above": 4}), ("grcn", {})]
+
+
+@pytest.mark.parametrize(("name", "switches"), MASKED)
 def test_masked_rows_change_no_bit_and_get_no_gradient(name, switches):
     """Junk in the rows of the model's own feature buffers that the data lacks is not felt."""
     data = small.dataset()
@@ -211,3 +225,93 @@ def test_vbpr_trains_on_the_batch_alone_and_scores_the_same():
     user, item = model.embed()
     margin = (user[batch.users] * (item[batch.positives] - item[batch.negatives])).sum(1)
     torch.testing.assert_close(model.loss(*batch), torch.nn.functional.softplus(-margin).mean())
+
+
+# ---------------------------------------------------------------- ItemKNN
+
+
+def itemknn(data, **switches):
+    return create("itemknn", heterograph(data), {}, model_class("itemknn").Config(**switches))
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "jaccard"])
+@pytest.mark.parametrize(("k", "shrink"), [(1, 0.0), (3, 0.0), (3, 2.5), (100, 10.0)])
+def test_itemknn_equals_its_equations(similarity, k, shrink):
+    data = small.dataset()
+    user, item = itemknn(data, k=k, shrink=shrink, similarity=similarity).embed()
+    assert user.is_sparse and item.is_sparse and item.coalesce().values().numel() <= k * data.num_items
+    expected = slow_itemknn.scores(small.pairs_of(data.train), data.num_users, data.num_items, k, shrink, similarity)
+    torch.testing.assert_close(user.to_dense() @ item.to_dense().T, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("room", [1, 30, 10**6])
+def test_itemknn_does_not_depend_on_the_block(room):
+    data = small.dataset()
+    config = model_class("itemknn").Config(k=4, shrink=1.0)
+    one, other = nearest(data.train.csr(), config), nearest(data.train.csr(), config, room=room)
+    assert (one != other).nnz == 0 and one.shape == (data.num_items, data.num_items)
+
+
+def test_itemknn_finds_the_checkerboard():
+    data = small.checkerboard()
+    done = fit(itemknn(data), data.train, data.valid)
+    assert Evaluator(data.test, [data.train], ks=(1,))(done.user, done.item).means["recall@1"] == 1.0
+
+
+@pytest.mark.parametrize("block", [None, 16])
+def test_sparse_tables_rank_like_dense_ones(block):
+    """Ties, what was seen, a choice of users, blocks: all as with the same tables made dense."""
+    data = small.checkerboard(users=37)
+    user, item = itemknn(data, k=5).embed()
+    users = np.array([31, 2, 2, 17])
+    for chosen in (None, users):
+        items, scores = top_k(user, item, 7, data.train, chosen, block=block)
+        expected = top_k(user.to_dense(), item.to_dense(), 7, data.train, chosen)
+        assert torch.equal(items, expected[0])
+        torch.testing.assert_close(scores, expected[1])
+    one = Evaluator(data.test, [data.train], ks=(3,))(user, item, block)
+    other = Evaluator(data.test, [data.train], ks=(3,))(user.to_dense(), item.to_dense())
+    assert one.means == other.means
+
+
+def test_run_folder_holds_sparse_tables(tmp_path):
+    data = small.dataset()
+    model = itemknn(data, k=3)
+    done, train = fit(model, data.train, data.valid), TrainConfig()
+    known = {"model": "itemknn", "config": model_class("itemknn").Config(k=3), "train": train, "data_path": "data"}
+    checkpoint.save_run(tmp_path / "run", done, dataset=data, device="cpu", **known)
+    run = checkpoint.load_run(tmp_path / "run")
+    for one, other in zip((run.user, run.item), model.embed(), strict=True):
+        assert one.is_sparse and torch.equal(one.to_dense(), other.to_dense())
+
+
+@pytest.mark.parametrize("fault", ["outside", "sizes", "mixed", "cut"])
+def test_damaged_sparse_tables_are_one_line(tmp_path, fault):
+    data = small.dataset()
+    done = fit(itemknn(data, k=3), data.train, data.valid)
+    if fault == "outside":
+        index = done.user.indices().clone()
+        index[1, 0] = data.num_items
+        done.user = torch.sparse_coo_tensor(
+            index, done.user.values(), done.user.shape, is_coalesced=True, check_invariants=False
+        )
+    elif fault == "sizes":
+        done.item = done.item.index_select(1, torch.arange(5)).coalesce()
+    elif fault == "mixed":
+        done.item = done.item.to_dense()
+    else:
+        done.user = torch.sparse_coo_tensor(
+            done.user.indices()[:, :4], done.user.values()[:4], (2, data.num_items), check_invariants=False
+        )
+    known = {"model": "itemknn", "config": model_class("itemknn").Config(), "train": TrainConfig(), "data_path": "data"}
+    checkpoint.save_run(tmp_path / "run", done, dataset=data, device="cpu", **known)
+    with pytest.raises(RunError, match="tables.*train again"):
+        checkpoint.load_run(tmp_path / "run")
+
+
+def test_nan_in_a_sparse_table_is_found():
+    user, item = itemknn(small.dataset()).embed()
+    item = item.clone()
+    item.values()[3] = float("nan")
+    with pytest.raises(RunError, match="item table holds NaN"):
+        top_k(user, item, 3)

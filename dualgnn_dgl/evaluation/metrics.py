@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.errors import ConfigError, DataError
-from dualgnn_dgl.evaluation.ranking import NO_ITEM, beyond_catalogue, top_k
+from dualgnn_dgl.evaluation.ranking import NO_ITEM, beyond_catalogue, pick_rows, top_k
 
 METRICS = ("recall", "precision", "ndcg", "hit", "map", "mrr")
 
@@ -110,7 +110,7 @@ class Evaluator:
                 f"the tables hold {len(user)} users and {len(item)} items, the data {self._shape[0]} and {self._shape[1]}: "
                 "run and data do not belong together"
             )
-        ranked = user[torch.from_numpy(self.users).to(user.device)]  # (B, D)
+        ranked = pick_rows(user, torch.from_numpy(self.users).to(user.device))  # (B, D)
         items = top_k(ranked, item, self.ks[-1], self._seen, block=block)[0].cpu().numpy()  # (B, K)
         per_user = metrics_per_user(hit_matrix(items, self._truth), np.diff(self._truth.indptr), self.ks)
         means = {name: float(values.mean()) for name, values in per_user.items()}

@@ -5,6 +5,8 @@ Letters: U users, I items, D embedding width, B ranked users, K list length.
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -40,7 +42,7 @@ def top_k(
     Parameters
     ----------
     user : (U, D), item : (I, D)
-        the tables of a model, on any one device.
+        the tables of a model, on any one device: both dense, or both sparse (COO, coalesced).
     k : int
         K, at most I.
     seen : the pairs that must not be recommended, as `Interactions` or as a matrix (U, I) whose stored entries are the pairs.
@@ -82,24 +84,30 @@ def top_k(
         users = np.asarray(users, dtype=np.int64).reshape(-1)
         if users.size and not 0 <= int(users.min()) <= int(users.max()) < len(user):
             raise DataError(f"users to rank for lie in {users.min()}…{users.max()}, the user table has rows 0…{len(user) - 1}")
-        user = user[torch.tensor(users, device=user.device)]  # (B, D)
+        user = pick_rows(user, torch.tensor(users, device=user.device))  # (B, D)
         matrix = matrix[users] if matrix is not None else None  # (B, I)
     count, num_items = len(user), len(item)
     items = torch.empty(count, k, dtype=torch.int64, device=user.device)
     scores = torch.empty(count, k, dtype=torch.float32, device=user.device)
-    user, item = _tiled(user.float()), _tiled(item.float())
-    block = _tiles(min(count, block or _BUDGET.get(user.device.type, _BUDGET["cpu"]) // (4 * len(item))))
+    user, item = user.float(), item.float()
+    turned = item.T.coalesce() if item.is_sparse else None  # (D, I)
+    if turned is None:
+        user, item = _tiled(user), _tiled(item)
+    width = 4 * num_items * (1 if turned is None else 6)  # bytes a user: scores, and a sparse product before it is made dense
+    block = _tiles(min(count, block or _BUDGET.get(user.device.type, _BUDGET["cpu"]) // width))
     start, buffer = 0, None
     while start < count:
         stop = min(start + block, count)
         try:
-            if buffer is None:
-                buffer = torch.empty(block, len(item), dtype=torch.float32, device=user.device)
-            rows = _tiles(stop - start)
-            ranked = torch.mm(user[start : start + rows], item.T, out=buffer[:rows])[
-                : stop - start
-            ]  # (stop − start, I + padding)
-            ranked[:, num_items:] = -torch.inf
+            if turned is not None:
+                ranked = _sparse_product(_run(user, start, stop), turned)  # (stop − start, I)
+            else:
+                if buffer is None:
+                    buffer = torch.empty(block, len(item), dtype=torch.float32, device=user.device)
+                rows = _tiles(stop - start)
+                padded = torch.mm(user[start : start + rows], item.T, out=buffer[:rows])
+                ranked = padded[: stop - start]  # (stop − start, I + padding)
+                ranked[:, num_items:] = -torch.inf
             if matrix is not None:
                 mask_seen(ranked, matrix, start, stop)
             items[start:stop], scores[start:stop] = select(ranked, k)
@@ -112,6 +120,32 @@ def top_k(
             continue
         start = stop
     return items, scores
+
+
+def pick_rows(table: Tensor, rows: Tensor) -> Tensor:
+    """Rows (B,) of a table (n, D), dense or sparse, which stays what it is; (B, D)."""
+    return table.index_select(0, rows).coalesce() if table.is_sparse else table[rows]
+
+
+def entries(table: Tensor) -> Tensor:
+    """What a table stores: all its numbers, or those of a sparse one."""
+    return table.coalesce().values() if table.is_sparse else table
+
+
+def _run(table: Tensor, start: int, stop: int) -> Tensor:
+    """Rows start…stop of a sparse table."""
+    index, value = table.indices(), table.values()  # rows ascend
+    first, last = torch.searchsorted(index[0].contiguous(), torch.tensor([start, stop], device=index.device)).tolist()
+    index = index[:, first:last] - torch.tensor([[start], [0]], device=index.device)
+    shape = (stop - start, table.shape[1])
+    return torch.sparse_coo_tensor(index, value[first:last], shape, is_coalesced=True, check_invariants=False)
+
+
+def _sparse_product(left: Tensor, right: Tensor) -> Tensor:
+    """left (n, D) @ right (D, I), both sparse; the result is dense."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse.mm(left, right).to_dense()
 
 
 def _tiles(count: int) -> int:
@@ -168,13 +202,15 @@ def _check(user: Tensor, item: Tensor, k: int) -> None:
     """Refuse tables that do not fit together, cannot be multiplied, or hold fewer than K items."""
     if user.ndim != 2 or item.ndim != 2 or user.shape[1] != item.shape[1]:
         raise DataError(f"ranking needs tables (U, D) and (I, D), got {tuple(user.shape)} and {tuple(item.shape)}")
+    if user.is_sparse != item.is_sparse:
+        raise DataError("ranking needs two dense tables or two sparse ones, and got one of each")
     if k < 1:
         raise ConfigError(f"lists of length {k} were asked for: ask for 1 or more")
     if k > len(item):
         raise ConfigError(beyond_catalogue(k, len(item)))
     norms = {}
     for name, table in (("user", user), ("item", item)):
-        norm = torch.linalg.vector_norm(table, dim=1, dtype=torch.float64)
+        norm = _lengths(table)
         if not bool(norm.isfinite().all()):
             row = int((~norm.isfinite()).nonzero()[0])
             raise RunError(f"the {name} table holds NaN or infinity in row {row}: {_DIVERGED}")
@@ -182,6 +218,14 @@ def _check(user: Tensor, item: Tensor, k: int) -> None:
     # |score| ≤ ‖user‖·‖item‖, so this one product rules out every overflow, and with it every NaN
     if norms["user"] * norms["item"] > torch.finfo(torch.float32).max:
         raise RunError(f"the tables hold numbers too large to multiply: {_DIVERGED}")
+
+
+def _lengths(table: Tensor) -> Tensor:
+    """Length of each row (n,) in float64."""
+    if not table.is_sparse:
+        return torch.linalg.vector_norm(table, dim=1, dtype=torch.float64)
+    square = entries(table).double().square()
+    return torch.zeros(len(table), dtype=torch.float64, device=table.device).index_add_(0, table.indices()[0], square).sqrt()
 
 
 def beyond_catalogue(k: int, num_items: int) -> str:

@@ -27,6 +27,7 @@ MODELS = {
     "vbpr": "VBPR",
     "lightgcn": "LightGCN",
     "bprmf": "BPRMF",
+    "itemknn": "ItemKNN",
     "mostpop": "MostPop",
 }
 

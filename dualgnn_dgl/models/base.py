@@ -25,6 +25,7 @@ UserRule = Callable[[Histories], Tensor]
 class Recommender(nn.Module):
     """A function from (graph, modalities) to two tables, user (U, D) and item (I, D); a score is their inner product.
 
+    The tables are dense, or both sparse (COO, coalesced) where D is the size of the catalogue and nothing is trained.
     A subclass has a frozen dataclass `Config(Options)`, a constructor `(graph, modalities, config)`, `embed`, and where it
     needs them `penalty` or `loss`, and `new_epoch`. It chooses no device, does no I/O and knows no data set's name.
     """
@@ -69,7 +70,10 @@ class Recommender(nn.Module):
 def pick(table: Tensor, rows: Tensor) -> Tensor:
     """Rows of a table, (N, D) and (B,) → (B, D). Like `table[rows]`, but with a gradient that is summed in a fixed order:
     that of indexing adds from several threads at once on the CPU, so that the same seed would not give the same result.
+    Of a sparse table, which nothing trains, the rows come dense.
     """
+    if table.is_sparse:
+        return table.index_select(0, rows).to_dense()
     return functional.embedding(rows, table)
 
 

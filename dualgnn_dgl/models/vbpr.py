@@ -9,9 +9,10 @@ With features f_m of any number of modalities, each row at length one and zero w
 As two tables: user [γ_u ‖ θ_u ‖ 1], item [γ_i ‖ x_i ‖ β_i + Σ_m β'_m · f_{m,i}]. What the paper adds for the user alone, or
 for all, orders nothing and is left out.
 
-Departures from the paper: any number of modalities instead of images alone; feature rows are brought to length one
-(`features="raw"`: as they come); x_i is penalised in the place of E and β'. The best known port has neither β nor β'
-(`bias=false`) and a constant inside its map, which the items without features would share; here the map has none.
+Departures from the paper: β and β' are a switch (`bias=true`), left out as in the comparisons of the literature; any number of
+modalities instead of images alone; feature rows are brought to length one (`features="raw"`: as they come); x_i is penalised
+in the place of E and β'. The best known port has a constant inside its map, which the items without features would share;
+here the map has none.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Config(Options):
     """Options of VBPR."""
 
     width: int = option(64, "width D of γ and of θ", low=1)
-    bias: bool = option(True, "item bias β and feature bias β'")
+    bias: bool = option(False, "item bias β and feature bias β'")
     features: str = option("unit", "feature rows at length one, or as they come", choices=("unit", "raw"))
     l2: float = option(1e-2, "weight λ of the penalty on a batch's rows", low=0)
     penalty: str = option("square", "form of that penalty: squares, or MMRec's lengths", choices=PENALTIES)

@@ -1,0 +1,109 @@
+"""ItemKNN: recommend what resembles what one has watched. Source: Sarwar, Karypis, Konstan, Riedl, "Item-based Collaborative
+Filtering Recommendation Algorithms", WWW 2001; the shrinkage from Bell & Koren, "Improved Neighborhood-based Collaborative
+Filtering", KDD Cup 2007.
+
+With c_ij users who watched both i and j in training, and d_i users of i:
+
+    s_ij  = c_ij / (√(d_i d_j) + shrink)                    cosine; or c_ij / (d_i + d_j − c_ij + shrink), Jaccard
+    score(u, j) = Σ s_ij over the items i that u watched among the k items most similar to j
+
+As two tables: user row u is the set of watched items, (U, I) of zeros and ones; item row j holds s_ij for the k items of j,
+(I, I). Both are sparse and stay so, E and k·I numbers in all; the score is their inner product as for every other model.
+Nothing is trained. Differences from the paper: watched or not in the place of ratings, so the sum is not divided by Σ |s_ij|
+(which would cancel the counts that rank).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.models.base import Recommender
+from dualgnn_dgl.options import Options, option
+
+
+@dataclass(frozen=True)
+class Config(Options):
+    """Options of ItemKNN."""
+
+    k: int = option(100, "most similar items that an item keeps", low=1)
+    shrink: float = option(10.0, "users added to the denominator: trust in few common ones", low=0)
+    similarity: str = option("cosine", "how common users become similarity", choices=("cosine", "jaccard"))
+
+
+# what a search tries
+SEARCH = {
+    "k": (10, 20, 50, 100, 200, 500, 1000),
+    "shrink": (0.0, 1.0, 10.0, 100.0, 1000.0),
+    "similarity": ("cosine", "jaccard"),
+}
+
+
+class ItemKNN(Recommender):
+    """score(u, j) = Σ of the similarities of j to what u watched; sparse tables (U, I) and (I, I)."""
+
+    Config = Config
+    trainable = False
+
+    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+        super().__init__()
+        users, items = graph.num_nodes("user"), graph.num_nodes("item")
+        watcher, watched = (end.numpy() for end in graph.edges(etype="interacts"))
+        matrix = sparse.csr_matrix((np.ones(len(watcher), np.float32), (watcher, watched)), shape=(users, items))
+        for name, part in (("user", matrix), ("item", nearest(matrix, config))):
+            part = part.tocoo()
+            index = np.stack([part.row, part.col]).astype(np.int64)  # (2, entries), rows ascend, columns within a row
+            self.register_buffer(f"_{name}_index", torch.from_numpy(index), persistent=False)
+            self.register_buffer(f"_{name}_value", torch.from_numpy(part.data), persistent=False)
+        self._shape = (users, items)
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        users, items = self._shape
+        sizes = {"user": (users, items), "item": (items, items)}
+        user, item = (
+            torch.sparse_coo_tensor(
+                getattr(self, f"_{name}_index"), getattr(self, f"_{name}_value"), size, is_coalesced=True, check_invariants=False
+            )
+            for name, size in sizes.items()
+        )
+        return user, item
+
+
+def nearest(watched: sparse.csr_matrix, config: Config, room: int = 2**24) -> sparse.csr_matrix:
+    """For each item its k most similar ones, (I, I) float32, rows and columns in order; equal ones by the smaller index.
+
+    Parameters
+    ----------
+    watched : (U, I) of ones, each row's columns ascending
+    room : pairs of items looked at together; it sets how many items make a block
+    """
+    items = watched.shape[1]
+    by_item = watched.T.tocsr()  # (I, U)
+    degree = np.diff(by_item.indptr).astype(np.float64)
+    step = max(1, room // max(items, 1))
+    parts = []
+    for start in range(0, items, step):
+        common = (by_item[start : start + step] @ watched).tocsr()  # (step, I), c_ij
+        common.sort_indices()
+        row, column = np.repeat(np.arange(common.shape[0]), np.diff(common.indptr)), common.indices
+        other = column != row + start
+        row, column, count = row[other], column[other], common.data[other].astype(np.float64)
+        mine, theirs = degree[row + start], degree[column]
+        total = np.sqrt(mine * theirs) if config.similarity == "cosine" else mine + theirs - count
+        value = count / (total + config.shrink)
+        order = np.lexsort((-value, row))  # stable: equal ones stay in the order of their columns
+        row, column, value = row[order], column[order], value[order]
+        place = np.arange(len(row)) - np.searchsorted(row, row)  # 0 for the most similar, 1 for the next, …
+        keep = place < config.k
+        shape = (min(step, items - start), items)
+        parts.append(sparse.csr_matrix((value[keep].astype(np.float32), (row[keep], column[keep])), shape=shape))
+    joined = sparse.vstack(parts, format="csr")
+    joined.sort_indices()
+    return joined
