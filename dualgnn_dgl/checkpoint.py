@@ -128,7 +128,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def _flat(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sparse tables in the three dense tensors that safetensors can hold."""
-    flat = {}
+    flat: dict[str, Tensor] = {}
     for name, table in tables.items():
         if table.is_sparse:
             table = table.coalesce()
@@ -140,13 +140,12 @@ def _flat(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _unflat(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
     """A table of `_flat`; None where it is not there or does not fit together."""
-    parts = [tensors.get(f"{name}.{part}") for part in ("index", "value", "size")]
-    if any(part is None for part in parts):
+    if f"{name}.index" not in tensors:
         return tensors.get(name)
-    index, value, size = parts
     try:
+        index, value, size = (tensors[f"{name}.{part}"] for part in ("index", "value", "size"))
         return torch.sparse_coo_tensor(index, value, size.tolist(), check_invariants=True).coalesce()
-    except (RuntimeError, TypeError, ValueError):  # torch's many words for an entry outside the size
+    except (KeyError, RuntimeError, TypeError, ValueError):  # torch's many words for an entry outside the size
         return None
 
 

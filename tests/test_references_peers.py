@@ -23,6 +23,7 @@ from dualgnn_dgl.evaluation import Evaluator, top_k
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.itemknn import nearest
+from dualgnn_dgl.newcomers import Newcomers
 from dualgnn_dgl.training import TrainConfig, fit
 
 ALL = ("visual", "acoustic", "textual")
@@ -307,6 +308,16 @@ def test_damaged_sparse_tables_are_one_line(tmp_path, fault):
     checkpoint.save_run(tmp_path / "run", done, dataset=data, device="cpu", **known)
     with pytest.raises(RunError, match="tables.*train again"):
         checkpoint.load_run(tmp_path / "run")
+
+
+def test_itemknn_places_a_newcomer_like_a_trained_user():
+    data = small.dataset()
+    model = itemknn(data, k=5)
+    door = Newcomers(model, data)
+    user = door.place(data.train)
+    assert user.is_sparse and torch.equal(user.to_dense(), model.embed()[0].to_dense())
+    history = data.item_ids[data.train.item[data.train.user == 3]].tolist()
+    assert torch.equal(door.recommend([history], k=6)[0], top_k(*model.embed(), 6, data.train, np.array([3]))[0])
 
 
 def test_nan_in_a_sparse_table_is_found():

@@ -24,8 +24,9 @@ from scipy import sparse
 from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.models.base import Recommender
+from dualgnn_dgl.models.base import Recommender, UserRule
 from dualgnn_dgl.options import Options, option
 
 
@@ -51,6 +52,10 @@ class ItemKNN(Recommender):
 
     Config = Config
     trainable = False
+    _user_index: Tensor
+    _user_value: Tensor
+    _item_index: Tensor
+    _item_value: Tensor
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()
@@ -66,14 +71,23 @@ class ItemKNN(Recommender):
 
     def embed(self) -> tuple[Tensor, Tensor]:
         users, items = self._shape
-        sizes = {"user": (users, items), "item": (items, items)}
-        user, item = (
-            torch.sparse_coo_tensor(
-                getattr(self, f"_{name}_index"), getattr(self, f"_{name}_value"), size, is_coalesced=True, check_invariants=False
-            )
-            for name, size in sizes.items()
-        )
-        return user, item
+        user, item = self._user_index, self._item_index
+        return _sparse(user, self._user_value, (users, items)), _sparse(item, self._item_value, (items, items))
+
+    def user_rule(self) -> UserRule:
+        """A newcomer's row is what they watched, as for everybody."""
+
+        def place(histories: Histories) -> Tensor:
+            row, column = histories.watched.tocoo().coords
+            index = torch.from_numpy(np.stack([row, column]).astype(np.int64))
+            return _sparse(index, torch.ones(len(row)), histories.watched.shape)
+
+        return place
+
+
+def _sparse(index: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A sparse table from its entries, rows ascending and columns within a row: index (2, n), value (n,)."""
+    return torch.sparse_coo_tensor(index, value, shape, is_coalesced=True, check_invariants=False)
 
 
 def nearest(watched: sparse.csr_matrix, config: Config, room: int = 2**24) -> sparse.csr_matrix:
