@@ -20,7 +20,7 @@ from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.newcomers import Newcomers, load
 from dualgnn_dgl.training import TrainConfig, fit
 
-FOLDED = ("dualgnn", "dualgnn_plus", "lightgcn")  # models with a rule of their own
+FOLDED = ("dualgnn", "dualgnn_plus", "lightgcn", "freedom", "mgcn", "bm3")  # models with a rule of their own
 HISTORY = ["v5", "v14", "v32"]
 
 
@@ -149,10 +149,11 @@ def test_a_training_users_own_history_leads_back_to_their_row(name, switches):
     assert same.all(), "nobody lands among those who watch the other half"
 
 
-def test_lightgcn_misses_layer_zero_and_nothing_else():
+@pytest.mark.parametrize("name", ["lightgcn", "freedom", "mgcn", "bm3"])
+def test_a_model_of_layers_misses_layer_zero_and_nothing_else(name):
     """With the layer-0 rows at zero a fold-in is the trained row, to the last bits."""
     dataset = small.dataset()
-    model = create("lightgcn", heterograph(dataset), dataset.modalities)
+    model = create(name, heterograph(dataset), dataset.modalities)
     with torch.no_grad():
         model.user.zero_()
         torch.testing.assert_close(model.user_rule()(own_histories(dataset)), model.embed()[0])

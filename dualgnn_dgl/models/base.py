@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
+from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.options import Options
 
 UserRule = Callable[[Histories], Tensor]
@@ -124,6 +125,24 @@ def pair_penalty(user: Tensor, item: Tensor, users: Tensor, positives: Tensor, n
 def table(rows: int, columns: int) -> nn.Parameter:
     """A free (rows, columns) table, Xavier-normal."""
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, columns)))
+
+
+def smoothed(to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
+    """Mean of layers 0…L of user (U, D) and item (I, D) over the user–item graph: LightGCN (He et al., SIGIR 2020, eq. 3, 4)."""
+    user_sum, item_sum = user, item
+    for _ in range(layers):
+        user, item = to_user @ item, to_item @ user
+        user_sum, item_sum = user_sum + user, item_sum + item
+    return user_sum / (layers + 1), item_sum / (layers + 1)
+
+
+def lent(to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor, layers: int) -> Tensor:
+    """What videos lend to a new user in such a model, (I, D): `histories.to_user @` this is layers 1…L of `smoothed`, with its
+    1/(L+1). Of layer 0, never trained, nothing is known. Without a layer, the videos' own rows.
+    """
+    if layers == 0:
+        return item
+    return smoothed(to_user, to_item, user, item, layers - 1)[1] * (layers / (layers + 1))
 
 
 class _UnitRows(torch.autograd.Function):

@@ -34,7 +34,8 @@ from torch.nn import functional
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
-from dualgnn_dgl.models.base import PENALTIES, Features, Recommender, pick, row_penalty, table
+from dualgnn_dgl.models.base import PENALTIES, Features, Recommender, UserRule, lent, pick, row_penalty, smoothed, table
+from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
 
 
@@ -79,7 +80,7 @@ class BM3(Recommender):
         self.features = Features(modalities) if config.feature_weight > 0 else None
         if self.features is not None:
             widths = self.features.widths()
-            self.project = nn.ModuleList(nn.Linear(columns, config.width) for columns in widths)
+            self.project = nn.ModuleList(Linear(columns, config.width) for columns in widths)
             if config.train_features:
                 self.raw = nn.ParameterList(nn.Parameter(self.features[m].clone()) for m in range(len(widths)))  # F_m, (I, F_m)
         self._seed, self._batches = 0, 0
@@ -89,16 +90,19 @@ class BM3(Recommender):
 
     def tables(self) -> tuple[Tensor, Tensor]:
         """u (U, D) and i (I, D), before the predictor."""
-        user, item = self.user, self.item
-        user_sum, item_sum = user, item
-        for _ in range(self.config.layers):
-            user, item = self.to_user @ item, self.to_item @ user
-            user_sum, item_sum = user_sum + user, item_sum + item
-        return user_sum / (self.config.layers + 1), item_sum / (self.config.layers + 1) + self.item
+        user, item = smoothed(self.to_user, self.to_item, self.user, self.item, self.config.layers)
+        return user, item + self.item
 
     def embed(self) -> tuple[Tensor, Tensor]:
         user, item = self.tables()
         return self.predictor(user), self.predictor(item)
+
+    def user_rule(self) -> UserRule:
+        """A trained user's layers 1…L from the history, behind the predictor; of layer 0, never trained, nothing is known."""
+        with torch.no_grad():
+            lends = lent(self.to_user, self.to_item, self.user, self.item, self.config.layers).clone()
+        weight, bias = (parameter.detach().clone() for parameter in (self.predictor.weight, self.predictor.bias))
+        return lambda histories: functional.linear(histories.to_user @ lends, weight, bias)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         c = self.config

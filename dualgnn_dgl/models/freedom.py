@@ -33,8 +33,9 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.graph import mixed_item_item, pruned, user_item
-from dualgnn_dgl.models.base import Features, Recommender, bpr, pick, row_penalty, table
+from dualgnn_dgl.models.base import Features, Recommender, UserRule, bpr, lent, pick, row_penalty, smoothed, table
 from dualgnn_dgl.ops import Adjacency
+from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
 
 
@@ -79,7 +80,7 @@ class FREEDOM(Recommender):
         self.item = table(graph.num_nodes("item"), config.width)  # q
         self.features = Features(modalities) if config.feature_weight > 0 else None
         if self.features is not None:
-            self.project = nn.ModuleList(nn.Linear(columns, config.width, bias=False) for columns in self.features.widths())
+            self.project = nn.ModuleList(Linear(columns, config.width, bias=False) for columns in self.features.widths())
         self._graph = graph if config.dropout > 0 else None
         self.thin_to_user, self.thin_to_item = self.to_user, self.to_item
         if self._graph is not None:  # the draw belongs to the epoch's state: without it the loss cannot be made again
@@ -103,17 +104,20 @@ class FREEDOM(Recommender):
 
     def tables(self, to_user: Adjacency, to_item: Adjacency) -> tuple[Tensor, Tensor]:
         """u (U, D) and i + h (I, D) over the given user–item graph."""
-        user, item, resembling = self.user, self.item, self.item
-        user_sum, item_sum = user, item
-        for _ in range(self.config.layers):
-            user, item = to_user @ item, to_item @ user
-            user_sum, item_sum = user_sum + user, item_sum + item
+        user, item = smoothed(to_user, to_item, self.user, self.item, self.config.layers)
+        resembling = self.item  # h
         for _ in range(self.config.item_layers):
             resembling = self.similar @ resembling
-        return user_sum / (self.config.layers + 1), item_sum / (self.config.layers + 1) + resembling
+        return user, item + resembling
 
     def embed(self) -> tuple[Tensor, Tensor]:
         return self.tables(self.to_user, self.to_item)
+
+    def user_rule(self) -> UserRule:
+        """A trained user's layers 1…L from the history; of layer 0, never trained, nothing is known."""
+        with torch.no_grad():
+            lends = lent(self.to_user, self.to_item, self.user, self.item, self.config.layers).clone()
+        return lambda histories: histories.to_user @ lends
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         user, item = self.tables(self.thin_to_user, self.thin_to_item)

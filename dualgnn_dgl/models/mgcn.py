@@ -27,6 +27,7 @@ Differences from the authors' code:
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,9 +35,24 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import item_item, user_item
-from dualgnn_dgl.models.base import Features, Recommender, bpr, masked_softmax, pick, row_penalty, table, unit_rows
+from dualgnn_dgl.models.base import (
+    Features,
+    Recommender,
+    UserRule,
+    bpr,
+    lent,
+    masked_softmax,
+    pick,
+    row_penalty,
+    smoothed,
+    table,
+    unit_rows,
+    weighted_sum,
+)
+from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
 
 
@@ -80,7 +96,7 @@ class MGCN(Recommender):
             item_item(modality, config.item_k, weight="cosine", own=True) for modality in modalities.values()
         )  # S_m, (I, I)
         self.user, self.item = table(users, width), table(items, width)  # p, q
-        self.project = nn.ModuleList(nn.Linear(columns, width) for columns in widths)
+        self.project = nn.ModuleList(Linear(columns, width) for columns in widths)
         self.gate = nn.ModuleList(nn.Linear(width, width) for _ in widths)
         if len(widths) > 1:  # one modality needs no weight and leaves nothing specific
             self.attend = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
@@ -91,12 +107,7 @@ class MGCN(Recommender):
 
     def behaviour(self) -> tuple[Tensor, Tensor]:
         """u_b (U, D) and i_b (I, D)."""
-        user, item = self.user, self.item
-        user_sum, item_sum = user, item
-        for _ in range(self.config.layers):
-            user, item = self.to_user @ item, self.to_item @ user
-            user_sum, item_sum = user_sum + user, item_sum + item
-        return user_sum / (self.config.layers + 1), item_sum / (self.config.layers + 1)
+        return smoothed(self.to_user, self.to_item, self.user, self.item, self.config.layers)
 
     def modal(self, m: int) -> tuple[Tensor, Tensor]:
         """u_m (U, D) and i_m (I, D)."""
@@ -110,7 +121,7 @@ class MGCN(Recommender):
         if len(views) == 1:
             return views[0] / 2
         scores = torch.cat([self.attend(view) for view in views], dim=1)  # (N, M)
-        common = (masked_softmax(scores, there).unsqueeze(-1) * torch.stack(views, dim=1)).sum(1)  # x_c, (N, D)
+        common = weighted_sum(masked_softmax(scores, there), views)  # x_c, (N, D)
         total = common
         for m, view in enumerate(views):
             total = total + there[:, m : m + 1] * (view - common) * self.prefer[m](behaviour).sigmoid()
@@ -126,6 +137,23 @@ class MGCN(Recommender):
     def embed(self) -> tuple[Tensor, Tensor]:
         (user, item), (user_side, item_side) = self.views()
         return user + user_side, item + item_side
+
+    def user_rule(self) -> UserRule:
+        """u from the history: layers 1…L of the behaviour view (of layer 0, never trained, nothing is known), the views of the
+        watched videos, and the fuser as for everyone.
+        """
+        twin = copy.deepcopy(self)  # the rule's own, whatever becomes of the model
+        with torch.no_grad():
+            lends = lent(twin.to_user, twin.to_item, twin.user, twin.item, twin.config.layers)
+            items = [twin.modal(m)[1] for m in range(len(twin.features))]  # i_m, (I, D) each
+
+        @torch.no_grad()
+        def rule(histories: Histories) -> Tensor:
+            behaviour = histories.to_user @ lends  # u_b, (B, D)
+            views = [histories.to_user @ item for item in items]  # u_m
+            return behaviour + twin.side(views, behaviour, histories.having(twin.features.present))
+
+        return rule
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         (user, item), (user_side, item_side) = self.views()
