@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.show import force_option, json_option, note, result, run_option, table
+from dualgnn_dgl.cli.show import force_option, json_option, memory_option, note, result, run_option, table
 from dualgnn_dgl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ data_option = click.option(
     help="Resamples; 0: no intervals.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
+@memory_option
 @gpu_option
 @force_option
 @json_option

@@ -54,10 +54,12 @@ class Verbs(click.Group):
         except DualGNNError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except (MemoryError, RuntimeError) as error:
-            if not _memory_ran_out(error):
+            from dualgnn_dgl import memory
+
+            if not memory.ran_out(error):
                 raise
             detail = (str(error).splitlines() or ["no more to be had"])[0][:160]
-            remedy = "use less data, a smaller model (--set width=…) or a smaller --batch-size"
+            remedy = "use less data, a smaller model (--set width=…), a smaller --batch-size or --memory"
             raise click.ClickException(f"not enough memory ({detail}): {remedy}") from error
         except OSError as error:
             if error.errno == errno.EPIPE:
@@ -75,12 +77,6 @@ class Verbs(click.Group):
                 errno.ENAMETOOLONG: "choose a shorter name",
             }.get(error.errno or 0, "check the path and the disk")
             raise click.ClickException(f"{where}{error.strerror or error}: {remedy}") from error
-
-
-def _memory_ran_out(error: BaseException) -> bool:
-    """Tell a lack of memory from other errors: torch's allocators raise a bare RuntimeError, and torch may not be loaded."""
-    signs = ("out of memory", "can't allocate memory", "Storage size calculation overflowed")
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

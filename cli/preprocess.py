@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dualgnn_dgl.cli.show import DEFAULT_DATA, data_option, force_option, json_option, note, result, table
+from dualgnn_dgl.cli.show import DEFAULT_DATA, data_option, force_option, json_option, memory_option, note, result, table
 from dualgnn_dgl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
     type=click.Choice(IMPUTERS),
     help="Fill missing features, from present ones and training pairs; filled rows are marked.  [default: leave them missing]",
 )
+@memory_option
 @click.option("--check", is_flag=True, help="Read and check everything, write nothing; leaves co-occurrence out.")
 @force_option
 @json_option

@@ -9,7 +9,7 @@ import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.evaluate import check_output, data_option, open_run
-from dualgnn_dgl.cli.show import force_option, json_option, note, result, run_option
+from dualgnn_dgl.cli.show import force_option, json_option, memory_option, note, result, run_option
 from dualgnn_dgl.errors import clean
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _TITLE_CELLS = 100
 @click.option("--include-seen", is_flag=True, help="Rank what the user has watched (train and valid) as well.")
 @run_option
 @data_option
+@memory_option
 @gpu_option
 @force_option
 @json_option

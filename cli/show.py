@@ -17,6 +17,23 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 force_option = click.option("--force", is_flag=True, help="Replace a result that is already there.")
 
 
+def _budget(ctx: click.Context, _: click.Parameter, size: str | None) -> None:
+    """Hold the steps of this command to the size given."""
+    from dualgnn_dgl import memory
+
+    if size is not None:
+        ctx.with_resource(memory.use(memory.parse(size)))
+
+
+memory_option = click.option(
+    "--memory",
+    metavar="SIZE",
+    expose_value=False,
+    callback=_budget,
+    help="Working memory of steps that go block by block, such as 512MB or 4GB.  [default: a quarter of what is free]",
+)
+
+
 def note(text: str) -> None:
     """Say something about the progress; stderr."""
     click.echo(text, err=True)

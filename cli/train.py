@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.show import data_option, force_option, json_option, note, result, run_option
+from dualgnn_dgl.cli.show import data_option, force_option, json_option, memory_option, note, result, run_option
 from dualgnn_dgl.models import MODELS
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def _shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
 @data_option
 @run_option
 @click.option("--model", type=click.Choice(list(MODELS)), help="Which model.  [default: dualgnn]")
+@memory_option
 @gpu_option
 @_shorthand
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Set any key of the model or of training; repeatable.")

@@ -27,6 +27,7 @@ from scipy import sparse
 
 from dualgnn_dgl.data import CoOccurrence, Interactions
 from dualgnn_dgl.errors import ConfigError, unknown
+from dualgnn_dgl.memory import budget
 
 MEASURES = ("count", "cosine", "jaccard")
 HEAVY = 64  # bits of a uint64
@@ -232,8 +233,8 @@ def co_occurrence(
     train : training pairs only; nothing else may enter the user graph.
     k : length of a list, at most.
     measure : 'count', 'cosine' or 'jaccard'.
-    memory : bytes of working space beside the pairs and the result, default 256 MiB; it sets the size of the blocks of
-        users. A block is one user at least, and each thread needs 1 MB whatever this says.
+    memory : bytes of working space beside the pairs and the result, default `memory.budget`, at most 256 MiB; it sets the
+        size of the blocks of users. A block is one user at least, and each thread needs 1 MB whatever this says.
     progress : called with the share of the work done, in (0, 1], ending with 1.
 
     Raises
@@ -252,9 +253,9 @@ def co_occurrence(
         raise ConfigError(unknown("co-occurrence measure", measure, MEASURES))
     if k < 1:
         raise ConfigError(f"the co-occurrence lists cannot be {k} long: give a length of at least 1, such as 200")
-    memory = WORKING_SPACE if memory is None else memory
+    memory = min(WORKING_SPACE, budget()) if memory is None else memory
     if memory < 1:
-        raise ConfigError(f"{memory} bytes of working space are not enough: give at least 1, or nothing for 256 MiB")
+        raise ConfigError(f"{memory} bytes of working space are not enough: give at least 1, or nothing for a share")
     users = train.num_users
     if not len(train):
         return CoOccurrence(np.zeros(users + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), measure)

@@ -92,6 +92,9 @@ class Modality:
     imputed: np.ndarray = None  # type: ignore[assignment]  # made in __post_init__
 
     def __post_init__(self) -> None:
+        for part, kind in (("values", np.asarray(self.values).dtype), ("present", np.asarray(self.present).dtype)):
+            if kind.kind not in "fiub":
+                raise DataError(f"a modality holds {part} of type {str(kind):.60}: give real numbers, and true or false")
         values = np.asarray(self.values, dtype=np.float32)
         present = np.asarray(self.present, dtype=bool)
         imputed = np.zeros_like(present) if self.imputed is None else np.asarray(self.imputed, dtype=bool)
@@ -332,7 +335,11 @@ def _modality(folder: Path, name: str, about: Any) -> Modality:
     """One modality's arrays; those of filled rows only where the manifest speaks of some."""
     filled = isinstance(about, dict) and about.get("imputed")
     parts = ("values", "present", "imputed") if filled else ("values", "present")
-    return Modality(*(load_array(folder / f"modality.{name}.{part}.npy") for part in parts))
+    arrays = [load_array(folder / f"modality.{name}.{part}.npy") for part in parts]
+    try:
+        return Modality(*arrays)
+    except DataError as error:
+        raise DataError(f"{folder / f'modality.{name}.*.npy'}: {error}; or run preprocess again") from None
 
 
 def load(folder: str | Path) -> Dataset:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -188,14 +189,19 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
             handle.seek(0)
             read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
             version, _ = np.lib.format.read_magic(handle)
-            if version in read_header and min(read_header[version](handle)[0], default=0) < 0:  # numpy 1 lets this pass
-                raise DataError(f"{path} is damaged (a negative length in its header): save it anew")
+            if version in read_header:
+                shape, _, kind = read_header[version](handle)
+                if min(shape, default=0) < 0:  # numpy 1 lets this pass
+                    raise DataError(f"{path} is damaged (a negative length in its header): save it anew")
+                promised, held = math.prod(shape) * kind.itemsize, os.fstat(handle.fileno()).st_size - handle.tell()
+                if promised > held and not kind.hasobject:  # said before any memory is taken for it
+                    raise DataError(f"{path} is damaged ({held:,} bytes where its header promises {promised:,}): save it anew")
         return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder, a .npy file is needed here") from None
-    except (ValueError, EOFError, SyntaxError, TypeError, MemoryError, OverflowError, RecursionError, TokenError) as error:
+    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, RecursionError, TokenError) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise DataError(
                 f"{path} holds Python objects, which could run code when read: "

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dualgnn_dgl import memory
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, unknown
@@ -80,7 +81,8 @@ def nearest_items(modality: Modality, k: int, *, own: bool = False) -> tuple[Ten
     """Each present item's k nearest by cosine in one modality: (item, neighbour, cosine), (E,) each, item by item.
 
     An item without the modality has no neighbour and is nobody's. With `own`, an item is the first of its own k; without,
-    never. Where fewer are present than k asks for, all of them are taken. Works in blocks of at most 2²⁶ cosines (256 MB).
+    never. Where fewer are present than k asks for, all of them are taken. Works in blocks of at most
+    2²⁶ cosines (256 MB), fewer where `memory.budget` is less.
 
     Raises
     ------
@@ -95,13 +97,16 @@ def nearest_items(modality: Modality, k: int, *, own: bool = False) -> tuple[Ten
     if k < 1:
         return items[:0], items[:0], torch.empty(0)
     nearest, cosines = [], []
-    block = max(1, BLOCK // len(items))
-    for start in range(0, len(items), block):
-        similar = unit[start : start + block] @ unit.T  # (block, P)
+
+    def find(start: int, stop: int) -> None:
+        similar = unit[start:stop] @ unit.T  # (block, P)
         similar[torch.arange(len(similar)), start + torch.arange(len(similar))] = torch.inf if own else -torch.inf
         cosine, neighbour = similar.topk(k, dim=1)
         nearest.append(neighbour)
         cosines.append(cosine.clamp(-1, 1))  # its own, held at the head of the list, is one
+
+    block = max(1, min(BLOCK, memory.budget() // 8) // len(items))  # 4 bytes a cosine, and as much again to choose among them
+    memory.in_blocks(len(items), block, find, what=f"nearest of {len(items):,} items, items")
     return items.repeat_interleave(k), items[torch.cat(nearest).flatten()], torch.cat(cosines).flatten()
 
 

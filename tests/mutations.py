@@ -215,7 +215,10 @@ def spoil_array(data: bytes, draw: random.Random) -> bytes:
         version = draw.choice((b"\x01\x00", b"\x02\x00", b"\x03\x00", b"\x09\x00"))
         length = struct.pack("<H" if version[0] == 1 else "<I", len(header))
         return b"\x93NUMPY" + version + length + header + data[128:]
-    array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    try:
+        array: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
+    except Exception:
+        return spoil_bytes(data, draw)  # spoilt before
     changes: tuple[Callable[[], np.ndarray], ...] = (
         lambda: array.astype(draw.choice(("f2", "f8", ">f4", "i8", "u1", "c8", "?", "U3", "S2", "M8[s]", "m8[s]"))),
         lambda: array.reshape(-1),

@@ -17,7 +17,7 @@ LONGEST = 400
 # A new module is added here, at its height.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "options"),
+    ("files", "memory", "options"),
     ("_dgl", "data", "ids", "preprocess.tables", "synthetic_words"),
     ("ops", "cooccurrence", "sampling"),
     ("modality",),

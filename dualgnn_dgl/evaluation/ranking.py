@@ -12,6 +12,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from dualgnn_dgl import memory
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.errors import ConfigError, DataError, RunError
 
@@ -49,8 +50,8 @@ def top_k(
     users : (B,) int
         internal users to rank for, in this order; all U by default.
     block : int
-        users per block, rounded up to a multiple of 16; fitted to a memory budget by default, halved and tried again
-        when memory runs out.
+        users per block, rounded up to a multiple of 16; fitted to `memory.budget` by default, halved and tried again, with
+        a word about it, when memory runs out.
 
     Returns
     -------
@@ -94,31 +95,32 @@ def top_k(
     if turned is None:
         user, item = _tiled(user), _tiled(item)
     width = 4 * num_items * (1 if turned is None else 6)  # bytes a user: scores, and a sparse product before it is made dense
-    block = _tiles(min(count, block or _BUDGET.get(user.device.type, _BUDGET["cpu"]) // width))
-    start, buffer = 0, None
-    while start < count:
-        stop = min(start + block, count)
+    if block is None:
+        kind = user.device.type
+        # twice the scores of what is free: selecting the best takes as much again
+        block = min(_BUDGET.get(kind, _BUDGET["cpu"]) // width, memory.budget(kind) // (2 * width))
+    buffer: Tensor | None = None
+
+    def rank(start: int, stop: int) -> None:
+        nonlocal buffer
+        rows = _tiles(stop - start)
         try:
             if turned is not None:
                 ranked = _sparse_product(_run(user, start, stop), turned)  # (stop − start, I)
             else:
                 if buffer is None:
-                    buffer = torch.empty(block, len(item), dtype=torch.float32, device=user.device)
-                rows = _tiles(stop - start)
-                padded = torch.mm(user[start : start + rows], item.T, out=buffer[:rows])
-                ranked = padded[: stop - start]  # (stop − start, I + padding)
+                    buffer = torch.empty(rows, len(item), dtype=torch.float32, device=user.device)
+                ranked = torch.mm(user[start : start + rows], item.T, out=buffer[:rows])[: stop - start]  # (B, I + padding)
                 ranked[:, num_items:] = -torch.inf
             if matrix is not None:
                 mask_seen(ranked, matrix, start, stop)
             items[start:stop], scores[start:stop] = select(ranked, k)
-        except (RuntimeError, MemoryError) as error:
-            if not _memory_ran_out(error):
-                raise
-            if block == _TILE:
-                raise MemoryError(f"the scores of {_TILE} users for {num_items:,} items do not fit") from None
-            block, buffer = _tiles(block // 2), None
-            continue
-        start = stop
+        except BaseException:
+            buffer = None  # its place is needed for a smaller one
+            raise
+
+    block = _tiles(min(count, block))
+    memory.in_blocks(count, block, rank, what=f"ranking {num_items:,} items, users", smallest=_TILE)
     return items, scores
 
 
@@ -231,8 +233,3 @@ def _lengths(table: Tensor) -> Tensor:
 def beyond_catalogue(k: int, num_items: int) -> str:
     """Message for lists longer than the catalogue."""
     return f"lists of length {k} were asked for, but the catalogue holds {num_items} items: ask for {num_items} at most"
-
-
-def _memory_ran_out(error: BaseException) -> bool:
-    """Tell a lack of memory from every other RuntimeError (the CPU allocator has no class of its own)."""
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) or "can't allocate memory" in str(error)

@@ -56,7 +56,8 @@ def read_feature_table(path: Path, item_col: str | None = None) -> tuple[np.ndar
     read = _read_parquet(path, id_name, names) if table.separator is None else _read_text(table, id_name, names)
     if not len(read):
         raise DataError(f"{path} holds no rows: give one row per item")
-    codes, texts = encode(decoded(read.column(id_name).combine_chunks()), f"{path.name}, {id_name}")
+    where = f"{path.name}, column {id_name},"
+    codes, texts = encode(decoded(read.column(id_name).combine_chunks(), where), f"{path.name}, {id_name}")
     ids = unique_ids(texts.take(pa.array(codes)), path.name)
     with np.errstate(over="ignore"):
         return ids, _from_lists(read.column(names[0]), ids, path.name) if lists else _from_columns(read, names)

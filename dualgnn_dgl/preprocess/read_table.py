@@ -153,7 +153,8 @@ def batches(table: Table, columns: Sequence[str], notes: list[str] | None = None
     if table.separator is None:
         with explained(table.path):
             for batch in pq.ParquetFile(table.path).iter_batches(ROWS, columns=list(columns)):
-                yield [decoded(batch.column(batch.schema.get_field_index(name))) for name in columns]
+                found = [(name, batch.column(batch.schema.get_field_index(name))) for name in columns]
+                yield [decoded(column, f"{table.name}, column {name},") for name, column in found]
         return
     with explained(table.path, table):
         kinds = {name: pa.large_string() for name in columns}
@@ -168,9 +169,14 @@ def batches(table: Table, columns: Sequence[str], notes: list[str] | None = None
             notes.append(note)
 
 
-def decoded(column: pa.Array) -> pa.Array:
-    """A dictionary-encoded column (a pandas category) as its values."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+def decoded(column: pa.Array, where: str) -> pa.Array:
+    """A column of Parquet, a dictionary-encoded one (a pandas category) as its values; text is checked, Parquet does not."""
+    column = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{where} is damaged or no text in UTF-8 ({' '.join(str(error).split())[:80]}): write it anew") from None
+    return column
 
 
 def csv_options(table: Table, kinds: dict[str, pa.DataType], **convert: Any) -> tuple[Any, Any, Any]:
