@@ -24,6 +24,7 @@ VERBS = {
     "train": "Train a model on a prepared data folder.",
     "eval": "Rank all micro-videos for held-out users and print the metrics.",
     "recommend": "Print a user's top-K list in your own ids.",
+    "robustness": "Measure how models rank when modalities go missing.",
 }
 _MODULES = {"eval": "evaluate"}
 

@@ -29,6 +29,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("checkpoint",),
     ("newcomers",),
+    ("robustness",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

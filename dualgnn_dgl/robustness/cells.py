@@ -1,0 +1,247 @@
+"""Run the cells of an experiment: holes, strategy, training, lists, metrics by group of items; each is kept at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from dualgnn_dgl import checkpoint, graph, models, training
+from dualgnn_dgl.data import Dataset, Interactions, Modality
+from dualgnn_dgl.errors import DataError, DualGNNError
+from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
+from dualgnn_dgl.files import atomic_file, read_json, write_json
+from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
+from dualgnn_dgl.robustness.plan import NO_HOLES, STAGES, Cell, Plan
+
+FORMAT = 1
+BANISHED = -1e6  # added to the score of an item that left the catalogue
+REPORTED = ("recall", "ndcg")
+
+
+def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
+    """What a cell's result depends on, as 16 hexadecimal digits."""
+    config, train = plan.settings[cell.model]
+    content = {
+        "format": FORMAT,
+        "data": dataset.hash,
+        "cell": asdict(cell),
+        "config": asdict(config),
+        "train": asdict(train),
+        "ks": list(plan.ks),
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def name_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
+    """The file name of a cell, without its ending."""
+    parts = (cell.stage, cell.holes, f"{cell.rate:.3f}", cell.model, cell.strategy, f"s{cell.seed}")
+    return "_".join([*parts, key_of(plan, cell, dataset)[:8]]).replace(":", "-").replace("+", "-and-")
+
+
+def run(
+    plan: Plan,
+    dataset: Dataset,
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    *,
+    seconds: float = float("inf"),
+    report: Callable[[int, int, Cell, Mapping[str, Any]], None] | None = None,
+) -> int:
+    """Run what is not there yet; returns how many cells are still missing.
+
+    Parameters
+    ----------
+    seconds : no cell is begun after so many.
+    report : called after every cell with (done, of how many, cell, result).
+    """
+    folder, started = Path(folder), time.perf_counter()
+    cells = plan.cells(dataset)
+    bench = Bench(plan, dataset, folder, torch.device(device))
+    missing = [cell for cell in cells if result_of(plan, cell, dataset, folder) is None]
+    for done, cell in enumerate(missing):
+        if time.perf_counter() - started >= seconds:
+            return len(missing) - done
+        result = bench.run(cell)
+        if report is not None:
+            report(len(cells) - len(missing) + done + 1, len(cells), cell, result)
+    return 0
+
+
+def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[str, Any] | None:
+    """A cell's result from its file; None where it has not been run with these settings on this data."""
+    file = folder / "cells" / f"{name_of(plan, cell, dataset)}.json"
+    if not file.is_file():
+        return None
+    result = read_json(file)
+    return result if result.get("key") == key_of(plan, cell, dataset) else None
+
+
+@dataclass
+class Bench:
+    """Where cells are run: the data, its graph, and the folder."""
+
+    plan: Plan
+    dataset: Dataset
+    folder: Path
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.graph = graph.heterograph(self.dataset)
+        popularity = np.bincount(self.dataset.train.item, minlength=self.dataset.num_items)
+        self.cold = popularity == 0  # (I,)
+
+    def run(self, cell: Cell) -> dict[str, Any]:
+        """Run one cell and keep its result. What a model refuses (no row left to fill from, say) is a result too: its reason."""
+        started = time.perf_counter()
+        name = name_of(self.plan, cell, self.dataset)
+        result: dict[str, Any] = {"key": key_of(self.plan, cell, self.dataset), "cell": asdict(cell)}
+        try:
+            holed = self.holed(cell)
+            user, item, about = self.tables(cell, holed)
+            result |= about | self.measure(user, item, holed, self.folder / "per_user" / f"{name}.parquet")
+        except DualGNNError as error:
+            result["refused"] = " ".join(str(error).split())
+        config, train = self.plan.settings[cell.model]
+        seconds = round(time.perf_counter() - started, 2)
+        result |= {"config": asdict(config), "train": asdict(train), "data": self.dataset.hash, "seconds": seconds}
+        result |= {"device": str(self.device), "versions": checkpoint.versions()}
+        write_json(self.folder / "cells" / f"{name}.json", result)
+        return result
+
+    def holed(self, cell: Cell) -> Dataset:
+        """The data set with the cell's holes, from their file, or drawn and written."""
+        if cell.pattern == NO_HOLES:
+            return self.dataset
+        label = f"{cell.holes}_{cell.rate:.3f}_s{cell.seed}_{self.dataset.hash[:8]}".replace(":", "-")
+        file = self.folder / "holes" / f"{label}.parquet"
+        if file.is_file():
+            return read_holes(file, self.dataset)
+        holed = drop(self.dataset, cell.rate, cell.pattern, cell.seed, cell.modality)
+        write_holes(holed, file)
+        return holed
+
+    def tables(self, cell: Cell, holed: Dataset) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """User (U, D) and item (I, D) of the cell's model, and what is to be said about its training."""
+        kept = complete(holed)  # (I,)
+        dropping = cell.strategy == "drop-items"
+        if cell.stage == STAGES[0]:
+            if dropping:
+                user, item, about = self.fitted(cell, *reduced(holed, kept))
+                return *banish(user, item, kept), about
+            return self.fitted(cell, filled(holed, cell.strategy).modalities, self.dataset, self.graph)
+        state = self.trained(cell)
+        modalities = (self.dataset if dropping else filled(holed, cell.strategy)).modalities
+        config, _ = self.plan.settings[cell.model]
+        model = models.create(cell.model, self.graph, modalities, config, cell.seed)
+        model.load_state_dict(state)
+        user, item = training.tables(model.to(self.device))
+        return *(banish(user, item, kept) if dropping else (user, item)), {}
+
+    def fitted(
+        self, cell: Cell, modalities: Mapping[str, Modality], dataset: Dataset, net: Any, keep: Path | None = None
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Train and give the best epoch's tables; its parameters go to the file `keep`."""
+        config, train = self.plan.settings[cell.model]
+        train = replace(train, seed=cell.seed)
+        model = models.create(cell.model, net, modalities, config, cell.seed).to(self.device)
+        fit = training.fit(model, dataset.train, dataset.valid, train)
+        if fit.interrupted:
+            raise KeyboardInterrupt
+        if keep is not None:
+            with atomic_file(keep) as temporary:
+                temporary.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in fit.state.items()}))
+        return fit.user, fit.item, {"best_epoch": fit.best_epoch, "epochs": len(fit.history), "valid": fit.best_value}
+
+    def trained(self, cell: Cell) -> dict[str, Tensor]:
+        """Parameters of the cell's model trained on everything, from their file or by training."""
+        whole = Cell(cell.model, "mask", NO_HOLES, 0.0, STAGES[0], cell.seed)
+        file = self.folder / "weights" / f"{cell.model}_s{cell.seed}_{key_of(self.plan, whole, self.dataset)[:8]}.safetensors"
+        if not file.is_file():
+            self.fitted(whole, self.dataset.modalities, self.dataset, self.graph, file)
+        return checkpoint.read_tensors(file)
+
+    def measure(self, user: Tensor, item: Tensor, holed: Dataset, file: Path) -> dict[str, Any]:
+        """Metrics over all test pairs, and over those whose item is warm, cold, complete, incomplete; the lists are the same."""
+        test, ks = self.dataset.test, self.plan.ks
+        if not len(test):
+            raise DataError("no user has a held-out item: prepare the data with a split that has a test part")
+        seen = self.dataset.train.csr() + self.dataset.valid.csr()
+        users = np.unique(test.user)  # (B,)
+        lists = top_k(user, item, max(ks), seen, users)[0].cpu().numpy()  # (B, K)
+        whole = complete(holed)
+        groups = {"all": np.ones_like(whole), "warm": ~self.cold, "cold": self.cold, "complete": whole, "incomplete": ~whole}
+        found: dict[str, Any] = {}
+        for group, chosen in groups.items():
+            pairs = chosen[test.item]
+            if not pairs.any():
+                continue
+            part = Interactions(test.user[pairs], test.item[pairs], test.num_users, test.num_items)
+            own = np.unique(part.user)
+            truth = part.csr()[own]
+            values = metrics_per_user(hit_matrix(lists[np.searchsorted(users, own)], truth), np.diff(truth.indptr), ks)
+            values = {name: value for name, value in values.items() if name.partition("@")[0] in REPORTED}
+            figures = {name: round(float(value.mean()), 6) for name, value in values.items()}
+            found[group] = {"users": len(own), "pairs": len(part), "items": int(chosen.sum()), **figures}
+            if group == "all":
+                intervals = bootstrap(values, seed=0)
+                columns = {name: value.astype(np.float32) for name, value in values.items()}
+                with atomic_file(file) as temporary:
+                    ids = pa.array(self.dataset.user_ids[own].tolist(), pa.string())
+                    pq.write_table(pa.table({"user": ids} | columns), temporary)
+        rounded = {name: [round(end, 6) for end in interval] for name, interval in intervals.items()}
+        return {"metrics": found.pop("all"), "intervals": rounded, "groups": found}
+
+
+def complete(dataset: Dataset) -> np.ndarray:
+    """Items (I,) that have every modality themselves."""
+    return np.logical_and.reduce([np.ones(dataset.num_items, dtype=bool), *(m.own for m in dataset.modalities.values())])
+
+
+def filled(holed: Dataset, strategy: str) -> Dataset:
+    """The data set as the strategy shows it to the model."""
+    return holed if strategy == "mask" else impute(holed, strategy)
+
+
+def reduced(holed: Dataset, kept: np.ndarray) -> tuple[Mapping[str, Modality], Dataset, Any]:
+    """Modalities, data set and graph of the kept items (I,) alone; all users stay.
+
+    Raises
+    ------
+    DataError
+        if no training pair is left.
+    """
+    place = np.cumsum(kept) - 1  # (I,) new number of a kept item
+
+    def part(pairs: Interactions) -> Interactions:
+        rows = kept[pairs.item]
+        return Interactions(pairs.user[rows], place[pairs.item[rows]], pairs.num_users, int(kept.sum()))
+
+    if not kept[holed.train.item].any():
+        raise DataError("no item that has every modality was watched in training: nothing is left to learn from")
+    modalities = {name: Modality(m.values[kept], m.present[kept], m.imputed[kept]) for name, m in holed.modalities.items()}
+    dataset = Dataset(part(holed.train), part(holed.valid), part(holed.test), modalities, holed.user_ids, holed.item_ids[kept])
+    return modalities, dataset, graph.heterograph(dataset)
+
+
+def banish(user: Tensor, item: Tensor, kept: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Tables with one column more, by which every item (I,) that is not kept ranks behind all that are.
+
+    `item` has a row for every item, or for the kept ones alone.
+    """
+    stays = torch.from_numpy(kept).to(item.device)
+    full = item.new_zeros(len(kept), item.shape[1] + 1)
+    full[stays, :-1] = item if len(item) < len(kept) else item[stays]
+    full[~stays, -1] = BANISHED
+    return torch.cat([user, user.new_ones(len(user), 1)], dim=1), full

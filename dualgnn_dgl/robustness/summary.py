@@ -1,0 +1,224 @@
+"""From cells to curves: means over seeds, intervals over users, what is kept, the area under the curve, paired comparisons.
+
+Every interval comes from one set of bootstrap resamples of the test users, shared by all models, rates and strategies, so that
+differences are paired (Efron & Tibshirani 1993, chapter 13). A user's value is the mean over the seeds. The p-value of a
+difference is twice the smaller share of resamples on one side of zero (with one added to both counts), adjusted for the
+number of rows compared at the same rate (Holm, Scand. J. Stat. 1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.robustness.cells import name_of, result_of
+from dualgnn_dgl.robustness.plan import Cell, Plan
+
+RESAMPLES = 1000
+LOOKED_AT = 0.6  # the rate at which rows are compared in the table: the nearest one of the plan
+
+
+def summarise(plan: Plan, dataset: Dataset, folder: str | Path, metric: str = "recall@20", seed: int = 0) -> dict[str, Any]:
+    """Everything that the cells say, as a JSON object; cells that are not there yet, or were refused, are left out.
+
+    Returns
+    -------
+    dict
+        `panels`, one for every stage, pattern and modality, with `rows`: model, strategy, and for each rate the mean of the
+        metric with its interval, the deviation over seeds, `kept` (the share of the value without holes that is left) with its
+        interval, the other metrics and the groups of items; the `area` under the curve as the mean over the range of rates,
+        and `kept_area`, the same of the kept shares; `versus`, the first row's value minus this one's at each rate, with
+        interval and adjusted p, and the same of the kept shares (`kept_versus`).
+    """
+    bench = _Table(plan, dataset, Path(folder), metric, np.random.default_rng(seed))
+    panels = []
+    for stage in plan.stages:
+        for pattern, modality, rates in plan.holes(dataset):
+            rows = []
+            for row in plan.rows():
+                cells = plan.curve(dataset, row, (pattern, modality, rates), stage)
+                by_rate = [cells[n * plan.seeds : (n + 1) * plan.seeds] for n in range(len(rates))]
+                rows.append(bench.row(row, rates, by_rate))
+            rows = [row for row in rows if row["points"]]
+            bench.compare(rows)
+            holes = pattern if modality is None else f"{pattern}:{modality}"
+            panels.append({"stage": stage, "holes": holes, "rates": list(rates), "rows": [_public(row) for row in rows]})
+    refused = {name: result["refused"] for name, result in bench.refused.items()}
+    settings = {model: {"config": _plain(config), "train": _plain(train)} for model, (config, train) in plan.settings.items()}
+    about = {"metric": metric, "data": dataset.hash, "seeds": plan.seeds, "settings": settings}
+    return about | {"panels": panels, "refused": refused}
+
+
+class _Table:
+    """Cells by name, and resampled means (R,) of every point of every curve."""
+
+    def __init__(self, plan: Plan, dataset: Dataset, folder: Path, metric: str, rng: np.random.Generator) -> None:
+        self.plan, self.dataset, self.folder, self.metric = plan, dataset, folder, metric
+        self.users = np.unique(dataset.test.user)  # (B,)
+        self.state = rng.integers(2**32)
+        self.refused: dict[str, Any] = {}
+        self.means: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
+
+    def point(self, cells: Sequence[Cell]) -> dict[str, Any] | None:
+        """Mean over the seeds that are there, with what goes with it."""
+        results, names = [], []
+        for cell in cells:
+            result, name = result_of(self.plan, cell, self.dataset, self.folder), name_of(self.plan, cell, self.dataset)
+            if result is not None and "refused" in result:
+                self.refused[name] = result
+            elif result is not None:
+                results.append(result)
+                names.append(name)
+        if not results:
+            return None
+        mean, resampled = self.resampled(tuple(names))
+        values = [result["metrics"][self.metric] for result in results]
+        return {
+            "mean": mean,
+            "interval": _interval(resampled),
+            "deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            "seeds": len(results),
+            "metrics": _average([result["metrics"] for result in results]),
+            "groups": {
+                group: _average([result["groups"][group] for result in results if group in result["groups"]])
+                for group in results[0]["groups"]
+            },
+            "resampled": resampled,
+        }
+
+    def resampled(self, names: tuple[str, ...]) -> tuple[float, np.ndarray]:
+        """Mean over users and seeds, and (R,) the same of resampled users; the same resamples for all."""
+        if names not in self.means:
+            columns = [
+                pq.read_table(self.folder / "per_user" / f"{name}.parquet", columns=[self.metric])[self.metric].to_numpy()
+                for name in names
+            ]
+            value = np.stack(columns).astype(np.float64).mean(axis=0)  # (B,)
+            rng, users = np.random.default_rng(self.state), len(value)
+            resampled = np.empty(RESAMPLES)
+            for start in range(0, RESAMPLES, 50):
+                drawn = rng.integers(users, size=(50, users))
+                resampled[start : start + 50] = value[drawn].mean(axis=1)
+            self.means[names] = float(value.mean()), resampled
+        return self.means[names]
+
+    def row(self, row: tuple[str, str], rates: Sequence[float], cells: Sequence[Sequence[Cell]]) -> dict[str, Any]:
+        """One curve."""
+        points = {rate: point for rate, part in zip(rates, cells, strict=True) if (point := self.point(part)) is not None}
+        start = points.get(0.0)
+        for point in points.values():
+            if start is not None and start["mean"] > 0:
+                point["kept_resampled"] = point["resampled"] / np.maximum(start["resampled"], 1e-12)
+                point |= {"kept": point["mean"] / start["mean"], "kept_interval": _interval(point["kept_resampled"])}
+        found: dict[str, Any] = {"model": row[0], "strategy": row[1], "points": points}
+        if len(points) == len(rates) > 1:
+            found["area"] = _area(rates, [points[rate]["mean"] for rate in rates])
+            if all("kept" in point for point in points.values()):
+                found["kept_area"] = _area(rates, [points[rate]["kept"] for rate in rates])
+        return found
+
+    def compare(self, rows: list[dict[str, Any]]) -> None:
+        """The first row against every other, at every rate, by the plain values and by what is kept."""
+        for rate in sorted({rate for row in rows for rate in row["points"]}):
+            if not rows or rate not in rows[0]["points"]:
+                continue
+            first, others = rows[0]["points"][rate], [row["points"][rate] for row in rows[1:] if rate in row["points"]]
+            for what, base, label in (("mean", "resampled", "versus"), ("kept", "kept_resampled", "kept_versus")):
+                pairs = [(other, first[base] - other[base]) for other in others if base in other and base in first]
+                for (other, difference), p in zip(pairs, _holm([_p_value(d) for _, d in pairs]), strict=True):
+                    other[label] = {"difference": first[what] - other[what], "interval": _interval(difference), "p": p}
+
+
+def _public(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as it is written: resamples are left out, rates are text (JSON's keys are)."""
+    hidden = ("resampled", "kept_resampled")
+    points = {f"{rate:g}": {k: v for k, v in point.items() if k not in hidden} for rate, point in row["points"].items()}
+    return {**row, "points": points}
+
+
+def _plain(options: Any) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in options.__dataclass_fields__}
+
+
+def _interval(resampled: np.ndarray) -> list[float]:
+    return [float(end) for end in np.quantile(resampled, [0.025, 0.975])]
+
+
+def _average(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([each[name] for each in figures])) for name in figures[0]} if figures else {}
+
+
+def _area(rates: Sequence[float], values: Sequence[float]) -> float:
+    """Area under the curve over the range of rates, divided by its width: the mean value if every rate is as likely."""
+    return float(np.trapezoid(values, rates) / (rates[-1] - rates[0]))
+
+
+def _p_value(difference: np.ndarray) -> float:
+    """Two-sided, from resampled differences (R,)."""
+    below, above = int((difference <= 0).sum()), int((difference >= 0).sum())
+    return min(1.0, 2 * (min(below, above) + 1) / (len(difference) + 1))
+
+
+def _holm(values: Sequence[float]) -> list[float]:
+    """Adjusted p-values: the smallest times n, the next times n − 1, …, never falling.
+
+    >>> _holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    adjusted, reached = [0.0] * len(values), 0.0
+    for rank, place in enumerate(np.argsort(values, kind="stable")):
+        reached = max(reached, min(1.0, (len(values) - rank) * values[place]))
+        adjusted[int(place)] = float(reached)
+    return adjusted
+
+
+def markdown(summary: Mapping[str, Any]) -> str:
+    """The summary as Markdown tables: the curves, then every row against the first one at the rate nearest to 60 %."""
+    parts = []
+    for panel in summary["panels"]:
+        rates = panel["rates"]
+        parts.append(f"### {summary['metric']}, holes {panel['holes']}, {panel['stage']}")
+        head = ["model", "strategy", *(f"{rate:.0%}" for rate in rates), "area", "kept area"]
+        lines = []
+        for row in panel["rows"]:
+            points = [row["points"].get(f"{rate:g}") for rate in rates]
+            cells = ["–" if point is None else f"{point['mean']:.4f}" for point in points]
+            areas = [f"{row[name]:.4f}" if name in row else "–" for name in ("area", "kept_area")]
+            lines.append([row["model"], row["strategy"], *cells, *areas])
+        parts.append(_grid(head, lines))
+        rate = min((rate for rate in rates if rate > 0), key=lambda rate: abs(rate - LOOKED_AT), default=None)
+        if rate is not None and panel["rows"]:
+            parts.append(_versus(panel, f"{rate:g}", f"{rate:.0%}", summary["metric"]))
+    for name, reason in summary["refused"].items():
+        parts.append(f"refused: {name}: {reason}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _versus(panel: Mapping[str, Any], key: str, label: str, metric: str) -> str:
+    first, lines = panel["rows"][0], []
+    groups = ("warm", "cold", "complete", "incomplete")
+    for row in panel["rows"]:
+        point = row["points"].get(key)
+        if point is None:
+            continue
+        low, high = point["interval"]
+        cells = [row["model"], row["strategy"], f"{point['mean']:.4f} [{low:.4f}, {high:.4f}]"]
+        ends = [f"{end:.1%}" for end in point.get("kept_interval", ())]
+        cells.append(f"{point['kept']:.1%} [{', '.join(ends)}]" if ends else "–")
+        for name in ("versus", "kept_versus"):
+            found = point.get(name)
+            cells.append("–" if found is None else f"{found['difference']:+.4f} (p {found['p']:.3f})")
+        figures = [point["groups"].get(group, {}).get(metric) for group in groups]
+        lines.append([*cells, *("–" if figure is None else f"{figure:.4f}" for figure in figures)])
+    head = ["model", "strategy", f"{metric} at {label}", "kept", "first − this", "kept: first − this", *groups]
+    return f"Against {first['model']} {first['strategy']}, at {label} missing:\n\n" + _grid(head, lines)
+
+
+def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
