@@ -71,9 +71,15 @@ def heterograph(dataset: Dataset) -> dgl.DGLGraph:
     return graph
 
 
-def user_item(graph: dgl.DGLGraph) -> Adjacency:
-    """Relation `interacted_by` as the normalised adjacency D_u^-½ R D_i^-½ of shape (U, I); its `.T` sends to items."""
+def user_item(graph: dgl.DGLGraph, kept: Tensor | None = None) -> Adjacency:
+    """Relation `interacted_by` as the normalised adjacency D_u^-½ R D_i^-½ of shape (U, I); its `.T` sends to items.
+
+    With `kept` (I,) bool, only the edges of those items, under the degrees that are left.
+    """
     item, user = graph.edges(etype="interacted_by")
+    if kept is not None:
+        edges = kept[item]
+        item, user = item[edges], user[edges]
     return normalise(user, item, (graph.num_nodes("user"), graph.num_nodes("item")))
 
 

@@ -24,6 +24,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("preprocess", "synthetic", "graph", "evaluation"),
     ("arrivals",),
     ("models.base",),
+    ("models.presence",),
     ("models.*",),
     ("models",),
     ("training",),

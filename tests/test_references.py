@@ -36,8 +36,9 @@ def parameters_of(model) -> tuple[slow_dualgnn.Parameters, list[tuple[torch.Tens
     encoder = [[link(p) for p in part.parameters()] for part in model.encoders]
     attention = link(model.attention) if hasattr(model, "attention") else None
     join = [link(p) for p in model.join.parameters()] if hasattr(model, "join") else []
+    absent = [link(p) for p in model.absent] if hasattr(model, "absent") else []
     assert len(links) == len(list(model.parameters())), "a parameter that no equation names"
-    return slow_dualgnn.Parameters(preference, encoder, attention, join), links
+    return slow_dualgnn.Parameters(preference, encoder, attention, join, absent), links
 
 
 def setting_of(data, config, omega) -> slow_dualgnn.Setting:
@@ -55,6 +56,9 @@ def setting_of(data, config, omega) -> slow_dualgnn.Setting:
         log_base=2 if config.log_base == "2" else math.e,
         l2=config.l2,
         omega=omega,
+        drop_edges=config.drop_edges,
+        borrow=config.borrow,
+        item_fusion=config.item_fusion,
     )
 
 
@@ -73,6 +77,11 @@ def check_dualgnn(data, dtype=torch.float64, **switches):
         omega = slow_dualgnn.user_graph(small.pairs_of(data.train), data.num_users, config.cooc_k, config.cooc_weight)
     twin, links = parameters_of(model)
     setting = setting_of(data, config, omega)
+    learning = setting
+    if config.modality_dropout:  # the loss sees what the epoch's draw has left, the tables see everything
+        model.new_epoch(torch.Generator().manual_seed(4))
+        learning = dataclasses.replace(setting, present=model.left.present.T.tolist())
+        assert learning.present != setting.present
     batch = small.batch(data)
     triples = list(zip(*(column.tolist() for column in batch), strict=True))
     compare(
@@ -81,7 +90,7 @@ def check_dualgnn(data, dtype=torch.float64, **switches):
         model.embed(),
         slow_dualgnn.embed(twin, setting),
         model.loss(*batch),
-        slow_dualgnn.loss(twin, setting, triples),
+        slow_dualgnn.loss(twin, learning, triples),
         1e-6 if dtype == torch.float64 else 2e-4,
     )
 
@@ -109,6 +118,16 @@ SWITCHES = [
     {"cooc_pad": "resample", "cooc_k": 8},
     {"missing": "zero"},
     {"missing": "zero", "user_fusion": "max"},
+    {"missing": "learned"},
+    {"missing": "learned", "user_fusion": "max", "item_encoder": "linear"},
+    {"drop_edges": True},
+    {"drop_edges": True, "missing": "zero"},
+    {"borrow": True, "cooc_k": 40},
+    {"borrow": True, "cooc_weight": "proportional", "user_fusion": "max", "layers": 1},
+    {"borrow": True, "user_fusion": "concat", "missing": "learned"},
+    {"item_fusion": "rescaled"},
+    {"modality_dropout": 0.4},
+    {"modality_dropout": 0.6, "drop_edges": True, "borrow": True, "missing": "learned", "item_fusion": "rescaled"},
     {"log_base": "2"},
     {"l2": 0.0},
     {"l2": 2.5, "user_fusion": "concat"},

@@ -24,7 +24,10 @@ port agree on. Departures from the authors' released code, each of which a switc
 - Natural logarithm in BPR; the release has log₂ (`log_base="2"`), so its λ acts like λ·ln 2 here.
 - All data sets have the encoder; the release has none on TikTok (`item_encoder="none"`, D is then the features' width).
 - Missing modalities are masked after the normalisation, and α is renormalised over what is there. The release's
-  handling is inactive (`missing="zero"`: a missing item is encoded like a row of zeros).
+  handling is inactive (`missing="zero"`: a missing item is encoded like a row of zeros). `drop_edges` is the other half of
+  what it prepares; `borrow` is the paper's claim about the user graph in its strongest form: attention on a modality that
+  none of u's videos has, if co-occurring users supply it, u_m being then theirs, Σ_j ω_uj u_{j,m}. `missing="learned"`,
+  `modality_dropout` and `item_fusion="rescaled"` are ours.
 - `layers` is used; the release hard-wires two.
 - The release penalises an item-fusion table that nothing uses, and ranks with the tables left over from the last
   training batch. Neither is reproduced: the first changes no output, the second is an accident of timing.
@@ -45,9 +48,12 @@ from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.graph import CO_PADS, CO_WEIGHTS, user_item, user_user
 from dualgnn_dgl.models.base import Features, Recommender, UserRule, bpr, masked_softmax, pick, table, unit_rows, weighted_sum
-from dualgnn_dgl.ops import one_wide_product
+from dualgnn_dgl.models.presence import Presence
+from dualgnn_dgl.ops import Adjacency, one_wide_product
 from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
+
+MISSING = ("mask", "zero", "learned")
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,11 @@ class Config(Options):
     cooc_k: int = option(40, "neighbours a user in the co-occurrence graph", low=1)
     cooc_weight: str = option("softmax", "how shared items become weights", choices=CO_WEIGHTS)
     cooc_pad: str = option("none", "fewer than cooc_k neighbours: leave, or fill by resampling", choices=CO_PADS)
-    missing: str = option("mask", "items without a modality: masked, or encoded as zeros", choices=("mask", "zero"))
+    missing: str = option("mask", "items without a modality: masked, encoded as zeros, or one learned vector", choices=MISSING)
+    drop_edges: bool = option(False, "leave out, in each modality's graph, the edges of items that lack it")
+    borrow: bool = option(False, "attend to a modality that only co-occurring users' videos have, with those users' vectors")
+    modality_dropout: float = option(0.0, "share of the present features hidden in training, anew each epoch", low=0, high=0.95)
+    item_fusion: str = option("sum", "an item's modalities: summed, or times M / those it has", choices=("sum", "rescaled"))
     log_base: str = option("e", "logarithm in BPR", choices=("e", "2"))
     l2: float = option(0.1, "weight λ of the penalty on preferences and attention", low=0)
 
@@ -91,7 +101,6 @@ class DualGNN(Recommender):
         self.config = config
         self.features = Features(modalities)
         users, count = graph.num_nodes("user"), len(self.features)
-        self.complete = self.features.present.all(0).tolist()  # nothing to mask in modality m? [M]
         self.to_user = user_item(graph)  # (U, I)
         self.to_item = self.to_user.T  # (I, U)
         widths = self.features.widths()
@@ -105,12 +114,18 @@ class DualGNN(Recommender):
             self.attention = nn.Parameter(initial.softmax(-1) if config.attention == "released" else initial)  # a, (U, M)
         if config.user_fusion == "concat":
             self.join = nn.Linear(count * width, width)
-        watcher, watched = graph.edges(etype="interacts")  # (E,) each
-        having = torch.zeros(users, count).index_add(0, watcher, self.features.present[watched].float())
-        self.register_buffer("observed", having > 0, persistent=False)  # has u a video with m? (U, M)
+        if config.missing == "learned":
+            self.absent = nn.ParameterList(table(1, width) for _ in range(count))  # e_m, (1, D) each
         self.co_occurrence = user_user(graph, config.cooc_k, config.cooc_weight) if config.user_graph else None  # Ω (U, U)
-        self._graph = graph if config.user_graph and config.cooc_pad == "resample" else None
-        if self._graph is not None:  # the draw belongs to the epoch's state: without it the tables cannot be made again
+        if config.modality_dropout and config.missing == "zero":
+            raise ConfigError("modality_dropout hides features behind the mask, which missing=zero has not: choose missing=mask")
+        if config.borrow and not config.user_graph:
+            raise ConfigError("borrow takes from co-occurring users: leave user_graph on, or borrow off")
+        self.there = self._presence(graph, self.features.present)
+        self.left: Presence | None = None  # what modality dropout leaves in this epoch
+        self._resamples = config.user_graph and config.cooc_pad == "resample"
+        self._graph = graph if self._resamples or config.modality_dropout else None
+        if self._resamples:  # the draw belongs to the epoch's state: without it the tables cannot be made again
             self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
             self.register_load_state_dict_post_hook(lambda model, _: model._resample())
             self._resample()
@@ -120,49 +135,74 @@ class DualGNN(Recommender):
         omega = user_user(self._graph, c.cooc_k, c.cooc_weight, pad=c.cooc_pad, generator=generator)
         self.co_occurrence = omega.to(self.draw.device)
 
+    def _presence(self, graph: dgl.DGLGraph, present: Tensor) -> Presence:
+        c = self.config
+        omega = user_user(graph, c.cooc_k, c.cooc_weight) if c.borrow else None
+        return Presence(graph, present, drop_edges=c.drop_edges, omega=omega)
+
     def new_epoch(self, generator: torch.Generator) -> None:
-        if self._graph is not None:
+        if self._resamples:
             self.draw.fill_(int(torch.randint(2**62, (), generator=generator)))
             self._resample()
+        if self.config.modality_dropout:
+            present = self.features.present
+            hidden = torch.rand(present.shape, generator=generator) < self.config.modality_dropout
+            self.left = self._presence(self._graph, present.cpu() & ~hidden).to(present.device)
 
-    def start(self, m: int) -> tuple[Tensor, Tensor]:
+    @property
+    def observed(self) -> Tensor:
+        """Has any of u's training videos modality m? (U, M)."""
+        return self.there.observed
+
+    def start(self, m: int, there: Presence) -> tuple[Tensor, Tensor]:
         """u⁰ (U, D) and i⁰ (I, D) of modality m."""
-        masked = self.config.missing == "mask" and not self.complete[m]
+        masked = self.config.missing != "zero" and not there.complete[m]
+        present = there.present[:, m]  # (I,)
         user = unit_rows(self.preference[m])
-        return user, unit_rows(self.encoders[m](self.features[m]), self.features.present[:, m] if masked else None)
+        item = unit_rows(self.encoders[m](self.features[m]), present if masked else None)
+        if masked and self.config.missing == "learned":
+            item = torch.where(present.unsqueeze(1), item, unit_rows(self.absent[m]))
+        return user, item
 
-    def propagate(self, user: Tensor, item: Tensor, layers: int | None = None) -> tuple[Tensor, Tensor]:
-        """Σ_{l=0..L} of u^l and i^l, or fewer layers; any width."""
+    def propagate(
+        self, user: Tensor, item: Tensor, layers: int | None = None, graph: tuple[Adjacency, Adjacency] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Σ_{l=0..L} of u^l and i^l, or fewer layers; any width; over the whole graph or another (U, I) with its transpose."""
+        to_user, to_item = (self.to_user, self.to_item) if graph is None else graph
         user_sum, item_sum = user, item
         for _ in range(self.config.layers if layers is None else layers):
-            user, item = self.to_user @ item, self.to_item @ user
+            user, item = to_user @ item, to_item @ user
             user_sum, item_sum = user_sum + user, item_sum + item
         return user_sum, item_sum
 
-    def single_modal(self, m: int, layers: int | None = None) -> tuple[Tensor, Tensor]:
+    def single_modal(self, m: int, layers: int | None = None, there: Presence | None = None) -> tuple[Tensor, Tensor]:
         """User (U, D) and item (I, D) as modality m alone sees them: the sum of layers 0…L, or fewer."""
-        return self.propagate(*self.start(m), layers)
+        there = self.there if there is None else there
+        return self.propagate(*self.start(m, there), layers, there.graph(m))
 
-    def single_modals(self) -> list[tuple[Tensor, Tensor]]:
+    def single_modals(self, there: Presence) -> list[tuple[Tensor, Tensor]]:
         """`single_modal` of every modality; side by side in one M·D wide product where that is faster (the same bits)."""
         count, width = len(self.features), self.preference[0].shape[1]
-        if count == 1 or not one_wide_product(self.to_user, count * width):
-            return [self.single_modal(m) for m in range(count)]
-        users, items = zip(*(self.start(m) for m in range(count)), strict=True)
+        if count == 1 or self.config.drop_edges or not one_wide_product(self.to_user, count * width):
+            return [self.single_modal(m, there=there) for m in range(count)]
+        users, items = zip(*(self.start(m, there) for m in range(count)), strict=True)
         user, item = self.propagate(torch.cat(users, dim=1), torch.cat(items, dim=1))  # (U, M·D), (I, M·D)
         return list(zip(user.split(width, dim=1), item.split(width, dim=1), strict=True))
 
-    def user_attention(self) -> Tensor:
+    def user_attention(self, there: Presence | None = None) -> Tensor:
         """α (U, M): rows sum to one with `attention="softmax"`; whatever training made of them with "released"."""
+        there = self.there if there is None else there
         if not hasattr(self, "attention"):
             return torch.full_like(self.observed, 1 / len(self.features), dtype=self.preference[0].dtype)
         if self.config.attention == "released":
             return self.attention
-        return masked_softmax(self.attention, self.heard())
+        return masked_softmax(self.attention, self.heard(there.observed | there.supplied))
 
     def heard(self, observed: Tensor | None = None) -> Tensor:
-        """Which modalities take part in a user's fusion, (U, M): those that the user's videos have; all, if none has any."""
-        observed = self.observed if observed is None else observed
+        """Which modalities take part in a user's fusion, (U, M): those that the user's videos have, or co-occurring users supply
+        (`borrow`); all, if there is none.
+        """
+        observed = self.there.observed | self.there.supplied if observed is None else observed
         if self.config.missing == "zero" or self.config.attention == "released":
             return torch.ones_like(observed)
         return observed | ~observed.any(-1, keepdim=True)
@@ -178,12 +218,23 @@ class DualGNN(Recommender):
         heard = self.heard() if heard is None else heard  # what is not heard must not compete with its zero
         return weighted.masked_fill(~heard.unsqueeze(-1), -torch.inf).amax(1)
 
-    def embed(self) -> tuple[Tensor, Tensor]:
-        users, items = zip(*self.single_modals(), strict=True)
-        user, item = self.fuse_users(list(users)), sum(items[1:], items[0])
-        if self.co_occurrence is not None:
-            user = user + self.co_occurrence @ user  # û = u + Ω u
+    def fused(self, there: Presence) -> tuple[Tensor, Tensor]:
+        """u (U, D), before the user–user hop, and i (I, D)."""
+        users, items = zip(*self.single_modals(there), strict=True)
+        users = [there.lend(m, user) for m, user in enumerate(users)]
+        user = self.fuse_users(users, self.user_attention(there), self.heard(there.observed | there.supplied))
+        item = sum(items[1:], items[0])
+        if self.config.item_fusion == "rescaled":
+            item = item * (len(items) / there.present.sum(1, keepdim=True).clamp(min=1))
         return user, item
+
+    def tables(self, there: Presence) -> tuple[Tensor, Tensor]:
+        """û (U, D) and i (I, D) with what is there."""
+        user, item = self.fused(there)
+        return (user if self.co_occurrence is None else user + self.co_occurrence @ user), item  # û = u + Ω u
+
+    def embed(self) -> tuple[Tensor, Tensor]:
+        return self.tables(self.there)
 
     def user_rule(self) -> UserRule:
         """û from the history: the preference P_m is what the watched videos send, its layers as for everyone; attention is that
@@ -191,7 +242,7 @@ class DualGNN(Recommender):
         """
         c, count = self.config, len(self.features)
         with torch.no_grad():
-            known = self.fuse_users([self.single_modal(m)[0] for m in range(count)])  # (U, D), before the hop
+            known = self.fused(self.there)[0].clone()  # (U, D), before the hop
             lent = [self.single_modal(m, max(c.layers - 1, 0))[1] for m in range(count)]  # Σ_{l<L} i_m^l, (I, D) each
             logits = self.attention.clone() if hasattr(self, "attention") else None  # (U, M)
 
@@ -213,7 +264,7 @@ class DualGNN(Recommender):
         return rule
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        user, item = self.embed()
+        user, item = self.tables(self.there if self.left is None else self.left)
         difference = (pick(user, users) * (pick(item, positives) - pick(item, negatives))).sum(-1)
         penalty = sum(pick(preference, users).square().mean() for preference in self.preference)
         if self.config.user_fusion == "concat":

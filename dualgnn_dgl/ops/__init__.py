@@ -178,6 +178,14 @@ class Adjacency(nn.Module):
         """E, the number of stored entries."""
         return int(self._forward_indices.numel())
 
+    def edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Targets, sources (E,) int64 and weights (E,), row by row."""
+        matrix = self._matrices[0]
+        values = matrix.entries(matrix.dtype)
+        if values is None:
+            values = torch.ones(self.num_edges, device=matrix.indices.device)
+        return matrix.rows().long(), matrix.indices.long(), values
+
     def __matmul__(self, x: Tensor) -> Tensor:
         """A @ x: (num_src, D) → (num_dst, D), differentiable in x."""
         if x.ndim != 2 or x.shape[0] != self.shape[1]:

@@ -23,7 +23,7 @@ from dualgnn_dgl.errors import DataError, DualGNNError
 from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
 from dualgnn_dgl.files import atomic_file, read_json, write_json
 from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
-from dualgnn_dgl.robustness.plan import NO_HOLES, STAGES, Cell, Plan
+from dualgnn_dgl.robustness.plan import NO_FEATURES, NO_HOLES, STAGES, Cell, Plan
 
 FORMAT = 1
 BANISHED = -1e6  # added to the score of an item that left the catalogue
@@ -211,7 +211,7 @@ def complete(dataset: Dataset) -> np.ndarray:
 
 def filled(holed: Dataset, strategy: str) -> Dataset:
     """The data set as the strategy shows it to the model."""
-    return holed if strategy == "mask" else impute(holed, strategy)
+    return holed if strategy in ("mask", NO_FEATURES) else impute(holed, strategy)
 
 
 def reduced(holed: Dataset, kept: np.ndarray) -> tuple[Mapping[str, Modality], Dataset, Any]:
