@@ -238,7 +238,7 @@ def test_a_run_folder_holds_all_that_newcomers_need(run):
 
 def test_a_run_of_another_version_says_what_to_do(run, monkeypatch):
     folder, _, _ = run
-    monkeypatch.setattr("dualgnn_dgl.models.dualgnn.DualGNN.fuse_users", lambda self, users: users[0])
+    monkeypatch.setattr("dualgnn_dgl.models.dualgnn.DualGNN.fuse_users", lambda self, users, *_: users[0])
     with pytest.raises(RunError, match="give other tables.*written by version .*train again"):
         load(folder)
 
