@@ -33,6 +33,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import Histories
@@ -52,7 +53,7 @@ from dualgnn_dgl.models.base import (
     unit_rows,
     weighted_sum,
 )
-from dualgnn_dgl.ops.dense import Linear
+from dualgnn_dgl.ops.dense import Linear, linear
 from dualgnn_dgl.options import Options, option
 
 
@@ -97,10 +98,10 @@ class MGCN(Recommender):
         )  # S_m, (I, I)
         self.user, self.item = table(users, width), table(items, width)  # p, q
         self.project = nn.ModuleList(Linear(columns, width) for columns in widths)
-        self.gate = nn.ModuleList(nn.Linear(width, width) for _ in widths)
+        self.gate = nn.ModuleList(Linear(width, width) for _ in widths)
         if len(widths) > 1:  # one modality needs no weight and leaves nothing specific
-            self.attend = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
-            self.prefer = nn.ModuleList(nn.Linear(width, width) for _ in widths)
+            self.attend = nn.Sequential(Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
+            self.prefer = nn.ModuleList(Linear(width, width) for _ in widths)
         watcher, watched = graph.edges(etype="interacts")  # (E,) each
         having = torch.zeros(users, len(widths)).index_add(0, watcher, self.features.present[watched].float())
         self.register_buffer("observed", having > 0, persistent=False)  # has u a video with m? (U, M)
@@ -175,7 +176,6 @@ def info_nce(x: Tensor, y: Tensor, temperature: float, counted: Tensor) -> Tenso
 
     Zero where no row is counted. Source: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018.
     """
-    x, y = unit_rows(x), unit_rows(y)
-    cosines = x @ y.T / temperature  # (B, B)
-    each = cosines.logsumexp(1) - cosines.diagonal()
+    cosines = linear(unit_rows(x) / temperature, unit_rows(y))  # (B, B), over the temperature
+    each = functional.cross_entropy(cosines, torch.arange(len(x), device=x.device), reduction="none")
     return (each * counted).sum() / counted.sum().clamp(min=1)
