@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
+from dualgnn_dgl.cli.resume import Plan, go_on, prepare, refuse_unfinished
 from dualgnn_dgl.cli.show import data_option, force_option, json_option, memory_option, note, result, run_option
+from dualgnn_dgl.cli.stop import Stop
 from dualgnn_dgl.models import MODELS
 
 if TYPE_CHECKING:
-    import torch
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
+    from dualgnn_dgl.checkpoint.working import Checkpoints
     from dualgnn_dgl.data import Dataset
     from dualgnn_dgl.options import Options
     from dualgnn_dgl.training import Fit, Progress, TrainConfig
@@ -50,9 +53,29 @@ def _shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Set any key of the model or of training; repeatable.")
 @click.option("--config", "config_file", metavar="FILE", help="Read a run.toml first; options given here win.")
 @click.option("--print-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(1),
+    default=10,
+    metavar="N",
+    help="Epochs between checkpoints at most.  [default: 10]",
+)
+@click.option(
+    "--checkpoint-minutes",
+    type=click.FloatRange(0),
+    default=5.0,
+    metavar="M",
+    help="Minutes between checkpoints at most, also within an epoch.  [default: 5]",
+)
+@click.option("--keep-last", type=click.IntRange(1), default=2, metavar="N", help="How many checkpoints stay.  [default: 2]")
+@click.option("--keep-checkpoints", is_flag=True, help="Leave them when the run is finished, for --resume with more --epochs.")
+@click.option("--resume", is_flag=True, help="Go on from the newest sound checkpoint, or begin if there is none.")
 @force_option
 @json_option
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     data: str,
     run: str,
     model: str | None,
@@ -60,6 +83,11 @@ def command(
     pairs: tuple[str, ...],
     config_file: str | None,
     print_config: bool,
+    checkpoint_every: int,
+    checkpoint_minutes: float,
+    keep_last: int,
+    keep_checkpoints: bool,
+    resume: bool,
     force: bool,
     as_json: bool,
     **short: Any,
@@ -67,46 +95,101 @@ def command(
     """Train a model on a prepared data folder and keep its best epoch.
 
     The epoch is chosen on the validation split (recall@20 unless --set metric=… says otherwise); the test split is not
-    looked at. Ctrl-C stops early and keeps the best epoch so far.
+    looked at. Ctrl-C (or SIGTERM) ends it after the batch at hand and keeps a checkpoint and the best epoch so far; a second
+    one leaves at once. Whatever ended it, --resume goes on, with the options and the data that it was begun with; on the
+    CPU the result is then the same to the bit. A finished run is left as it is.
 
     \b
     Examples:
         dualgnn train
         dualgnn train --model lightgcn --run runs/lightgcn --set layers=2
+        dualgnn train --run runs/lightgcn --resume
     """
-    name, config, train = resolve(model, config_file, pairs, short)
+
+    def options(base: Mapping[str, Any] | None) -> tuple[str, Options, TrainConfig]:
+        return resolve(model, config_file, pairs, short, base)
+
     if print_config:
         from dualgnn_dgl.checkpoint import run_toml
 
-        click.echo(run_toml(name, config, train), nl=False)
+        click.echo(run_toml(*options(None)), nl=False)
         return
+    if resume and force:
+        raise click.UsageError("--resume goes on with a training, --force begins anew: give one of them")
+    if not resume:
+        options(None)  # mistakes are told before anything is done
     from dualgnn_dgl import checkpoint
     from dualgnn_dgl import data as datasets
+    from dualgnn_dgl.checkpoint.working import Checkpoints
     from dualgnn_dgl.files import check_free
 
-    device = pick_device(gpu)
-    check_free(run, checkpoint.MARKER, force=force)
-    note(f"data: {data} · run: {run} · model: {name} · device: {device}")
-    dataset = datasets.load(data)
-    fit, seconds = _train(dataset, name, config, train, device)
-    info = checkpoint.save_run(
-        run, fit, model=name, config=config, train=train, data_path=data, dataset=dataset, device=str(device), force=force
+    check_free(run, checkpoint.MARKER, force=True)
+    keeper = Checkpoints(
+        run, every=checkpoint_every, minutes=checkpoint_minutes, last=keep_last, leave=keep_checkpoints, say=note
     )
+    with Stop() as stop, keeper:
+        given = data if context.get_parameter_source("data") == click.core.ParameterSource.COMMANDLINE else None
+        plan = go_on(keeper, options, given, gpu) if resume else None
+        if plan is None:
+            if not force:
+                refuse_unfinished(keeper)
+                check_free(run, checkpoint.MARKER)
+            plan = Plan(*options(None), data, pick_device(gpu))
+        note(f"data: {plan.data} · run: {run} · model: {plan.name} · device: {plan.device}")
+        dataset = datasets.load(plan.data)
+        prepare(keeper, plan, dataset)
+        if plan.finished is not None:
+            note(f"{run} is finished: nothing is left to do")
+            info, fit, seconds = dict(plan.finished), None, None
+        else:
+            if force:
+                keeper.clear()
+            stop.ask, started = keeper.ask, time.perf_counter()
+            try:
+                fit = _train(dataset, plan, keeper)
+            except KeyboardInterrupt:
+                note("interrupted within the first epoch: --resume goes on")
+                raise SystemExit(128 + stop.signal) from None
+            seconds = time.perf_counter() - started
+            info = checkpoint.save_run(
+                run,
+                fit,
+                model=plan.name,
+                config=plan.config,
+                train=plan.train,
+                data_path=plan.data,
+                dataset=dataset,
+                device=str(plan.device),
+                force=force or resume,
+            )
+            if not fit.interrupted and not keep_checkpoints:
+                keeper.clear()
     if as_json:
         result({"run": run, **info})
     else:
-        click.echo(_summary(run, info, fit, seconds))
-        for line in attention_lines(Path(data), dataset, fit):
-            click.echo(line)
-    if fit.interrupted:
-        note(f"interrupted: {run} holds the best epoch so far")
-        raise SystemExit(130)
+        click.echo(_summary(run, info, seconds))
+        if fit is not None:
+            for line in attention_lines(Path(plan.data), dataset, fit):
+                click.echo(line)
+    if fit is not None and fit.interrupted:
+        note(f"interrupted: {run} holds the best epoch so far; --resume goes on")
+    if stop.signal:
+        raise SystemExit(128 + stop.signal)
 
 
 def resolve(
-    model: str | None, config_file: str | None, pairs: tuple[str, ...], short: dict[str, Any]
+    model: str | None,
+    config_file: str | None,
+    pairs: tuple[str, ...],
+    short: dict[str, Any],
+    base: Mapping[str, Any] | None = None,
 ) -> tuple[str, Options, TrainConfig]:
-    """Name, model configuration and training configuration from the file, then `--set`, then the named options."""
+    """Name, model configuration and training configuration from the file, then `--set`, then the named options.
+
+    With `base`, what a training was begun with (its `model`, `config` and `train`), only what differs needs to be given,
+    and is refused but for what `cli/resume.py` allows.
+    """
+    from dualgnn_dgl.cli.resume import refuse_differences, refuse_other_model
     from dualgnn_dgl.errors import ConfigError, unknown
     from dualgnn_dgl.models import model_class
     from dualgnn_dgl.options import build, keys, parse_pair, read_toml
@@ -122,11 +205,14 @@ def resolve(
         if not isinstance(value, dict):
             raise ConfigError(f"{config_file}: {section} must be a table, written as [{section}]")
         sections[section] = dict(value)
-    name = model or read.get("name", "dualgnn")
+    name = model or read.get("name", base["model"] if base else "dualgnn")
     if not isinstance(name, str):
         raise ConfigError(f"{config_file}: name must be a text, such as name = \"dualgnn\"")
     if model and "name" in read and model != read["name"]:
         sections["model"] = {}  # another model than the file's: its keys do not apply
+    if base:
+        refuse_other_model(base, name)
+        sections = {"model": {**base["config"], **sections["model"]}, "train": {**base["train"], **sections["train"]}}
     kind = model_class(name)
     for key, value in map(parse_pair, pairs):
         if key in keys(kind.Config):
@@ -136,27 +222,29 @@ def resolve(
         else:
             raise ConfigError(unknown("key", key, [*keys(kind.Config), *keys(TrainConfig)]))
     sections["train"].update({key: value for key, value in short.items() if value is not None})
-    return name, build(kind.Config, sections["model"], "[model]"), build(TrainConfig, sections["train"], "[train]")
+    config, train = build(kind.Config, sections["model"], "[model]"), build(TrainConfig, sections["train"], "[train]")
+    if base:
+        refuse_differences(base, config, train)
+    return name, config, train
 
 
-def _train(dataset: Dataset, name: str, config: Options, train: TrainConfig, device: torch.device) -> tuple[Fit, float]:
+def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints) -> Fit:
     """Graph, model, fit, under a progress bar."""
-    import time
-
     from dualgnn_dgl import graph, models, training
 
     started = time.perf_counter()
-    modalities = training.features(dataset, train)
+    modalities = training.features(dataset, plan.train)
     for label, modality in modalities.items():
         if modality.imputed.any():
-            how = "before training" if train.impute == "none" else f"by {train.impute}"
+            how = "before training" if plan.train.impute == "none" else f"by {plan.train.impute}"
             note(f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items filled {how}")
-    model = models.create(name, graph.heterograph(dataset), modalities, config, train.seed).to(device)
+    model = models.create(plan.name, graph.heterograph(dataset), modalities, plan.config, plan.train.seed)
     count = sum(parameter.numel() for parameter in model.parameters())
     note(f"graph and model ready in {time.perf_counter() - started:.1f} s · {count:,} parameters")
-    with _progress(train) as report:
-        fit = training.fit(model, dataset.train, dataset.valid, train, report=report)
-    return fit, time.perf_counter() - started
+    with _progress(plan.train) as report:
+        return training.fit(
+            model.to(plan.device), dataset.train, dataset.valid, plan.train, report=report, keeper=keeper
+        )
 
 
 class _progress:
@@ -200,13 +288,13 @@ class _progress:
             note(" · ".join(figures))
 
 
-def _summary(run: str, info: dict[str, Any], fit: Fit, seconds: float) -> str:
-    best = info["best"]
+def _summary(run: str, info: Mapping[str, Any], seconds: float | None) -> str:
+    best, took = info["best"], "" if seconds is None else f", {seconds:.1f} s"
     if not info["train"]["epochs"] or best["value"] is None:
-        return f"Trained {info['model']} for {info['epochs']} epochs in {seconds:.1f} s (no validation split). Run: {run}"
+        return f"Trained {info['model']} for {info['epochs']} epochs{took} (no validation split). Run: {run}"
     return (
         f"Best epoch {best['epoch']} of {info['epochs']}: validation {best['metric']} {best['value']:.4f}, "
-        f"{info['model']}, {seconds:.1f} s. Run: {run}"
+        f"{info['model']}{took}. Run: {run}"
     )
 
 

@@ -6,6 +6,7 @@ Ctrl-C leaves either the old content or the new one. Readers never unpickle.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
@@ -46,6 +47,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         os.chmod(temporary, 0o644)
         _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -73,6 +75,7 @@ def atomic_folder(path: str | Path, marker: str, *, force: bool = False) -> Iter
             _sync(file)
         _sync(temporary)
         _swap(temporary, path)
+        _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -94,6 +97,21 @@ def _swap(new: Path, path: Path) -> None:
     finally:
         if path.exists():
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep(path: str | Path) -> None:
+    """Remove what a writer of the folder `path` left beside it when it was killed; a folder that it had moved aside
+    comes back if nothing has taken its place. Only for who knows that nobody else is writing `path` now.
+    """
+    path = Path(path).resolve()
+    if not path.parent.is_dir():
+        return
+    for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.*")):
+        if re.fullmatch(r"\w{8}\.(tmp|old)", left.name[len(path.name) + 2 :]) is None or left.is_symlink():
+            continue
+        if left.suffix == ".old" and (left / path.name).exists() and not path.exists():
+            os.rename(left / path.name, path)
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def check_free(path: str | Path, marker: str, *, force: bool = False) -> None:

@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,10 +18,13 @@ from torch import Tensor
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.evaluation import Evaluator, entries
+from dualgnn_dgl.finite import REMEDY, Watch, check_parameters, listed, not_finite
 from dualgnn_dgl.modality import IMPUTERS, impute
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.options import Options, option
 from dualgnn_dgl.sampling import TripleSampler
+from dualgnn_dgl.state import Fit as Fit
+from dualgnn_dgl.state import Keeper, State
 
 METRICS = ("recall", "ndcg", "precision", "hit", "map", "mrr")
 
@@ -57,24 +60,6 @@ def features(dataset: Dataset, config: TrainConfig) -> Mapping[str, Modality]:
     return dataset.modalities if config.impute == "none" else impute(dataset, config.impute).modalities
 
 
-@dataclass
-class Fit:
-    """What training leaves: the best epoch's tables and parameters, and the curve.
-
-    `history` has one dictionary an epoch: epoch (from 1), loss, seconds, and the validation metric where it was taken.
-    `attention` (U, M) is what `Recommender.user_attention` says at the best epoch.
-    """
-
-    user: Tensor
-    item: Tensor
-    state: dict[str, Tensor]
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_value: float | None = None
-    interrupted: bool = False
-    attention: Tensor | None = None
-
-
 @dataclass(frozen=True)
 class Progress:
     """Where training stands, for a progress display: step of steps in an epoch, and the figures of the last finished one.
@@ -98,16 +83,20 @@ def fit(
     config: TrainConfig | None = None,
     *,
     report: Callable[[Progress], None] | None = None,
+    keeper: Keeper | None = None,
 ) -> Fit:
     """Train `model` where it lies (its device) and return the best epoch by `config.metric` on `valid`.
 
     With an empty `valid` there is nothing to choose by: all epochs run and the last one is kept. Ctrl-C ends training
-    early and returns the best epoch so far, with `interrupted` set.
+    early and returns the best epoch so far, with `interrupted` set. A `keeper` is handed snapshots when it wants them, and
+    may hold one to go on from: on the CPU the end is then the same, to the bit, as without the break. (Going on sets
+    torch's default generator, too.)
 
     Raises
     ------
     RunError
-        when the loss or the tables stop being finite numbers; the message names the epoch.
+        when the loss, a gradient, the parameters or the tables stop being finite numbers; the message names epoch, batch
+        and parameter.
     KeyboardInterrupt
         when it comes before the first epoch has ended.
     """
@@ -124,60 +113,73 @@ def fit(
     draw_graph = torch.Generator().manual_seed(config.seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
     steps = math.ceil(len(sampler) / config.batch_size)
-    result: Fit | None = None
-    history: list[dict[str, Any]] = []
-    best, since_best, value = None, 0, None
+    state, watch = State(model, optimiser, device, batches=draw, graph=draw_graph), Watch(model, device)
+    if keeper is not None and keeper.start is not None:
+        state.restore(keeper.start)
+    interrupted = False
     try:
-        for epoch in range(1, config.epochs + 1):
-            started = time.perf_counter()
+        while state.epoch <= config.epochs and state.since_best < config.patience:
+            epoch, started = state.epoch, time.perf_counter() - state.seconds
             model.train()
-            model.new_epoch(draw_graph)
-            total = torch.zeros((), device=device)
-            for step, (users, positives, negatives) in enumerate(sampler.epoch(config.batch_size, draw), start=1):
+            watch.begin(state.step)
+            for users, positives, negatives in state.begin(sampler.epoch(config.batch_size, draw)):
                 optimiser.zero_grad(set_to_none=True)
                 loss = model.loss(users, positives, negatives)
                 loss.backward()
+                watch.look(loss)
+                watch.check(epoch, state.step)
                 optimiser.step()
-                total += loss.detach() * len(users)
+                state.total += loss.detach() * len(users)
+                state.step += 1
                 if report is not None:
-                    last = history[-1]["loss"] if history else None
-                    report(Progress(epoch, step, steps, last, value, best))
-            row: dict[str, Any] = {"epoch": epoch, "loss": float(total) / len(sampler)}
+                    before = state.history[-1]["loss"] if state.history else None
+                    report(Progress(epoch, state.step, steps, before, state.value, state.best_value))
+                if keeper is not None and keeper.due():
+                    state.seconds = time.perf_counter() - started
+                    _keep(keeper, state, watch)
+            watch.check(epoch)
+            row: dict[str, Any] = {"epoch": epoch, "loss": float(state.total) / len(sampler)}
             if not math.isfinite(row["loss"]):
-                rate = f"--lr {config.lr / 10:g}"
-                raise RunError(f"the loss became {row['loss']} in epoch {epoch}: lower the learning rate ({rate})")
+                raise RunError(f"the loss of epoch {epoch} sums up to {row['loss']}: {REMEDY}")
             row["seconds"] = time.perf_counter() - started
             due = epoch % config.eval_every == 0 or epoch == config.epochs
             if evaluator is not None and due:
                 user, item = tables(model, epoch)
-                value = row[metric] = float(evaluator(user, item).means[metric])
-                if best is None or value > best:
-                    best, since_best = value, 0
-                    result = Fit(user, item, _copy(model), best_epoch=epoch, best_value=value)
+                state.value = row[metric] = float(evaluator(user, item).means[metric])
+                if state.best_value is None or state.value > state.best_value:
+                    state.since_best = 0
+                    state.best = Fit(user, item, _copy(model), best_epoch=epoch, best_value=state.value)
                 else:
-                    since_best += 1
+                    state.since_best += 1
             row["total_seconds"] = time.perf_counter() - started
-            history.append(row)
+            state.end_epoch(row)
             if report is not None:
-                report(Progress(epoch, steps, steps, row["loss"], value, best, finished=True))
-            if since_best >= config.patience:
-                break
+                report(Progress(epoch, steps, steps, row["loss"], state.value, state.best_value, finished=True))
+            last = epoch == config.epochs or state.since_best >= config.patience
+            if keeper is not None and keeper.due(epoch, last=last):
+                _keep(keeper, state, watch, last)
     except KeyboardInterrupt:
-        if not history:
+        if not state.history:
             raise
-        if result is not None:
-            result.interrupted = True
-        else:
-            user, item = tables(model, len(history))
-            result = Fit(user, item, _copy(model), best_epoch=len(history), interrupted=True)
+        interrupted = True
+    result = state.best
     if result is None:
-        user, item = tables(model, len(history))
-        result = Fit(user, item, _copy(model), best_epoch=len(history))
-    result.history = history
+        user, item = tables(model, len(state.history))
+        result = Fit(user, item, _copy(model), best_epoch=len(state.history))
+    result.history, result.interrupted = state.history, interrupted
     model.load_state_dict(result.state)
     attention = model.user_attention()
     result.attention = None if attention is None else attention.detach().clone()
     return result
+
+
+def _keep(keeper: Keeper, state: State, watch: Watch, last: bool = False) -> None:
+    """Hand over a snapshot, of finite numbers only; and end the training here if that is wanted."""
+    watch.check(state.epoch)
+    check_parameters(state.model, state.epoch, state.step)
+    keeper.keep(state.snapshot())
+    if keeper.stop and not last:
+        raise KeyboardInterrupt
 
 
 def tables(model: Recommender, epoch: int = 0) -> tuple[Tensor, Tensor]:
@@ -185,8 +187,10 @@ def tables(model: Recommender, epoch: int = 0) -> tuple[Tensor, Tensor]:
     model.eval()
     with torch.no_grad():
         user, item = model.embed()
-    if not (bool(entries(user).isfinite().all()) and bool(entries(item).isfinite().all())):
-        raise RunError(f"the embeddings are not finite after epoch {epoch}: lower the learning rate (--lr)")
+    if bad := not_finite({"user": entries(user), "item": entries(item)}):
+        parameters = not_finite(dict(model.named_parameters()))
+        cause = f" ({listed(parameters)} is not finite)" if parameters else ""
+        raise RunError(f"the {' and the '.join(bad)} table is not finite after epoch {epoch}{cause}: {REMEDY}")
     return user.detach().clone(), item.detach().clone()
 
 

@@ -27,6 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("models.presence",),
     ("models.*",),
     ("models",),
+    ("state", "finite"),
     ("training",),
     ("checkpoint",),
     ("newcomers",),

@@ -255,7 +255,7 @@ def test_occupied_folder_is_refused_and_force_replaces(tmp_path, dualgnn):
         store(tmp_path / "home", "dualgnn", dualgnn, force=True)
 
 
-@pytest.mark.parametrize("function", ["_write_tensors", "draw_curve", "write_json"])
+@pytest.mark.parametrize("function", ["write_tensors", "draw_curve", "write_json"])
 def test_full_disk_leaves_nothing_or_the_old_run(tmp_path, monkeypatch, dualgnn, function):
     store(tmp_path / "old", "dualgnn", dualgnn)
     before = load_run(tmp_path / "old").info

@@ -56,7 +56,7 @@ def scripted(monkeypatch):
 
 def test_fit_has_no_door_for_test_data():
     parameters = inspect.signature(fit).parameters
-    assert list(parameters) == ["model", "train", "valid", "config", "report"]
+    assert list(parameters) == ["model", "train", "valid", "config", "report", "keeper"]
     assert not any(p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL for p in parameters.values())
     assert not any("Dataset" in str(p.annotation) or Dataset is p.annotation for p in parameters.values())
 
@@ -252,7 +252,7 @@ def test_a_loss_that_is_no_number_names_the_epoch(value):
         return loss(*batch) * (value if len(calls) > 2 else 1)
 
     model.loss = broken
-    with pytest.raises(RunError, match=r"in epoch 3: .*--lr") as error:
+    with pytest.raises(RunError, match=r"in epoch 3, batch 1: .*--lr") as error:
         fit(model, data.train, nothing(data), TrainConfig(epochs=5))
     assert "\n" not in str(error.value)
 

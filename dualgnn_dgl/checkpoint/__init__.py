@@ -8,11 +8,12 @@ tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that r
 weights.safetensors the best epoch's parameters
 history.jsonl       one line an epoch: loss, validation metric, seconds
 curve.png           the same as a picture
+
+While it trains, RUN.training lies beside it: the lock and the checkpoints to go on from, see `working.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dualgnn_dgl import __version__
+from dualgnn_dgl.checkpoint.tensors import digest, flat, read_tensors, unflat, write_tensors
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.files import atomic_folder, read_json, write_json
@@ -109,50 +109,15 @@ def save_run(
     }
     with atomic_folder(folder, MARKER, force=force) as target:
         tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
-        for name, tensors in zip(TENSORS, (_flat(tables), fit.state), strict=True):
-            _write_tensors(target / name, tensors)
+        pairs = zip(TENSORS, (flat(tables), fit.state), strict=True)
+        info["sha256"] = {name: write_tensors(target / name, tensors) for name, tensors in pairs}
         lines = "".join(json.dumps(row) + "\n" for row in fit.history)
         (target / "history.jsonl").write_text(lines, "utf-8")
         (target / "run.toml").write_text(run_toml(model, config, train), "utf-8")
         if len(fit.history) > 1:
             draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
-        info["sha256"] = {name: _digest(target / name) for name in TENSORS}
         write_json(target / MARKER, info)
     return info
-
-
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file; written here, so that a full disk is an OSError like everywhere."""
-    path.write_bytes(save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}))
-
-
-def _flat(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sparse tables in the three dense tensors that safetensors can hold."""
-    flat: dict[str, Tensor] = {}
-    for name, table in tables.items():
-        if table.is_sparse:
-            table = table.coalesce()
-            flat |= {f"{name}.index": table.indices(), f"{name}.value": table.values(), f"{name}.size": torch.tensor(table.shape)}
-        else:
-            flat[name] = table
-    return flat
-
-
-def _unflat(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """A table of `_flat`; None where it is not there or does not fit together."""
-    if f"{name}.index" not in tensors:
-        return tensors.get(name)
-    try:
-        index, value, size = (tensors[f"{name}.{part}"] for part in ("index", "value", "size"))
-        return torch.sparse_coo_tensor(index, value, size.tolist(), check_invariants=True).coalesce()
-    except (KeyError, RuntimeError, TypeError, ValueError):  # torch's many words for an entry outside the size
-        return None
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def run_toml(model: str, config: Options, train: TrainConfig) -> str:
@@ -182,7 +147,7 @@ def load_run(folder: str | Path) -> Run:
         raise RunError(f"{folder / MARKER} does not say which data it was trained on: train again")
     _check_digests(folder, info)
     tensors = read_tensors(folder / "tables.safetensors")
-    user, item = _unflat(tensors, "user"), _unflat(tensors, "item")
+    user, item = unflat(tensors, "user"), unflat(tensors, "item")
     shapes = (info.get("users"), info.get("items"))
     if user is None or item is None or user.ndim != 2 or item.ndim != 2 or (user.shape[0], item.shape[0]) != shapes:
         raise RunError(f"{folder / 'tables.safetensors'} does not hold the tables that {MARKER} describes: train again")
@@ -237,18 +202,8 @@ def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:
     for name in TENSORS:
         if not (folder / name).is_file():
             raise RunError(f"{folder / name} does not exist: the run folder is incomplete, train again")
-        if not isinstance(expected, dict) or expected.get(name) != _digest(folder / name):
+        if not isinstance(expected, dict) or expected.get(name) != digest(folder / name):
             raise RunError(f"{folder / name} is not the file that {MARKER} describes (damaged or exchanged): train again")
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file; damage is one line with the file's name."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise RunError(f"{path} does not exist: the run folder is incomplete, train again") from None
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        raise RunError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): train again") from None
 
 
 def check_belongs(run: Run, dataset: Dataset) -> None:

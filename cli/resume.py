@@ -1,0 +1,176 @@
+"""What `dualgnn train` sets out to do: begin, go on with what was cut off, or nothing since the run is finished."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dualgnn_dgl.cli.device import pick_device
+from dualgnn_dgl.cli.show import note
+
+if TYPE_CHECKING:
+    import torch
+
+    from dualgnn_dgl.checkpoint.working import Checkpoints
+    from dualgnn_dgl.data import Dataset
+    from dualgnn_dgl.options import Options
+    from dualgnn_dgl.state import Snapshot
+    from dualgnn_dgl.training import TrainConfig
+
+_WITH_WHAT = "--resume goes on with the options it was begun with ({}): leave them out, or begin anew with --force"
+RAISED = ("epochs", "patience")  # what a training may be given more of when it goes on
+
+# (name, model configuration, training configuration) out of the options given now over those of an earlier training
+Resolve = Callable[[Mapping[str, Any] | None], "tuple[str, Options, TrainConfig]"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train, on what; `about` and `start` are the checkpoint's where there is one."""
+
+    name: str
+    config: Options
+    train: TrainConfig
+    data: str
+    device: torch.device
+    about: Mapping[str, Any] | None = None
+    start: Snapshot | None = None
+    finished: Mapping[str, Any] | None = None  # run.json of a run that needs nothing more
+
+
+def refuse_unfinished(keeper: Checkpoints) -> None:
+    """Raise `RunError` if beginning anew would cost checkpoints."""
+    from dualgnn_dgl.errors import RunError
+
+    if name := next(keeper.names(), None):
+        epoch = int(name.split("-")[1])
+        raise RunError(
+            f"{keeper.folder} holds a training that was cut off in epoch {epoch}: "
+            "go on with --resume, or begin anew with --force"
+        )
+
+
+def go_on(keeper: Checkpoints, resolve: Resolve, data: str | None, gpu: int | None) -> Plan | None:
+    """The plan that goes on from the newest sound checkpoint, or that finds the run finished; None with neither.
+
+    Parameters
+    ----------
+    data, gpu : as given on the command line; None takes what the training was begun with.
+
+    Raises
+    ------
+    RunError, ConfigError
+        if options or device are others than those it was begun with, or the checkpoints of an unfinished run are gone.
+    """
+    from dualgnn_dgl.checkpoint import MARKER, load_run
+    from dualgnn_dgl.errors import RunError
+
+    found = keeper.newest()
+    done = None
+    try:
+        if (keeper.run / MARKER).is_file():
+            done = load_run(keeper.run).info
+    except RunError as error:
+        if found is None:
+            raise
+        note(f"{error}: it will be replaced")
+    about: Mapping[str, Any] | None = found.about if found else done
+    if about is None:
+        note(f"there is no checkpoint in {keeper.folder}: training begins at the beginning")
+        return None
+    name, config, train = resolve(about)
+    plan = Plan(name, config, train, data or about["data"]["path"], _device(about, gpu), about, found.snapshot if found else None)
+    if done is not None and not done["interrupted"] and _same(done, plan, about):
+        return replace(plan, finished=done)
+    if found is None:
+        cause = "was stopped early" if done and done["interrupted"] else "is finished"
+        raise RunError(
+            f"{keeper.run} {cause} and has no checkpoints to go on from (see --keep-checkpoints): train anew with --force"
+        )
+    where = found.snapshot.info
+    note(f"going on from {found.name}: epoch {where['epoch']}, {where['step']} batches of it done")
+    return plan
+
+
+def _same(done: Mapping[str, Any], plan: Plan, about: Mapping[str, Any]) -> bool:
+    """Whether a finished run is the one that the plan would end in."""
+    made = (done["model"], done["config"], done["train"], done["data"]["hash"])
+    return made == (plan.name, asdict(plan.config), asdict(plan.train), about["data"]["hash"])  # type: ignore[call-overload]
+
+
+def _device(about: Mapping[str, Any], gpu: int | None) -> torch.device:
+    """The device it was begun on, or another of its kind."""
+    from dualgnn_dgl.errors import ConfigError
+
+    kind, _, index = about["device"].partition(":")
+    if gpu is None:
+        gpu = -1 if kind == "cpu" else int(index or 0)
+    device = pick_device(gpu)
+    if device.type != kind:
+        raise ConfigError(
+            f"the training was begun on {about['device']}, not on {device}: their random numbers differ; leave --gpu out"
+        )
+    return device
+
+
+def refuse_other_model(about: Mapping[str, Any], name: str) -> None:
+    """Raise `ConfigError` for another model than that of the training that goes on."""
+    from dualgnn_dgl.errors import ConfigError
+
+    if name != about["model"]:
+        raise ConfigError(_WITH_WHAT.format(f"the model was {about['model']}, now {name}"))
+
+
+def refuse_differences(about: Mapping[str, Any], config: Options, train: TrainConfig) -> None:
+    """Raise `ConfigError` naming what differs from the options that the training was begun with.
+
+    More `epochs` and more `patience` are allowed.
+    """
+    from dualgnn_dgl.errors import ConfigError
+
+    differ = []
+    for before, now in ((about["config"], config), (about["train"], train)):
+        for key, value in asdict(now).items():  # type: ignore[call-overload]
+            more = key in RAISED and value > before.get(key, value)
+            if value != before.get(key, value) and not more:
+                differ.append(f"{key} was {before[key]}, now {value}")
+    if differ:
+        raise ConfigError(_WITH_WHAT.format("; ".join(differ)))
+
+
+def prepare(keeper: Checkpoints, plan: Plan, dataset: Dataset) -> None:
+    """Tell the keeper where to go on, and what to write down of this training.
+
+    Raises
+    ------
+    DataError
+        if the data are not those the training was begun with.
+    """
+    import torch
+
+    from dualgnn_dgl.checkpoint import versions
+    from dualgnn_dgl.errors import DataError
+
+    now = {**versions(), "threads": str(torch.get_num_threads())}
+    if plan.about is not None:
+        before = plan.about["data"]["hash"]
+        if before != dataset.hash:
+            raise DataError(
+                f"the training was begun on other data (hash {before[:12]}…, {plan.data} has {dataset.hash[:12]}…): "
+                "point --data to the folder it was begun on, or begin anew with --force"
+            )
+        then = plan.about["versions"]
+        differ = [f"{key} {then.get(key)} → {value}" for key, value in now.items() if then.get(key) != value]
+        if differ and plan.start is not None:
+            note(f"other versions than it was begun with ({', '.join(differ)}): the last bits of the result may differ")
+    keeper.start = plan.start
+    keeper.about = {
+        "model": plan.name,
+        "config": asdict(plan.config),  # type: ignore[call-overload]
+        "train": asdict(plan.train),
+        "data": {"path": str(Path(plan.data)), "hash": dataset.hash},
+        "device": str(plan.device),
+        "versions": now,
+    }

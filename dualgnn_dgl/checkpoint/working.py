@@ -1,0 +1,225 @@
+"""The working folder RUN.training: who trains into RUN, and what the training needs to go on after a crash.
+
+lock                            held by the training process (flock: the system lets go of it when the process is gone,
+                                however it went); contains its process id
+checkpoint-EEEEEE-SSSSSSSSS.safetensors   a training put down in epoch E after S batches: see `state.State`
+checkpoint-EEEEEE-SSSSSSSSS.json          options, data hash, versions, history; the SHA-256 of the file above, and its own
+
+It lies beside RUN, which therefore is always a whole run or none, and goes when the run is saved. The JSON is written
+last: a checkpoint without it does not exist. Every file comes to its name whole (temporary file, fsync, rename).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dualgnn_dgl.checkpoint.tensors import read_tensors, write_tensors
+from dualgnn_dgl.errors import RunError
+from dualgnn_dgl.files import atomic_file, read_json, sweep, write_json
+from dualgnn_dgl.state import Snapshot
+
+FORMAT = 1
+NAME = re.compile(r"checkpoint-\d{6,}-\d{9,}")
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # file systems without flock
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """One checkpoint as read: `about` is what the training was started with."""
+
+    name: str
+    about: dict[str, Any]
+    snapshot: Snapshot
+
+
+class Checkpoints:
+    """The working folder of one run, held with its lock inside the `with` block; a `state.Keeper` for `training.fit`.
+
+    Parameters
+    ----------
+    run : the run folder that the training will make.
+    every, minutes : keep a checkpoint every so many epochs, and whenever the last one is so old.
+    last : how many checkpoints stay.
+    leave : keep one at the end, too, and leave all where they are.
+    say : told in one line what a person should know (a damaged checkpoint, a full disk).
+
+    Raises
+    ------
+    RunError
+        on entering, if another process trains into the same run.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        every: int = 10,
+        minutes: float = 5.0,
+        last: int = 2,
+        leave: bool = False,
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.run = Path(run).resolve()
+        self.folder = self.run.with_name(f"{self.run.name}.training")
+        self.every, self.minutes, self.last, self.leave, self.say = every, minutes, last, leave, say
+        self.about: dict[str, Any] = {}  # what every checkpoint says of the training's options and data
+        self.start: Snapshot | None = None
+        self.stop = False
+        self._kept = time.monotonic()
+        self._lock: int | None = None
+        self._made: list[Path] = []  # folders that were not there before
+
+    # ------------------------------------------------------------ the lock
+
+    def __enter__(self) -> Checkpoints:
+        folder = self.folder
+        while not folder.exists():
+            self._made.append(folder)
+            folder = folder.parent
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock = self._take()
+        except BaseException:
+            self._remove_folders()
+            raise
+        sweep(self.run)
+        whole = set(self.names())
+        for left in (*self.folder.glob(".checkpoint-*.tmp"), *self.folder.glob("checkpoint-*.safetensors")):
+            if left.stem not in whole:
+                left.unlink()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not any(self.names()):
+            (self.folder / "lock").unlink(missing_ok=True)
+            self._remove_folders()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take(self) -> int:
+        """Hold the lock file. Whoever held it before may have removed it: then it is another file, and we try again."""
+        path = self.folder / "lock"
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                    os.ftruncate(handle, 0)
+                    os.write(handle, str(os.getpid()).encode())
+                    return handle
+            except BlockingIOError:
+                owner = os.read(handle, 20).decode("ascii", "replace") or "unknown"
+                os.close(handle)
+                raise RunError(
+                    f"another training (process {owner}) is at work on {self.run}: wait for it, or choose another --run"
+                ) from None
+            except OSError as error:
+                if error.errno in NO_LOCKS:
+                    self.say(f"{self.folder}: this file system has no locks; do not train into one run twice at a time")
+                    return handle
+                os.close(handle)
+                raise
+            os.close(handle)
+
+    def _remove_folders(self) -> None:
+        """Remove the working folder and those above it that were made for it, as far as they are empty."""
+        for folder in self._made or [self.folder]:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+
+    # ------------------------------------------------------------ state.Keeper
+
+    def due(self, epochs: int | None = None, *, last: bool = False) -> bool:
+        """After a batch, or after `epochs` whole epochs: is a checkpoint wanted? Before a saved run only with `leave`."""
+        if last:
+            return self.leave
+        often = epochs is not None and epochs % self.every == 0
+        return self.stop or often or time.monotonic() - self._kept >= 60 * self.minutes
+
+    def ask(self) -> str:
+        """Let training end after the batch at hand; says so."""
+        self.stop = True
+        return "stopping after this batch, what was trained is saved"
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint and remove those that are too old. Where it cannot be written, say so: training goes on."""
+        name = f"checkpoint-{snapshot.info['epoch']:06d}-{snapshot.info['step']:09d}"
+        try:
+            with atomic_file(self.folder / f"{name}.safetensors") as temporary:
+                sha256 = write_tensors(temporary, snapshot.tensors)
+            info = {"format": FORMAT, "about": self.about, "training": snapshot.info, "sha256": sha256}
+            write_json(self.folder / f"{name}.json", {**info, "self": _own_digest(info)})
+            for old in list(self.names())[self.last :]:
+                self._remove(old)
+        except OSError as error:
+            self.say(f"no checkpoint could be written to {self.folder} ({error.strerror}): training goes on without")
+            if name not in self.names():  # tensors without their JSON only take room
+                self._remove(name)
+        self._kept = time.monotonic()
+
+    # ------------------------------------------------------------ reading
+
+    def newest(self) -> Checkpoint | None:
+        """The newest sound checkpoint; damaged ones are named to `say`. None where there is no checkpoint at all.
+
+        Raises
+        ------
+        RunError
+            if there are checkpoints, and none of them is sound.
+        """
+        names = list(self.names())
+        for name in names:
+            try:
+                return self._read(name)
+            except RunError as error:
+                self.say(f"{error}: an older checkpoint is tried")
+        if names:
+            raise RunError(f"no checkpoint in {self.folder} is sound: start anew with --force")
+        return None
+
+    def _read(self, name: str) -> Checkpoint:
+        path = self.folder / f"{name}.json"
+        info = read_json(path, RunError)
+        said = info.pop("self", None)
+        if said != _own_digest(info):
+            raise RunError(f"{path} is not what was written there (cut short or altered)")
+        if info.get("format") != FORMAT:
+            raise RunError(f"{path} has format {info.get('format')}, this version reads {FORMAT}")
+        tensors = read_tensors(self.folder / f"{name}.safetensors", info["sha256"])
+        return Checkpoint(name, info["about"], Snapshot(tensors, info["training"]))
+
+    def clear(self) -> None:
+        """Remove all checkpoints."""
+        for name in self.names():
+            self._remove(name)
+
+    def names(self) -> Iterator[str]:
+        """Names of the checkpoints, newest first."""
+        found = {path.stem for path in self.folder.glob("checkpoint-*.json") if NAME.fullmatch(path.stem)}
+        yield from sorted(found, key=lambda name: [int(part) for part in name.split("-")[1:]], reverse=True)
+
+    def _remove(self, name: str) -> None:
+        """The JSON goes first: without it the other is nobody's."""
+        for ending in ("json", "safetensors"):
+            with suppress(FileNotFoundError):
+                (self.folder / f"{name}.{ending}").unlink()
+
+
+def _own_digest(info: dict[str, Any]) -> str:
+    """SHA-256 of a JSON object as it is read, whatever its layout."""
+    return hashlib.sha256(json.dumps(info, sort_keys=True, allow_nan=False).encode()).hexdigest()
