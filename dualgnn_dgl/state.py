@@ -107,6 +107,7 @@ class State:
         if pending is not None and self.step:
             self._load(pending)
             self._set(pending, "now/")
+            self.model.resume_epoch(self.step)
         return iter(()) if first is None else _chain(first, left)
 
     def end_epoch(self, row: dict[str, Any]) -> None:

@@ -38,9 +38,10 @@ TRAINED = {  # what is trained, round robin: drawn graphs, drawn dropout, paddin
     "dualgnn": ("--set", "cooc_pad=resample", "--set", "cooc_k=8", "--set", "width=6", "--set", "hidden=9"),
     "lightgcn": ("--set", "width=7",),
     "freedom": ("--set", "width=5",),
-    "dualgnn_plus": ("--set", "width=8",),
+    "bm3": ("--set", "width=8",),
+    "dualgnn_plus": ("--set", "width=9",),
 }
-NAMES = [name for name in TRAINED if name in models.MODELS]
+NAMES = list(TRAINED)
 
 
 def words(name: str, run: str, *more: str) -> list[str]:

@@ -17,7 +17,7 @@ from dualgnn_dgl.options import keys
 from dualgnn_dgl.state import Snapshot
 from dualgnn_dgl.training import Fit, TrainConfig, fit
 
-CONFIG = TrainConfig(epochs=4, lr=0.02, batch_size=13, seed=5, patience=3)
+CONFIG = TrainConfig(epochs=4, lr=0.02, batch_size=13, seed=5, patience=3, metric="ndcg@19")
 RESAMPLED = {"cooc_pad": "resample", "cooc_k": 8}
 TRAINED = [(name, {}) for name in MODELS if model_class(name).trainable] + [("dualgnn", RESAMPLED)]
 
@@ -112,9 +112,9 @@ def test_stop_returns_the_best_so_far_and_goes_through_before_the_first_epoch_is
 
 def test_more_epochs_and_more_patience_go_on():
     data = small.dataset()
-    long = TrainConfig(epochs=7, lr=0.02, batch_size=13, seed=5, patience=7)
+    long = TrainConfig(epochs=7, lr=0.02, batch_size=13, seed=5, patience=7, metric="ndcg@19")
     steps = math.ceil(len(data.train) / CONFIG.batch_size)
-    short = TrainConfig(epochs=3, lr=0.02, batch_size=13, seed=5, patience=2)
+    short = TrainConfig(epochs=3, lr=0.02, batch_size=13, seed=5, patience=2, metric="ndcg@19")
     box = Box([3 * (steps + 1)])
     fit(make(), data.train, data.valid, short, keeper=box)
     (kept,) = box.kept.values()
@@ -126,7 +126,7 @@ def test_more_epochs_and_more_patience_go_on():
 def test_stopping_by_patience_is_remembered(monkeypatch):
     """The count of validations without a better one goes on where it stood."""
     data = small.dataset()
-    eager = TrainConfig(epochs=60, lr=0.3, batch_size=13, patience=2)
+    eager = TrainConfig(epochs=60, lr=0.3, batch_size=13, patience=2, metric="ndcg@19")
     box = Box(range(1, 2000))
     whole = fit(make(), data.train, data.valid, eager, keeper=box)
     assert len(whole.history) < 60

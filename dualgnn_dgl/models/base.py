@@ -65,7 +65,13 @@ class Recommender(nn.Module):
         return lambda histories: histories.to_user @ item
 
     def new_epoch(self, generator: torch.Generator) -> None:
-        """Called before each epoch, for models that draw something anew (a graph, a padding)."""
+        """Called before each epoch, for models that draw something anew (a graph, a padding).
+
+        What is drawn depends on the generator alone: an epoch that was cut off is drawn again from the generator's old state.
+        """
+
+    def resume_epoch(self, batches: int) -> None:
+        """Called after `new_epoch` where the epoch goes on after so many batches, for models that count them."""
 
 
 def pick(table: Tensor, rows: Tensor) -> Tensor:

@@ -88,6 +88,9 @@ class BM3(Recommender):
     def new_epoch(self, generator: torch.Generator) -> None:
         self._seed, self._batches = int(torch.randint(2**62, (), generator=generator)), 0
 
+    def resume_epoch(self, batches: int) -> None:
+        self._batches = batches
+
     def tables(self) -> tuple[Tensor, Tensor]:
         """u (U, D) and i (I, D), before the predictor."""
         user, item = smoothed(self.to_user, self.to_item, self.user, self.item, self.config.layers)
