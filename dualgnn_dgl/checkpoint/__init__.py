@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl import __version__
-from dualgnn_dgl.checkpoint.tensors import digest, flat, read_tensors, unflat, write_tensors
+from dualgnn_dgl.checkpoint.tensors import digest, flat, unflat, write_tensors
+from dualgnn_dgl.checkpoint.tensors import read_tensors as read_tensors
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.files import atomic_folder, read_json, write_json
