@@ -9,13 +9,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.show import force_option, json_option, memory_option, note, result, run_option, table
+from dualgnn_dgl.cli.show import (
+    force_option,
+    json_option,
+    mask_option,
+    memory_option,
+    note,
+    result,
+    run_option,
+    split_option,
+    table,
+)
 from dualgnn_dgl.errors import ConfigError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from dualgnn_dgl.checkpoint import Run
-    from dualgnn_dgl.data import Dataset
-    from dualgnn_dgl.evaluation import Evaluation
+    from dualgnn_dgl.data import Dataset, Interactions
 
 data_option = click.option(
     "--data", default=None, metavar="DIR", help="Prepared data folder.  [default: the one the run was trained on]"
@@ -28,15 +39,9 @@ data_option = click.option(
 @click.option(
     "--topk", "ks", type=int, multiple=True, default=(10, 20), show_default="10 20", metavar="K", help="List length; repeatable."
 )
-@click.option("--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Which held-out pairs.")
-@click.option(
-    "--mask",
-    type=click.Choice(["all", "train"]),
-    default="all",
-    show_default=True,
-    help="What the lists leave out: everything known before the split (at test: train and valid), or training pairs alone, "
-    "as published figures often do.",
-)
+@split_option
+@mask_option
+@click.option("--beyond", is_flag=True, help="Also Gini, novelty, and the lists' diversity in each modality.")
 @click.option("--per-user", default=None, metavar="FILE", help="Write every metric of every user to this Parquet file.")
 @click.option(
     "--bootstrap",
@@ -57,6 +62,7 @@ def command(
     ks: tuple[int, ...],
     split: str,
     mask: str,
+    beyond: bool,
     per_user: str | None,
     resamples: int,
     seed: int,
@@ -71,21 +77,31 @@ def command(
     \b
     Examples:
         dualgnn eval --topk 10
-        dualgnn eval --topk 20 --mask train --json
+        dualgnn eval --topk 20 --mask train --beyond --json
     """
     if per_user is not None:
         check_output(per_user, "--per-user", force)
     device = pick_device(gpu)
 
-    from dualgnn_dgl.evaluation import Evaluator, bootstrap
+    import numpy as np
+
+    from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap
 
     loaded, dataset, data = open_run(run, data)
-    seen = [dataset.train, dataset.valid] if (split, mask) == ("test", "all") else [dataset.train]
+    seen = known_before(dataset, split, mask)
     evaluator = Evaluator(getattr(dataset, split), seen, ks)
-    found = evaluator(loaded.user.to(device), loaded.item.to(device))
+    items = evaluator.rank(loaded.user.to(device), loaded.item.to(device))  # (B, K)
+    found = evaluator.measure(items)
     intervals = bootstrap(found.per_user, seed, resamples) if resamples else {}
+    columns, figures = found.per_user, found.means | found.coverage
+    if beyond:
+        lists = beyond_accuracy(items, found.ks, dataset.train, dataset.modalities)
+        columns, figures = columns | lists.per_user, figures | lists.whole | lists.means
+        for name, values in lists.per_user.items():  # each has its own users: those whose lists can be measured
+            if resamples and np.isfinite(values).any():
+                intervals |= bootstrap({name: values[np.isfinite(values)]}, seed, resamples)
     if per_user is not None:
-        write_per_user(per_user, found, dataset)
+        write_per_user(per_user, found.users, columns, dataset)
         note(f"{len(found.users):,} users written to {per_user}")
     value = {
         "run": run,
@@ -94,9 +110,8 @@ def command(
         "mask": mask,
         "users": len(found.users),
         "metrics": {
-            name: figure
+            name: None if np.isnan(figure) else figure
             for k in found.ks
-            for figures in (found.means, found.coverage)
             for name, figure in figures.items()
             if name.endswith(f"@{k}")
         },
@@ -106,6 +121,11 @@ def command(
         result(value)
     else:
         click.echo(_text(value, found.ks, str(loaded.info.get("model", "")), len(seen)))
+
+
+def known_before(dataset: Dataset, split: str, mask: str) -> list[Interactions]:
+    """The pairs that `--split` and `--mask` leave out of the lists."""
+    return [dataset.train, dataset.valid] if (split, mask) == ("test", "all") else [dataset.train]
 
 
 def check_output(path: str, option: str, force: bool) -> None:
@@ -128,14 +148,15 @@ def open_run(run: str, data: str | None) -> tuple[Run, Dataset, str]:
     return loaded, dataset, folder
 
 
-def write_per_user(path: str, found: Evaluation, dataset: Dataset) -> None:
+def write_per_user(path: str, users: np.ndarray, metrics: Mapping[str, np.ndarray], dataset: Dataset) -> None:
     """A Parquet file with a row per evaluated user: `user` in the user's own ids, then every metric; whole or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from dualgnn_dgl.files import atomic_file
 
-    columns = {"user": pa.array(dataset.user_ids[found.users].tolist(), pa.string())} | found.per_user
+    columns = {"user": pa.array(dataset.user_ids[users].tolist(), pa.string())}
+    columns |= {name: pa.array(values, from_pandas=True) for name, values in metrics.items()}  # NaN: empty
     with atomic_file(path) as temporary:
         pq.write_table(pa.table(columns), temporary)
 
@@ -146,16 +167,25 @@ def _text(value: Mapping[str, Any], ks: Sequence[int], model: str, masked: int) 
 
     def cell(name: str) -> str:
         low, high = value["intervals"].get(name, (None, None))
+        if value["metrics"][name] is None:
+            return "–"
         return f"{value['metrics'][name]:.4f}" + (f" [{low:.4f}, {high:.4f}]" if low is not None else "")
 
-    left_out = "train and valid" if masked == 2 else "train"
     lines = [
         f"run    {value['run']}" + (f" ({model})" if model else ""),
-        f"data   {value['data']}",
-        f"split  {value['split']}",
-        f"mask   {value['mask']} (left out of the lists: {left_out})",
-        f"users  {value['users']:,}",
+        *measured_on(value, masked),
         "",
         table(["metric", *(f"@{k}" for k in ks)], [[name, *(cell(f"{name}@{k}") for k in ks)] for name in names]),
     ]
     return "\n".join(lines)
+
+
+def measured_on(value: Mapping[str, Any], masked: int) -> list[str]:
+    """What the figures were measured on, a line each; `masked` is how many splits the lists leave out."""
+    left_out = "train and valid" if masked == 2 else "train"
+    return [
+        f"data   {value['data']}",
+        f"split  {value['split']}",
+        f"mask   {value['mask']} (left out of the lists: {left_out})",
+        f"users  {value['users']:,}",
+    ]

@@ -23,6 +23,7 @@ VERBS = {
     "preprocess": "Turn a raw log and feature files into a prepared data folder.",
     "train": "Train a model on a prepared data folder.",
     "eval": "Rank all micro-videos for held-out users and print the metrics.",
+    "compare": "Test whether runs on the same data differ, user by user.",
     "recommend": "Print a user's top-K list in your own ids.",
     "robustness": "Measure how models rank when modalities go missing.",
 }

@@ -13,6 +13,17 @@ DEFAULT_RUN = "runs/dualgnn"
 
 data_option = click.option("--data", default=DEFAULT_DATA, show_default=True, metavar="DIR", help="Prepared data folder.")
 run_option = click.option("--run", default=DEFAULT_RUN, show_default=True, metavar="DIR", help="Run folder.")
+split_option = click.option(
+    "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Which held-out pairs."
+)
+mask_option = click.option(
+    "--mask",
+    type=click.Choice(["all", "train"]),
+    default="all",
+    show_default=True,
+    help="What the lists leave out: everything known before the split (at test: train and valid), or training pairs alone, "
+    "as published figures often do.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of text.")
 force_option = click.option("--force", is_flag=True, help="Replace a result that is already there.")
 

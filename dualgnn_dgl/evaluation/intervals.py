@@ -16,8 +16,7 @@ def bootstrap(
 ) -> dict[str, tuple[float, float]]:
     """Percentile interval of every mean, users drawn with replacement.
 
-    Users whose values agree in every metric are interchangeable, so a resample is drawn as how often each
-    distinct row of values occurs in it (one multinomial draw), and one set of draws serves all metrics.
+    One set of draws serves all metrics, see `resampled_means`.
 
     Parameters
     ----------
@@ -44,14 +43,26 @@ def bootstrap(
         raise ConfigError(f"a bootstrap of {resamples} resamples was asked for: ask for 1 or more")
     if not 0 < level < 1:
         raise ConfigError(f"a bootstrap interval of level {level} was asked for: ask for a share between 0 and 1")
+    means = resampled_means(np.stack(list(per_user.values()), axis=1), seed, resamples)  # (resamples, metrics)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(per_user)}
+
+
+def resampled_means(values: np.ndarray, seed: int | np.random.Generator, resamples: int) -> np.ndarray:
+    """Means (resamples, n) of the columns of `values` (B, n), its rows drawn with replacement.
+
+    Equal rows are interchangeable, so a resample is drawn as how often each distinct row occurs in it (one multinomial
+    draw), and one set of draws serves all columns.
+
+    >>> resampled_means(np.array([[1.0, 2.0]] * 5), seed=0, resamples=3).tolist()
+    [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
+    """
     generator = np.random.default_rng(seed)
-    values = np.stack(list(per_user.values()), axis=1).astype(np.float64)  # (B, metrics)
-    rows, occurs = np.unique(values, axis=0, return_counts=True)  # (n, metrics), (n,)
+    rows, occurs = np.unique(values.astype(np.float64), axis=0, return_counts=True)  # (d, n), (d,)
     share = occurs / len(values)
     means = np.empty((resamples, values.shape[1]))
     step = max(1, _BUDGET // (8 * len(rows)))
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
         means[start : start + size] = generator.multinomial(len(values), share, size=size) @ rows / len(values)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {name: (float(low[i]), float(high[i])) for i, name in enumerate(per_user)}
+    return means

@@ -105,17 +105,44 @@ class Evaluator:
         RunError
             if they hold NaN or infinity.
         """
+        return self.measure(self.rank(user, item, block))
+
+    def rank(self, user: Tensor, item: Tensor, block: int | None = None) -> np.ndarray:
+        """The lists (B, K) of the evaluated users, K the largest list length; raises as a call does."""
         if (len(user), len(item)) != self._shape:
             raise DataError(
                 f"the tables hold {len(user)} users and {len(item)} items, the data {self._shape[0]} and {self._shape[1]}: "
                 "run and data do not belong together"
             )
         ranked = pick_rows(user, torch.from_numpy(self.users).to(user.device))  # (B, D)
-        items = top_k(ranked, item, self.ks[-1], self._seen, block=block)[0].cpu().numpy()  # (B, K)
-        per_user = metrics_per_user(hit_matrix(items, self._truth), np.diff(self._truth.indptr), self.ks)
+        return top_k(ranked, item, self.ks[-1], self._seen, block=block)[0].cpu().numpy()
+
+    def measure(self, items: np.ndarray, among: np.ndarray | None = None) -> Evaluation:
+        """Measure the lists (B, K) that `rank` made.
+
+        Parameters
+        ----------
+        among : (I,) bool, optional
+            only these held-out items count, the lists stay as they are; users without one are left out.
+
+        Raises
+        ------
+        DataError
+            if nobody has a held-out item among these.
+        """
+        truth, users = self._truth, self.users
+        if among is not None:
+            truth = truth @ sparse.diags(among.astype(truth.dtype), format="csr")
+            truth.eliminate_zeros()
+            kept = np.flatnonzero(np.diff(truth.indptr))
+            if not kept.size:
+                raise DataError("no user has a held-out item among the chosen ones: choose others")
+            truth, users, items = truth[kept], users[kept], items[kept]
+            truth.sort_indices()
+        per_user = metrics_per_user(hit_matrix(items, truth), np.diff(truth.indptr), self.ks)
         means = {name: float(values.mean()) for name, values in per_user.items()}
         covered = {f"coverage@{k}": coverage(items[:, :k], self._shape[1]) for k in self.ks}
-        return Evaluation(self.ks, self.users, per_user, means, covered)
+        return Evaluation(self.ks, users, per_user, means, covered)
 
 
 def hit_matrix(items: np.ndarray, truth: sparse.csr_matrix) -> np.ndarray:

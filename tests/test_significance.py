@@ -1,0 +1,253 @@
+"""Comparing models: paired tests, corrections, slices and measures beyond accuracy, against hand-worked values and libraries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import auc
+from sklearn.metrics.pairwise import cosine_similarity
+from small import dataset, interactions
+from statsmodels.stats.multitest import multipletests
+
+from dualgnn_dgl.data import Modality
+from dualgnn_dgl.errors import ConfigError, DataError
+from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, paired
+from dualgnn_dgl.evaluation.beyond import diversity, gini, novelty
+from dualgnn_dgl.evaluation.slices import by_activity, by_popularity, ranges
+
+
+def two_models(users: int, gain: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A metric of two models for the same users, strongly correlated, the second better by `gain` on average."""
+    draw = np.random.default_rng(seed)
+    base = draw.gamma(2.0, 0.05, users)
+    return base, base + draw.normal(gain, 0.04, users)
+
+
+# ------------------------------------------------------------------------------------------------- paired tests
+
+
+def test_hand_worked_difference() -> None:
+    base, other = np.array([0.5, 0.0, 1.0, 0.25]), np.array([1.0, 0.5, 0.0, 0.25])
+    found = paired(base, {"other": other}, resamples=0)["other"]
+    assert (found.mean, found.better, found.worse) == (0.0, 2, 1)
+    assert found.low is found.high is found.p_bootstrap is None
+
+
+def test_wilcoxon_hand_worked() -> None:
+    """Five users, all better, no ties: only 2 of the 2⁵ sign patterns are as extreme, p = 1/16."""
+    base = np.zeros(8)
+    other = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0, 0, 0])
+    assert paired(base, {"other": other}, resamples=0)["other"].p_wilcoxon == pytest.approx(1 / 16)
+
+
+@pytest.mark.parametrize(("gain", "users"), [(0.0, 211), (0.004, 307), (0.02, 53), (-0.006, 401)])
+def test_interval_and_p_value_agree_with_scipy(gain, users) -> None:
+    base, other = two_models(users, gain, seed=users)
+    found = paired(base, {"other": other}, seed=1, resamples=20_000)["other"]
+    theirs = stats.bootstrap((other - base,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2))
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.04 * width)
+    assert found.high == pytest.approx(theirs.confidence_interval.high, abs=0.04 * width)
+    assert found.p_bootstrap == pytest.approx(stats.ttest_rel(other, base).pvalue, abs=0.02)  # near-normal: the t-test's p
+    assert found.p_wilcoxon == stats.wilcoxon(other, base).pvalue
+    assert found.mean == pytest.approx(np.mean(other - base))
+
+
+def test_p_values_of_no_difference_are_uniform() -> None:
+    """Where nothing is to be found, 5 % of the tests find something: 300 pairs of models that differ by chance alone."""
+    values = [two_models(97, 0.0, seed=seed) for seed in range(300)]
+    p = [paired(base, {"o": other}, seed=n, resamples=300)["o"].p_bootstrap for n, (base, other) in enumerate(values)]
+    assert 0.025 < np.mean(np.array(p) < 0.05) < 0.08
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+def test_one_set_of_draws_serves_all_and_the_seed_decides() -> None:
+    base, other = two_models(83, 0.01)
+    one = paired(base, {"a": other, "b": other}, seed=3)
+    assert one["a"] == one["b"] != paired(base, {"a": other, "b": other}, seed=4)["a"]
+    assert 0 < one["a"].p_bootstrap < 1
+
+
+def test_equal_models_and_constant_gains() -> None:
+    base, _ = two_models(31, 0.0)
+    found = paired(base, {"same": base, "better": base + 0.125}, seed=0, resamples=200)
+    assert (found["same"].p_bootstrap, found["same"].p_wilcoxon, found["same"].low) == (1.0, 1.0, 0.0)
+    assert found["better"].p_bootstrap == pytest.approx(1 / 201)
+    assert found["better"].better == 31 and found["better"].p_wilcoxon < 1e-5
+
+
+def test_what_paired_refuses() -> None:
+    with pytest.raises(DataError, match=r"same users everywhere, got \[3, 4\]"):
+        paired(np.zeros(3), {"other": np.zeros(4)})
+    with pytest.raises(DataError, match="same users"):
+        paired(np.zeros(0), {"other": np.zeros(0)})
+    with pytest.raises(ConfigError, match="-1 resamples"):
+        paired(np.zeros(3), {"other": np.zeros(3)}, resamples=-1)
+    assert paired(np.zeros(3), {}) == {}
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_holm_equals_statsmodels(count) -> None:
+    p_values = np.random.default_rng(count).beta(0.3, 2, count).round(2).tolist()  # rounded: ties
+    np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1])
+
+
+def test_holm_hand_worked() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06]) and holm([]) == []
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+# ---------------------------------------------------------------------------------------------- beyond accuracy
+
+
+def random_lists(seed: int, users: int = 37, items: int = 23, k: int = 6) -> np.ndarray:
+    """Lists of distinct items, some filled up with −1."""
+    draw = np.random.default_rng(seed)
+    lists = np.stack([draw.permutation(items)[:k] for _ in range(users)])
+    for row, left in enumerate(draw.integers(0, k + 1, users // 3)):
+        lists[row, left:] = -1
+    return lists
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_gini_equals_its_two_other_definitions(seed) -> None:
+    lists = random_lists(seed, k=3 + seed)
+    often = np.bincount(lists[lists >= 0], minlength=23).astype(float)
+    apart = np.abs(often[:, None] - often[None]).mean() / (2 * often.mean())  # half the relative mean difference
+    share = np.concatenate([[0], np.sort(often).cumsum() / often.sum()])
+    area = 1 - 2 * auc(np.linspace(0, 1, 24), share)  # scikit-learn's area under the Lorenz curve
+    assert gini(lists, 23) == pytest.approx(apart) and gini(lists, 23) == pytest.approx(area)
+
+
+def test_gini_extremes() -> None:
+    assert gini(np.array([[2], [2], [2]]), 8) == 1 - 1 / 8
+    assert gini(np.arange(8)[None], 8) == 0
+    assert gini(np.full((3, 2), -1), 8) == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_novelty_equals_the_definition(seed) -> None:
+    lists, watched = random_lists(seed), np.random.default_rng(seed).integers(0, 9, 23)
+    found = novelty(lists, watched, 41)
+    for row, value in zip(lists, found, strict=True):
+        bits = [np.log2(41 / max(watched[i], 1)) for i in row if i >= 0]
+        assert value == pytest.approx(np.mean(bits)) if bits else np.isnan(value)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_diversity_equals_scikit_learn_and_leaves_out_what_is_missing(seed, monkeypatch) -> None:
+    draw = np.random.default_rng(seed)
+    values = draw.normal(size=(23, 5)).astype(np.float32)
+    present, imputed = draw.random(23) < 0.8, np.zeros(23, bool)
+    imputed[np.flatnonzero(present)[:3]] = True
+    values[np.flatnonzero(present)[4]] = 0  # present, but without a direction
+    modality, lists = Modality(values, present, imputed), random_lists(seed)
+    usable = present & ~imputed & values.any(axis=1)
+    found = diversity(lists, modality)
+    for row, value in zip(lists, found, strict=True):
+        kept = [i for i in row if i >= 0 and usable[i]]
+        if len(kept) < 2:
+            assert np.isnan(value)
+            continue
+        distance = 1 - cosine_similarity(values[kept].astype(np.float64))
+        assert value == pytest.approx(distance[~np.eye(len(kept), dtype=bool)].mean())
+    monkeypatch.setattr("dualgnn_dgl.evaluation.beyond._BUDGET", 8 * 5 * 4)  # four users a block
+    np.testing.assert_array_equal(diversity(lists, modality), found)
+    garbage = values.copy()
+    garbage[~present] = 1e9
+    np.testing.assert_array_equal(diversity(lists, Modality(garbage, present, imputed)), found)
+
+
+def test_beyond_names_and_means() -> None:
+    data, lists = dataset(items=23), random_lists(5)
+    found = beyond_accuracy(lists, [2, 5], data.train, data.modalities)
+    assert list(found.whole) == ["coverage@2", "gini@2", "coverage@5", "gini@5"]
+    assert list(found.per_user) == [
+        f"{name}@{k}" for k in (2, 5) for name in ("novelty", "diversity visual", "diversity acoustic", "diversity textual")
+    ]
+    assert found.means["novelty@2"] == np.nanmean(found.per_user["novelty@2"])
+    nobody = {"visual": Modality(np.zeros((23, 2)), np.zeros(23, bool))}
+    assert np.isnan(beyond_accuracy(lists, [2], data.train, nobody).means["diversity visual@2"])
+    with pytest.raises(DataError, match="no lists"):
+        beyond_accuracy(lists[:0], [2], data.train, {})
+
+
+# ------------------------------------------------------------------------------------------------------- slices
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(1, 6))
+def test_ranges_part_everything_and_never_the_equal(values, parts) -> None:
+    found = ranges(np.array(values), parts)
+    assert len(found) <= parts + 1 and all(low <= high for low, high in found)
+    assert all(before[1] < after[0] for before, after in zip(found, found[1:], strict=False))
+    assert all(sum(low <= value <= high for low, high in found) == 1 for value in values)
+    assert all(any(low <= value <= high for value in values) for low, high in found)
+    assert ((0, 0) in found) == (0 in values)
+
+
+def test_ranges_hand_worked() -> None:
+    assert ranges(np.arange(1, 9), 4) == [(1, 2), (3, 4), (5, 6), (7, 8)]
+    assert ranges(np.array([0, 0]), 4) == [(0, 0)] and ranges(np.array([7] * 5), 4) == [(7, 7)]
+
+
+def measured(seed: int = 3):
+    """An evaluator on a small log with several held-out items a user, lists for it, and its parts."""
+    draw = np.random.default_rng(seed)
+    label = draw.choice(3, (31, 17), p=[0.6, 0.2, 0.2])
+    label[:, 5] = np.where(label[:, 5] == 1, 0, label[:, 5])  # item 5: held out, never trained on
+    train, test = (interactions(list(zip(*np.nonzero(label == n), strict=True)), 31, 17) for n in (1, 2))
+    evaluator = Evaluator(test, [train], ks=(2, 6))
+    user, item = (torch.tensor(draw.normal(size=(n, 3)), dtype=torch.float32) for n in (31, 17))
+    return train, test, evaluator, evaluator.rank(user, item), evaluator(user, item)
+
+
+def test_rank_and_measure_are_the_call() -> None:
+    _, _, evaluator, lists, found = measured()
+    again = evaluator.measure(lists)
+    assert again.means == found.means and again.coverage == found.coverage
+    assert evaluator.measure(lists, np.ones(17, bool)).means == found.means
+    with pytest.raises(DataError, match="among the chosen"):
+        evaluator.measure(lists, np.zeros(17, bool))
+
+
+def test_items_slice_equals_ranx() -> None:
+    """The held-out items of a slice as the only relevant ones, the same lists: measured by another library."""
+    from ranx import Qrels, Run, evaluate
+
+    train, test, evaluator, lists, _ = measured()
+    counts = np.bincount(train.item, minlength=17)
+    parts = list(by_popularity(evaluator, lists, test, train))
+    assert parts[0][0] == (0, 0), "item 5 is cold"
+    for (low, high), found in parts:
+        relevant: dict[str, dict[str, int]] = {}
+        for u, i in zip(test.user, test.item, strict=True):
+            if low <= counts[i] <= high:
+                relevant.setdefault(f"u{u}", {})[f"i{i}"] = 1
+        assert sorted(relevant) == sorted(f"u{u}" for u in found.users)
+        ranked = dict(zip((f"u{u}" for u in evaluator.users), lists.tolist(), strict=True))
+        run = {u: {f"i{i}": 1 / (j + 1) for j, i in enumerate(ranked[u]) if i >= 0} for u in relevant}
+        theirs = evaluate(Qrels(relevant), Run(run), ["recall@6", "ndcg@6"], make_comparable=True)
+        assert found.means["recall@6"] == pytest.approx(theirs["recall@6"])
+        assert found.means["ndcg@6"] == pytest.approx(theirs["ndcg@6"])
+
+
+def test_users_slices_part_the_users_and_average_to_the_whole() -> None:
+    train, _, _, _, found = measured()
+    parts = list(by_activity(found, train, parts=3))
+    pairs = np.bincount(train.user, minlength=31)
+    assert sorted(np.concatenate([part.users for _, part in parts])) == found.users.tolist()
+    for (low, high), part in parts:
+        assert ((low <= pairs[part.users]) & (pairs[part.users] <= high)).all()
+    whole = sum(part.means["ndcg@6"] * len(part.users) for _, part in parts) / len(found.users)
+    assert whole == pytest.approx(found.means["ndcg@6"])
+
+
+def test_bootstrap_draws_what_it_always_drew() -> None:
+    """Published intervals stay as they are: the draws behind them are pinned."""
+    found = bootstrap({"a": np.arange(7.0), "b": np.arange(7.0) ** 2}, seed=5, resamples=50)
+    assert found["a"] == pytest.approx((1.589285714285715, 4.871428571428571), abs=1e-12)
+    assert found["b"] == pytest.approx((3.6428571428571455, 26.46071428571428), abs=1e-12)
