@@ -20,7 +20,8 @@ from click.testing import CliRunner, Result
 from dualgnn_dgl.checkpoint import load_run, read_tensors
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import save
-from dualgnn_dgl.models import MODELS
+from dualgnn_dgl.models import MODELS, model_class
+from dualgnn_dgl.options import keys
 
 SHORT = ("--epochs", "2", "--set", "width=6", "--gpu", "-1")
 
@@ -63,7 +64,7 @@ def test_plain_train_makes_the_default_run(home):
 
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_model_trains(home, name):
-    words = () if name == "mostpop" else ("--set", "width=5")
+    words = ("--set", "width=5") if "width" in keys(model_class(name).Config) else ()
     result = run("train", "--model", name, "--run", f"out/{name}", "--epochs", 2, "--gpu", -1, *words)
     assert result.exit_code == 0, (result.output, result.exception)
     assert load_run(home / "out" / name).info["model"] == name
