@@ -100,6 +100,8 @@ SWITCHES = [
     {"user_fusion": "concat"},
     {"user_fusion": "max"},
     {"user_fusion": "mean"},
+    {"user_fusion": "aliased"},
+    {"user_fusion": "aliased", "attention": "released"},
     {"attention": "released"},
     {"attention": "released", "user_fusion": "concat"},
     {"attention": "released", "user_fusion": "max"},

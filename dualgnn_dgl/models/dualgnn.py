@@ -29,6 +29,8 @@ port agree on. Departures from the authors' released code, each of which a switc
   none of u's videos has, if co-occurring users supply it, u_m being then theirs, Σ_j ω_uj u_{j,m}. `missing="learned"`,
   `modality_dropout` and `item_fusion="rescaled"` are ours.
 - `layers` is used; the release hard-wires two.
+- The best known port, not the release, adds the other modalities' tables into the first one in place before users are fused:
+  u = α_{u,1} Σ_m u_m + Σ_{m>1} α_{u,m} u_m (`user_fusion="aliased"`).
 - The release penalises an item-fusion table that nothing uses, and ranks with the tables left over from the last
   training batch. Neither is reproduced: the first changes no output, the second is an accident of timing.
 """
@@ -65,7 +67,7 @@ class Config(Options):
     hidden: int = option(256, "hidden width of the item encoder", low=1)
     item_encoder: str = option("mlp", "how features become D wide", choices=("mlp", "linear", "none"))
     attention: str = option("softmax", "softmax in every pass, or only at the start", choices=("softmax", "released"))
-    user_fusion: str = option("sum", "how a user's modalities join", choices=("sum", "concat", "max", "mean"))
+    user_fusion: str = option("sum", "how a user's modalities join", choices=("sum", "concat", "max", "mean", "aliased"))
     user_graph: bool = option(True, "propagate between users who watched the same videos")
     cooc_k: int = option(40, "neighbours a user in the co-occurrence graph", low=1)
     cooc_weight: str = option("softmax", "how shared items become weights", choices=CO_WEIGHTS)
@@ -210,7 +212,9 @@ class DualGNN(Recommender):
     def fuse_users(self, users: list[Tensor], attention: Tensor | None = None, heard: Tensor | None = None) -> Tensor:
         """M tables (U, D) → one (U, D), weighted by α (the paper's three constructions, and the plain mean)."""
         attention = self.user_attention() if attention is None else attention
-        if self.config.user_fusion in ("sum", "mean"):
+        if self.config.user_fusion == "aliased":
+            users = [sum(users[1:], users[0]), *users[1:]]
+        if self.config.user_fusion in ("sum", "mean", "aliased"):
             return weighted_sum(attention, users)
         weighted = attention.unsqueeze(-1) * torch.stack(users, dim=1)  # (U, M, D)
         if self.config.user_fusion == "concat":

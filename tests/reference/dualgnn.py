@@ -132,6 +132,8 @@ def alpha(parameters: Parameters, setting: Setting, u: int) -> list[Tensor]:
 
 def fuse(parameters: Parameters, setting: Setting, u: int, seen: list[Tensor]) -> Tensor:
     """The user's modalities joined: Σ_m α u_m, their concatenation through one linear map, or their maximum."""
+    if setting.user_fusion == "aliased":  # the first has become the sum of all
+        seen = [sum(seen[1:], seen[0]), *seen[1:]]
     weighted = [a * x for a, x in zip(alpha(parameters, setting, u), seen, strict=True)]
     if setting.user_fusion == "concat":
         return parameters.join[0] @ torch.cat(weighted) + parameters.join[1]
