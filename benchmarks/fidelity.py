@@ -23,7 +23,7 @@ from compare import CACHE, HERE, cached, prepare
 
 RESULTS = HERE / "results" / "fidelity"
 HOLES = 0.4
-TRAIN = {"epochs": 40, "patience": 6, "batch_size": 8192}
+TRAIN = {"epochs": 60, "patience": 8, "batch_size": 8192}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Case:
     holes: bool = False
 
 
-DUALGNN = ({"l2": 0.1}, {"lr": 3e-3})
+DUALGNN = ({"l2": 0.1}, {"lr": 1e-3})
 CASES = (
     Case("softmax only at the start", "dualgnn", {"attention": "released"}, *DUALGNN),
     Case("first modality overwritten by the sum", "dualgnn", {"user_fusion": "aliased"}, *DUALGNN),
