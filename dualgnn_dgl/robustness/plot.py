@@ -26,7 +26,8 @@ def draw(summary: Mapping[str, Any], path: str | Path) -> None:
         return
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(6.2 * columns, 4.6 * lines + 0.6), layout="constrained")
+    curves = max(len(panel["rows"]) for panel in panels)
+    figure = Figure(figsize=(6.2 * columns, 4.6 * lines + 0.1 * curves), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     models = list(dict.fromkeys(row["model"] for panel in panels for row in panel["rows"]))
@@ -49,8 +50,7 @@ def draw(summary: Mapping[str, Any], path: str | Path) -> None:
         axis.grid(alpha=0.25)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=min(4, len(handles)), frameon=False, fontsize=8
-    )
+    wide = {"ncols": min(2 * columns, len(handles)), "handlelength": 4}  # a long stretch of line, to tell the dashes apart
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", frameon=False, fontsize=8, **wide)
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
