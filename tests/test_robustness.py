@@ -22,7 +22,7 @@ from dualgnn_dgl.modality import drop, read_holes
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.robustness import Cell, Plan
 from dualgnn_dgl.robustness.cells import Bench, banish, complete, reduced, result_of
-from dualgnn_dgl.robustness.summary import _area, _holm, _p_value
+from dualgnn_dgl.robustness.summary import _area, _p_value
 
 
 def plan(*models: str, **more) -> Plan:
@@ -228,7 +228,6 @@ def test_a_summary_of_half_an_experiment_says_what_there_is(whole, tmp_path):
 
 def test_areas_and_p_values_by_hand():
     assert _area((0.0, 0.5, 1.0), (1.0, 0.5, 0.5)) == pytest.approx(0.625)
-    assert _holm([0.2, 0.01, 0.5]) == pytest.approx([0.4, 0.03, 0.5])
     assert _p_value(np.array([0.1] * 999)) == pytest.approx(2 / 1000)
     assert _p_value(np.zeros(99)) == 1.0
     assert _p_value(np.r_[-np.ones(100), np.ones(899)]) == pytest.approx(2 * 101 / 1000)

@@ -3,7 +3,7 @@
 Every interval comes from one set of bootstrap resamples of the test users, shared by all models, rates and strategies, so that
 differences are paired (Efron & Tibshirani 1993, chapter 13). A user's value is the mean over the seeds. The p-value of a
 difference is twice the smaller share of resamples on one side of zero (with one added to both counts), adjusted for the
-number of rows compared at the same rate (Holm, Scand. J. Stat. 1979).
+number of rows compared at the same rate (Holm 1979).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.evaluation import holm
 from dualgnn_dgl.robustness.cells import name_of, result_of
 from dualgnn_dgl.robustness.plan import Cell, Plan
 
-RESAMPLES = 1000
+RESAMPLES = 2000
 LOOKED_AT = 0.6  # the rate at which rows are compared in the table: the nearest one of the plan
 
 
@@ -130,7 +131,7 @@ class _Table:
             first, others = rows[0]["points"][rate], [row["points"][rate] for row in rows[1:] if rate in row["points"]]
             for what, base, label in (("mean", "resampled", "versus"), ("kept", "kept_resampled", "kept_versus")):
                 pairs = [(other, first[base] - other[base]) for other in others if base in other and base in first]
-                for (other, difference), p in zip(pairs, _holm([_p_value(d) for _, d in pairs]), strict=True):
+                for (other, difference), p in zip(pairs, holm([_p_value(d) for _, d in pairs]), strict=True):
                     other[label] = {"difference": first[what] - other[what], "interval": _interval(difference), "p": p}
 
 
@@ -162,19 +163,6 @@ def _p_value(difference: np.ndarray) -> float:
     """Two-sided, from resampled differences (R,)."""
     below, above = int((difference <= 0).sum()), int((difference >= 0).sum())
     return min(1.0, 2 * (min(below, above) + 1) / (len(difference) + 1))
-
-
-def _holm(values: Sequence[float]) -> list[float]:
-    """Adjusted p-values: the smallest times n, the next times n − 1, …, never falling.
-
-    >>> _holm([0.01, 0.04, 0.03])
-    [0.03, 0.06, 0.06]
-    """
-    adjusted, reached = [0.0] * len(values), 0.0
-    for rank, place in enumerate(np.argsort(values, kind="stable")):
-        reached = max(reached, min(1.0, (len(values) - rank) * values[place]))
-        adjusted[int(place)] = float(reached)
-    return adjusted
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
