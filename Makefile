@@ -1,7 +1,9 @@
 # make demo          install into .venv, then preprocess, train, evaluate and recommend on the built-in demo
 # make test          lint and all tests, in .venv
 # make test-long     the tests' long forms, an hour: figures into benchmarks/results/reliability.json
+# make fuzz          coverage-guided fuzzing of the parsers for SECONDS (300)
 # make test-dgl113   all tests once more on the other DGL version and the oldest versions setup.cfg allows
+# make test-matrix   the tests on every pair of DGL and torch that can be had as CPU builds here
 # make test-gpu      the tests that need a CUDA device
 # make bench-gpu     the kernels' benchmark on a CUDA device, into benchmarks/results/ops_cuda.json
 # make clean         remove what the above made
@@ -12,8 +14,9 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12; do \
 	&& echo $$python && break; done)
 JOBS ?= 2
 USER_ID ?= u0042
+SECONDS ?= 300
 
-.PHONY: help demo install test lint test-long test-dgl113 test-gpu bench-gpu clean
+.PHONY: help demo install test lint test-long fuzz test-dgl113 test-matrix test-gpu bench-gpu clean
 .DELETE_ON_ERROR:
 
 help:
@@ -57,6 +60,10 @@ LONG = tests/test_bad_input.py tests/test_crash.py tests/test_nothing_executes.p
 test-long: .venv/installed-test
 	DUALGNN_LONG=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -rfEs $(LONG)
 
+fuzz: .venv/installed-test
+	.venv/bin/python -m pip install -q -c constraints.txt -e '.[fuzz]'
+	OMP_NUM_THREADS=1 .venv/bin/python tests/fuzz_parsers.py --seconds $(SECONDS)
+
 # every lower bound of setup.cfg as an exact version, DGL 1.1.3 among them; torch alone stays the newest
 .venv-dgl113/constraints.txt: setup.cfg constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11 test-dgl113" >&2; exit 1; }
@@ -73,6 +80,9 @@ test-dgl113: .venv-dgl113/installed
 	.venv-dgl113/bin/python -c "from dualgnn_dgl._dgl import dgl; assert dgl.__version__ == '1.1.3', dgl.__version__"
 	.venv-dgl113/bin/python -m pytest -rfEs -n $(JOBS)
 
+test-matrix:
+	$(PYTHON) tests/matrix.py
+
 test-gpu: .venv/installed-test
 	.venv/bin/python -c 'import torch; assert torch.cuda.is_available(), "no CUDA device here, or a CPU build of torch"'
 	.venv/bin/python -m pytest -rfEs -m gpu
@@ -81,4 +91,4 @@ bench-gpu: .venv/installed
 	.venv/bin/python benchmarks/bench_ops.py --device cuda
 
 clean:
-	rm -rf .venv .venv-dgl113 demo build dist *.egg-info
+	rm -rf .venv .venv-dgl113 .venv-matrix demo build dist *.egg-info

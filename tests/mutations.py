@@ -236,7 +236,10 @@ def spoil_array(data: bytes, draw: random.Random) -> bytes:
     )
     buffer = io.BytesIO()
     with np.errstate(all="ignore"):
-        np.save(buffer, draw.choice(changes)(), allow_pickle=False)
+        try:
+            np.save(buffer, draw.choice(changes)(), allow_pickle=False)
+        except (TypeError, ValueError):
+            return spoil_bytes(data, draw)  # of a type that it cannot be changed to
     return buffer.getvalue()
 
 

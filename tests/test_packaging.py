@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import os
 import re
 import shutil
@@ -103,6 +104,35 @@ def test_the_wheel_works_where_the_checkout_is_not(wheel: Path, tmp_path: Path) 
     first, second, version = printed.split(maxsplit=2)
     assert Path(first).is_relative_to(tmp_path) and Path(second).is_relative_to(tmp_path)
     assert re.fullmatch(r"dualgnn, version \d+\.\d+\.\d+\s*", version)
+
+
+@pytest.mark.parametrize("kind", ["archive", "wheel"])
+def test_installed_in_a_clean_environment_it_does_its_job(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """pip puts the archive or the wheel into a new environment that borrows this one's dependencies, and nothing else."""
+    import trial
+
+    built = request.getfixturevalue(kind)
+    home = tmp_path / "environment"
+    run(sys.executable, "-m", "venv", "--without-pip", home, folder=tmp_path)
+    site = home / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    needed = ("torch", "dgl", "click", "pip", "setuptools")
+    borrowed = {str(Path(importlib.util.find_spec(name).origin).parents[1]) for name in needed}
+    # folders named in a .pth come without their own .pth files, so an editable install of the checkout stays out
+    (site / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n")
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--ignore-installed", "--disable-pip-version-check", "-q")
+    run(home / "bin" / "python", "-m", "pip", "install", *options, built, folder=tmp_path)
+    assert (site / "dualgnn_dgl" / "py.typed").exists() and (site / "dualgnn_dgl" / "cli" / "main.py").exists()
+    where = "import dualgnn_dgl, dualgnn_dgl.cli as c; print(dualgnn_dgl.__file__, c.__file__)"
+    files = run(home / "bin" / "python", "-I", "-c", where, folder=tmp_path).split()
+    assert all(Path(file).is_relative_to(site) for file in files)
+    (tmp_path / "log.csv").write_bytes(trial.logs()["log.csv"])
+    command = home / "bin" / "dualgnn"
+    run(command, "preprocess", "--input", "log.csv", folder=tmp_path)
+    if kind == "wheel":  # the same files: the archive has shown the rest
+        return
+    run(command, "train", "--model", "bprmf", "--epochs", "1", "--gpu", "-1", "--run", "run", folder=tmp_path)
+    assert "recall" in run(command, "eval", "--run", "run", "--topk", "3", "--gpu", "-1", folder=tmp_path)
+    assert "user3" in run(command, "recommend", "--run", "run", "--user", "user3", "--k", "3", "--gpu", "-1", folder=tmp_path)
 
 
 def test_this_install_has_no_top_level_cli(tmp_path: Path) -> None:
