@@ -36,11 +36,15 @@ def may_mount(folder: Path) -> bool:
     return done.returncode == 0 and subprocess.run(["umount", str(folder)]).returncode == 0
 
 
-def test_accidents_change_nothing_in_the_end(tmp_path):
+# in the short form one process does all of it: it takes longer to start than to crash
+@pytest.mark.parametrize("whats", [[what] for what in ROUNDS] if LONG else [list(ROUNDS)], ids="+".join)
+def test_accidents_change_nothing_in_the_end(whats, tmp_path):
     if os.geteuid() == 0:  # the one that steps down from root must find its way
         for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
             folder.chmod(0o755)
-    possible = [what for what in ROUNDS if what != "disk" or (os.geteuid() == 0 and may_mount(tmp_path))]
+    possible = [what for what in whats if what != "disk" or (os.geteuid() == 0 and may_mount(tmp_path))]
+    if not possible:
+        pytest.skip("a small disk is a tmpfs, which only root may mount")
     rounds = [f"{what}={ROUNDS[what][LONG]}" for what in possible]
     command = [sys.executable, str(HERE / "crashes.py"), str(tmp_path), "11", *rounds]
     done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
