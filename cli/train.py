@@ -40,7 +40,8 @@ def _shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
     }
     for name in reversed(SHORT):
         function = click.option(f"--{name.replace('_', '-')}", name, type=SHORT[name], help=helps[name])(function)
-    return function
+    exact = "Same seed, same bits: exact on the CPU; on CUDA it says what is not."
+    return click.option("--deterministic", is_flag=True, default=None, help=exact)(function)
 
 
 @click.command(name="train", short_help="Train a model on a prepared data folder.")
@@ -231,6 +232,7 @@ def resolve(
 def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints) -> Fit:
     """Graph, model, fit, under a progress bar."""
     from dualgnn_dgl import graph, models, training
+    from dualgnn_dgl.deterministic import promise
 
     started = time.perf_counter()
     modalities = training.features(dataset, plan.train)
@@ -241,6 +243,8 @@ def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints) -> Fit:
     model = models.create(plan.name, graph.heterograph(dataset), modalities, plan.config, plan.train.seed)
     count = sum(parameter.numel() for parameter in model.parameters())
     note(f"graph and model ready in {time.perf_counter() - started:.1f} s · {count:,} parameters")
+    if plan.train.deterministic:
+        note(promise(plan.device))
     with _progress(plan.train) as report:
         return training.fit(
             model.to(plan.device), dataset.train, dataset.valid, plan.train, report=report, keeper=keeper

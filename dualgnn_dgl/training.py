@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl.data import Dataset, Interactions, Modality
+from dualgnn_dgl.deterministic import deterministic
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.evaluation import Evaluator, entries
 from dualgnn_dgl.finite import REMEDY, Watch, check_parameters, listed, not_finite
@@ -41,6 +42,8 @@ class TrainConfig(Options):
     eval_every: int = option(1, "epochs between two validations", low=1)
     seed: int = option(0, "seed of the parameters, the order of batches and the negatives", low=0, high=2**63 - 1)
     impute: str = option("none", "how missing features are filled for the model, see `features`", choices=("none", *IMPUTERS))
+
+    deterministic: bool = option(False, "use deterministic algorithms only, see deterministic.py")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,10 +100,24 @@ def fit(
     RunError
         when the loss, a gradient, the parameters or the tables stop being finite numbers; the message names epoch, batch
         and parameter.
+    ConfigError
+        when `config.deterministic` is set and the device has no deterministic form of something; the message names it.
     KeyboardInterrupt
         when it comes before the first epoch has ended.
     """
     config = config or TrainConfig()
+    with deterministic(config.deterministic):
+        return _fit(model, train, valid, config, report, keeper)
+
+
+def _fit(
+    model: Recommender,
+    train: Interactions,
+    valid: Interactions,
+    config: TrainConfig,
+    report: Callable[[Progress], None] | None,
+    keeper: Keeper | None,
+) -> Fit:
     device = next(iter((*model.parameters(), *model.buffers()))).device
     k = int(config.metric.partition("@")[2])
     evaluator = Evaluator(valid, [train], ks=(min(k, train.num_items),)) if len(valid) else None

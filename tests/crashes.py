@@ -22,10 +22,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.backends.backend_agg
-import matplotlib.figure
 import small
-import torch
 
 from dualgnn_dgl import data as datasets
 from dualgnn_dgl import models
@@ -85,14 +82,12 @@ def train(command: list[str], prepare: Callable[[], None] = lambda: None) -> int
 
 
 def warm_up() -> None:
-    """Have this process import what trainings import, for all that will be forked from it."""
+    """Train once here, so that what a training imports is imported for all that will be forked from this process."""
     for name in NAMES:
         models.model_class(name)
-    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # brings the whole of torch's compiler
-    figure = matplotlib.figure.Figure()
-    matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
-    figure.subplots().set_title("fonts")
-    figure.savefig("warm.png")
+    with contextlib.redirect_stdout(sys.stderr):
+        group(words(NAMES[0], "warm/run"), prog_name="dualgnn", standalone_mode=False)
+    shutil.rmtree("warm")
 
 
 def content(run: str | Path) -> dict[str, bytes | list]:

@@ -27,7 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("models.presence",),
     ("models.*",),
     ("models",),
-    ("state", "finite"),
+    ("state", "finite", "deterministic"),
     ("training",),
     ("checkpoint",),
     ("newcomers",),

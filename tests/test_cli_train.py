@@ -91,6 +91,16 @@ def test_print_config_writes_nothing_needs_no_data_and_reads_back(tmp_path, monk
     assert run("train", "--print-config", "--config", "run.toml").stdout == result.stdout
 
 
+def test_deterministic_is_recorded_said_and_repeats(home):
+    for folder in ("a", "b"):
+        result = run("train", *SHORT, "--run", folder, "--deterministic")
+        assert result.exit_code == 0 and "deterministic: exact on the CPU" in result.stderr
+        assert load_run(folder).info["train"]["deterministic"] is True
+    assert Path("a/weights.safetensors").read_bytes() == Path("b/weights.safetensors").read_bytes()
+    assert "deterministic = true" in run("train", "--config", "a/run.toml", "--print-config").stdout
+    assert "deterministic = false" in run("train", "--print-config").stdout
+
+
 def test_named_options_beat_set_and_set_beats_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("my.toml").write_text('name = "bprmf"\n[model]\nwidth = 11\nl2 = 0.25\n[train]\nseed = 1\nepochs = 5\nlr = 0.5\n')
@@ -327,7 +337,7 @@ def test_help_names_every_option_and_imports_no_torch():
     assert done.returncode == 0, done.stderr
     named = (
         "--data --run --model --gpu --epochs --lr --batch-size --patience --seed --set --config --print-config --force --json "
-        "--resume --checkpoint-every --checkpoint-minutes --keep-last --keep-checkpoints"
+        "--resume --checkpoint-every --checkpoint-minutes --keep-last --keep-checkpoints --deterministic"
     )
     for option in named.split():
         assert option in done.stdout, option

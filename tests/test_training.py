@@ -11,12 +11,13 @@ import pytest
 import small
 import torch
 
-from dualgnn_dgl import training
+from dualgnn_dgl import finite, training
 from dualgnn_dgl.data import Dataset, Interactions
-from dualgnn_dgl.errors import DataError, RunError
+from dualgnn_dgl.errors import ConfigError, DataError, RunError
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
-from dualgnn_dgl.models import create, model_class
+from dualgnn_dgl.models import MODELS, create, model_class
+from dualgnn_dgl.options import keys
 from dualgnn_dgl.training import Progress, TrainConfig, fit
 
 
@@ -265,6 +266,89 @@ def test_tables_that_are_no_numbers_are_refused(split):
     model.loss = lambda *batch: model.user.square().mean()
     with pytest.raises(RunError, match="not finite after epoch 1"):
         fit(model, data.train, data.valid if split == "valid" else nothing(data), TrainConfig(epochs=1))
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_gradient_that_is_no_number_names_epoch_batch_and_parameter_before_it_does_harm(value):
+    """The loss stays finite, and what Adam would have made of the gradient never reaches the parameters."""
+    data = small.dataset()
+    model, calls = make("lightgcn"), []
+
+    def spoil(gradient):
+        calls.append(1)
+        return gradient.index_fill(0, torch.tensor([4]), value) if len(calls) == 7 else gradient
+
+    model.item.register_hook(spoil)
+    steps = math.ceil(len(data.train) / 13)
+    where = f"epoch {6 // steps + 1}, batch {6 % steps + 1}: the loss is 0\\.[0-9]+, the gradient of item is not finite: .*--lr"
+    with pytest.raises(RunError, match=where):
+        fit(model, data.train, data.valid, TrainConfig(epochs=9, batch_size=13))
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_gradient_too_large_to_square_is_named():
+    """Adam keeps squares: an infinite one would stop the parameter for ever, without a word."""
+    data = small.dataset()
+    model = make()
+    model.loss = lambda *batch: (model.user * 1e25).sum()
+    with pytest.raises(RunError, match="batch 1: .*the gradient of user is not finite"):
+        fit(model, data.train, data.valid, TrainConfig(epochs=1))
+
+
+def test_asked_rarely_the_watch_still_names_the_first_bad_batch(monkeypatch):
+    """As on CUDA, where the answer is fetched every few batches: what came later does not hide what came first."""
+    data = small.dataset()
+    model, calls = make(), []
+    begin, loss = finite.Watch.begin, model.loss
+
+    def rarely(self, done):
+        self._every = 64
+        begin(self, done)
+
+    def broken(*batch):
+        calls.append(1)
+        return loss(*batch) * (math.nan if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(finite.Watch, "begin", rarely)
+    model.loss = broken
+    with pytest.raises(RunError, match=r"epoch 1, batch 3: the loss is nan"):
+        fit(model, data.train, nothing(data), TrainConfig(epochs=5, batch_size=5))
+    assert len(calls) == math.ceil(len(data.train) / 5), "found at the end of the epoch"
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable])
+def test_deterministic_training_of_every_model_is_exact_also_with_several_threads(name):
+    data = small.dataset()
+    config = TrainConfig(epochs=2, lr=0.02, batch_size=17, deterministic=True, metric="ndcg@19")
+    before, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        runs = []
+        for _ in range(3):
+            kind = model_class(name)
+            narrow = {key: 6 for key in ("width", "hidden") if key in keys(kind.Config)}
+            model = create(name, heterograph(data), data.modalities, kind.Config(**narrow), 1)
+            runs.append(fit(model, data.train, data.valid, config))
+    finally:
+        torch.set_num_threads(threads)
+    assert same_tables(runs[0], runs[1]) and same_tables(runs[0], runs[2])
+    assert torch.are_deterministic_algorithms_enabled() == before
+
+
+def test_what_has_no_deterministic_form_is_refused_by_name_and_the_switch_goes_back():
+    data = small.dataset()
+    model = make()
+
+    def loss(*batch):
+        assert torch.are_deterministic_algorithms_enabled()
+        raise RuntimeError("frob_cuda does not have a deterministic implementation, but you set it. You can turn it off.")
+
+    model.loss = loss
+    with pytest.raises(ConfigError, match="frob_cuda.*train without") as error:
+        fit(model, data.train, data.valid, TrainConfig(epochs=1, deterministic=True))
+    assert "\n" not in str(error.value) and not torch.are_deterministic_algorithms_enabled()
+    with pytest.raises(AssertionError):
+        fit(model, data.train, data.valid, TrainConfig(epochs=1))
 
 
 def test_nothing_to_learn_from_is_one_line():
