@@ -24,9 +24,11 @@ from dualgnn_dgl.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from dualgnn_dgl.checkpoint import Run
     from dualgnn_dgl.data import Dataset, Interactions
+    from dualgnn_dgl.evaluation import Evaluator
 
 data_option = click.option(
     "--data", default=None, metavar="DIR", help="Prepared data folder.  [default: the one the run was trained on]"
@@ -42,6 +44,11 @@ data_option = click.option(
 @split_option
 @mask_option
 @click.option("--beyond", is_flag=True, help="Also Gini, novelty, and the lists' diversity in each modality.")
+@click.option(
+    "--cold-items",
+    is_flag=True,
+    help="Rank only the videos without a training pair, each placed by its modalities alone, as a new one is.",
+)
 @click.option("--per-user", default=None, metavar="FILE", help="Write every metric of every user to this Parquet file.")
 @click.option(
     "--bootstrap",
@@ -63,6 +70,7 @@ def command(
     split: str,
     mask: str,
     beyond: bool,
+    cold_items: bool,
     per_user: str | None,
     resamples: int,
     seed: int,
@@ -78,7 +86,10 @@ def command(
     Examples:
         dualgnn eval --topk 10
         dualgnn eval --topk 20 --mask train --beyond --json
+        dualgnn eval --cold-items
     """
+    if beyond and cold_items:
+        raise click.UsageError("--beyond looks at lists of the whole catalogue: leave out --cold-items")
     if per_user is not None:
         check_output(per_user, "--per-user", force)
     device = pick_device(gpu)
@@ -89,8 +100,11 @@ def command(
 
     loaded, dataset, data = open_run(run, data)
     seen = known_before(dataset, split, mask)
-    evaluator = Evaluator(getattr(dataset, split), seen, ks)
-    items = evaluator.rank(loaded.user.to(device), loaded.item.to(device))  # (B, K)
+    if cold_items:
+        evaluator, tables = _cold_items(loaded, dataset, split, seen, ks)
+    else:
+        evaluator, tables = Evaluator(getattr(dataset, split), seen, ks), (loaded.user, loaded.item)
+    items = evaluator.rank(tables[0].to(device), tables[1].to(device))  # (B, K)
     found = evaluator.measure(items)
     intervals = bootstrap(found.per_user, seed, resamples) if resamples else {}
     columns, figures = found.per_user, found.means | found.coverage
@@ -109,6 +123,7 @@ def command(
         "split": split,
         "mask": mask,
         "users": len(found.users),
+        **({"cold_items": len(tables[1])} if cold_items else {}),
         "metrics": {
             name: None if np.isnan(figure) else figure
             for k in found.ks
@@ -126,6 +141,20 @@ def command(
 def known_before(dataset: Dataset, split: str, mask: str) -> list[Interactions]:
     """The pairs that `--split` and `--mask` leave out of the lists."""
     return [dataset.train, dataset.valid] if (split, mask) == ("test", "all") else [dataset.train]
+
+
+def _cold_items(
+    loaded: Run, dataset: Dataset, split: str, seen: Sequence[Interactions], ks: Sequence[int]
+) -> tuple[Evaluator, tuple[Tensor, Tensor]]:
+    """What ranks the videos that nobody watched in training, and the tables (U, D) and (N, D) with a row for each of them."""
+    from dualgnn_dgl import checkpoint, training
+    from dualgnn_dgl.cold_items import ColdItems
+    from dualgnn_dgl.options import build
+
+    model = checkpoint.restore(loaded, dataset)
+    filled = training.features(dataset, build(training.TrainConfig, loaded.info["train"]))
+    measure = ColdItems(dataset.train, filled, getattr(dataset, split), seen, ks)
+    return measure.evaluator, measure.tables(model)
 
 
 def check_output(path: str, option: str, force: bool) -> None:
@@ -188,4 +217,5 @@ def measured_on(value: Mapping[str, Any], masked: int) -> list[str]:
         f"split  {value['split']}",
         f"mask   {value['mask']} (left out of the lists: {left_out})",
         f"users  {value['users']:,}",
+        *([f"items  {value['cold_items']:,} without a training pair, by their modalities"] if "cold_items" in value else []),
     ]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dualgnn_dgl.preprocess import Say
     from dualgnn_dgl.preprocess.tables import RawInput
 
-SPLITS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "given")
+SPLITS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "cold-items", "given")
 WEIGHTS = ("count", "cosine", "jaccard")
 IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
 

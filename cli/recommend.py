@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dualgnn_dgl.data import Dataset
+    from dualgnn_dgl.newcomers import Newcomers
 
 _TITLE_CELLS = 100
 
@@ -33,6 +34,14 @@ _TITLE_CELLS = 100
 )
 @click.option("--histories", "log", default=None, metavar="LOG", help="Such users from a log, in any form that preprocess reads.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out watched ids that the data does not know, instead of stopping.")
+@click.option(
+    "--new-items",
+    "new_files",
+    multiple=True,
+    metavar="FILE",
+    help="Features of videos that came after training, a file per modality named after it; they join the ranking.",
+)
+@click.option("--only-new", is_flag=True, help="Rank the videos of --new-items alone.")
 @click.option("--k", type=int, default=10, show_default=True, help="List length.")
 @click.option("--all", "file", metavar="FILE", help="Write the lists of all users, the run's or LOG's, to this Parquet file.")
 @click.option("--include-seen", is_flag=True, help="Rank what the user has watched (train and valid) as well.")
@@ -47,6 +56,8 @@ def command(
     watched: tuple[str, ...],
     log: str | None,
     skip_unknown: bool,
+    new_files: tuple[str, ...],
+    only_new: bool,
     k: int,
     file: str | None,
     include_seen: bool,
@@ -62,13 +73,14 @@ def command(
     place: user, rank, item, score.
 
     A user who came after training needs no training: --history names what they watched, in any order, and their
-    preferences, their attention and their nearest users follow from it.
+    preferences, their attention and their nearest users follow from it. Nor does a video: --new-items gives its features.
 
     \b
     Examples:
         dualgnn recommend --user u17 --k 10
         dualgnn recommend --history v0655,v1898,v42
         dualgnn recommend --histories new_users.csv --all lists.parquet
+        dualgnn recommend --user u17 --new-items visual.parquet --new-items textual.parquet --only-new
         dualgnn recommend --all lists.parquet --k 50
     """
     ways = [name for name, given in (("--user", wanted), ("--history", watched), ("--histories", log)) if given]
@@ -78,61 +90,120 @@ def command(
         )
     if skip_unknown and not (watched or log):
         raise click.UsageError("--skip-unknown belongs to --history and --histories")
+    if only_new and not new_files:
+        raise click.UsageError("--only-new belongs to --new-items")
     if file is not None:
         check_output(file, "--all", force)
     device = pick_device(gpu)
-    if watched or log:
-        users, tables, seen, dataset, data = _newcomers(watched, log, skip_unknown, run, data)
+    if watched or log or new_files:
+        found = _with_newcomers(wanted, watched, log, skip_unknown, new_files, only_new, run, data)
     else:
-        loaded, dataset, data = open_run(run, data)
-        tables, seen = (loaded.user, loaded.item), dataset.train.csr() + dataset.valid.csr()
-        users = list(dict.fromkeys(wanted)) or dataset.user_ids.tolist()
-    tables, seen = (tables[0].to(device), tables[1].to(device)), None if include_seen else seen
+        loaded, dataset, where = open_run(run, data)
+        known = dataset.train.csr() + dataset.valid.csr()
+        shown = Shown(dataset.user_ids, dataset.item_ids, dataset.titles)
+        found = Found((loaded.user, loaded.item), known, shown, where)
+    tables, seen = (found.tables[0].to(device), found.tables[1].to(device)), None if include_seen else found.seen
     if file is not None:
-        rows = write_lists(file, tables, k, seen, dataset, users)
+        count, rows = len(found.shown.user_ids), write_lists(file, tables, k, seen, found.shown)
         if as_json:
-            result({"run": run, "data": data, "k": k, "file": file, "users": len(users), "rows": rows})
+            result({"run": run, "data": found.data, "k": k, "file": file, "users": count, "rows": rows})
         else:
-            click.echo(f"{rows:,} rows for {len(users):,} users written to {file}")
+            click.echo(f"{rows:,} rows for {count:,} users written to {file}")
         return
 
     from dualgnn_dgl.evaluation import top_k
     from dualgnn_dgl.ids import Ids
 
-    chosen = Ids(dataset.user_ids, "user", data).places(users) if wanted else None
+    users = list(dict.fromkeys(wanted)) or found.shown.user_ids.tolist()
+    chosen = Ids(found.shown.user_ids, "user", found.data).places(users) if wanted else None
     items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, chosen))
     lists: list[dict[str, Any]] = [
-        {"user": name, "items": _entries(items[row], scores[row], dataset)} for row, name in enumerate(users)
+        {"user": name, "items": _entries(items[row], scores[row], found.shown)} for row, name in enumerate(users)
     ]
     if as_json:
-        result({"run": run, "data": data, "k": k, "users": lists})
+        result({"run": run, "data": found.data, "k": k, "users": lists})
         return
     click.echo("\n\n".join(_text(entry["user"], entry["items"], include_seen) for entry in lists))
     for entry in lists:
         if len(entry["items"]) < k:
-            note(f"user {clean(entry['user'])} has watched all but {len(entry['items'])} of {dataset.num_items} micro-videos")
+            left = f"all but {len(entry['items'])} of {len(found.shown.item_ids)} micro-videos"
+            note(f"user {clean(entry['user'])} has watched {left}")
 
 
-def _newcomers(
-    watched: tuple[str, ...], log: str | None, skip_unknown: bool, run: str, data: str | None
-) -> tuple[list[str], tuple[Tensor, Tensor], sparse.csr_matrix, Dataset, str]:
-    """Names of the new users, (user, item) tables with a row for each of them, what they watched, and the data."""
+@dataclass(frozen=True)
+class Shown:
+    """The users (U,) and items (I,) of two tables, as people see them; `titles` (I,) or None."""
+
+    user_ids: np.ndarray
+    item_ids: np.ndarray
+    titles: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What to rank: tables (U, D) and (I, D), the pairs to leave out (U, I), names, and the data's folder."""
+
+    tables: tuple[Tensor, Tensor]
+    seen: sparse.csr_matrix
+    shown: Shown
+    data: str
+
+
+def _with_newcomers(
+    wanted: tuple[str, ...],
+    watched: tuple[str, ...],
+    log: str | None,
+    skip_unknown: bool,
+    new_files: tuple[str, ...],
+    only_new: bool,
+    run: str,
+    data: str | None,
+) -> Found:
+    """The new users or all known ones, and the catalogue with the new videos below it or the new ones alone."""
+    import numpy as np
+    import torch
+    from scipy import sparse
+
     from dualgnn_dgl import newcomers
 
+    door = newcomers.load(run, data)
+    dataset, where = door.dataset, door.item_ids.where
+    item, item_ids, titles = door.item, dataset.item_ids, dataset.titles
+    if watched or log:
+        names, histories = _histories(watched, log, skip_unknown, door)
+        pairs = door.pairs(histories, skip_unknown=skip_unknown)
+        user, seen, user_ids = door.place(pairs), pairs.csr(), np.array(names, np.str_)
+    else:
+        user, seen, user_ids = door.user, dataset.train.csr() + dataset.valid.csr(), dataset.user_ids
+    if new_files:
+        from dualgnn_dgl.preprocess.new_items import read_new_items
+
+        ids, features = read_new_items(new_files, door.town.modalities, dataset.item_ids)
+        new, none = door.items(features), sparse.csr_matrix((len(user), len(ids)), dtype=np.float32)
+        if only_new:
+            item, item_ids, titles, seen = new, ids, None, none
+        else:
+            titles = None if titles is None else np.concatenate([titles, np.full(len(ids), "(new)")])
+            item = torch.cat([item, new]).coalesce() if item.is_sparse else torch.cat([item, new])
+            item_ids, seen = np.concatenate([item_ids, ids]), sparse.hstack([seen, none], "csr")
+    return Found((user, item), seen, Shown(user_ids, item_ids, titles), where)
+
+
+def _histories(
+    watched: tuple[str, ...], log: str | None, skip_unknown: bool, door: Newcomers
+) -> tuple[list[str], list[list[str]]]:
+    """Names of the new users and what each watched; of a log, without those who watched nothing known if such ids are skipped."""
     if log is None:
         names = [f"new user {number}" for number in range(1, len(watched) + 1)]
-        histories = [[name.strip() for name in text.split(",") if name.strip()] for text in watched]
-    else:
-        names, histories = read_histories(log)
-    door = newcomers.load(run, data)
-    if skip_unknown and log is not None:
+        return names, [[name.strip() for name in text.split(",") if name.strip()] for text in watched]
+    names, histories = read_histories(log)
+    if skip_unknown:
         known = [bool(door.item_ids.places(history, skip=True).size) for history in histories]
         if not all(known):
             note(f"{known.count(False):,} of {len(known):,} users of {log} watched nothing that the data knows: left out")
         names = [name for name, keep in zip(names, known, strict=True) if keep]
         histories = [history for history, keep in zip(histories, known, strict=True) if keep]
-    pairs = door.pairs(histories, skip_unknown=skip_unknown)
-    return names, (door.place(pairs), door.item), pairs.csr(), door.dataset, door.item_ids.where
+    return names, histories
 
 
 def read_histories(log: str) -> tuple[list[str], list[list[str]]]:
@@ -152,14 +223,10 @@ def write_lists(
     tables: tuple[Tensor, Tensor],
     k: int,
     seen: sparse.csr_matrix | None,
-    dataset: Dataset,
-    names: Sequence[str] | None = None,
+    shown: Shown | Dataset,
     step: int = 16384,
 ) -> int:
-    """Write user, rank (from 1), item and score of everyone's list to Parquet, `step` users at a time; returns the rows.
-
-    `names` are the ids of the table's users, by default the data's.
-    """
+    """Write user, rank (from 1), item and score of everyone's list to Parquet, `step` users at a time; returns the rows."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -167,13 +234,12 @@ def write_lists(
     from dualgnn_dgl.evaluation import top_k
     from dualgnn_dgl.files import atomic_file
 
-    names = dataset.user_ids.tolist() if names is None else names
-    user_ids, item_ids = pa.array(names, pa.string()), pa.array(dataset.item_ids.tolist(), pa.string())
+    user_ids, item_ids = (pa.array(ids.tolist(), pa.string()) for ids in (shown.user_ids, shown.item_ids))
     schema = pa.schema([("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("score", pa.float32())])
     rows = 0
     with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for start in range(0, len(names), step):
-            users = np.arange(start, min(start + step, len(names)))
+        for start in range(0, len(user_ids), step):
+            users = np.arange(start, min(start + step, len(user_ids)))
             items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, users))
             row, place = np.nonzero(items >= 0)
             columns = [
@@ -187,13 +253,13 @@ def write_lists(
     return rows
 
 
-def _entries(items: np.ndarray, scores: np.ndarray, dataset: Dataset) -> list[dict[str, Any]]:
+def _entries(items: np.ndarray, scores: np.ndarray, shown: Shown) -> list[dict[str, Any]]:
     """One list (K,) in the user's own ids; shorter where fewer than K items were left."""
     entries = []
     for rank, item in enumerate(items[items >= 0].tolist(), start=1):
-        entry = {"rank": rank, "item": str(dataset.item_ids[item]), "score": float(scores[rank - 1])}
-        if dataset.titles is not None:
-            entry["title"] = str(dataset.titles[item])
+        entry = {"rank": rank, "item": str(shown.item_ids[item]), "score": float(scores[rank - 1])}
+        if shown.titles is not None:
+            entry["title"] = str(shown.titles[item])
         entries.append(entry)
     return entries
 

@@ -231,7 +231,7 @@ def resolve(
 
 def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints) -> Fit:
     """Graph, model, fit, under a progress bar."""
-    from dualgnn_dgl import graph, models, training
+    from dualgnn_dgl import cold_items, graph, models, training
     from dualgnn_dgl.deterministic import promise
 
     started = time.perf_counter()
@@ -245,9 +245,12 @@ def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints) -> Fit:
     note(f"graph and model ready in {time.perf_counter() - started:.1f} s · {count:,} parameters")
     if plan.train.deterministic:
         note(promise(plan.device))
+    if modalities and cold_items.all_cold(dataset.train, dataset.valid):
+        note("no held-out video was watched in training: the epoch is chosen among such videos, placed by their modalities")
+    model = model.to(plan.device)
     with _progress(plan.train) as report:
         return training.fit(
-            model.to(plan.device), dataset.train, dataset.valid, plan.train, report=report, keeper=keeper
+            model, dataset.train, dataset.valid, plan.train, report=report, keeper=keeper, modalities=modalities
         )
 
 

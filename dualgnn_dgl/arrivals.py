@@ -181,6 +181,7 @@ class NewItems:
         if len(sizes) != 1:
             raise DataError(f"the modalities describe {sorted(sizes) or 'no'} new videos: give one row per video in each")
         self.town, (self._count,) = town, sizes
+        self._found: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         absent = np.zeros(self._count, dtype=bool)
         self.features = {  # in the catalogue's order
             name: features.get(name) or Modality(np.zeros((self._count, known.width), np.float32), absent)
@@ -195,13 +196,36 @@ class NewItems:
         """Which modalities each video has, (N, M) bool."""
         return torch.stack([torch.from_numpy(modality.present) for modality in self.features.values()], dim=1)
 
-    def nearest(self, name: str, k: int, block: int = 1024) -> Adjacency:
+    def nearest(self, name: str, k: int) -> Adjacency:
         """Each video's k nearest trained ones by cosine in one modality, weight 1/k each, (N, I); a zero row where absent."""
-        items, unit = self.town.exhibits(name)
-        modality, k = self.features[name], min(k, len(items))
-        rows = torch.from_numpy(np.flatnonzero(modality.present))
-        mine = functional.normalize(torch.from_numpy(modality.values)[rows])
-        found = [(part @ unit.T).topk(k, dim=1).indices for part in mine.split(block)] if k else []
-        source = items[torch.cat(found).flatten()] if found else items[:0]
-        target = rows.repeat_interleave(k)
-        return Adjacency(target, source, (len(self), self.town.num_items), weight=torch.full((len(source),), 1 / max(k, 1)))
+        target, source = self._nearest(name, k)
+        weight = 1 / torch.bincount(target, minlength=len(self)).clamp(min=1).float()
+        return Adjacency(target, source, (len(self), self.town.num_items), weight=weight[target])
+
+    def resembling(self, table: Tensor, k: int) -> Tensor:
+        """Mean row of `table` (I, D) over the k nearest in each modality that a video has, (N, D).
+
+        A video without any modality gets the mean over all trained videos: nothing tells it from another.
+        """
+        count = self.present.sum(1, keepdim=True)
+        if table.is_sparse:  # (a table of similarities; there a video without any modality has an empty row)
+            ends = [self._nearest(name, k) for name in self.features]
+            index = torch.stack([torch.cat([end[side] for end in ends]) for side in (0, 1)])  # (2, entries)
+            share = 1 / torch.bincount(index[0], minlength=len(self)).clamp(min=1).float()
+            blend = torch.sparse_coo_tensor(index, share[index[0]], (len(self), len(table)), check_invariants=False)
+            return torch.sparse.mm(blend, table).coalesce()
+        found = torch.stack([self.nearest(name, k) @ table for name in self.features]).sum(0)
+        trained = table[torch.from_numpy(self.town.item_degree > 0)]
+        return (found / count.clamp(min=1)).where(count > 0, trained.mean(0) if len(trained) else trained.new_zeros(()))
+
+    def _nearest(self, name: str, k: int, block: int = 1024) -> tuple[Tensor, Tensor]:
+        """New video (N·k,) and trained video (N·k,), nearest first; found once."""
+        if (name, k) not in self._found:
+            items, unit = self.town.exhibits(name)
+            modality, count = self.features[name], min(k, len(items))
+            rows = torch.from_numpy(np.flatnonzero(modality.present))
+            mine = functional.normalize(torch.from_numpy(modality.values)[rows])
+            places = [(part @ unit.T).topk(count, dim=1).indices for part in mine.split(block)] if count else []
+            source = items[torch.cat(places).flatten()] if places else items[:0]
+            self._found[name, k] = rows.repeat_interleave(count), source
+        return self._found[name, k]

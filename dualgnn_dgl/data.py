@@ -111,6 +111,10 @@ class Modality:
         object.__setattr__(self, "present", present)
         object.__setattr__(self, "imputed", imputed)
 
+    def take(self, items: np.ndarray) -> Modality:
+        """The same modality of the given items alone, in their order."""
+        return Modality(self.values[items], self.present[items], self.imputed[items])
+
     @property
     def own(self) -> np.ndarray:
         """Rows (I,) that were read, not filled in."""

@@ -2,28 +2,32 @@
 
     door = newcomers.load("runs/dualgnn")
     items, scores = door.recommend([["v0655", "v1898"], ["v42"]], k=10)
+    new = door.items({"visual": Modality(values, present)})
 
-A new user's vector comes from what they watched (`Recommender.user_rule`). It costs time by the length of the history and the
-popularity of its videos, not by the size of the catalogue; only ranking looks at every video.
+A new user's vector comes from what they watched (`Recommender.user_rule`), a new video's from its modalities
+(`Recommender.item_rule`). A user costs time by the length of the history and the popularity of its videos, not by the size of
+the catalogue; only ranking, and finding the videos that a new one resembles, look at every video.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dualgnn_dgl import checkpoint
+from dualgnn_dgl import checkpoint, training
 from dualgnn_dgl import data as datasets
-from dualgnn_dgl.arrivals import Histories, Town
-from dualgnn_dgl.data import Dataset, Interactions
+from dualgnn_dgl.arrivals import Histories, NewItems, Town
+from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.evaluation import top_k
 from dualgnn_dgl.ids import Ids
-from dualgnn_dgl.models.base import Recommender
+from dualgnn_dgl.models.base import ItemRule, Recommender
+from dualgnn_dgl.options import build
+from dualgnn_dgl.training import TrainConfig
 
 
 class Newcomers:
@@ -34,16 +38,24 @@ class Newcomers:
     model : trained, on the CPU; it is not changed.
     dataset : what it was trained on.
     where : the data's name in messages.
+    modalities : what the model was built with, where its holes had been filled; by default the data's own.
     """
 
-    def __init__(self, model: Recommender, dataset: Dataset, where: str = "the data") -> None:
-        lists = dataset.co_occurrence
+    def __init__(
+        self,
+        model: Recommender,
+        dataset: Dataset,
+        where: str = "the data",
+        modalities: Mapping[str, Modality] | None = None,
+    ) -> None:
+        measure = dataset.co_occurrence.measure if dataset.co_occurrence is not None else "count"
         self.dataset, self.model = dataset, model
-        self.town = Town(dataset.train, dataset.modalities, lists.measure if lists is not None else "count")
+        self.town = Town(dataset.train, dataset.modalities if modalities is None else modalities, measure)
         self.item_ids = Ids(dataset.item_ids, "micro-video", where)
         with torch.no_grad():
-            self.item = model.embed()[1].detach().clone()  # (I, D)
+            self.user, self.item = (table.detach().clone() for table in model.embed())  # (U, D), (I, D)
             self._user_rule = model.user_rule()
+        self._item_rule: ItemRule | None = None  # made when first asked for
 
     def pairs(self, histories: Sequence[Sequence[str]], *, skip_unknown: bool = False) -> Interactions:
         """Histories in the user's own ids as pairs (B users, I items); a video named twice counts once.
@@ -76,6 +88,23 @@ class Newcomers:
         with torch.no_grad():
             return self._user_rule(Histories(pairs, self.town, exclude))
 
+    def items(self, features: Mapping[str, Modality]) -> Tensor:
+        """Vectors (N, D) of N new videos, to stand below `item`; the score with a user is the inner product, as for everyone.
+
+        Parameters
+        ----------
+        features : modality → `data.Modality` (N rows). What is not present does not enter, whatever it holds.
+
+        Raises
+        ------
+        DataError
+            if a name or a width is not the catalogue's, or the catalogue has no features.
+        """
+        with torch.no_grad():
+            if self._item_rule is None:
+                self._item_rule = self.model.item_rule()
+            return self._item_rule(NewItems(features, self.town))
+
     def recommend(
         self, histories: Sequence[Sequence[str]], k: int = 10, *, include_seen: bool = False, skip_unknown: bool = False
     ) -> tuple[Tensor, Tensor]:
@@ -98,4 +127,5 @@ def load(run: str | Path, data: str | Path | None = None) -> Newcomers:
     loaded = checkpoint.load_run(run)
     folder = loaded.info["data"]["path"] if data is None else str(data)
     dataset = datasets.load(folder)
-    return Newcomers(checkpoint.restore(loaded, dataset), dataset, str(folder))
+    model = checkpoint.restore(loaded, dataset)
+    return Newcomers(model, dataset, str(folder), training.features(dataset, build(TrainConfig, loaded.info["train"])))

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualgnn_dgl.cold_items import ColdItems, all_cold
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.deterministic import deterministic
 from dualgnn_dgl.errors import ConfigError, RunError
@@ -87,13 +88,15 @@ def fit(
     *,
     report: Callable[[Progress], None] | None = None,
     keeper: Keeper | None = None,
+    modalities: Mapping[str, Modality] | None = None,
 ) -> Fit:
     """Train `model` where it lies (its device) and return the best epoch by `config.metric` on `valid`.
 
     With an empty `valid` there is nothing to choose by: all epochs run and the last one is kept. Ctrl-C ends training
     early and returns the best epoch so far, with `interrupted` set. A `keeper` is handed snapshots when it wants them, and
     may hold one to go on from: on the CPU the end is then the same, to the bit, as without the break. (Going on sets
-    torch's default generator, too.)
+    torch's default generator, too.) Where no video of `valid` was watched in training, they are ranked among such videos, each
+    placed by its modalities alone, if `modalities` says what the model was built with.
 
     Raises
     ------
@@ -124,6 +127,10 @@ def _fit(
     metric = f"{config.metric.partition('@')[0]}@{min(k, train.num_items)}"
     if not model.trainable:
         return _untrained(model, evaluator, metric)
+    cold = None
+    if modalities and all_cold(train, valid):
+        cold = ColdItems(train, modalities, valid, [train], ks=(k,))
+        metric = f"{config.metric.partition('@')[0]}@{cold.evaluator.ks[-1]}"
 
     sampler = TripleSampler(train, device)
     draw = torch.Generator(device).manual_seed(config.seed)
@@ -162,7 +169,8 @@ def _fit(
             due = epoch % config.eval_every == 0 or epoch == config.epochs
             if evaluator is not None and due:
                 user, item = tables(model, epoch)
-                state.value = row[metric] = float(evaluator(user, item).means[metric])
+                found = evaluator(user, item) if cold is None else cold(model)
+                state.value = row[metric] = float(found.means[metric])
                 if state.best_value is None or state.value > state.best_value:
                     state.since_best = 0
                     state.best = Fit(user, item, _copy(model), best_epoch=epoch, best_value=state.value)

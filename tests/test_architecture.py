@@ -27,7 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("models.presence",),
     ("models.*",),
     ("models",),
-    ("state", "finite", "deterministic"),
+    ("state", "finite", "deterministic", "cold_items"),
     ("training",),
     ("checkpoint",),
     ("newcomers",),

@@ -1,4 +1,4 @@
-"""`dualgnn recommend --history` and `--histories`, as a person meets them."""
+"""`dualgnn recommend` with --history, --histories and --new-items, and cold items, as a person meets them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
-from small import dataset
+from small import WIDTHS, dataset
 
 from dualgnn_dgl import checkpoint, data, models, newcomers, training
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.cold_items import ColdItems
 from dualgnn_dgl.graph import heterograph
 
 ITEMS = 23
@@ -119,3 +120,83 @@ def test_refused_in_one_line(folder, words, line) -> None:
 def test_what_does_not_go_together_is_a_usage_error(folder, words) -> None:
     found = call("recommend", *words)
     assert found.exit_code == 2 and found.stdout == ""
+
+
+# ---------------------------------------------------------------- new videos
+
+
+@pytest.fixture
+def features(folder, tmp_path) -> list[Path]:
+    """Features of three new videos: an array with its list of ids, and a table that lacks one of them."""
+    draw = np.random.default_rng(3)
+    np.save(tmp_path / "visual.npy", draw.normal(size=(3, WIDTHS["visual"])).astype(np.float32))
+    (tmp_path / "visual_ids.txt").write_text("new1\nnew2\nnew3\n")
+    rows = [f"{name},{','.join(f'{x:.4f}' for x in draw.normal(size=WIDTHS['textual']))}" for name in ("new3", "new1")]
+    header = "item_id," + ",".join(f"f{n}" for n in range(WIDTHS["textual"]))
+    (tmp_path / "textual.csv").write_text("\n".join([header, *rows]) + "\n")
+    return [tmp_path / "visual.npy", tmp_path / "textual.csv"]
+
+
+def given(features: list[Path]) -> list[str]:
+    return [word for file in features for word in ("--new-items", str(file))]
+
+
+def test_new_videos_join_the_ranking(folder, features) -> None:
+    found = call("recommend", "--user", "u900", "--k", ITEMS + 3, "--include-seen", *given(features), "--json")
+    assert found.exit_code == 0, found.output
+    shown = json.loads(found.stdout)["users"][0]["items"]
+    assert len(shown) == ITEMS + 3 and {"new1", "new2", "new3"} <= {row["item"] for row in shown}
+    assert {row["title"] for row in shown if row["item"].startswith("new")} == {"(new)"}
+    scores = {row["item"]: row["score"] for row in shown}
+    only = call("recommend", "--user", "u900", "--k", 3, *given(features), "--only-new", "--json")
+    listed = json.loads(only.stdout)["users"][0]["items"]
+    assert {row["item"] for row in listed} == {"new1", "new2", "new3"}
+    np.testing.assert_allclose([row["score"] for row in listed], [scores[row["item"]] for row in listed], rtol=1e-5)
+
+
+def test_a_new_user_is_shown_new_videos(folder, features, tmp_path) -> None:
+    found = call("recommend", "--history", "v5,v14", "--k", 2, *given(features), "--only-new")
+    assert len(found.stdout.splitlines()) == 4 and "new" in found.stdout
+    file = tmp_path / "lists.parquet"
+    words = ["--histories", "new.csv", "--skip-unknown", *given(features), "--k", ITEMS, "--all", file]
+    assert "for 2 users" in call("recommend", *words).stdout
+    assert {"new1", "new2", "new3"} <= {row["item"] for row in pq.read_table(file).to_pylist()}
+
+
+def test_new_videos_that_do_not_fit_are_refused(folder, features, tmp_path) -> None:
+    wide = tmp_path / "acoustic.npy"
+    np.save(wide, np.ones((2, 99), np.float32))
+    assert "99 columns, acoustic of the catalogue has 7" in refused("recommend", "--user", "u900", "--new-items", wide)
+    other = tmp_path / "smell.npy"
+    np.save(other, np.ones((2, 3), np.float32))
+    assert "unknown modality 'smell'" in refused("recommend", "--user", "u900", "--new-items", other)
+    assert "give one file for each" in refused("recommend", "--user", "u900", *given(features[:1] * 2))
+    (tmp_path / "visual_ids.txt").write_text("v5\nnew2\nnew3\n")
+    assert "'v5' is in the catalogue already" in refused("recommend", "--user", "u900", *given(features))
+    assert call("recommend", "--user", "u900", "--only-new").exit_code == 2
+
+
+# ---------------------------------------------------------------- cold items, from the raw log to the figures
+
+
+def test_cold_items_from_log_to_figures(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    rows = {(f"u{u}", f"v{i}") for u in range(14) for i in draw.choice(30, size=9, replace=False)}
+    (tmp_path / "log.csv").write_text("user,item\n" + "\n".join(f"{u},{i}" for u, i in sorted(rows)) + "\n")
+    np.save(tmp_path / "visual.npy", draw.normal(size=(30, 6)).astype(np.float32))
+    (tmp_path / "visual_ids.txt").write_text("\n".join(f"v{i}" for i in range(30)) + "\n")
+    words = ["--input", "log.csv", "--features", "visual.npy", "--split", "cold-items", "--k-core", "0"]
+    made = CliRunner().invoke(group, ["preprocess", *words])
+    assert made.exit_code == 0, made.output
+    prepared = data.load("data")
+    assert not set(prepared.train.item.tolist()) & {*prepared.valid.item.tolist(), *prepared.test.item.tolist()}
+    done = call("train", "--epochs", 2, "--set", "width=5", "--set", "hidden=4")
+    assert done.exit_code == 0 and "placed by their modalities" in done.stderr, done.output
+    found = call("eval", "--cold-items", "--topk", 2, "--json")
+    value = json.loads(found.stdout)
+    assert value["cold_items"] == 6 and value["users"] == len(set(prepared.test.user.tolist()))
+    door = newcomers.load("runs/dualgnn")
+    measured = ColdItems(prepared.train, prepared.modalities, prepared.test, [prepared.train, prepared.valid], [2])(door.model)
+    assert value["metrics"] == measured.means | measured.coverage
+    assert "6 without a training pair" in call("eval", "--cold-items", "--topk", 2).stdout

@@ -10,11 +10,12 @@ import small
 import torch
 
 from dualgnn_dgl import checkpoint, data
-from dualgnn_dgl.arrivals import Histories, Town
+from dualgnn_dgl.arrivals import Histories, NewItems, Town
+from dualgnn_dgl.cold_items import ColdItems, all_cold
 from dualgnn_dgl.cooccurrence import co_occurrence
-from dualgnn_dgl.data import CoOccurrence
+from dualgnn_dgl.data import CoOccurrence, Modality
 from dualgnn_dgl.errors import DataError, RunError
-from dualgnn_dgl.evaluation import top_k
+from dualgnn_dgl.evaluation import Evaluator, top_k
 from dualgnn_dgl.graph import heterograph, user_item, user_user
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.newcomers import Newcomers, load
@@ -260,3 +261,167 @@ def test_a_town_without_co_occurrence_lists_counts(run):
     assert isinstance(dataset.co_occurrence, CoOccurrence)
     door = Newcomers(model, dataclasses.replace(dataset, co_occurrence=None))
     assert door.town.measure == "count"
+
+
+# ---------------------------------------------------------------- new videos
+
+
+def dense(table):
+    return table.to_dense() if table.is_sparse else table
+
+
+FEATURED = [name for name in MODELS if name != "mostpop"]
+
+
+def new_videos(dataset, count=4, seed=5, present=None):
+    """New videos: the features of trained ones, a little off."""
+    draw = np.random.default_rng(seed)
+    features = {}
+    for name, modality in dataset.modalities.items():
+        rows = np.flatnonzero(modality.present)[:count]
+        values = modality.values[rows] + draw.normal(scale=0.01, size=(count, modality.width))
+        features[name] = Modality(values, np.ones(count, bool) if present is None else present[name])
+    return features
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_places_a_new_video(name):
+    dataset = small.dataset()
+    door = Newcomers(create(name, heterograph(dataset), dataset.modalities), dataset)
+    item = dense(door.items(new_videos(dataset)))
+    assert item.shape == (4, door.item.shape[1]) and torch.isfinite(item).all() and not item.requires_grad
+    assert dense(door.items({"visual": new_videos(dataset)["visual"]})).shape == item.shape, "a modality may be left out for all"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_absent_modality_of_a_new_video_changes_nothing(name):
+    """Whatever stands in an absent row; and a video that lacks all is placed as well."""
+    dataset = small.dataset()
+    door = Newcomers(create(name, heterograph(dataset), dataset.modalities), dataset)
+    present = {name: np.array([True, m != 0, m != 1, False]) for m, name in enumerate(dataset.modalities)}
+    clean = new_videos(dataset, present=present)
+    junk = {
+        name: Modality(np.where(present[name][:, None], modality.values, 1e3 * np.arange(1, modality.width + 1)), present[name])
+        for name, modality in clean.items()
+    }
+    item = dense(door.items(clean))
+    assert torch.equal(item, dense(door.items(junk))) and torch.isfinite(item).all()
+    only = {name: modality for name, modality in clean.items() if name != "visual"}  # video 1 has no frames anyway
+    torch.testing.assert_close(dense(door.items(only))[1], item[1])
+
+
+def test_nearest_are_the_nearest_trained_videos_by_cosine():
+    dataset = small.dataset()
+    town = Town(dataset.train, dataset.modalities)
+    videos = NewItems(new_videos(dataset), town)
+    for name, modality in dataset.modalities.items():
+        trained = modality.present & (np.bincount(dataset.train.item, minlength=dataset.num_items) > 0)
+        unit = modality.values / np.maximum(np.linalg.norm(modality.values, axis=1, keepdims=True), 1e-12)
+        mine = videos.features[name].values
+        cosine = mine / np.linalg.norm(mine, axis=1, keepdims=True) @ unit.T
+        cosine[:, ~trained] = -np.inf
+        expected = np.zeros((4, dataset.num_items), np.float32)
+        np.put_along_axis(expected, np.argsort(-cosine, axis=1)[:, :3], 1 / 3, axis=1)
+        np.testing.assert_allclose(videos.nearest(name, 3).dense().numpy(), expected)
+    assert videos.nearest("visual", 500).dense().sum(1).allclose(torch.ones(4)), "fewer than k: all of them"
+
+
+@pytest.mark.parametrize("name", [name for name in FEATURED if name != "bprmf"])
+def test_a_new_video_like_a_trained_one_lands_near_it(name):
+    """On the checkerboard a new video shows its parity, and is shown to those who watch that parity."""
+    dataset = small.checkerboard()
+    model, done = trained(name, dataset)
+    door = Newcomers(model, dataset)
+    features = {name: modality.take(np.array([6, 9])) for name, modality in dataset.modalities.items()}
+    score = dense(done.user) @ dense(door.items(features)).T  # (U, 2)
+    parity = np.arange(dataset.num_users) % 2
+    right = (score[:, 0] > score[:, 1]).numpy() == (parity == 0)
+    assert right.mean() > 0.95
+
+
+def test_dualgnn_encodes_a_new_video_as_it_encodes_a_trained_one():
+    """An unwatched trained item is the encoder's output; as a new video it gets that, and what its like receive."""
+    dataset = small.dataset()
+    model = create("dualgnn", heterograph(dataset), dataset.modalities, model_class("dualgnn").Config(width=6, hidden=9))
+    lonely = {name: modality.take(np.array([small.LONELY_ITEM])) for name, modality in dataset.modalities.items()}
+    videos = NewItems(lonely, Town(dataset.train, dataset.modalities))
+    with torch.no_grad():
+        received = sum(model.single_modal(m)[1] - model.start(m, model.there)[1] for m in range(3))
+        expected = model.embed()[1][small.LONELY_ITEM] + videos.resembling(received, 10)
+        torch.testing.assert_close(model.item_rule()(videos), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_vbpr_sees_features_only():
+    dataset = small.dataset()
+    model = create("vbpr", heterograph(dataset), dataset.modalities, model_class("vbpr").Config(bias=True))
+    whole = {name: modality.take(np.arange(dataset.num_items)) for name, modality in dataset.modalities.items()}
+    found = Newcomers(model, dataset).items(whole)
+    with torch.no_grad():
+        model.item.zero_()
+        model.item_bias.zero_()
+        torch.testing.assert_close(found, model.embed()[1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: {**f, "smell": f["visual"]}, "unknown modality 'smell'"),
+        (lambda f: {**f, "visual": Modality(np.ones((4, 3)), np.ones(4, bool))}, "visual of the new videos has 3 columns"),
+        (lambda f: {**f, "visual": f["visual"].take(np.arange(2))}, r"describe \[2, 4\] new videos"),
+        (lambda f: {}, "describe no new videos"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(change, message):
+    dataset = small.dataset()
+    door = Newcomers(create("lightgcn", heterograph(dataset), {}), dataset)
+    with pytest.raises(DataError, match=message):
+        door.items(change(new_videos(dataset)))
+
+
+# ---------------------------------------------------------------- cold items
+
+
+def cold_dataset():
+    """The small data with three items taken out of training whole: two are held out for the test, one for validation."""
+    dataset = small.dataset()
+    pairs = small.pairs_of(dataset.train)
+    split = {2: 1, 5: 2, 8: 2}
+    parts = [[pair for pair in pairs if split.get(pair[1], 0) == part] for part in range(3)]
+    train, valid, test = (small.interactions(part, dataset.num_users, dataset.num_items) for part in parts)
+    return dataclasses.replace(dataset, train=train, valid=valid, test=test, co_occurrence=small.shared_items(train))
+
+
+def test_cold_items_are_ranked_among_themselves_and_placed_by_features():
+    dataset = cold_dataset()
+    model = create("dualgnn", heterograph(dataset), dataset.modalities, model_class("dualgnn").Config(width=6, hidden=9))
+    measure = ColdItems(dataset.train, dataset.modalities, dataset.test, [dataset.train, dataset.valid], ks=[2, 50])
+    assert set(measure.items.tolist()) >= {2, 5, 8} and measure.evaluator.ks == (2, len(measure.items))
+    found = measure(model)
+    assert set(found.users.tolist()) == set(dataset.test.user.tolist()) and found.means[f"recall@{len(measure.items)}"] == 1.0
+    with torch.no_grad():
+        user, item = model.embed()[0], model.item_rule()(measure.videos)
+    user_of = {int(i): place for place, i in enumerate(measure.items)}
+    for place, u in enumerate(found.users.tolist()):
+        seen = [user_of[i] for v, i in small.pairs_of(dataset.valid) if v == u]
+        scores = user[u] @ item.T
+        scores[seen] = -torch.inf
+        best = set(scores.topk(2).indices.tolist())
+        truth = {user_of[i] for v, i in small.pairs_of(dataset.test) if v == u}
+        assert found.per_user["recall@2"][place] == len(best & truth) / len(truth)
+
+
+def test_a_cold_split_is_validated_on_new_videos():
+    dataset = cold_dataset()
+    assert all_cold(dataset.train, dataset.valid) and not all_cold(small.dataset().train, small.dataset().valid)
+    model, config = create("dualgnn", heterograph(dataset), dataset.modalities), TrainConfig(epochs=1, metric="recall@2")
+    done = fit(model, dataset.train, dataset.valid, config, modalities=dataset.modalities)
+    measure = ColdItems(dataset.train, dataset.modalities, dataset.valid, [dataset.train], ks=[2])
+    assert done.best_value == measure(model).means["recall@2"]
+    plain = fit(create("dualgnn", heterograph(dataset), dataset.modalities), dataset.train, dataset.valid, config)
+    assert plain.best_value == Evaluator(dataset.valid, [dataset.train], ks=[2])(plain.user, plain.item).means["recall@2"]
+
+
+def test_without_new_videos_there_is_nothing_to_rank():
+    dataset = small.checkerboard()
+    with pytest.raises(DataError, match="every micro-video was watched in training.*--split cold-items"):
+        ColdItems(dataset.train, dataset.modalities, dataset.test)

@@ -183,12 +183,12 @@ def test_users_without_training_pair_leave_and_items_stay() -> None:
     assert prepared.report["rows"]["dropped"] == {"user without training pair": 2}
 
 
-@pytest.mark.parametrize("method", ["random", "mmrec", "leave-one-out", "time-user", "time-global"])
+@pytest.mark.parametrize("method", ["random", "mmrec", "leave-one-out", "time-user", "time-global", "cold-items"])
 def test_the_seed_decides_the_shuffle_and_nothing_else(method: str) -> None:
     raw = RawInput(log_of(random_rows(3)))
     runs = [prepare(raw, Options(split=method, seed=seed), co_occurrence=False).dataset for seed in (1, 1, 2)]
     assert runs[0].hash == runs[1].hash
-    assert (runs[0].hash == runs[2].hash) == (method not in ("random", "mmrec"))
+    assert (runs[0].hash == runs[2].hash) == (method not in ("random", "mmrec", "cold-items"))
 
 
 def test_defaults_follow_the_log() -> None:

@@ -1,4 +1,4 @@
-"""The six splits against slow loops over users, and what they promise."""
+"""The seven splits against slow loops over users, and what they promise."""
 
 from __future__ import annotations
 
@@ -65,6 +65,18 @@ def slow(pairs: Pairs, method: str, seed: int, ratios: tuple[int, int, int] = (8
 def test_every_rule_equals_its_slow_twin(method: str, pairs: Pairs, seed: int) -> None:
     labels = splitting.assign(pairs, method, np.random.default_rng(seed))
     assert labels.tolist() == slow(pairs, method, seed)
+
+
+@pytest.mark.parametrize("ratios", [(8, 1, 1), (3, 1, 2)])
+@settings(max_examples=40, deadline=None)
+@given(pairs=logs(), seed=st.integers(0, 99))
+def test_cold_items_are_held_out_whole(ratios: tuple[int, int, int], pairs: Pairs, seed: int) -> None:
+    labels = splitting.assign(pairs, "cold-items", np.random.default_rng(seed), ratios)
+    order = np.random.default_rng(seed).permutation(pairs.item.max() + 1).tolist()
+    cuts = [len(order) * sum(ratios[:part]) // sum(ratios) for part in (1, 2)]
+    for row, item in enumerate(pairs.item.tolist()):
+        place = order.index(item)
+        assert labels[row] == (0 if place < cuts[0] else 1 if place < cuts[1] else 2)
 
 
 @pytest.mark.parametrize("method", PER_USER)

@@ -57,7 +57,7 @@ def scripted(monkeypatch):
 
 def test_fit_has_no_door_for_test_data():
     parameters = inspect.signature(fit).parameters
-    assert list(parameters) == ["model", "train", "valid", "config", "report", "keeper"]
+    assert list(parameters) == ["model", "train", "valid", "config", "report", "keeper", "modalities"]
     assert not any(p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL for p in parameters.values())
     assert not any("Dataset" in str(p.annotation) or Dataset is p.annotation for p in parameters.values())
 

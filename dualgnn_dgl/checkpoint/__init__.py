@@ -34,7 +34,7 @@ from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.options import Options, build, to_toml
-from dualgnn_dgl.training import Fit, TrainConfig
+from dualgnn_dgl.training import Fit, TrainConfig, features
 
 MARKER = "run.json"
 FORMAT = 1
@@ -172,10 +172,10 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
     check_belongs(run, dataset)
     name, written = str(run.info["model"]), run.info.get("versions", {}).get("dualgnn-dgl", "unknown")
     try:
-        config = build(model_class(name).Config, run.info["config"])
+        config, train = build(model_class(name).Config, run.info["config"]), build(TrainConfig, run.info["train"])
     except ConfigError as error:
         raise RunError(_of_another_version(run, str(error), written)) from None
-    model = create(name, heterograph(dataset), dataset.modalities, config)
+    model = create(name, heterograph(dataset), features(dataset, train), config)
     state = read_tensors(run.folder / "weights.safetensors")
     try:
         model.load_state_dict(state)

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from dualgnn_dgl.arrivals import Histories
+from dualgnn_dgl.arrivals import Histories, NewItems
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.options import Options
 
 UserRule = Callable[[Histories], Tensor]
+ItemRule = Callable[[NewItems], Tensor]
+LOOK_ALIKES = 10  # trained videos that lend to a new one, in each modality
 
 
 class Recommender(nn.Module):
@@ -63,6 +65,16 @@ class Recommender(nn.Module):
         with torch.no_grad():
             item = self.embed()[1].detach().clone()
         return lambda histories: histories.to_user @ item
+
+    def item_rule(self) -> ItemRule:
+        """How videos that come after training get their vectors: called once, gives a function of `NewItems` → (N, D).
+
+        By default the mean of the trained videos that resemble it most, over the modalities it has. A model with an encoder of
+        features, or another use of them, says so with a rule of its own; an absent modality must not enter.
+        """
+        with torch.no_grad():
+            item = self.embed()[1].detach().clone()
+        return lambda videos: videos.resembling(item, LOOK_ALIKES)
 
     def new_epoch(self, generator: torch.Generator) -> None:
         """Called before each epoch, for models that draw something anew (a graph, a padding).

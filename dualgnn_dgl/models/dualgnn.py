@@ -45,11 +45,23 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.arrivals import Histories
+from dualgnn_dgl.arrivals import Histories, NewItems
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.graph import CO_PADS, CO_WEIGHTS, user_item, user_user
-from dualgnn_dgl.models.base import Features, Recommender, UserRule, bpr, masked_softmax, pick, table, unit_rows, weighted_sum
+from dualgnn_dgl.models.base import (
+    LOOK_ALIKES,
+    Features,
+    ItemRule,
+    Recommender,
+    UserRule,
+    bpr,
+    masked_softmax,
+    pick,
+    table,
+    unit_rows,
+    weighted_sum,
+)
 from dualgnn_dgl.models.presence import Presence
 from dualgnn_dgl.ops import Adjacency, one_wide_product
 from dualgnn_dgl.ops.dense import Linear
@@ -264,6 +276,28 @@ class DualGNN(Recommender):
                 attention = masked_softmax(near @ logits, heard)
             user = self.fuse_users(users, attention, heard)
             return user + near @ known if self.co_occurrence is not None else user
+
+        return rule
+
+    def item_rule(self) -> ItemRule:
+        """i from the modalities: layer 0 is the encoder's, Σ_m z_m over those it has; what users would send it in layers 1…L is
+        what they send the trained videos that it resembles.
+        """
+        c, count = self.config, len(self.features)
+        with torch.no_grad():
+            own = [self.start(m, self.there)[1] for m in range(count)]  # i_m⁰, (I, D) each
+            received = sum((self.single_modal(m)[1] - own[m] for m in range(1, count)), self.single_modal(0)[1] - own[0])
+
+        @torch.no_grad()
+        def rule(videos: NewItems) -> Tensor:
+            item = videos.resembling(received, LOOK_ALIKES)
+            for m, modality in enumerate(videos.features.values()):
+                present = torch.from_numpy(modality.present)
+                new = unit_rows(self.encoders[m](torch.from_numpy(modality.values)), None if c.missing == "zero" else present)
+                if c.missing == "learned":
+                    new = torch.where(present.unsqueeze(1), new, unit_rows(self.absent[m]))
+                item = item + new
+            return item * (count / videos.present.sum(1, keepdim=True).clamp(min=1)) if c.item_fusion == "rescaled" else item
 
         return rule
 

@@ -22,6 +22,7 @@ free table, so it holds for newcomers too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,10 +30,20 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.arrivals import Histories
+from dualgnn_dgl.arrivals import Histories, NewItems
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import CO_WEIGHTS, item_item, user_item, user_user
-from dualgnn_dgl.models.base import Recommender, UserRule, masked_softmax, pick, row_penalty, sampled_softmax, table, unit_rows
+from dualgnn_dgl.models.base import (
+    ItemRule,
+    Recommender,
+    UserRule,
+    masked_softmax,
+    pick,
+    row_penalty,
+    sampled_softmax,
+    table,
+    unit_rows,
+)
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.options import Options, option
 
@@ -64,6 +75,9 @@ SEARCH = {
     "temperature": (0.1, 0.15, 0.2),
     "lr": (5e-4, 1e-3),
 }
+
+
+FOLD_STEPS, FOLD_LR, FOLD_NEGATIVES = 20, 0.02, 1024  # of a new user's own row, see `user_rule`
 
 
 class DualGNNPlus(Recommender):
@@ -126,8 +140,10 @@ class DualGNNPlus(Recommender):
     def user_rule(self) -> UserRule:
         """û from the history: layers 1…L of the behaviour channel, u_m as for everyone, attention that of the nearest users.
 
-        Of layer 0 (p), which is trained, nothing is known. The logits of the attention are the mean of the co-occurring users',
-        weighted as in Ω; modalities that no watched video has are left out as for everyone.
+        The logits of the attention are the mean of the co-occurring users', weighted as in Ω; modalities that no watched video
+        has are left out as for everyone. Layer 0, the trained row p, starts at zero and takes a few of the steps that training
+        would take, on the same loss, while all videos stand still: users with long histories are known by more than their
+        videos' mean (benchmarks/LOG.md).
         """
         c = self.config
         with torch.no_grad():
@@ -136,7 +152,11 @@ class DualGNNPlus(Recommender):
             # Σ_{l<L} i^l / (L+1); without propagation there is only q to go by
             lent = self.behaviour(c.layers - 1)[1] * (c.layers / (c.layers + 1)) if c.layers else self.item.clone()
             logits = self.attention.clone() if self.attends else None  # (U, M)
+            item = self.embed()[1].clone()
+        drawn = torch.randperm(len(item), generator=torch.Generator().manual_seed(0))[:FOLD_NEGATIVES]
+        negatives = item[drawn]
 
+        @torch.no_grad()
         def rule(histories: Histories) -> Tensor:
             attention = None
             if logits is not None:
@@ -145,9 +165,41 @@ class DualGNNPlus(Recommender):
             user = self.with_modalities(histories.to_user @ lent, resembling, histories.to_user, attention)
             if self.co_occurrence is not None:
                 user = user + c.cooc_share * (histories.neighbours(c.cooc_k, c.cooc_weight) @ known)
-            return unit_rows(user)
+            return unit_rows(user + self._own_rows(histories, user, item, negatives))
 
         return rule
+
+    def item_rule(self) -> ItemRule:
+        """i from the modalities: i_b of the trained videos that it resembles, and its i_m as for everyone."""
+        c = self.config
+        with torch.no_grad():
+            behaviour, item = self.behaviour()[1], self.item.clone()
+
+        def rule(videos: NewItems) -> Tensor:
+            new = videos.resembling(behaviour, c.item_k)
+            if c.item_weight > 0:
+                near = [videos.nearest(name, c.item_k) @ item for name in videos.features]
+                new = new + c.item_weight * torch.stack(near).mean(0)
+            return unit_rows(new)
+
+        return rule
+
+    def _own_rows(self, histories: Histories, user: Tensor, item: Tensor, negatives: Tensor) -> Tensor:
+        """p / (L+1), (B, D), after FOLD_STEPS steps of Adam from zero on each history's mean softmax loss; `user` is the rest."""
+        row, watched = histories.edges()
+        share = 1 / torch.bincount(row, minlength=len(histories)).clamp(min=1).to(user.dtype)  # (B,)
+        own = torch.zeros_like(user, requires_grad=True)
+        optimiser = torch.optim.Adam([own], lr=FOLD_LR)
+        with torch.enable_grad():
+            for _ in range(FOLD_STEPS):
+                optimiser.zero_grad()
+                unit = unit_rows(user + own / (self.config.layers + 1))
+                right = (pick(unit, row) * item[watched]).sum(1) / self.config.temperature  # (E,)
+                wrong = unit @ negatives.T / self.config.temperature + math.log(len(item) / len(negatives))  # (B, N)
+                fit = torch.logaddexp(right, wrong.logsumexp(1)[row]) - right
+                (fit * share[row]).sum().backward()
+                optimiser.step()
+        return own.detach() / (self.config.layers + 1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         user, item = self.embed()

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.arrivals import NewItems
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.models.base import PENALTIES, Features, Recommender, bpr, pick, row_penalty, table, unit_rows
+from dualgnn_dgl.models.base import PENALTIES, Features, ItemRule, Recommender, bpr, pick, row_penalty, table, unit_rows
 from dualgnn_dgl.options import Options, option
 
 
@@ -91,6 +92,23 @@ class VBPR(Recommender):
             return self.user, vector
         one = self.user.new_ones(len(self.user), 1)
         return torch.cat([self.user, one], dim=1), torch.cat([vector, sum(bias)], dim=1)
+
+    def item_rule(self) -> ItemRule:
+        """[0 ‖ x ‖ Σ β'_m · f_m]: what the features say; a new video has no identity and no bias of its own."""
+        maps = [weight.detach().clone() for weight in self.map]
+        biases = [weight.detach().clone() for weight in self.feature_bias] if self.config.bias else []
+
+        def rule(videos: NewItems) -> Tensor:
+            features = [torch.from_numpy(modality.values) for modality in videos.features.values()]  # absent rows are zero
+            if self.config.features == "unit":
+                features = [unit_rows(f) for f in features]
+            seen = torch.stack([f @ weight for f, weight in zip(features, maps, strict=True)]).sum(0)  # x, (N, D)
+            parts = [seen.new_zeros(seen.shape), seen]
+            if biases:
+                parts.append(torch.stack([f @ weight for f, weight in zip(features, biases, strict=True)]).sum(0))
+            return torch.cat(parts, dim=1)
+
+        return rule
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Of the batch's items alone: no pass over the catalogue."""

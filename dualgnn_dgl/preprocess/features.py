@@ -58,14 +58,14 @@ def looks_like_features(path: Path) -> bool:
 
 
 def read_modality(
-    path: Path, log_ids: np.ndarray, log_name: str, items: ItemList | None = None, item_col: str | None = None
+    path: Path, log_ids: np.ndarray | None, log_name: str, items: ItemList | None = None, item_col: str | None = None
 ) -> RawModality:
     """Read one feature file.
 
     Parameters
     ----------
     log_ids : (I,) text
-        the item ids of the log; at least one must have features.
+        the item ids of the log, at least one of which must have features; None for videos that are in no log yet.
     items : the item list that arrays are aligned with; `<array>.ids.txt` or `<array>_ids.txt` beside the array goes
         before it, and without either, row r of an array is item r, if the log's ids are whole numbers below the row count.
     item_col : the column of item ids, as in the log; common names are found.
@@ -88,7 +88,7 @@ def read_modality(
         raise DataError(
             f"{path} is no feature file: give a .npy array (numpy.save), or a table keyed by item id (.parquet, .csv, .tsv)"
         )
-    if not np.isin(modality.ids, log_ids).any():
+    if log_ids is not None and not np.isin(modality.ids, log_ids).any():
         raise DataError(
             f"{path.name} shares no item with {log_name}: its ids look like '{modality.ids[0]}', the log's like '{log_ids[0]}'; "
             "key it by the log's item ids"
@@ -96,7 +96,7 @@ def read_modality(
     return modality
 
 
-def _read_array(path: Path, log_ids: np.ndarray, log_name: str, items: ItemList | None) -> RawModality:
+def _read_array(path: Path, log_ids: np.ndarray | None, log_name: str, items: ItemList | None) -> RawModality:
     """An array (n, F) whose row r describes row r of an item list, or item r."""
     if not path.exists():
         raise DataError(f"{path} does not exist: check --features")
@@ -120,6 +120,8 @@ def _read_array(path: Path, log_ids: np.ndarray, log_name: str, items: ItemList 
                 f"Row r of an array must describe row r of {items.file}."
             )
         ids = items.ids
+    elif log_ids is None:
+        ids = np.arange(rows).astype(np.str_)
     else:
         ids = _row_numbers(path, rows, log_ids, log_name)
         if rows > len(log_ids):  # the ids 0 … rows−1 are not all there: perhaps they are no row numbers at all

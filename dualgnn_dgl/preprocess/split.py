@@ -1,8 +1,9 @@
-"""Train, validation and test: six rules, each a label per pair, seeded, independent of the order of the log's rows.
+"""Train, validation and test: seven rules, each a label per pair, seeded, independent of the order of the log's rows.
 
 Per-user rules put a user's pairs in some order (shuffled, or by time), then cut off the end: the last `test` pairs
 are test, the `valid` pairs before them validation. A user with fewer than three pairs keeps all of them in training:
 nothing could be held out twice and still be learnt from. Equal times are ordered by internal user, then item number.
+`cold-items` holds out items instead, each with all its pairs.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.preprocess.filters import Pairs
 
-METHODS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "given")
+METHODS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "cold-items", "given")
 TRAIN, VALID, TEST = 0, 1, 2
 
 
@@ -43,6 +44,7 @@ def describe(method: str, timed: bool, ratios: tuple[int, int, int]) -> str:
         f"{'' if timed else ' (the log has no times)'}; {few}",
         "time-user": f"each user's pairs by time, {share}, at least one valid and one test; {few}",
         "time-global": f"all pairs by time, {share}",
+        "cold-items": f"items shuffled, {share} of the items: a held-out item is held out whole, with all its pairs",
         "given": "as the log says",
     }[method]
 
@@ -55,7 +57,7 @@ def assign(pairs: Pairs, method: str, generator: np.random.Generator, ratios: tu
     pairs : E pairs sorted by (user, item)
     method : one of `METHODS`
     generator : source of the shuffles; rules by time and `given` do not use it.
-    ratios : train, valid, test; for `random`, `time-user` and `time-global`.
+    ratios : train, valid, test; for `random`, `time-user`, `time-global` and, there of the items, `cold-items`.
 
     Returns
     -------
@@ -78,6 +80,13 @@ def assign(pairs: Pairs, method: str, generator: np.random.Generator, ratios: tu
         for label, rows in enumerate(np.split(order, bounds)):
             labels[rows] = label
         return labels
+    if method == "cold-items":
+        order = generator.permutation(int(pairs.item.max(initial=-1)) + 1)
+        of_item = np.empty(order.size, dtype=np.int8)  # (I,)
+        bounds = [order.size * part // sum(ratios) for part in (ratios[0], ratios[0] + ratios[1])]
+        for part, items in enumerate(np.split(order, bounds)):
+            of_item[items] = part
+        return of_item[pairs.item]
     counts = np.bincount(pairs.user)  # (U,)
     by_time = pairs.time is not None and method in ("leave-one-out", "time-user")
     left = _left(pairs, counts, None if by_time else generator)
