@@ -15,7 +15,7 @@ from dualgnn_dgl.errors import ConfigError
 if TYPE_CHECKING:
     from dualgnn_dgl.robustness import Cell, Plan
 
-STRATEGIES = "mask, zero, mean, neighbour_mean, multi_hop, ppr, heat, drop-items"
+STRATEGIES = "mask, zero, mean, neighbour_mean, multi_hop, ppr, heat, drop-items; or mask:KEY=VALUE, an option of the model"
 
 
 def _names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:

@@ -54,6 +54,22 @@ def test_natural_holes_tell_strategies_apart_at_rate_zero():
     assert {(cell.strategy, cell.rate) for cell in cells} == {("mask", 0.0), ("zero", 0.0), ("mask", 0.5), ("zero", 0.5)}
 
 
+def test_a_strategy_can_set_an_option_of_the_model(whole, tmp_path):
+    """In models that have it; it is another training, at rate zero too, and another model for the stage test-only."""
+    strategies = ("mask", "mask:missing=learned", "mask:modality_dropout=0.5")
+    p = plan("dualgnn", "dualgnn_plus", strategies=strategies, seeds=1, stages=robustness.STAGES)
+    assert p.rows() == [*(("dualgnn", name) for name in strategies), ("dualgnn_plus", "mask")]
+    assert len(p.cells(whole)) == 3 * 3 + 3
+    learned = Cell("dualgnn", "mask:missing=learned", "random", 0.5, "test-only", 0)
+    assert p.settings_of(learned)[0].missing == "learned" and p.settings_of(learned)[0].width == 4
+    assert robustness.run(p, whole, tmp_path) == 0
+    results = [result_of(p, dataclasses.replace(learned, strategy=name), whole, tmp_path) for name in strategies]
+    assert [result["config"]["missing"] for result in results] == ["mask", "learned", "mask"]
+    assert results[2]["config"]["modality_dropout"] == 0.5
+    assert len(list((tmp_path / "weights").iterdir())) == 4
+    assert not [path.name for path in tmp_path.rglob("*") if set(path.name) & set(" :=+")]
+
+
 def test_panels_of_the_patterns(whole):
     p = plan(patterns=("random", "one-modality", "whole-modality"), rates=(0.3,))
     panels = p.holes(whole)
@@ -75,6 +91,9 @@ def test_panels_of_the_patterns(whole):
         ({"rates": (1.5,)}, "shares from 0 to 1"),
         ({"seeds": 0}, "at least one"),
         ({"strategies": ()}, "at least one"),
+        ({"strategies": ("mask:missing=learnt",)}, "unknown value of missing 'learnt'; did you mean 'learned'"),
+        ({"strategies": ("mask:mising=learned",)}, "option 'mising' that no model of dualgnn, lightgcn has"),
+        ({"strategies": ("zero:missing=learned",)}, "unknown strategy 'zero:missing=learned'"),
     ],
 )
 def test_plans_that_make_no_sense(words, message):
@@ -136,6 +155,13 @@ def test_test_only_is_the_model_trained_on_everything(whole, tmp_path):
     assert torch.equal(same[0], fitted[0]) and torch.equal(same[1], fitted[1])
     assert not torch.allclose(holed[1], fitted[1])
     assert len(list((tmp_path / "weights").iterdir())) == 1
+
+
+def test_the_stage_test_only_trains_once_a_seed(whole, tmp_path, monkeypatch):
+    fitted, fit = [], training.fit
+    monkeypatch.setattr(training, "fit", lambda *words: fitted.append(words) or fit(*words))
+    assert robustness.run(plan("dualgnn", stages=("test-only",), rates=(0.0, 0.3, 0.6)), whole, tmp_path) == 0
+    assert len(fitted) == 2
 
 
 def test_groups_by_hand(tmp_path):

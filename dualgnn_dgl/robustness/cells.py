@@ -26,13 +26,15 @@ from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
 from dualgnn_dgl.robustness.plan import NO_FEATURES, NO_HOLES, STAGES, Cell, Plan
 
 FORMAT = 1
+SAFE = str.maketrans(" :=", "---")  # in the names of files
 BANISHED = -1e6  # added to the score of an item that left the catalogue
 REPORTED = ("recall", "ndcg")
 
 
 def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
     """What a cell's result depends on, as 16 hexadecimal digits."""
-    config, train = plan.settings[cell.model]
+    config, train = plan.settings_of(cell)
+    train = replace(train, seed=0)  # the cell has its own
     content = {
         "format": FORMAT,
         "data": dataset.hash,
@@ -47,7 +49,7 @@ def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
 def name_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
     """The file name of a cell, without its ending."""
     parts = (cell.stage, cell.holes, f"{cell.rate:.3f}", cell.model, cell.strategy, f"s{cell.seed}")
-    return "_".join([*parts, key_of(plan, cell, dataset)[:8]]).replace(":", "-").replace("+", "-and-")
+    return "_".join([*parts, key_of(plan, cell, dataset)[:8]]).replace("+", "-and-").translate(SAFE)
 
 
 def run(
@@ -113,7 +115,7 @@ class Bench:
             result |= about | self.measure(user, item, holed, self.folder / "per_user" / f"{name}.parquet")
         except DualGNNError as error:
             result["refused"] = " ".join(str(error).split())
-        config, train = self.plan.settings[cell.model]
+        config, train = self.plan.settings_of(cell)
         seconds = round(time.perf_counter() - started, 2)
         result |= {"config": asdict(config), "train": asdict(train), "data": self.dataset.hash, "seconds": seconds}
         result |= {"device": str(self.device), "versions": checkpoint.versions()}
@@ -124,7 +126,7 @@ class Bench:
         """The data set with the cell's holes, from their file, or drawn and written."""
         if cell.pattern == NO_HOLES:
             return self.dataset
-        label = f"{cell.holes}_{cell.rate:.3f}_s{cell.seed}_{self.dataset.hash[:8]}".replace(":", "-")
+        label = f"{cell.holes}_{cell.rate:.3f}_s{cell.seed}_{self.dataset.hash[:8]}".translate(SAFE)
         file = self.folder / "holes" / f"{label}.parquet"
         if file.is_file():
             return read_holes(file, self.dataset)
@@ -140,10 +142,11 @@ class Bench:
             if dropping:
                 user, item, about = self.fitted(cell, *reduced(holed, kept))
                 return *banish(user, item, kept), about
-            return self.fitted(cell, filled(holed, cell.strategy).modalities, self.dataset, self.graph)
+            keep = self.weights(cell) if cell.pattern == NO_HOLES and STAGES[1] in self.plan.stages else None
+            return self.fitted(cell, filled(holed, cell.strategy).modalities, self.dataset, self.graph, keep)
         state = self.trained(cell)
         modalities = (self.dataset if dropping else filled(holed, cell.strategy)).modalities
-        config, _ = self.plan.settings[cell.model]
+        config, _ = self.plan.settings_of(cell)
         model = models.create(cell.model, self.graph, modalities, config, cell.seed)
         model.load_state_dict(state)
         user, item = training.tables(model.to(self.device))
@@ -153,8 +156,7 @@ class Bench:
         self, cell: Cell, modalities: Mapping[str, Modality], dataset: Dataset, net: Any, keep: Path | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Train and give the best epoch's tables; its parameters go to the file `keep`."""
-        config, train = self.plan.settings[cell.model]
-        train = replace(train, seed=cell.seed)
+        config, train = self.plan.settings_of(cell)
         model = models.create(cell.model, net, modalities, config, cell.seed).to(self.device)
         fit = training.fit(model, dataset.train, dataset.valid, train)
         if fit.interrupted:
@@ -164,10 +166,15 @@ class Bench:
                 temporary.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in fit.state.items()}))
         return fit.user, fit.item, {"best_epoch": fit.best_epoch, "epochs": len(fit.history), "valid": fit.best_value}
 
+    def weights(self, whole: Cell) -> Path:
+        """Where the parameters of a cell without holes are kept."""
+        name = f"{whole.model}_{whole.strategy}_s{whole.seed}_{key_of(self.plan, whole, self.dataset)[:8]}".translate(SAFE)
+        return self.folder / "weights" / f"{name}.safetensors"
+
     def trained(self, cell: Cell) -> dict[str, Tensor]:
         """Parameters of the cell's model trained on everything, from their file or by training."""
-        whole = Cell(cell.model, "mask", NO_HOLES, 0.0, STAGES[0], cell.seed)
-        file = self.folder / "weights" / f"{cell.model}_s{cell.seed}_{key_of(self.plan, whole, self.dataset)[:8]}.safetensors"
+        whole = self.plan.whole(cell)
+        file = self.weights(whole)
         if not file.is_file():
             self.fitted(whole, self.dataset.modalities, self.dataset, self.graph, file)
         return checkpoint.read_tensors(file)
@@ -211,7 +218,7 @@ def complete(dataset: Dataset) -> np.ndarray:
 
 def filled(holed: Dataset, strategy: str) -> Dataset:
     """The data set as the strategy shows it to the model."""
-    return holed if strategy in ("mask", NO_FEATURES) else impute(holed, strategy)
+    return holed if strategy == NO_FEATURES or strategy.startswith("mask") else impute(holed, strategy)
 
 
 def reduced(holed: Dataset, kept: np.ndarray) -> tuple[Mapping[str, Modality], Dataset, Any]:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.modality import IMPUTERS, PATTERNS
 from dualgnn_dgl.models import model_class
+from dualgnn_dgl.options import build, keys, parse_pair
 
 STAGES = ("train+test", "test-only")
 STRATEGIES = ("mask", *IMPUTERS, "drop-items")
 NO_HOLES = "none"  # the pattern of a cell without holes
 NO_FEATURES = "no features"  # the strategy of a model that reads none
+WITHOUT_HOLES: dict[str, Any] = {"pattern": NO_HOLES, "rate": 0.0, "modality": None, "stage": STAGES[0]}
 Panel = tuple[str, str | None, tuple[float, ...]]  # pattern, modality, rates
+
+
+def own_option(strategy: str) -> tuple[str, str] | None:
+    """Key and value of a strategy that sets an option of the model; None for the others.
+
+    >>> own_option("mask:missing=learned"), own_option("mask")
+    (('missing', 'learned'), None)
+    """
+    return parse_pair(strategy[5:]) if strategy.startswith("mask:") else None
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,8 @@ class Cell:
     Parameters
     ----------
     strategy : 'mask' (the model is told what is missing), an imputer (filled, and taken as present), or 'drop-items' (items that
-        lack a modality leave the catalogue: their pairs are not learnt from, and they are recommended to nobody).
+        lack a modality leave the catalogue: their pairs are not learnt from, and they are recommended to nobody); and
+        'mask:KEY=VALUE', the mask with another option of the model, such as mask:missing=learned.
     modality : that the holes are in, for the patterns that need one.
     stage : 'train+test' (holes are there from the start), or 'test-only' (trained on everything, holes come afterwards).
     seed : of the holes and of the training.
@@ -76,7 +88,7 @@ class Plan:
         for kind, given, known in (
             ("pattern", self.patterns, PATTERNS),
             ("stage", self.stages, STAGES),
-            ("strategy", self.strategies, STRATEGIES),
+            ("strategy", [name.partition(":")[0] if own_option(name) else name for name in self.strategies], STRATEGIES),
         ):
             for name in given:
                 if name not in known:
@@ -89,14 +101,36 @@ class Plan:
         if 0.0 not in self.rates:  # what is kept is measured against it
             object.__setattr__(self, "rates", (0.0, *self.rates))
         object.__setattr__(self, "rates", tuple(sorted(set(self.rates))))
+        for row in self.rows():
+            self.settings_of(Cell(*row, NO_HOLES, 0.0, STAGES[0], 0))  # says what is wrong with an option of a strategy
+        taken = {strategy for _, strategy in self.rows()}
+        for strategy in self.strategies:
+            own = own_option(strategy)
+            if own is not None and strategy not in taken:
+                raise ConfigError(f"strategy {strategy} sets an option '{own[0]}' that no model of {', '.join(self.models)} has")
 
     def rows(self) -> list[tuple[str, str]]:
-        """(model, strategy) of every curve; a model that reads no features has one only."""
-        return [
-            (model, strategy)
-            for model in self.models
-            for strategy in (self.strategies if model_class(model).uses_modalities else (NO_FEATURES,))
-        ]
+        """(model, strategy) of every curve; a model that reads no features has one, and options that it has not are left out."""
+        found = []
+        for model in self.models:
+            kind = model_class(model)
+            for strategy in self.strategies if kind.uses_modalities else (NO_FEATURES,):
+                own = own_option(strategy)
+                if own is None or own[0] in keys(kind.Config):
+                    found.append((model, strategy))
+        return found
+
+    def settings_of(self, cell: Cell) -> tuple[Any, Any]:
+        """`Config` and `TrainConfig` of a cell, with the option that its strategy sets."""
+        config, train = self.settings[cell.model]
+        own = own_option(cell.strategy)
+        if own is not None:
+            config = build(model_class(cell.model).Config, asdict(config) | {own[0]: own[1]}, f"strategy {cell.strategy}")
+        return config, replace(train, seed=cell.seed)
+
+    def whole(self, cell: Cell) -> Cell:
+        """The cell that is trained on everything, for the stage test-only."""
+        return replace(cell, strategy=cell.strategy if own_option(cell.strategy) else "mask", **WITHOUT_HOLES)
 
     def holes(self, dataset: Dataset) -> list[Panel]:
         """Every panel; a whole modality is there or not."""
@@ -119,12 +153,12 @@ class Plan:
     def same(self, cell: Cell, dataset: Dataset) -> Cell:
         """The cell that gives this one's result: a model without features meets no holes, and without holes all ways are one."""
         if not model_class(cell.model).uses_modalities:
-            return Cell(cell.model, NO_FEATURES, NO_HOLES, 0.0, STAGES[0], cell.seed)
+            return replace(cell, strategy=NO_FEATURES, **WITHOUT_HOLES)
         if cell.rate == 0:
             cell = replace(cell, pattern=NO_HOLES, modality=None)
             if all(modality.present.all() for modality in dataset.modalities.values()):
-                cell = replace(cell, strategy="mask")
-            if cell.strategy == "mask":
+                cell = self.whole(cell)
+            if cell.strategy.startswith("mask"):
                 cell = replace(cell, stage=STAGES[0])
         return cell
 
