@@ -110,7 +110,7 @@ def fit(
     """
     config = config or TrainConfig()
     with deterministic(config.deterministic):
-        return _fit(model, train, valid, config, report, keeper)
+        return _fit(model, train, valid, config, report, keeper, modalities)
 
 
 def _fit(
@@ -120,6 +120,7 @@ def _fit(
     config: TrainConfig,
     report: Callable[[Progress], None] | None,
     keeper: Keeper | None,
+    modalities: Mapping[str, Modality] | None,
 ) -> Fit:
     device = next(iter((*model.parameters(), *model.buffers()))).device
     k = int(config.metric.partition("@")[2])
