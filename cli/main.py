@@ -22,6 +22,7 @@ from dualgnn_dgl.errors import DualGNNError, unknown
 VERBS = {
     "preprocess": "Turn a raw log and feature files into a prepared data folder.",
     "train": "Train a model on a prepared data folder.",
+    "tune": "Search for a model's best options on the validation split.",
     "eval": "Rank all micro-videos for held-out users and print the metrics.",
     "compare": "Test whether runs on the same data differ, user by user.",
     "recommend": "Print a user's top-K list in your own ids.",

@@ -29,7 +29,8 @@ IMPUTERS = ("none", "zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat"
 SHORT = {"epochs": int, "lr": float, "batch_size": int, "patience": int, "seed": int, "impute": click.Choice(IMPUTERS)}
 
 
-def _shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
+def shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of training that have a name of their own."""
     helps = {
         "epochs": "Epochs at most.",
         "lr": "Adam's learning rate.",
@@ -50,7 +51,7 @@ def _shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--model", type=click.Choice(list(MODELS)), help="Which model.  [default: dualgnn]")
 @memory_option
 @gpu_option
-@_shorthand
+@shorthand
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Set any key of the model or of training; repeatable.")
 @click.option("--config", "config_file", metavar="FILE", help="Read a run.toml first; options given here win.")
 @click.option("--print-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
@@ -248,17 +249,20 @@ def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints) -> Fit:
     if modalities and cold_items.all_cold(dataset.train, dataset.valid):
         note("no held-out video was watched in training: the epoch is chosen among such videos, placed by their modalities")
     model = model.to(plan.device)
-    with _progress(plan.train) as report:
+    with Display(plan.train) as report:
         return training.fit(
             model, dataset.train, dataset.valid, plan.train, report=report, keeper=keeper, modalities=modalities
         )
 
 
-class _progress:
-    """A live bar on a terminal (loss, validation metric, time left to the last epoch); a line an epoch elsewhere."""
+class Display:
+    """A live bar on a terminal (loss, validation metric, time left to the last epoch); a line an epoch elsewhere.
 
-    def __init__(self, train: TrainConfig) -> None:
-        self.train = train
+    `title` stands before the figures; without `lines` nothing is said elsewhere.
+    """
+
+    def __init__(self, train: TrainConfig, title: str = "", *, lines: bool = True) -> None:
+        self.train, self.title, self.lines = train, title, lines
         self.bar: Bar | None = None
         self.task: TaskID | None = None
 
@@ -282,7 +286,7 @@ class _progress:
 
     def report(self, state: Progress) -> None:
         """One step done; the loss and metric are those of the last finished epoch."""
-        figures = [f"epoch {state.epoch}/{self.train.epochs}"]
+        figures = [f"{self.title}epoch {state.epoch}/{self.train.epochs}"]
         if state.loss is not None:
             figures.append(f"loss {state.loss:.4f}")
         if state.value is not None:
@@ -291,7 +295,7 @@ class _progress:
             total = state.steps * self.train.epochs
             done = state.steps * (state.epoch - 1) + state.step
             self.bar.update(self.task, description=" · ".join(figures), completed=done, total=total)
-        elif state.finished:
+        elif state.finished and self.lines:
             note(" · ".join(figures))
 
 

@@ -31,7 +31,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("training",),
     ("checkpoint",),
     ("newcomers",),
-    ("robustness",),
+    ("robustness", "tuning"),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
@@ -43,6 +43,7 @@ ONLY_IN = {
     "rich": {"cli"},
     "sklearn": {"preprocess", "modality"},
     "pandas": {"preprocess", "synthetic"},
+    "optuna": {"tuning"},
 }
 WITHOUT_TORCH = {"errors", "files", "data", "modality", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"}
 

@@ -1,0 +1,74 @@
+"""Which rule for ending hopeless trials saves how much, and how often does it end the winner? Replayed from cached curves.
+
+    python benchmarks/pruners.py
+
+Takes the validation curves of `compare.py`'s trials (results/compare/) and plays each model's search again in 30 orders, the
+defaults always first, with the best value so far reported at every epoch, as `dualgnn tune` does.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import optuna
+from compare import METRIC, RESULTS
+
+RULES = {
+    "median, from epoch 10": optuna.pruners.MedianPruner(2, 10),
+    "median after four trials, from epoch 30": optuna.pruners.MedianPruner(4, 30),
+    "worst quarter after four trials, from epoch 10": optuna.pruners.PercentilePruner(75, 4, 10),
+    "worst tenth after four trials, from epoch 10": optuna.pruners.PercentilePruner(90, 4, 10),
+    "successive halving from epoch 10, factor 2": optuna.pruners.SuccessiveHalvingPruner(10, 2),
+    "Hyperband from epoch 10, factor 3": optuna.pruners.HyperbandPruner(10, 300, 3),
+}
+ORDERS = 30
+
+
+def curves() -> dict[str, list[list[float]]]:
+    """Data set and model → the validation curves of its trials, the defaults' first; only where there are six and more."""
+    found: dict[str, list[list[float]]] = {}
+    for file in sorted(RESULTS.glob("*.json")):
+        run = json.loads(file.read_text())
+        if not run["test"] and run["seed"] == 0 and len(run["curve"]) > 1:
+            place = 0 if not run["config"] else len(found.get(file.stem.rpartition("-")[0], []))
+            found.setdefault(file.stem.rpartition("-")[0], []).insert(place, run["curve"])
+    return {name: group for name, group in found.items() if len(group) >= 6}
+
+
+def replay(pruner: optuna.pruners.BasePruner, group: list[list[float]], order: list[int]) -> tuple[float, float]:
+    """Share of the epochs that were trained, and the best value found over the best there is."""
+    study = optuna.create_study(direction="maximize", pruner=pruner)
+    trained, finished = 0, []
+    for n in order:
+        trial, best = study.ask(), 0.0
+        for epoch, value in enumerate(group[n], start=1):
+            best, trained = max(best, value), trained + 1
+            trial.report(best, epoch)
+            if trial.should_prune():
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+                break
+        else:
+            study.tell(trial, best)
+            finished.append(best)
+    return trained / sum(map(len, group)), max(finished) / max(map(max, group))
+
+
+def main() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rows = []
+    print(f"| rule | trials of | epochs trained | winner kept | worst {METRIC} found / best |\n| --- | --- | --- | --- | --- |")
+    for rule, pruner in RULES.items():
+        for name, group in curves().items():
+            orders = [[0, *random.Random(n).sample(range(1, len(group)), len(group) - 1)] for n in range(ORDERS)]
+            shares, found = np.array([replay(pruner, group, order) for order in orders]).T
+            row = {"rule": rule, "trials of": name, "count": len(group), "epochs": float(shares.mean())}
+            row |= {"kept": float((found > 1 - 1e-9).mean()), "worst": float(found.min())}
+            rows.append(row)
+            print(f"| {rule} | {name} ({len(group)}) | {row['epochs']:.0%} | {row['kept']:.0%} | {row['worst']:.3f} |")
+    (RESULTS.parent / "pruners.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,390 @@
+"""Search for a model's options: Optuna proposes, training measures on validation, a folder remembers.
+
+    study.json      what the search is about: model, data hash, the configuration it starts from, the values it may try, seed
+    journal.jsonl   every trial, epoch by epoch: Optuna's journal, a line of JSON an event
+    run.toml        the best configuration so far, for `dualgnn train --config`
+
+Optuna's journal *file* is read and written as JSON, line by line; nothing in it is unpickled (its Redis backend and its
+CMA-ES sampler do pickle, and are not used). `optuna-dashboard` shows it. Trial 0 is always the configuration that the search
+starts from, so no search ends worse than that. Which values a search may try stands as `SEARCH` beside each model's `Config`.
+
+The search can be stopped and taken up again: what is proposed depends on the seed and on the finished trials, on nothing else, so
+a search that was interrupted proposes what it would have proposed. It sees training and validation pairs only.
+
+Sources: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011 (TPE); Akiba et al., Optuna, KDD 2019.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from dualgnn_dgl import models
+from dualgnn_dgl.checkpoint import run_toml, versions
+from dualgnn_dgl.data import Interactions, Modality
+from dualgnn_dgl.errors import ConfigError, RunError
+from dualgnn_dgl.files import atomic_file, check_free, read_json, write_json
+from dualgnn_dgl.options import Options, build, keys
+from dualgnn_dgl.training import Progress, TrainConfig, fit
+
+if TYPE_CHECKING:
+    import optuna
+
+MARKER, JOURNAL, BEST = "study.json", "journal.jsonl", "run.toml"
+FORMAT = 1
+# A trial ends early when its best value so far is among the worst tenth of the earlier trials at that epoch, once so many
+# trials have run, and from that epoch on. The usual half ends slow learners that would have won: see benchmarks/LOG.md,
+# 2026-11-25, and benchmarks/pruners.py.
+KEPT_PERCENT, BEFORE, WARM_UP = 90.0, 4, 10
+RANDOM_TRIALS = 8  # before TPE has enough to go by
+REPEATS = 20
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished trial: `number` from 0, `value` the best validation metric, taken at `epoch` of `epochs`.
+
+    `state` is complete, pruned (ended early, for being among the worst), or failed (`error` says why).
+    """
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    value: float | None
+    epoch: int
+    epochs: int
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search is about. `space` maps a key of the model's `Config` or of `TrainConfig` to the values to try."""
+
+    model: str
+    config: Options
+    train: TrainConfig
+    data_hash: str
+    space: dict[str, tuple[Any, ...]]
+
+    def record(self) -> dict[str, Any]:
+        """As study.json keeps it."""
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "config": asdict(self.config),  # type: ignore[call-overload]
+            "train": asdict(self.train),
+            "data": self.data_hash,
+            "space": {key: list(values) for key, values in self.space.items()},
+        }
+
+    def start(self) -> dict[str, Any]:
+        """The values of the searched keys that the search starts from."""
+        base = asdict(self.config) | asdict(self.train)  # type: ignore[call-overload]
+        return {key: base[key] for key in self.space}
+
+    def resolved(self, params: Mapping[str, Any]) -> tuple[Options, TrainConfig]:
+        """Model and training configuration with `params` in place."""
+        kind = type(self.config)
+        values = asdict(self.config) | {key: value for key, value in params.items() if key in keys(kind)}  # type: ignore[call-overload]
+        train = asdict(self.train) | {key: value for key, value in params.items() if key in keys(TrainConfig)}
+        return build(kind, values), build(TrainConfig, train)
+
+
+def make_plan(model: str, config: Options, train: TrainConfig, data_hash: str, fixed: Collection[str] = ()) -> Plan:
+    """A search over the model's `SEARCH` values, without the `fixed` keys; the values it starts from are tried as well."""
+    base = asdict(config) | asdict(train)  # type: ignore[call-overload]
+    space = {}
+    for key, values in models.search_space(model).items():
+        if key not in fixed:
+            space[key] = values if base[key] in values else (*values, base[key])
+    return Plan(model, config, train, data_hash, space)
+
+
+def read_plan(folder: str | Path) -> Plan | None:
+    """What the study in `folder` is about; None where there is none.
+
+    Raises
+    ------
+    RunError
+        if study.json is damaged or of another format.
+    """
+    path = Path(folder) / MARKER
+    if not path.is_file():
+        return None
+    info = read_json(path, RunError)
+    if info.get("format") != FORMAT:
+        raise RunError(f"{path} has format {info.get('format')}, this version reads {FORMAT}: choose another --study")
+    try:
+        kind = models.model_class(info["model"]).Config
+        space = {str(key): tuple(values) for key, values in info["space"].items()}
+        return Plan(info["model"], build(kind, info["config"]), build(TrainConfig, info["train"]), str(info["data"]), space)
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise RunError(f"{path} was damaged, or written by another version ({error}): choose another --study") from None
+
+
+class Study:
+    """A search in its folder, opened for one process at a time; use it as a context manager.
+
+    Parameters
+    ----------
+    folder : made if it is not there.
+    plan : must be that of the study if there is one already.
+    prune : end hopeless trials early.
+    force : begin anew where there is a study already.
+
+    Raises
+    ------
+    ConfigError
+        if Optuna is not installed.
+    RunError
+        if the folder holds something else, a study of something else, a damaged one, or one that another process works on.
+    """
+
+    def __init__(self, folder: str | Path, plan: Plan, *, prune: bool = True, force: bool = False) -> None:
+        self.folder, self.plan, self.prune = Path(folder), plan, prune
+        self._optuna = _optuna()
+        begun = (self.folder / MARKER).is_file()
+        if not begun or force:
+            check_free(folder, MARKER, force=force)
+        if begun and not force:
+            _check_same(self.folder, plan)
+
+        self._force = force
+        self._begun = begun
+
+    def __enter__(self) -> Study:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self._begun:
+            write_json(self.folder / MARKER, self.plan.record() | {"versions": versions()})
+        self._lock = (self.folder / MARKER).open("rb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise RunError(f"another process works on the study {self.folder}: wait for it, or choose another --study") from None
+        if self._begun and self._force:
+            for name in (JOURNAL, BEST):
+                (self.folder / name).unlink(missing_ok=True)
+            write_json(self.folder / MARKER, self.plan.record() | {"versions": versions()})
+        with _readable(self.folder):
+            self._study = self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def _open(self) -> optuna.Study:
+        journal = (self.folder / JOURNAL).resolve()
+        _mend(journal)
+        optuna = self._optuna
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+        journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)  # of a process that was killed: ours is the only one now
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
+        hopeless = optuna.pruners.PercentilePruner(KEPT_PERCENT, n_startup_trials=BEFORE, n_warmup_steps=WARM_UP)
+        pruner = hopeless if self.prune else optuna.pruners.NopPruner()
+        study = optuna.create_study(
+            storage=storage, study_name=self.plan.model, direction="maximize", pruner=pruner, load_if_exists=True
+        )
+        for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # it was interrupted, and is proposed again
+        return study
+
+    def trials(self) -> list[Trial]:
+        """The finished trials in the order they were made, numbered from 0; interrupted ones do not count."""
+        found: list[Trial] = []
+        with _readable(self.folder):
+            for frozen in self._study.get_trials(deepcopy=False):
+                attrs = frozen.user_attrs
+                if "state" in attrs and frozen.state.name in ("COMPLETE", "PRUNED"):
+                    shown = (attrs["value"], attrs["epoch"], attrs["epochs"], attrs["seconds"], attrs.get("error", ""))
+                    found.append(Trial(len(found), attrs["state"], dict(frozen.params), *shown))
+        return found
+
+    def best(self) -> Trial | None:
+        """The trial with the best value among those that ran to their end; of equals the first."""
+        complete = [trial for trial in self.trials() if trial.state == "complete"]
+        return max(complete, key=lambda trial: trial.value or 0.0, default=None)
+
+    def tune(
+        self,
+        graph: Any,
+        modalities: Mapping[str, Modality],
+        train: Interactions,
+        valid: Interactions,
+        trials: int,
+        *,
+        device: torch.device | str = "cpu",
+        begin: Callable[[int, dict[str, Any]], Callable[[Progress], None]] | None = None,
+        end: Callable[[Trial], None] | None = None,
+    ) -> bool:
+        """Go on until the study has `trials` finished trials; True unless Ctrl-C came before, or the space was used up.
+
+        Parameters
+        ----------
+        graph, modalities : as for `models.create`; `train` and `valid` as for `training.fit`.
+        begin : told number and values of a trial; returns who is told about its progress.
+        end : told about each finished trial.
+
+        Raises
+        ------
+        ConfigError
+            if there are no validation pairs to choose by.
+        KeyboardInterrupt
+            on Ctrl-C; the trial at hand is then forgotten, and everything before it kept.
+        """
+        if not len(valid):
+            raise ConfigError("the data has no validation split to choose by: prepare it with one")
+        while len(done := self.trials()) < trials:
+            trial = self._propose(done)
+            if trial is None:
+                return False
+            progress = begin(len(done), dict(trial.params)) if begin else None
+            finished = self._run(trial, len(done), graph, modalities, train, valid, device, progress)
+            best = self.best()
+            if best is not None and best.number == finished.number:
+                with atomic_file(self.folder / BEST) as temporary:
+                    temporary.write_text(run_toml(self.plan.model, *self.plan.resolved(best.params)), "utf-8")
+            if end is not None:
+                end(finished)
+        return True
+
+    def _propose(self, done: list[Trial]) -> optuna.Trial | None:
+        """The next trial with values that were not tried yet; None where all were."""
+        optuna, space, index = self._optuna, self.plan.space, len(done)
+        tried = {_key(trial.params) for trial in done}
+        if len(tried) >= math.prod(map(len, space.values())):
+            return None
+        choices = {key: optuna.distributions.CategoricalDistribution(values) for key, values in space.items()}
+        if not done:
+            return self._fixed(self.plan.start(), choices)
+        for attempt in range(REPEATS):
+            seed = np.random.SeedSequence([self.plan.train.seed, index, attempt]).generate_state(1)[0]
+            self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(seed))
+            trial = self._study.ask(choices)
+            if _key(trial.params) not in tried:
+                return trial
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # training is repeatable: it would say the same again
+        draw = random.Random(f"{self.plan.train.seed} {index}")
+        while True:
+            params = {key: draw.choice(values) for key, values in space.items()}
+            if _key(params) not in tried:
+                return self._fixed(params, choices)
+
+    def _fixed(self, params: dict[str, Any], choices: Mapping[str, Any]) -> optuna.Trial:
+        """A trial with these very values."""
+        self._study.enqueue_trial(params)
+        return self._study.ask(dict(choices))
+
+    def _run(
+        self,
+        trial: optuna.Trial,
+        number: int,
+        graph: Any,
+        modalities: Mapping[str, Modality],
+        train: Interactions,
+        valid: Interactions,
+        device: torch.device | str,
+        progress: Callable[[Progress], None] | None,
+    ) -> Trial:
+        """Train once and write down what came of it."""
+        last: list[Progress] = []
+        first, state, error = 0, "complete", ""
+
+        def report(now: Progress) -> None:
+            nonlocal first
+            if progress is not None:
+                progress(now)
+            if now.finished and now.best is not None:
+                if not last or now.best > (last[-1].best or 0.0):
+                    first = now.epoch
+                last[:] = [now]
+                trial.report(now.best, now.epoch)
+                if trial.should_prune():
+                    raise _Pruned
+
+        config, options = self.plan.resolved(trial.params)
+        value, epochs, started = None, 0, time.perf_counter()
+        try:
+            model = models.create(self.plan.model, graph, modalities, config, options.seed).to(device)
+            found = fit(model, train, valid, options, report=report, modalities=modalities)
+            if found.interrupted:
+                raise KeyboardInterrupt
+            value, first, epochs = found.best_value, found.best_epoch, len(found.history)
+        except _Pruned:
+            state, value, epochs = "pruned", last[-1].best, last[-1].epoch
+        except (RunError, MemoryError, torch.cuda.OutOfMemoryError) as failure:
+            state, error = "failed", str(failure).splitlines()[0] or "not enough memory"
+        except KeyboardInterrupt:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+            raise
+        finished = Trial(number, state, dict(trial.params), value, first, epochs, time.perf_counter() - started, error)
+        for name in ("state", "value", "epoch", "epochs", "seconds", "error"):
+            trial.set_user_attr(name, getattr(finished, name))
+        if state == "complete":
+            self._study.tell(trial, value)
+        else:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
+        return finished
+
+
+class _Pruned(Exception):
+    """Ends a training that leads nowhere."""
+
+
+def _optuna() -> Any:
+    """The package, or what to do where it is not installed."""
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError("a search needs Optuna, which is not installed: pip install optuna") from None
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(dict(params), sort_keys=True)
+
+
+def _check_same(folder: Path, plan: Plan) -> None:
+    """Raise `RunError` unless the study in the folder is about the same."""
+    found, wanted = read_plan(folder), plan.record()
+    assert found is not None
+    names = {"model": "another model", "data": "other data", "config": "another configuration", "train": "other training options"}
+    names["space"] = "other values to try"
+    for key, what in names.items():
+        was, now = found.record()[key], wanted[key]
+        if was != now:
+            shown = f" ({was}, now {now})" if key == "model" else ""
+            if isinstance(was, dict):
+                shown = "".join(f" ({n}: {was.get(n)}, now {now.get(n)})" for n in {**was, **now} if was.get(n) != now.get(n))
+            raise RunError(f"{folder} is a study of {what}{shown}: choose another --study, or begin anew with --force")
+
+
+def _mend(journal: Path) -> None:
+    """Cut off a last line that a crash left half written: Optuna would write the next one behind it."""
+    if journal.is_file() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
+        with journal.open("r+b") as handle:
+            handle.truncate(content.rfind(b"\n") + 1)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """A damaged journal as one line."""
+    try:
+        yield
+    except (ValueError, KeyError, AssertionError, TypeError, IndexError, AttributeError) as error:
+        detail = " ".join(str(error).split())[:80] or type(error).__name__
+        raise RunError(f"{folder / JOURNAL} is damaged ({detail}): begin anew with --force, or choose another --study") from None
