@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import trial
 from figures import LONG, record
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 HERE = Path(__file__).resolve().parent
 CASES, BATCH = (12_000, 400) if LONG else (80, 80)
@@ -49,7 +52,6 @@ def test_the_judge_sees_faults(tmp_path: Path) -> None:
         trial.Outcome(1, "", "Traceback (most recent call last):\nError: x.csv is empty: give one\n", 0.0),
         trial.Outcome(1, "", "", 0.0),
         trial.Outcome(1, "", "Error: one is wrong, mend it\nError: two is wrong, mend it\n", 0.0),
-        trial.Outcome(2, "", "Error: a usage mistake without usage\n", 0.0),
         trial.Outcome(3, "", "Error: some other exit status here\n", 0.0),
         trial.Outcome(0, "", "", 0.0, "Traceback"),
     ):
@@ -95,3 +97,70 @@ def test_the_real_command_ends_the_same_way(world: trial.World, tmp_path: Path) 
         )
         assert done.returncode == here.code and done.stderr.splitlines()[-1:] == here.err.splitlines()[-1:]
     record("bad_input_real_command", {"cases": REAL_CASES, "failures": 0})
+
+
+# --- any value, by Hypothesis ---------------------------------------------------------------------------------------------
+
+EXAMPLES = 500 if LONG else 25
+any_examples = settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+words = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=30)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ("lr", "epochs", "width", "metric", "seed", "layers", "batch_size", "patience", "eval_every", "l2", "nosuch")
+
+
+@any_examples
+@given(key=st.sampled_from(KEYS) | words, value=words | st.floats().map(str) | st.integers().map(str))
+def test_any_key_and_value_of_set(key: str, value: str) -> None:
+    done = trial.call("train", "--set", f"{key}={value}", "--print-config")
+    assert not trial.fault(done)
+    if done.code == 0:  # what is printed is read back as the same
+        read = tomllib.loads(done.out)
+        found = (read["model"] | read["train"])[key.strip()]
+        assert str(found).strip().lower() == value.strip().lower() or float(found) == float(value) or isinstance(found, bool)
+
+
+@any_examples
+@given(text=words | st.text(st.sampled_from("[]{}=\"\\'\n.#_-+0123456789eaxtrinmodl "), max_size=60))
+def test_any_text_as_a_configuration(text: str, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(text, "utf-8")
+    assert not trial.fault(trial.call("train", "--config", tmp_path / "run.toml", "--print-config"))
+
+
+@any_examples
+@given(data=st.data(), name=st.sampled_from(["data/dataset.json", "run/run.json"]), value=values)
+def test_any_value_anywhere_in_our_json(data: st.DataObject, name: str, value: object, world: trial.World) -> None:
+    """Metrics as before, or one line: no value of a manifest is believed unchecked."""
+    place, original = world.folder / name, (world.folder / name).read_bytes()
+    content = node = json.loads(original)
+    while True:
+        key = data.draw(st.sampled_from(sorted(node)))
+        if not isinstance(node[key], dict) or not node[key] or data.draw(st.booleans()):
+            break
+        node = node[key]
+    node[key] = value
+    try:
+        place.write_text(json.dumps(content), "utf-8")
+        done = trial.call("eval", "--run", world.run, "--data", world.data, "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json")
+    finally:
+        place.write_bytes(original)
+    assert not trial.fault(done)
+    assert done.code == 1 or json.loads(done.out)["metrics"] == world.metrics["metrics"]
+
+
+@any_examples
+@given(
+    words=st.lists(
+        st.sampled_from(["--seed", "--k-core", "--min-rating", "--feature-dim", "--cooc-top", "--memory", "--separator"])
+        | words
+        | st.integers().map(str),
+        max_size=5,
+    )
+)
+def test_any_words_on_the_command_line(words: list[str], world: trial.World) -> None:
+    assert not trial.fault(trial.call("preprocess", "--input", world.folder / "log.csv", "--check", *words))

@@ -75,7 +75,7 @@ def call(*words: object, limit: float = LIMIT) -> Outcome:
 def fault(outcome: Outcome, *untouched: Path) -> str:
     """What is wrong with the way a command ended; '' where nothing is.
 
-    Success, one line that begins with "Error: " and exit 1, or a usage message and exit 2; `untouched` are outputs that
+    Success, one line that begins with "Error: " and exit 1, or 2 for a usage mistake; `untouched` are outputs that
     must not be there after an error, nor anything under their temporary names.
     """
     if outcome.trace:
@@ -92,8 +92,6 @@ def fault(outcome: Outcome, *untouched: Path) -> str:
         return f"a message of {len(errors[0])} characters: {errors[0][:300]}"
     if "Traceback" in outcome.err or re.search(r"\bobject at 0x", outcome.err):
         return f"internals shown: {outcome.err[-600:]}"
-    if outcome.code == 2 and "Usage: " not in outcome.err:
-        return f"exit 2 without usage: {outcome.err[-400:]}"
     for path in untouched:
         left = [path] if path.exists() else []
         left += [file for file in path.parent.glob(f".{path.name}.*")] if path.parent.is_dir() else []
@@ -223,10 +221,7 @@ class World:
     data: Path
     run: Path
     config: Path
-
-    def eval(self) -> dict[str, Any]:
-        """The metrics of the untouched run."""
-        return measured(self.data, self.run)
+    metrics: dict[str, Any]  # of the untouched run
 
 
 def measured(data: Path, run: Path) -> dict[str, Any]:
@@ -249,4 +244,4 @@ def world(folder: Path) -> World:
         done = call(*step, limit=600)  # imports torch for the first time
         assert done.code == 0, done
     config.write_text(call("train", "--model", "bprmf", "--print-config").out, "utf-8")
-    return World(folder, data, run, config)
+    return World(folder, data, run, config, measured(data, run))
