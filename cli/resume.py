@@ -173,4 +173,5 @@ def prepare(keeper: Checkpoints, plan: Plan, dataset: Dataset) -> None:
         "data": {"path": str(Path(plan.data)), "hash": dataset.hash},
         "device": str(plan.device),
         "versions": now,
+        "leave": keeper.leave,
     }

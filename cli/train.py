@@ -142,6 +142,8 @@ def command(
         prepare(keeper, plan, dataset)
         if plan.finished is not None:
             note(f"{run} is finished: nothing is left to do")
+            if plan.about and not plan.about.get("leave", True):
+                keeper.clear()  # it was killed between saving the run and this
             info, fit, seconds = dict(plan.finished), None, None
         else:
             if force:

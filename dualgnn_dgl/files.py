@@ -190,6 +190,15 @@ def refuse_foreign(path: str | Path) -> None:
     )
 
 
+def json_digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON object as it is read, whatever its layout.
+
+    >>> json_digest({"a": 1, "b": 2}) == json_digest({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
     """Read a `.npy` array. Object arrays (which need pickle) are refused, never unpickled.
 

@@ -135,14 +135,14 @@ def finish(name: str, run: str, whole: dict) -> None:
 
 
 def kills(rounds: int, draw: random.Random) -> dict:
-    """SIGKILL at random moments, on and on with --resume, until `rounds` processes have been killed."""
+    """SIGKILL at random moments, up to five times a training, each time gone on from with --resume."""
     whole, longest = references(rounds)
     figures = {"killed": 0, "finished": 0, "within_a_write": 0, "resumed_from_a_checkpoint": 0}
     while figures["killed"] < rounds:
         name = NAMES[figures["finished"] % len(NAMES)]
         run = f"runs/{name}"
         busy = ("--checkpoint-minutes", "0") if draw.random() < 0.6 else ("--checkpoint-every", "1")
-        while True:
+        for _ in range(min(5, rounds - figures["killed"])):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink("said")
             pid = start(words(name, run, "--resume", *busy))
@@ -157,8 +157,6 @@ def kills(rounds: int, draw: random.Random) -> dict:
             if Path("runs").exists():
                 figures["within_a_write"] += any(path.name.endswith((".tmp", ".old")) for path in Path("runs").rglob("*"))
             sound(run)
-            if figures["killed"] >= rounds:
-                break
         finish(name, run, whole[name])
         figures["finished"] += 1
     return figures

@@ -205,6 +205,26 @@ def test_an_edited_run_json_is_refused(copied, edit):
     refused(copied)
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda i: i["best"].update(value=0.99),
+        lambda i: i["config"].update(layers=9),
+        lambda i: i["train"].update(seed=5),
+        lambda i: i.update(seconds=1),
+        lambda i: i["sha256"].pop("run.json"),
+        lambda i: i.update(comment="mine"),
+    ],
+)
+def test_any_other_figure_in_run_json_is_noticed_too(copied, edit):
+    info = json.loads((copied / MARKER).read_text("utf-8"))
+    (copied / MARKER).write_text(json.dumps(info, indent=7, sort_keys=True), "utf-8")
+    load_run(copied)  # the layout says nothing
+    edit(info)
+    (copied / MARKER).write_text(json.dumps(info), "utf-8")
+    refused(copied, "damaged or edited")
+
+
 def test_tables_of_another_run_are_noticed(copied, tmp_path):
     other = trained(l2=0.5)
     store(tmp_path / "other", "dualgnn", other)

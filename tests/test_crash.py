@@ -24,6 +24,7 @@ from dualgnn_dgl.checkpoint.working import Checkpoints
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import save
 from dualgnn_dgl.errors import RunError
+from dualgnn_dgl.files import json_digest
 
 HERE = Path(__file__).resolve().parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -187,6 +188,19 @@ def test_a_finished_run_is_left_as_it_is(home):
     assert [path.name for path in Path("runs").iterdir()] == ["a"]
 
 
+def test_killed_between_saving_the_run_and_removing_the_checkpoints(home, monkeypatch):
+    def killed(self):
+        raise SystemExit(137)
+
+    monkeypatch.setattr(Checkpoints, "clear", killed)
+    assert run(*OPTIONS, "--run", "runs/a", "--checkpoint-every", 1)[0] == 137
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["a", "a.training"]
+    assert "is finished" in run("--run", "runs/a", "--resume")[2]
+    assert [path.name for path in Path("runs").iterdir()] == ["a"]
+
+
 def test_kept_checkpoints_let_a_finished_run_go_on(home):
     assert run(*OPTIONS, "--run", "runs/a", "--keep-checkpoints")[0] == 0
     assert "is finished" in run("--run", "runs/a", "--resume")[2]
@@ -219,10 +233,8 @@ def test_other_versions_are_said(cut, monkeypatch):
     path = next(iter(sorted(Path("runs/a.training").glob("*.json"), reverse=True)))
     info = json.loads(path.read_text())
     info["about"]["versions"]["torch"] = "1.0"
-    from dualgnn_dgl.checkpoint.working import _own_digest
-
     info.pop("self")
-    path.write_text(json.dumps({**info, "self": _own_digest(info)}))
+    path.write_text(json.dumps({**info, "self": json_digest(info)}))
     code, _, errors = run("--run", "runs/a", "--resume")
     assert code == 0 and "torch 1.0 → " in errors
 

@@ -1,7 +1,7 @@
 """The run folder: everything a trained model leaves, as JSON, TOML, safetensors and a picture; never a pickle.
 
 run.json            what was run: model, configuration, seed, versions, data path and hash, best epoch, seconds; and the
-                    SHA-256 of the two files of tensors, which have no check of their own
+                    SHA-256 of the two files of tensors, which have no check of their own, and of all else it says
 run.toml            the configuration alone, to run again with `dualgnn train --config run.toml`
 tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs; `attention` (U, M) if there is one.
                     A sparse table is three: `user.index` (2, n) rows and columns in order, `user.value` (n,), `user.size` (2,)
@@ -29,7 +29,7 @@ from dualgnn_dgl.checkpoint.tensors import digest, flat, unflat, write_tensors
 from dualgnn_dgl.checkpoint.tensors import read_tensors as read_tensors
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, RunError
-from dualgnn_dgl.files import atomic_folder, read_json, write_json
+from dualgnn_dgl.files import atomic_folder, json_digest, read_json, write_json
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.base import Recommender
@@ -117,6 +117,7 @@ def save_run(
         (target / "run.toml").write_text(run_toml(model, config, train), "utf-8")
         if len(fit.history) > 1:
             draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
+        info["sha256"][MARKER] = json_digest(info)
         write_json(target / MARKER, info)
     return info
 
@@ -200,6 +201,10 @@ def _of_another_version(run: Run, reason: str, written: str) -> str:
 def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:
     """A changed byte among the numbers is still a number: only the digest shows it."""
     expected = info.get("sha256")
+    if isinstance(expected, dict):
+        without = {**info, "sha256": {name: value for name, value in expected.items() if name != MARKER}}
+        if expected.get(MARKER) != json_digest(without):
+            raise RunError(f"{folder / MARKER} is not what was written there (damaged or edited): train again")
     for name in TENSORS:
         if not (folder / name).is_file():
             raise RunError(f"{folder / name} does not exist: the run folder is incomplete, train again")

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import re
 import time
@@ -26,7 +24,7 @@ from typing import Any
 
 from dualgnn_dgl.checkpoint.tensors import read_tensors, write_tensors
 from dualgnn_dgl.errors import RunError
-from dualgnn_dgl.files import atomic_file, read_json, sweep, write_json
+from dualgnn_dgl.files import atomic_file, json_digest, read_json, sweep, write_json
 from dualgnn_dgl.state import Snapshot
 
 FORMAT = 1
@@ -163,7 +161,7 @@ class Checkpoints:
             with atomic_file(self.folder / f"{name}.safetensors") as temporary:
                 sha256 = write_tensors(temporary, snapshot.tensors)
             info = {"format": FORMAT, "about": self.about, "training": snapshot.info, "sha256": sha256}
-            write_json(self.folder / f"{name}.json", {**info, "self": _own_digest(info)})
+            write_json(self.folder / f"{name}.json", {**info, "self": json_digest(info)})
             for old in list(self.names())[self.last :]:
                 self._remove(old)
         except OSError as error:
@@ -196,7 +194,7 @@ class Checkpoints:
         path = self.folder / f"{name}.json"
         info = read_json(path, RunError)
         said = info.pop("self", None)
-        if said != _own_digest(info):
+        if said != json_digest(info):
             raise RunError(f"{path} is not what was written there (cut short or altered)")
         if info.get("format") != FORMAT:
             raise RunError(f"{path} has format {info.get('format')}, this version reads {FORMAT}")
@@ -218,8 +216,3 @@ class Checkpoints:
         for ending in ("json", "safetensors"):
             with suppress(FileNotFoundError):
                 (self.folder / f"{name}.{ending}").unlink()
-
-
-def _own_digest(info: dict[str, Any]) -> str:
-    """SHA-256 of a JSON object as it is read, whatever its layout."""
-    return hashlib.sha256(json.dumps(info, sort_keys=True, allow_nan=False).encode()).hexdigest()
