@@ -257,6 +257,41 @@ def test_files_of_the_data_and_the_run_folder(place: str, world: trial.World, tm
             shutil.rmtree(folder)
 
 
+def test_files_of_an_interrupted_training(world: trial.World, tmp_path: Path) -> None:
+    """What `train --resume` looks into: checkpoints, their tensors, the lock; and what others would have put there."""
+    trap, run = tmp_path / "trap", tmp_path / "run"
+    folder = tmp_path / "run.training"
+    stem = "checkpoint-000001-000000001"
+    for number, (kind, content) in enumerate(payloads(trap).items()):
+        folder.mkdir()
+        for name in (f"{stem}.json", f"{stem}.safetensors", f"{stem}.pt", "checkpoint.pkl", "training.json", "lock"):
+            (folder / name).write_bytes(content if name != f"{stem}.json" or number % 2 else b"{}")
+        words = ["train", "--data", world.data, "--run", run, "--model", "bprmf", "--epochs", 1, "--set", "width=3", "--gpu", -1]
+        done = defused("training folder", trap, *words, "--resume")
+        assert done.code in (0, 1), kind  # refused, or begun anew: never believed
+        for left in (folder, run):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def test_files_of_a_study(world: trial.World, tmp_path: Path) -> None:
+    """What `tune` goes on from: its plan, Optuna's journal, the best options."""
+    pytest.importorskip("optuna")
+    trap, study = tmp_path / "trap", tmp_path / "study"
+    words = ["tune", "--data", world.data, "--model", "bprmf", "--epochs", 1, "--set", "width=3", "--gpu", -1, "--study", study]
+    done = trial.call(*words, "--trials", 1)
+    assert done.code == 0, done
+    good = {file.name: file.read_bytes() for file in study.iterdir() if file.is_file()}
+    for number, content in enumerate(payloads(trap).values()):
+        for name in sorted({*good, "journal.jsonl", "study.pkl"}) if LONG else [sorted(good)[number % len(good)]]:
+            (study / name).write_bytes(content)
+            defused("study folder", trap, *words, "--trials", 1)
+            defused("study folder", trap, "train", "--config", study / name, "--print-config")
+            shutil.rmtree(study)
+            study.mkdir()
+            for file, data in good.items():
+                (study / file).write_bytes(data)
+
+
 def inputs() -> list[tuple[str, click.Option]]:
     """Every option of every command that takes a text: a path, or something that a careless program would evaluate."""
     context = click.Context(group)
