@@ -235,13 +235,15 @@ def itemknn(data, **switches):
     return create("itemknn", heterograph(data), {}, model_class("itemknn").Config(**switches))
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "jaccard"])
-@pytest.mark.parametrize(("k", "shrink"), [(1, 0.0), (3, 0.0), (3, 2.5), (100, 10.0)])
-def test_itemknn_equals_its_equations(similarity, k, shrink):
+@pytest.mark.parametrize("similarity", ["cosine", "conditional"])
+@pytest.mark.parametrize("activity", [0.0, 1.0, 0.7])
+@pytest.mark.parametrize(("k", "shrink"), [(1, 0.0), (3, 0.3), (100, 10.0)])
+def test_itemknn_equals_its_equations(similarity, activity, k, shrink):
     data = small.dataset()
-    user, item = itemknn(data, k=k, shrink=shrink, similarity=similarity).embed()
+    config = model_class("itemknn").Config(k=k, shrink=shrink, similarity=similarity, activity=activity)
+    user, item = create("itemknn", heterograph(data), {}, config).embed()
     assert user.is_sparse and item.is_sparse and item.coalesce().values().numel() <= k * data.num_items
-    expected = slow_itemknn.scores(small.pairs_of(data.train), data.num_users, data.num_items, k, shrink, similarity)
+    expected = slow_itemknn.scores(small.pairs_of(data.train), data.num_users, data.num_items, config)
     torch.testing.assert_close(user.to_dense() @ item.to_dense().T, torch.tensor(expected), rtol=1e-5, atol=1e-6)
 
 

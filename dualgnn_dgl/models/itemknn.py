@@ -1,11 +1,15 @@
 """ItemKNN: recommend what resembles what one has watched. Source: Sarwar, Karypis, Konstan, Riedl, "Item-based Collaborative
-Filtering Recommendation Algorithms", WWW 2001; the shrinkage from Bell & Koren, "Improved Neighborhood-based Collaborative
+Filtering Recommendation Algorithms", WWW 2001; users weighted and the conditional form after Deshpande & Karypis, "Item-Based
+Top-N Recommendation Algorithms", TOIS 2004; shrinkage after Bell & Koren, "Improved Neighborhood-based Collaborative
 Filtering", KDD Cup 2007.
 
-With c_ij users who watched both i and j in training, and d_i users of i:
+With d_i users of item i, d_u items of user u, and c_ij = Σ 1/d_u^activity over the users who watched both i and j in training:
 
-    s_ij  = c_ij / (√(d_i d_j) + shrink)                    cosine; or c_ij / (d_i + d_j − c_ij + shrink), Jaccard
+    s_ij  = c_ij / (d_i + shrink)              conditional: how often j among those who watched i
+          = c_ij / (√(d_i d_j) + shrink)       cosine
     score(u, j) = Σ s_ij over the items i that u watched among the k items most similar to j
+
+Without the users' weights, a few who have watched everything say who resembles whom.
 
 As two tables: user row u is the set of watched items, (U, I) of zeros and ones; item row j holds s_ij for the k items of j,
 (I, I). Both are sparse and stay so, E and k·I numbers in all; the score is their inner product as for every other model.
@@ -34,16 +38,18 @@ from dualgnn_dgl.options import Options, option
 class Config(Options):
     """Options of ItemKNN."""
 
-    k: int = option(100, "most similar items that an item keeps", low=1)
-    shrink: float = option(10.0, "users added to the denominator: trust in few common ones", low=0)
-    similarity: str = option("cosine", "how common users become similarity", choices=("cosine", "jaccard"))
+    k: int = option(500, "most similar items that an item keeps", low=1)
+    similarity: str = option("conditional", "how common users become similarity", choices=("conditional", "cosine"))
+    activity: float = option(1.0, "users count 1 / (their items) to this power; 0: all alike", low=0)
+    shrink: float = option(1.0, "users added to the denominator: trust in few common ones", low=0)
 
 
 # what a search tries
 SEARCH = {
-    "k": (10, 20, 50, 100, 200, 500, 1000),
-    "shrink": (0.0, 1.0, 10.0, 100.0, 1000.0),
-    "similarity": ("cosine", "jaccard"),
+    "k": (20, 50, 100, 200, 500, 1000),
+    "similarity": ("conditional", "cosine"),
+    "activity": (0.0, 0.5, 1.0),
+    "shrink": (0.0, 1.0, 10.0, 100.0),
 }
 
 
@@ -100,17 +106,19 @@ def nearest(watched: sparse.csr_matrix, config: Config, room: int = 2**24) -> sp
     """
     items = watched.shape[1]
     by_item = watched.T.tocsr()  # (I, U)
-    degree = np.diff(by_item.indptr).astype(np.float64)
+    degree = np.diff(by_item.indptr).astype(np.float64)  # (I,), d_i
+    weight = np.maximum(np.diff(watched.indptr), 1.0) ** -config.activity  # (U,)
+    weighted = sparse.csr_matrix((np.repeat(weight, np.diff(watched.indptr)), watched.indices, watched.indptr), watched.shape)
     step = max(1, room // max(items, 1))
     parts = []
     for start in range(0, items, step):
-        common = (by_item[start : start + step] @ watched).tocsr()  # (step, I), c_ij
+        common = (by_item[start : start + step] @ weighted).tocsr()  # (step, I), c_ij
         common.sort_indices()
         row, column = np.repeat(np.arange(common.shape[0]), np.diff(common.indptr)), common.indices
         other = column != row + start
-        row, column, count = row[other], column[other], common.data[other].astype(np.float64)
-        mine, theirs = degree[row + start], degree[column]
-        total = np.sqrt(mine * theirs) if config.similarity == "cosine" else mine + theirs - count
+        row, column, count = row[other], column[other], common.data[other]
+        theirs = degree[column]
+        total = np.sqrt(degree[row + start] * theirs) if config.similarity == "cosine" else theirs
         value = count / (total + config.shrink)
         order = np.lexsort((-value, row))  # stable: equal ones stay in the order of their columns
         row, column, value = row[order], column[order], value[order]

@@ -1,22 +1,23 @@
-"""ItemKNN as its equations stand, by comparing sets. Source: Sarwar et al., WWW 2001."""
+"""ItemKNN as its equations stand, by comparing sets. Sources: Sarwar et al., WWW 2001; Deshpande & Karypis, TOIS 2004."""
 
 from __future__ import annotations
 
 import math
 
 
-def scores(pairs: list[tuple[int, int]], users: int, items: int, k: int, shrink: float, similarity: str) -> list[list[float]]:
+def scores(pairs: list[tuple[int, int]], users: int, items: int, config) -> list[list[float]]:
     """Σ s_ij over the watched i among the k most similar of j; (U, I)."""
+    watched = [{i for v, i in pairs if v == u} for u in range(users)]
     watchers = [{u for u, i in pairs if i == j} for j in range(items)]
     near: list[dict[int, float]] = []
     for j in range(items):
         found = {}
         for i in range(items):
-            common = len(watchers[i] & watchers[j])
+            common = sum(1 / len(watched[u]) ** config.activity for u in watchers[i] & watchers[j])
             if i != j and common:
-                size = len(watchers[i]) * len(watchers[j])
-                total = math.sqrt(size) if similarity == "cosine" else len(watchers[i] | watchers[j])
-                found[i] = common / (total + shrink)
-        best = sorted(found, key=lambda i: (-found[i], i))[:k]
+                cosine = config.similarity == "cosine"
+                total = math.sqrt(len(watchers[i]) * len(watchers[j])) if cosine else len(watchers[i])
+                found[i] = common / (total + config.shrink)
+        best = sorted(found, key=lambda i: (-round(found[i], 12), i))[: config.k]
         near.append({i: found[i] for i in best})
     return [[sum(s for i, s in near[j].items() if u in watchers[i]) for j in range(items)] for u in range(users)]
