@@ -6,6 +6,11 @@ For each model: `--trials` configurations, the defaults first and then draws fro
 one with the best validation recall@20 is trained with `--seeds` seeds, and only those runs look at the test split, once.
 Each training is a process of its own (so that its peak memory is its own) and a cached result under results/compare/,
 named by its content: the data's hash, the model, its configuration and the training options. Stop it and run on at will.
+
+The leader is then compared with every other model, user by user, each user's recall@20 being the mean over the seeds: paired
+bootstrap and Wilcoxon, each with Holm's correction for the number of models. What that needs lies beside each test result as a
+small Parquet file: for every test user, in ascending order, which of the 20 places are hits (a bit each) and how many videos
+were held out; every metric follows from that. Results from before those files existed have none: `--refill` trains them again.
 """
 
 from __future__ import annotations
@@ -30,6 +35,25 @@ RESULTS = HERE / "results" / "compare"
 CACHE = HERE.parent / ".benchmarks"
 KS = (10, 20)
 METRIC = "recall@20"
+
+# What others published on the same files: recall@20 and NDCG@20, by our names. Not by the same protocol: see NOTES.
+PUBLISHED = {
+    "tiktok": {
+        "bprmf": (0.0346, 0.0130), "lightgcn": (0.0653, 0.0282), "vbpr": (0.0380, 0.0134), "mmgcn": (0.0730, 0.0307),
+        "grcn": (0.0804, 0.0350), "bm3": (0.0957, 0.0404),
+    },
+    "baby": {
+        "bprmf": (0.0575, 0.0249), "lightgcn": (0.0754, 0.0328), "vbpr": (0.0663, 0.0284), "mmgcn": (0.0615, 0.0261),
+        "grcn": (0.0833, 0.0363), "dualgnn": (0.0716, 0.0309), "bm3": (0.0883, 0.0383), "freedom": (0.0992, 0.0424),
+        "mgcn": (0.0964, 0.0427),
+    },
+}  # fmt: skip
+NOTES = {
+    "tiktok": "Published: the READMEs of MMSSL and DiffMM, same interactions and split, with text features that cannot be had "
+    "(ours are image and audio); their best is DiffMM, 0.1129 / 0.0456. No DualGNN, FREEDOM or MGCN row is published.",
+    "baby": "Published: MMRec's evaluation table (MGCN: its own repository), same split, only training pairs masked; models that "
+    "read features had images and text, ours have none on this set.",
+}
 
 # name → (file or folder below --root, options of preprocess, mask at test, features to read where not all)
 DATA = {
@@ -103,31 +127,73 @@ def train_one(spec: dict) -> dict:
     }
     if spec["test"]:
         seen = [dataset.train] if spec["mask"] == "train" else [dataset.train, dataset.valid]
-        found = Evaluator(dataset.test, seen, ks=KS)(fit.user, fit.item)
+        evaluator = Evaluator(dataset.test, seen, ks=KS)
+        items = evaluator.rank(fit.user, fit.item)
+        found = evaluator.measure(items)
         intervals = bootstrap(found.per_user, seed=0)
         result["test"] = {name: round(value, 5) for name, value in (found.means | found.coverage).items()}
         result["intervals"] = {name: [round(end, 5) for end in interval] for name, interval in intervals.items()}
         result["users"] = len(found.users)
-        per_user = CACHE / "per_user" / f"{spec['key']}.npz"
-        per_user.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(per_user, users=found.users, **found.per_user)
+        write_hits(Path(spec["hits"]), evaluator, items)
     result["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return result
 
 
+def write_hits(file: Path, evaluator, items: np.ndarray) -> None:
+    """Which places of each test user's list (B, K ≤ 31) are hits, bit j for place j + 1, and how many items were held out."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from dualgnn_dgl.evaluation import hit_matrix
+    from dualgnn_dgl.files import atomic_file
+
+    held = evaluator.truth
+    bits = hit_matrix(items, held) @ (1 << np.arange(items.shape[1], dtype=np.int64))  # (B,)
+    table = pa.table({"hits": bits.astype(np.int32), "held_out": np.diff(held.indptr).astype(np.int32)})
+    with atomic_file(file) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_hits(file: Path) -> dict[str, np.ndarray]:
+    """Every metric of every test user (B,), from the file that `write_hits` wrote."""
+    import pyarrow.parquet as pq
+
+    from dualgnn_dgl.evaluation import metrics_per_user
+
+    table = pq.read_table(file)
+    bits = table["hits"].to_numpy()
+    places = (bits[:, None] >> np.arange(max(KS), dtype=np.int32)) & 1  # (B, K)
+    return metrics_per_user(places.astype(bool), table["held_out"].to_numpy(), KS)
+
+
+def key_of(content: dict) -> str:
+    """The name of a result: what was trained, on which data, how."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def cached(
-    name: str, folder: Path, model: str, config: dict, seed: int, train: dict, *, test: bool, threads: int, results: Path
+    name: str,
+    folder: Path,
+    model: str,
+    config: dict,
+    seed: int,
+    train: dict,
+    *,
+    test: bool,
+    threads: int,
+    results: Path,
+    refill: bool = False,
 ) -> dict:
-    """The result of one training, from its file or by running it."""
+    """The result of one training, from its file or by running it; its `hits` is the file of a test's hits, if there is one."""
     from dualgnn_dgl.files import read_json, write_json
 
     manifest = read_json(folder / "dataset.json")
     content = {"data": manifest["hash"], "model": model, "config": config, "seed": seed, "train": train, "test": test}
-    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    file = results / f"{name}-{model}-{key}.json"
-    if file.is_file():
-        return read_json(file)
-    spec = content | {"folder": str(folder), "mask": DATA[name][2], "threads": threads, "key": key}
+    file = results / f"{name}-{model}-{key_of(content)}.json"
+    hits = file.with_suffix(".parquet")
+    if file.is_file() and not (refill and test and not hits.is_file()):
+        return read_json(file) | ({"hits": hits} if hits.is_file() else {})
+    spec = content | {"folder": str(folder), "mask": DATA[name][2], "threads": threads, "hits": str(hits)}
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, __file__, "--one", json.dumps(spec)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -141,7 +207,7 @@ def cached(
         f"{name} {model} seed {seed} {config}: {shown}, epoch {result['best_epoch']}, {result['epoch_s']} s/epoch",
         file=sys.stderr,
     )
-    return result
+    return result | ({"hits": hits} if test else {})
 
 
 def machine(threads: int) -> dict:
@@ -158,11 +224,11 @@ def machine(threads: int) -> dict:
 
 
 def compare(
-    name: str, root: Path, models: list[str], trials: int, seeds: int, train: dict, threads: int, results: Path
+    name: str, root: Path, models: list[str], trials: int, seeds: int, train: dict, threads: int, results: Path, refill: bool
 ) -> list[dict]:
     """Rows of the table of one data set, best test recall first."""
     folder = prepare(name, root)
-    rows = []
+    rows, per_user = [], {}
     for model in models:
         tried = [
             (config, cached(name, folder, model, config, 0, train, test=False, threads=threads, results=results))
@@ -170,7 +236,10 @@ def compare(
         ]
         config, best = max(tried, key=lambda pair: pair[1]["valid"])
         runs = [
-            cached(name, folder, model, config, seed, train, test=True, threads=threads, results=results) for seed in range(seeds)
+            cached(
+                name, folder, model, config, seed, train, test=True, threads=threads, results=results, refill=refill
+            )
+            for seed in range(seeds)
         ]
         row = {"data": name, "model": model, "trials": len(tried), "seeds": len(runs), "config": config, "valid": best["valid"]}
         for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"):
@@ -178,27 +247,81 @@ def compare(
             row[metric], row[f"{metric} sd"] = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         row["interval recall@20"] = runs[0]["intervals"]["recall@20"]
         row["users"] = runs[0]["users"]
+        row["published"] = PUBLISHED.get(name, {}).get(model)
+        row["machines"] = sorted({str(run["machine"]["gpu"] or run["machine"]["cpu"]) for run in runs})
+        files = [run["hits"] for run in runs if "hits" in run]
+        if len(files) == len(runs):
+            per_user[model] = np.mean([read_hits(file)[METRIC] for file in files], axis=0)  # (B,)
         for figure in ("epoch_s", "to_best_s", "peak_mb"):
             row[figure] = float(np.median([run[figure] for run in runs]))
         rows.append(row)
-    return sorted(rows, key=lambda row: -row["recall@20"])
+    rows.sort(key=lambda row: -row[METRIC])
+    for row in rows:
+        row |= significance(per_user, rows[0]["model"]).get(row["model"], {})
+    return rows
+
+
+def significance(per_user: dict[str, np.ndarray], leader: str) -> dict[str, dict]:
+    """model → its difference to the leader in recall@20, over the same users, and both tests' p-values with Holm's correction."""
+    from dualgnn_dgl.evaluation import holm, paired
+
+    if leader not in per_user:
+        return {}
+    found = paired(per_user[leader], {model: values for model, values in per_user.items() if model != leader}, resamples=10_000)
+    bootstrap = holm([difference.p_bootstrap for difference in found.values()])
+    wilcoxon = holm([difference.p_wilcoxon for difference in found.values()])
+    return {
+        model: {"difference": d.mean, "difference interval": [d.low, d.high], "p bootstrap": p, "p Wilcoxon": q}
+        for (model, d), p, q in zip(found.items(), bootstrap, wilcoxon, strict=True)
+    }
 
 
 def markdown(rows: list[dict]) -> str:
     """The table as it stands in the README: mean over seeds ± their standard deviation, and the users' 95 % interval."""
-    lines = [
-        "| model | recall@10 | recall@20 | 95 % interval | NDCG@20 | coverage@20 | s/epoch | s to best | MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
+    heads = ("model", "trials × seeds", "recall@10", "recall@20", "95 % interval", "to the leader", "p bootstrap", "p Wilcoxon")
+    heads += ("NDCG@20", "published recall / NDCG@20", "coverage@20", "s/epoch", "s to best", "MB")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for place, row in enumerate(rows):
         low, high = row["interval recall@20"]
-        lines.append(
-            f"| {row['model']} | {row['recall@10']:.4f} | {row['recall@20']:.4f} ± {row['recall@20 sd']:.4f} "
-            f"| {low:.4f}–{high:.4f} "
-            f"| {row['ndcg@20']:.4f} ± {row['ndcg@20 sd']:.4f} | {row['coverage@20']:.3f} | {row['epoch_s']:.2f} "
-            f"| {row['to_best_s']:.0f} | {row['peak_mb']:.0f} |"
+        tests = ("leader", "", "") if not place else ("–", "–", "–")
+        if "difference" in row:
+            tests = (f"{row['difference']:+.4f}", small(row["p bootstrap"]), small(row["p Wilcoxon"]))
+        cells = (
+            row["model"],
+            f"{row['trials']} × {row['seeds']}",
+            f"{row['recall@10']:.4f}",
+            spread(row, "recall@20"),
+            f"{low:.4f}–{high:.4f}",
+            *tests,
+            spread(row, "ndcg@20"),
+            "–" if row["published"] is None else "{:.4f} / {:.4f}".format(*row["published"]),
+            f"{row['coverage@20']:.3f}",
+            f"{row['epoch_s']:.2f}",
+            f"{row['to_best_s']:.0f}",
+            f"{row['peak_mb']:.0f}",
         )
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def spread(row: dict, metric: str) -> str:
+    """Mean ± standard deviation over seeds, where there are several."""
+    deviation = f" ± {row[f'{metric} sd']:.4f}" if row["seeds"] > 1 else ""
+    return f"{row[metric]:.4f}{deviation}"
+
+
+def small(p: float) -> str:
+    """A p-value for people."""
+    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
+
+
+def title(name: str, rows: list[dict]) -> str:
+    """What a table was made on."""
+    _, options, mask, _ = DATA[name]
+    masked = "training pairs" if mask == "train" else "training and validation pairs"
+    machines = ", ".join(sorted({machine for row in rows for machine in row["machines"]}))
+    users = f"{rows[0]['users']:,} test users"
+    return f"{name}: split {options['split']}, {users}, {masked} masked, chosen on validation {METRIC}; {machines}"
 
 
 def main() -> None:
@@ -212,6 +335,7 @@ def main() -> None:
     parser.add_argument("--patience", type=int, default=20)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="one trial, one seed, five epochs: does it run?")
+    parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -221,9 +345,14 @@ def main() -> None:
     results = CACHE / "quick" if arguments.quick else RESULTS
     train = {"epochs": epochs, "patience": arguments.patience}
     for name in arguments.data.split(","):
-        rows = compare(name, arguments.root, arguments.models.split(","), trials, seeds, train, arguments.threads, results)
-        first = rows[0]
-        print(f"\n{name}: {first['users']} test users, mask {DATA[name][2]}, {trials} trials, {seeds} seeds\n\n{markdown(rows)}")
+        rows = compare(
+            name, arguments.root, arguments.models.split(","), trials, seeds, train, arguments.threads, results, arguments.refill
+        )
+        print(f"\n{title(name, rows)}\n\n{markdown(rows)}\n")
+        if any("difference" not in row for row in rows[1:]):
+            print("–: tested before users' hits were kept; --refill trains again and fills the gap.")
+        if name in NOTES:
+            print(NOTES[name])
         if not arguments.quick:
             (RESULTS.parent / f"compare-{name}.json").write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -204,3 +204,8 @@ def test_eval_beyond(folder, made, tmp_path) -> None:
     assert all(value["metrics"][name] == figure for name, figure in plain["metrics"].items())
     text = call("eval", "--run", "runs/b", "--topk", K, "--topk", 1, "--beyond").stdout
     assert re.search(r"^diversity visual +– +[01]\.\d+ \[", text, re.M) and re.search(r"^gini +0\.\d+ +0\.\d+$", text, re.M)
+
+
+def test_beyond_and_cold_items_do_not_go_together(folder) -> None:
+    found = call("eval", "--run", "runs/b", "--beyond", "--cold-items")
+    assert found.exit_code == 2 and "give one of them" in found.stderr

@@ -87,7 +87,7 @@ class Evaluator:
         if overlap:
             raise DataError(f"{overlap} held-out pairs are also masked and could never be hit: make the splits disjoint")
         self.users = np.flatnonzero(np.diff(positives.indptr)).astype(np.int64)  # (B,)
-        self._truth: sparse.csr_matrix = positives[self.users]  # (B, I)
+        self.truth: sparse.csr_matrix = positives[self.users]  # (B, I)
         self._seen: sparse.csr_matrix | None = masked[self.users] if masked.nnz else None  # (B, I)
 
     def __call__(self, user: Tensor, item: Tensor, block: int | None = None) -> Evaluation:
@@ -130,7 +130,7 @@ class Evaluator:
         DataError
             if nobody has a held-out item among these.
         """
-        truth, users = self._truth, self.users
+        truth, users = self.truth, self.users
         if among is not None:
             truth = truth @ sparse.diags(among.astype(truth.dtype), format="csr")
             truth.eliminate_zeros()

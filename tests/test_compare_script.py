@@ -1,0 +1,80 @@
+"""The comparison script: its cache stays valid, its tests can be computed again from what it keeps."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small import dataset
+
+from dualgnn_dgl.evaluation import Evaluator, holm, paired
+from dualgnn_dgl.models import MODELS
+
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("compare")
+    sys.modules.pop("compare", None)
+
+
+def test_every_kept_result_is_found_under_the_name_of_its_content(script) -> None:
+    """A key that changed would throw away days of computing."""
+    files = sorted(script.RESULTS.glob("*.json"))
+    assert files
+    for file in files:
+        kept = json.loads(file.read_text())
+        content = {key: kept[key] for key in ("data", "model", "config", "seed", "train")} | {"test": bool(kept["test"])}
+        assert script.key_of(content) == file.stem.rpartition("-")[2], file.name
+
+
+def test_trials_are_distinct_and_the_defaults_are_first(script) -> None:
+    for model in MODELS:
+        drawn = script.draw_configs(model, 5)
+        assert drawn[0] == {} and len({json.dumps(config, sort_keys=True) for config in drawn}) == len(drawn) <= 5
+        assert drawn[:3] == script.draw_configs(model, 3), "more trials keep the first ones"
+
+
+def test_hits_give_every_metric_back(script, tmp_path) -> None:
+    data = dataset(items=41)
+    draw = np.random.default_rng(2)
+    user, item = (torch.tensor(draw.normal(size=(count, 3)), dtype=torch.float32) for count in (data.num_users, 41))
+    evaluator = Evaluator(data.test, [data.train, data.valid], ks=script.KS)
+    items = evaluator.rank(user, item)
+    script.write_hits(tmp_path / "a.parquet", evaluator, items)
+    found, expected = script.read_hits(tmp_path / "a.parquet"), evaluator.measure(items).per_user
+    assert list(found) == list(expected) and expected["hit@20"].any()
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_the_leader_is_compared_with_all_others(script) -> None:
+    draw = np.random.default_rng(0)
+    values = {name: draw.random(73) + gain for name, gain in (("a", 0.3), ("b", 0.25), ("c", 0.0))}
+    found = script.significance(values, "a")
+    expected = paired(values["a"], {"b": values["b"], "c": values["c"]}, resamples=10_000)
+    assert list(found) == ["b", "c"]
+    assert [row["p Wilcoxon"] for row in found.values()] == holm([d.p_wilcoxon for d in expected.values()])
+    assert found["c"]["difference"] == expected["c"].mean < found["b"]["difference"] and found["c"]["p bootstrap"] < 0.001
+    assert script.significance({"b": values["b"]}, "a") == {}, "nothing is claimed where the leader's users are not known"
+
+
+def test_the_table_says_what_is_missing(script) -> None:
+    row = {"model": "lightgcn", "trials": 8, "seeds": 1, "published": (0.1, 0.05), "interval recall@20": [0.01, 0.03]}
+    row |= {"epoch_s": 1.0, "to_best_s": 3.0, "peak_mb": 70.0, "coverage@20": 0.5}
+    row |= {name: 0.02 for name in ("recall@10", "recall@20", "ndcg@20")} | {"recall@20 sd": 0.0, "ndcg@20 sd": 0.0}
+    other = row | {"model": "bprmf", "seeds": 3, "published": None}
+    tested = other | {"model": "vbpr", "difference": -0.01, "p bootstrap": 0.00001, "p Wilcoxon": 0.25}
+    head, rule, *lines = script.markdown([row, other, tested]).splitlines()
+    assert len({line.count("|") for line in (head, rule, *lines)}) == 1
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    assert "| leader |" in lines[0] and "0.1000 / 0.0500" in lines[0] and "8 × 1" in lines[0] and "±" not in lines[0]
+    assert cells[1][5:8] == ["–", "–", "–"] and "± 0.0000" in lines[1]
+    assert cells[2][5:8] == ["-0.0100", "< 0.0001", "0.2500"]
