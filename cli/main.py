@@ -26,6 +26,7 @@ VERBS = {
     "eval": "Rank all micro-videos for held-out users and print the metrics.",
     "compare": "Test whether runs on the same data differ, user by user.",
     "recommend": "Print a user's top-K list in your own ids.",
+    "update": "Add new interactions, users and videos to a trained run without training it again.",
     "robustness": "Measure how models rank when modalities go missing.",
 }
 _MODULES = {"eval": "evaluate"}

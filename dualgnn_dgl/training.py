@@ -224,6 +224,16 @@ def _copy(model: Recommender) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
+def as_it_is(model: Recommender, train: Interactions, valid: Interactions, config: TrainConfig) -> Fit:
+    """The tables of a model that is not trained any further, and its figure on `valid`, as an epoch 0."""
+    k = min(int(config.metric.partition("@")[2]), train.num_items)
+    evaluator = Evaluator(valid, [train], ks=(k,)) if len(valid) else None
+    found = _untrained(model, evaluator, f"{config.metric.partition('@')[0]}@{k}")
+    attention = model.user_attention()
+    found.attention = None if attention is None else attention.detach().clone()
+    return found
+
+
 def _untrained(model: Recommender, evaluator: Evaluator | None, metric: str) -> Fit:
     """A model without parameters has one epoch, in which nothing happens."""
     user, item = tables(model)

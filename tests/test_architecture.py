@@ -30,7 +30,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("state", "finite", "deterministic", "cold_items"),
     ("training",),
     ("checkpoint",),
-    ("newcomers",),
+    ("newcomers", "update"),
     ("robustness", "tuning"),
     ("cli",),
 )

@@ -66,6 +66,13 @@ class Recommender(nn.Module):
             item = self.embed()[1].detach().clone()
         return lambda histories: histories.to_user @ item
 
+    def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
+        """Rows (B, …) of the user parameter `name` for users who come after training, to start from; `update` asks for them.
+
+        None, the default: the mean of the nearest users' rows.
+        """
+        return None
+
     def item_rule(self) -> ItemRule:
         """How videos that come after training get their vectors: called once, gives a function of `NewItems` → (N, D).
 

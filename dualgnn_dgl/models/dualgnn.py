@@ -279,6 +279,11 @@ class DualGNN(Recommender):
 
         return rule
 
+    def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
+        """The preference P_m is what the watched videos send, as in `user_rule`."""
+        part, _, m = name.partition(".")
+        return histories.to_user @ self.single_modal(int(m), max(self.config.layers - 1, 0))[1] if part == "preference" else None
+
     def item_rule(self) -> ItemRule:
         """i from the modalities: layer 0 is the encoder's, Σ_m z_m over those it has; what users would send it in layers 1…L is
         what they send the trained videos that it resembles.

@@ -169,6 +169,10 @@ class DualGNNPlus(Recommender):
 
         return rule
 
+    def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
+        """Zero in layer 0, as in `user_rule`: the other layers come from what they watched."""
+        return torch.zeros(len(histories), self.user.shape[1]) if name == "user" else None
+
     def item_rule(self) -> ItemRule:
         """i from the modalities: i_b of the trained videos that it resembles, and its i_m as for everyone."""
         c = self.config

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
 from dualgnn_dgl.models.base import PENALTIES, Recommender, UserRule, pick, row_penalty, table
@@ -71,6 +72,10 @@ class LightGCN(Recommender):
                 lent = lent + item
             lent = lent / (self.layers + 1)
         return lambda histories: histories.to_user @ lent
+
+    def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
+        """Zero in layer 0, as in `user_rule`: the other layers come from what they watched."""
+        return torch.zeros(len(histories), self.user.shape[1]) if name == "user" else None
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         triple = pick(self.user, users), pick(self.item, positives), pick(self.item, negatives)

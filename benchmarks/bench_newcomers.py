@@ -1,0 +1,211 @@
+"""Users and videos that come after training: how good, and how fast, are the vectors they get without it?
+
+    python benchmarks/bench_newcomers.py --root SHARED/data --parts users,items,speed
+
+users   a share of the users is taken out of the data whole; a model is trained without them and each is folded in from their
+        training history. Beside it, the recall@20 that the same users reach in a model trained with them: the ratio of the two.
+items   `--split cold-items`: recall@20 on the held-out videos, ranked among all videos without a training pair, against VBPR and
+        against the mean cosine between a video's features and those of the history.
+speed   a synthetic log of 100,000 videos: milliseconds a new user, users a minute in a batch, milliseconds a new video.
+
+TikTok as published; MovieLens-1M and MicroLens-50k cut to a random sample of users (800 and 15,000, seed 0, then the 5-core), so
+that a laptop's core trains every model in minutes. Options are the defaults but for what `TRAIN` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from compare import CACHE, HERE, machine
+from torch.nn import functional
+
+from dualgnn_dgl import cold_items, data, graph, models, newcomers, preprocess, training
+from dualgnn_dgl.cooccurrence import co_occurrence
+from dualgnn_dgl.data import Dataset, Interactions, Modality
+from dualgnn_dgl.evaluation import Evaluator
+from dualgnn_dgl.options import build, keys
+from dualgnn_dgl.preprocess.reader import read
+
+RESULT = HERE / "results" / "newcomers.json"
+# name → (folder, log, features, users of the sample, columns to reduce to, share of newcomers)
+DATA = {
+    "tiktok": ("tiktok", "", (), None, None, 0.2),
+    "microlens-15k": ("microlens-50k", "", (), 15_000, None, 0.2),
+    "movielens-800": (
+        "movielens-1m", "ratings.parquet", ("poster_effnetlite0.parquet", "text_minilm.parquet"), 800, 128, 0.1,
+    ),
+}  # fmt: skip
+TRAIN = {
+    "lightgcn": {"layers": 2, "l2": 1e-3, "lr": 3e-3, "epochs": 150, "patience": 6, "eval_every": 3},
+    "dualgnn": {"lr": 1e-3, "batch_size": 4096, "epochs": 50, "patience": 5},
+    "dualgnn_plus": {"lr": 1e-3, "epochs": 50, "patience": 5},
+    "vbpr": {"lr": 3e-3, "epochs": 150, "patience": 6, "eval_every": 3},
+}
+
+
+def prepare(name: str, root: Path, split: str) -> Dataset:
+    """The prepared data, made once."""
+    source, log, features, sample, width, _ = DATA[name]
+    folder = CACHE / "newcomers" / f"{name}-{split}"
+    if not (folder / data.MANIFEST).is_file():
+        raw = read(root / source / log, features=[root / source / feature for feature in features])
+        if sample is not None:
+            kept = np.sort(np.random.default_rng(0).choice(len(raw.log.user_ids), sample, replace=False))
+            rows = np.isin(raw.log.user, kept)
+            cut = {"user": raw.log.user[rows], "item": raw.log.item[rows], "time": None, "rating": None}
+            raw = replace(raw, log=replace(raw.log, **cut, rows_read=int(rows.sum()), dropped={}))
+        made = preprocess.prepare(raw, preprocess.Options(split=split, feature_dim=width)).dataset
+        data.save(made, folder, force=True)
+    return data.load(folder)
+
+
+def train(name: str, dataset: Dataset, quick: bool) -> tuple[models.Recommender, training.Fit]:
+    """A model trained with the options of `TRAIN`."""
+    values = TRAIN[name] | ({"epochs": 2} if quick else {})
+    kind = models.model_class(name)
+    config, options = (
+        build(part, {key: value for key, value in values.items() if key in keys(part)})
+        for part in (kind.Config, training.TrainConfig)
+    )
+    model = models.create(name, graph.heterograph(dataset), dataset.modalities, config, 0)
+    return model, training.fit(model, dataset.train, dataset.valid, options, modalities=dataset.modalities)
+
+
+def taken(pairs: Interactions, users: np.ndarray) -> Interactions:
+    """The pairs of the given users alone, numbered by their place there."""
+    new = np.full(pairs.num_users, -1)
+    new[users] = np.arange(len(users))
+    rows = new[pairs.user] >= 0
+    return Interactions(new[pairs.user[rows]], pairs.item[rows], len(users), pairs.num_items)
+
+
+def users(name: str, model: str, root: Path, quick: bool) -> dict:
+    """Newcomers folded in, against the same users trained in."""
+    dataset = prepare(name, root, "given" if name == "tiktok" else "random")
+    degree = np.bincount(dataset.train.user, minlength=dataset.num_users)
+    able = np.intersect1d(np.flatnonzero(degree), dataset.test.user)
+    draw = np.random.default_rng(1)
+    new = np.sort(draw.choice(able, int(DATA[name][5] * dataset.num_users), replace=False))
+    rest = np.setdiff1d(np.arange(dataset.num_users), new)
+    parts = {split: taken(getattr(dataset, split), rest) for split in data.SPLITS}
+    without = replace(dataset, **parts, user_ids=dataset.user_ids[rest], co_occurrence=co_occurrence(parts["train"]))
+    history, valid, test = (taken(getattr(dataset, split), new) for split in data.SPLITS)
+    measure = Evaluator(test, [history, valid], ks=(20,))
+
+    door = newcomers.Newcomers(train(model, without, quick)[0], without)
+    folded = measure(door.place(history), door.item)
+    fit = train(model, dataset, quick)[1]
+    trained = measure(fit.user[torch.from_numpy(new)], fit.item)
+    a, b = (found.per_user["recall@20"] for found in (folded, trained))
+    again = draw.integers(len(a), size=(1000, len(a)))
+    low, high = np.quantile(a[again].mean(1) / b[again].mean(1), [0.025, 0.975])
+    popular = torch.from_numpy(np.bincount(parts["train"].item, minlength=dataset.num_items)).float().unsqueeze(1)
+    return {
+        "newcomers": len(new),
+        "folded": folded.means["recall@20"],
+        "trained": trained.means["recall@20"],
+        "ratio": a.mean() / b.mean(),
+        "ratio interval": [low, high],
+        "ratio ndcg": folded.means["ndcg@20"] / trained.means["ndcg@20"],
+        "most popular": measure(torch.ones(len(new), 1), popular).means["recall@20"],
+    }
+
+
+def items(name: str, model: str, root: Path, quick: bool) -> dict:
+    """Held-out videos, placed by their modalities."""
+    dataset = prepare(name, root, "cold-items")
+    measure = cold_items.ColdItems(dataset.train, dataset.modalities, dataset.test, [dataset.train, dataset.valid], [20])
+    if model == "content":
+        parts = [functional.normalize(torch.from_numpy(modality.values)) for modality in dataset.modalities.values()]
+        unit = torch.cat(parts, dim=1)  # (I, ΣF)
+        watched = dataset.train.csr()
+        mean = watched @ unit.numpy() / np.maximum(np.diff(watched.indptr), 1)[:, None]  # (U, ΣF)
+        found = measure.evaluator(torch.from_numpy(mean.astype(np.float32)), unit[torch.from_numpy(measure.items)])
+    else:
+        found = measure(train(model, dataset, quick)[0])
+    draw = np.random.default_rng(0)
+    values = found.per_user["recall@20"]
+    low, high = np.quantile(values[draw.integers(len(values), size=(1000, len(values)))].mean(1), [0.025, 0.975])
+    figures = {"videos": len(measure.items), "users": len(values), "recall": found.means["recall@20"], "interval": [low, high]}
+    return figures | {"ndcg": found.means["ndcg@20"]}
+
+
+def speed(model: str, quick: bool) -> dict:
+    """Milliseconds and users a minute on a synthetic log; nothing is trained, which changes no time."""
+    count, num_items, per_user = (2_000, 5_000, 10) if quick else (100_000, 100_000, 10)
+    draw = np.random.default_rng(0)
+    popular = np.floor(num_items * draw.random(count * per_user) ** 3).astype(np.int64)  # some videos are watched by thousands
+    keys_ = np.unique(np.repeat(np.arange(count), per_user) * num_items + popular)
+    pairs = Interactions(keys_ // num_items, keys_ % num_items, count, num_items)
+    nothing = Interactions(np.empty(0, int), np.empty(0, int), count, num_items)
+    features = {
+        name: Modality(draw.normal(size=(num_items, width)).astype(np.float32), draw.random(num_items) < 0.8)
+        for name, width in (("visual", 128), ("textual", 64))
+    }
+    ids = [np.arange(size).astype(str) for size in (count, num_items)]
+    dataset = Dataset(pairs, nothing, nothing, features, *ids, co_occurrence=co_occurrence(pairs))
+    started = time.perf_counter()
+    door = newcomers.Newcomers(models.create(model, graph.heterograph(dataset), features), dataset)
+    opened = time.perf_counter() - started
+    histories = [np.floor(num_items * draw.random(10) ** 3).astype(int).astype(str).tolist() for _ in range(10_000)]
+    door.recommend(histories[:1], 20)
+    one = []
+    for history in histories[: 5 if quick else 50]:
+        started = time.perf_counter()
+        door.recommend([history], 20)
+        one.append(time.perf_counter() - started)
+    batch = histories[: 200 if quick else 10_000]
+    started = time.perf_counter()
+    door.recommend(batch, 20)
+    minute = 60 * len(batch) / (time.perf_counter() - started)
+    video = {name: modality.take(np.array([7])) for name, modality in features.items()}
+    door.items(video)
+    each = []
+    for _ in range(5 if quick else 50):
+        video = {name: Modality(draw.normal(size=(1, m.width)), np.ones(1, bool)) for name, m in features.items()}
+        started = time.perf_counter()
+        door.items(video)
+        each.append(time.perf_counter() - started)
+    figures = {"users": count, "videos": num_items, "interactions": len(pairs), "opening s": opened}
+    figures |= {"ms a user, median": 1e3 * np.median(one), "ms a user, slowest": 1e3 * max(one)}
+    figures |= {"users a minute": minute}
+    return figures | {"ms a video, median": 1e3 * np.median(each), "ms a video, slowest": 1e3 * max(each)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
+    parser.add_argument("--parts", default="users,items,speed")
+    parser.add_argument("--data", default=",".join(DATA))
+    parser.add_argument("--models", default="lightgcn,dualgnn,dualgnn_plus")
+    parser.add_argument("--quick", action="store_true", help="two epochs, small sizes: does it run?")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    known = json.loads(RESULT.read_text()) if RESULT.is_file() and not arguments.quick else {}
+    names = arguments.models.split(",")
+    cells = []
+    for part in arguments.parts.split(","):
+        also = ["content", "vbpr"] if part == "items" else []
+        sets = arguments.data.split(",") if part != "speed" else [""]
+        cells += [(part, name, model) for name in sets for model in [*also, *names]]
+    for part, name, model in cells:
+        if part == "speed":
+            figures = speed(model, arguments.quick)
+        else:
+            figures = {"users": users, "items": items}[part](name, model, arguments.root, arguments.quick)
+        figures = json.loads(json.dumps(figures, default=float))
+        shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+        print(part, name, model, shown, flush=True)
+        known[" ".join((part, name, model)).replace("  ", " ")] = figures | {"machine": machine(1)}
+        if not arguments.quick:
+            RESULT.write_text(json.dumps(known, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""`dualgnn update`: a day of log added to a trained run, without training it again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from dualgnn_dgl.cli.evaluate import data_option, open_run
+from dualgnn_dgl.cli.show import force_option, json_option, note, result, run_option
+
+
+@click.command(short_help="Add new interactions, users and videos to a trained run without training it again.")
+@run_option
+@data_option
+@click.option("--input", "source", required=True, metavar="LOG", help="The new log, in any form that preprocess reads.")
+@click.option("--features", multiple=True, metavar="FILE", help="Features of new videos, a file per modality named after it.")
+@click.option("--items", metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one in LOG]")
+@click.option("--new-data", metavar="DIR", help="Data folder to write.  [default: the old name with -updated]")
+@click.option("--new-run", metavar="DIR", help="Run folder to write.  [default: the old name with -updated]")
+@click.option("--epochs", type=click.IntRange(0), default=0, show_default=True, help="Epochs of training on from the run.")
+@click.option("--lr", type=float, help="Learning rate of these epochs.  [default: that of the run]")
+@force_option
+@json_option
+def command(
+    run: str,
+    data: str | None,
+    source: str,
+    features: tuple[str, ...],
+    items: str | None,
+    new_data: str | None,
+    new_run: str | None,
+    epochs: int,
+    lr: float | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Add new interactions, users and videos to a trained run without training it again.
+
+    The new pairs go to training, the held-out ones stay; co-occurrence and popularity are counted anew, new users come from their
+    history, new videos from their features, and all tables are made again. With --epochs the model also trains on, and the
+    better of before and after is kept. The old folders are left as they are.
+
+    \b
+    Examples:
+        dualgnn update --input tuesday.csv
+        dualgnn update --input tuesday.csv --features visual.parquet --epochs 3
+    """
+    from dualgnn_dgl import checkpoint, training, update
+    from dualgnn_dgl import data as folders
+    from dualgnn_dgl.files import check_free, read_json
+    from dualgnn_dgl.models import model_class
+    from dualgnn_dgl.options import build
+    from dualgnn_dgl.preprocess.reader import read
+
+    started = time.perf_counter()
+    loaded, dataset, data = open_run(run, data)
+    new_data, new_run = new_data or f"{data.rstrip('/')}-updated", new_run or f"{run.rstrip('/')}-updated"
+    check_free(new_data, folders.MANIFEST, force=force)
+    check_free(new_run, checkpoint.MARKER, force=force)
+    model = checkpoint.restore(loaded, dataset)
+    name, options = str(loaded.info["model"]), read_json(Path(data) / folders.MANIFEST).get("options", {})
+    config = build(model_class(name).Config, loaded.info["config"])
+    changes = {"lr": lr} if lr is not None else {}
+    train = build(training.TrainConfig, {**loaded.info["train"], "epochs": max(epochs, 1), **changes})
+    note(f"reading {source}")
+    raw = read(source, features=features, items=items)
+    larger, added = update.extend(
+        dataset, raw, min_rating=options.get("min_rating"), cooc_top=int(options.get("cooc_top") or 200)
+    )
+    modalities = training.features(larger, train)
+    note(f"placing {added.users:,} new users and {added.items:,} new micro-videos in {name}")
+    grown = update.grow(model, dataset, larger, name, config, modalities)
+    before = training.as_it_is(grown, larger.train, larger.valid, train)
+    fit = before
+    if epochs and grown.trainable:
+        note(f"training on for {epochs} epochs")
+        after = training.fit(grown, larger.train, larger.valid, train, modalities=modalities)
+        fit = after if before.best_value is None or (after.best_value or 0) > before.best_value else before
+    folders.save(larger, new_data, options=options | {"updated_from": dataset.hash}, force=force)
+    checkpoint.save_run(
+        new_run, fit, model=name, config=config, train=train, data_path=new_data, dataset=larger, device="cpu", force=force
+    )
+    value = {"run": new_run, "data": new_data, "added": asdict(added), "seconds": time.perf_counter() - started}
+    value |= {"metric": train.metric, "before": before.best_value, "kept": fit.best_value, "epoch": fit.best_epoch}
+    if as_json:
+        result(value)
+        return
+    filled = "".join(f", {name} for {count:,} that lacked it" for name, count in added.filled.items() if count)
+    pairs = f"{added.pairs:,} pairs ({added.known_pairs:,} were known)"
+    click.echo(f"Added {pairs}, {added.users:,} users, {added.items:,} micro-videos{filled}.")
+    if before.best_value is not None:
+        trained = f", {fit.best_value:.4f} after training on (epoch {fit.best_epoch})" if fit is not before else ""
+        click.echo(f"Validation {train.metric}: {before.best_value:.4f}{trained}.")
+    click.echo(f"Run: {new_run}, data: {new_data}")
