@@ -90,8 +90,6 @@ def command(
     """
     if beyond and cold_items:
         raise click.UsageError("--beyond looks at lists of the whole catalogue: leave out --cold-items")
-    if beyond and cold_items:
-        raise click.UsageError("--beyond describes lists of the whole catalogue, --cold-items makes others: give one of them")
     if per_user is not None:
         check_output(per_user, "--per-user", force)
     device = pick_device(gpu)

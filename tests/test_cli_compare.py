@@ -208,4 +208,4 @@ def test_eval_beyond(folder, made, tmp_path) -> None:
 
 def test_beyond_and_cold_items_do_not_go_together(folder) -> None:
     found = call("eval", "--run", "runs/b", "--beyond", "--cold-items")
-    assert found.exit_code == 2 and "give one of them" in found.stderr
+    assert found.exit_code == 2 and "leave out --cold-items" in found.stderr
