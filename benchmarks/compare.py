@@ -10,7 +10,8 @@ named by its content: the data's hash, the model, its configuration and the trai
 The leader is then compared with every other model, user by user, each user's recall@20 being the mean over the seeds: paired
 bootstrap and Wilcoxon, each with Holm's correction for the number of models. What that needs lies beside each test result as a
 small Parquet file: for every test user, in ascending order, which of the 20 places are hits (a bit each) and how many videos
-were held out; every metric follows from that. Results from before those files existed have none: `--refill` trains them again.
+were held out; every metric follows from that. Results from before those files existed have none: `--refill` trains them again,
+and replaces them only if their figures do not repeat.
 """
 
 from __future__ import annotations
@@ -200,7 +201,11 @@ def cached(
     if done.returncode:
         raise SystemExit(f"{model} on {name} failed: {done.stderr.strip().splitlines()[-1:]}")
     result = content | json.loads(done.stdout.splitlines()[-1]) | {"machine": machine(threads)}
-    write_json(file, result)
+    kept = read_json(file) if file.is_file() else None
+    if kept is not None and kept["test"] == result["test"]:
+        result = kept  # the figures repeat: the times stay those that were measured first
+    else:
+        write_json(file, result)
     figures = result["test"] if test else {"valid": result["valid"]}
     shown = " ".join(f"{key} {value:.4f}" for key, value in figures.items() if key in ("valid", "recall@20", "ndcg@20"))
     print(
