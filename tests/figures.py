@@ -22,4 +22,6 @@ def record(key: str, figures: dict[str, Any]) -> None:
         return
     found = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
     found[key] = {"date": datetime.date.today().isoformat(), **figures}
-    FILE.write_text(json.dumps(dict(sorted(found.items())), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    beside = FILE.with_name(f".{FILE.name}.{os.getpid()}")
+    beside.write_text(json.dumps(dict(sorted(found.items())), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(beside, FILE)

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> trial.World:
 COUNTS: dict[str, int] = {}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def figures() -> Iterator[None]:
+    """What was planted, counted when all tests are through; anything that ran has failed one of them."""
+    yield
+    record("nothing_executes", {"planted": sum(COUNTS.values()), "ran": 0, "by_place": dict(sorted(COUNTS.items()))})
+
+
 def defused(place: str, trap: Path, *words: object, untouched: tuple[Path, ...] = ()) -> trial.Outcome:
     """Run a command; nothing may run, whatever it answers."""
     done = trial.call(*words)
@@ -137,7 +144,6 @@ def defused(place: str, trap: Path, *words: object, untouched: tuple[Path, ...] 
     wrong = trial.fault(done, *untouched)
     assert not wrong, f"{place}: {words}: {wrong}"
     COUNTS[place] = COUNTS.get(place, 0) + 1
-    record("nothing_executes", {"planted": sum(COUNTS.values()), "ran": 0, "by_place": dict(sorted(COUNTS.items()))})
     return done
 
 

@@ -412,6 +412,14 @@ def test_two_stray_marks_do_not_hide_the_rows_between_them(tmp_path: Path, gap: 
         read(write(tmp_path, "a.csv", "\n".join(lines)))
 
 
+def test_an_odd_number_of_marks_does_not_hide_a_row_either(tmp_path: Path) -> None:
+    """Three marks, of which one stands in a column that is read; found by the mutation fuzzer."""
+    lines = list(COMMENTED)
+    lines[3], lines[4] = lines[3].replace(",4,", ',"4"",'), lines[4].replace("fine", '"said ""no"", then left"')
+    with pytest.raises(DataError, match="a.csv, line 4, opens a quotation mark.*line 5 in between looks like a row"):
+        read(write(tmp_path, "a.csv", "\n".join(lines)))
+
+
 def test_text_of_several_lines_is_read_and_counted(tmp_path: Path) -> None:
     lines = list(COMMENTED)
     lines[2] = lines[2].replace("fine", '"well, it is\r\nfine, really, yes\n\n""so""\n"')

@@ -41,13 +41,36 @@ def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
         for a mark that never closes, and where a line within a field looks like a row itself.
     """
     marks = sum(chunk.count(b'"') for chunk in _chunks(table))
-    if not marks or (marks % 2 == 0 and _filled_lines(table) - table.header <= rows):
-        return ""
+    if marks % 2:
+        _refuse_unclosed(table)
+    return _spanning(table, columns) if marks and _filled_lines(table) - table.header > rows else ""
+
+
+def _refuse_unclosed(table: Table) -> None:
+    """Refuse a mark that never closes: all lines behind it are one field."""
+    number = 1
+    with io.TextIOWrapper(open_stream(table.path), table.encoding, newline="") as lines:
+        reader = csv.reader(lines, delimiter=table.separator or ",", strict=True)
+        try:
+            for _ in reader:
+                number = reader.line_num + 1
+        except csv.Error as error:
+            if "unexpected end" in str(error) or "field larger" in str(error):
+                raise _never_closes(table, number) from None
+            # else a mark within a field: nothing is lost by it, unless lines are, and they are counted
+
+
+def _never_closes(table: Table, number: int) -> DataError:
+    return DataError(f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line")
+
+
+def _spanning(table: Table, columns: Sequence[str]) -> str:
+    """A note on the rows that span several lines; an error where one of those lines looks like a row itself."""
     places = [table.columns.index(name) for name in columns[:2]]
     first, spanning, number = 0, 0, 1
     with io.TextIOWrapper(open_stream(table.path), table.encoding, newline="") as lines:
         seen: list[str] = []  # the lines of the row under way
-        reader = csv.reader(_kept(lines, seen), delimiter=table.separator or ",", strict=marks % 2 == 1)
+        reader = csv.reader(_kept(lines, seen), delimiter=table.separator or ",")
         try:
             for _ in reader:
                 hidden = next((at for at, line in enumerate(seen[1:], 1) if _is_row(line, table, places)), 0)
@@ -60,12 +83,8 @@ def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
                     first, spanning = first or number, spanning + 1
                 seen.clear()
                 number = reader.line_num + 1
-        except csv.Error as error:
-            if "unexpected end" in str(error) or "field larger" in str(error):
-                raise DataError(
-                    f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line"
-                ) from None
-            return ""  # a mark within a field, which both read as it stands
+        except csv.Error:  # a field larger than any text
+            raise _never_closes(table, number) from None
     if not spanning:
         return ""
     return f"{table.name}: {spanning:,} rows span several lines, the first from line {first} on: check the quotation marks there"
@@ -96,5 +115,8 @@ def _kept(lines: Iterator[str], seen: list[str]) -> Iterator[str]:
 
 def _is_row(line: str, table: Table, places: Sequence[int]) -> bool:
     """Whether a line by itself has all fields of a row, with ids where ids belong: text of several words seldom has."""
-    fields = line.rstrip("\r\n").split(table.separator or ",")
-    return len(fields) == len(table.columns) and all(re.fullmatch(r"[^\s\"]+", fields[place]) for place in places)
+    separator, line = table.separator or ",", line.rstrip("\r\n")
+    for fields in (line.split(separator), next(csv.reader([line], delimiter=separator), [])):
+        if len(fields) == len(table.columns) and all(re.fullmatch(r"[^\s\"]+", fields[place]) for place in places):
+            return True
+    return False
