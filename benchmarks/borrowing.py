@@ -31,7 +31,7 @@ def draw(rows: list[dict], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for n, borrow in enumerate((False, True)):
@@ -48,7 +48,7 @@ def draw(rows: list[dict], path: Path) -> None:
     for axis in (left, right):
         axis.set_xticks(np.arange(len(ticks)) + 0.2, ticks)
         axis.set_xlabel("features missing (users without their favourite)")
-    left.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False)
     figure.savefig(path, format="png", dpi=130)
 
 
