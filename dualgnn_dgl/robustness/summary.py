@@ -1,9 +1,10 @@
 """From cells to curves: means over seeds, intervals over users, what is kept, the area under the curve, paired comparisons.
 
 Every interval comes from one set of bootstrap resamples of the test users, shared by all models, rates and strategies, so that
-differences are paired (Efron & Tibshirani 1993, chapter 13). A user's value is the mean over the seeds. The p-value of a
-difference is twice the smaller share of resamples on one side of zero (with one added to both counts), adjusted for the
-number of rows compared at the same rate (Holm 1979).
+differences are paired (Efron & Tibshirani 1993, chapter 13). A user's value is the mean over the seeds: intervals speak of other
+users, not of other seeds, whose deviation stands beside them. The p-value of a difference is twice the smaller share of
+resamples on one side of zero (with one added to both counts), adjusted for the number of rows compared at the same rate
+(Holm 1979).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def summarise(plan: Plan, dataset: Dataset, folder: str | Path, metric: str = "r
                 cells = plan.curve(dataset, row, (pattern, modality, rates), stage)
                 by_rate = [cells[n * plan.seeds : (n + 1) * plan.seeds] for n in range(len(rates))]
                 rows.append(bench.row(row, rates, by_rate))
-            rows = [row for row in rows if row["points"]]
+            rows = [row for row in rows if any(rate > 0 or max(rates) == 0 for rate in row["points"])]
             bench.compare(rows)
             holes = pattern if modality is None else f"{pattern}:{modality}"
             panels.append({"stage": stage, "holes": holes, "rates": list(rates), "rows": [_public(row) for row in rows]})
@@ -195,7 +196,8 @@ def _versus(panel: Mapping[str, Any], key: str, label: str, metric: str) -> str:
         if point is None:
             continue
         low, high = point["interval"]
-        cells = [row["model"], row["strategy"], f"{point['mean']:.4f} [{low:.4f}, {high:.4f}]"]
+        spread = "" if point["deviation"] is None else f" (± {point['deviation']:.4f})"
+        cells = [row["model"], row["strategy"], f"{point['seeds']}{spread}", f"{point['mean']:.4f} [{low:.4f}, {high:.4f}]"]
         ends = [f"{end:.1%}" for end in point.get("kept_interval", ())]
         cells.append(f"{point['kept']:.1%} [{', '.join(ends)}]" if ends else "–")
         for name in ("versus", "kept_versus"):
@@ -203,7 +205,7 @@ def _versus(panel: Mapping[str, Any], key: str, label: str, metric: str) -> str:
             cells.append("–" if found is None else f"{found['difference']:+.4f} (p {found['p']:.3f})")
         figures = [point["groups"].get(group, {}).get(metric) for group in groups]
         lines.append([*cells, *("–" if figure is None else f"{figure:.4f}" for figure in figures)])
-    head = ["model", "strategy", f"{metric} at {label}", "kept", "first − this", "kept: first − this", *groups]
+    head = ["model", "strategy", "seeds", f"{metric} at {label}", "kept", "first − this", "kept: first − this", *groups]
     return f"Against {first['model']} {first['strategy']}, at {label} missing:\n\n" + _grid(head, lines)
 
 
