@@ -64,7 +64,8 @@ def command(
     if known is not None and not (model or config_file or pairs or given):
         name, config, train, fixed = known.model, known.config, known.train, None
     else:
-        name, config, train = resolve(model, config_file, pairs, short)
+        same = known.model if known is not None and not config_file else None
+        name, config, train = resolve(model or same, config_file, pairs, short)
         fixed = {pair.partition("=")[0].strip() for pair in pairs} | given.keys()
     folder = study or f"studies/{name}"
     device = pick_device(gpu)
@@ -102,7 +103,7 @@ def command(
     else:
         click.echo(_text(value, plan))
     if not whole:
-        note(f"all {len(value['trials'])} combinations of these values were tried")
+        note(f"every combination of these values was tried ({len(value['trials'])})")
     if interrupted:
         note("interrupted: the finished trials are kept, the same command goes on")
         raise SystemExit(130)

@@ -263,7 +263,10 @@ def test_mistakes_are_one_line_and_leave_nothing(home, words, says) -> None:
 
 
 def test_another_search_in_the_same_folder_is_refused(home) -> None:
-    assert run("tune", "--model", "mostpop", "--gpu", -1).exit_code == 0
+    first = run("tune", "--model", "mostpop", "--gpu", -1)
+    assert first.exit_code == 0 and "every combination of these values was tried (1)" in first.stderr
+    longer = run("tune", "--study", "studies/mostpop", "--epochs", 7, "--gpu", -1)
+    assert "study of other training options (epochs: 200, now 7)" in longer.stderr, "the model is the study's"
     found = run("tune", "--model", "bprmf", "--study", "studies/mostpop", "--gpu", -1)
     assert found.exit_code == 1 and "study of another model" in found.stderr and "--force" in found.stderr
     assert run("tune", "--model", "bprmf", "--study", "studies/mostpop", "--trials", 1, "--force", *QUICK).exit_code == 0
