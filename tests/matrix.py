@@ -77,7 +77,7 @@ def run(dgl: str, torch: str, others: str) -> dict[str, object]:
     started = time.monotonic()
     # outside the checkout's root, so that the installed package is what is tested
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
-    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-rfE", *files]
+    words = ["-m", "pytest", "-p", "no:cacheprovider", "-rfE", *files]
     done = subprocess.run([str(word) for word in (python, *words)], cwd=ROOT, env=environment, capture_output=True, text=True)
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr[-300:]
     counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", last)}
