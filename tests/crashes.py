@@ -176,11 +176,10 @@ def limits(rounds: int, draw: random.Random) -> dict:
         name = NAMES[turn % len(NAMES)]
         run = f"runs/{name}"
         limit = int(10 ** draw.uniform(1.5, 5))
-        os.environ["TMPDIR"] = os.getcwd()
-        Path("said").touch()
         code = train(words(name, run, "--resume", "--checkpoint-every", "1"), lambda limit=limit: starve(limit))
         assert code in (0, 1), (code, said())
-        assert code == 0 or [line for line in said().splitlines() if line.startswith("Error: ")][-1:] or limit < 900, said()
+        cut = os.path.getsize("said") >= limit  # what it said is a file, too
+        assert code == 0 or cut or said().splitlines()[-1].startswith("Error: "), said()
         figures["refused" if code else "done_in_spite"] += 1
         sound(run)
         finish(name, run, whole[name])
