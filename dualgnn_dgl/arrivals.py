@@ -214,9 +214,11 @@ class NewItems:
             share = 1 / torch.bincount(index[0], minlength=len(self)).clamp(min=1).float()
             blend = torch.sparse_coo_tensor(index, share[index[0]], (len(self), len(table)), check_invariants=False)
             return torch.sparse.mm(blend, table).coalesce()
-        found = torch.stack([self.nearest(name, k) @ table for name in self.features]).sum(0)
+        found = torch.stack([self.nearest(name, k) @ table for name in self.features]).sum(0) / count.clamp(min=1)
+        if not bool((count == 0).any()):
+            return found
         trained = table[torch.from_numpy(self.town.item_degree > 0)]
-        return (found / count.clamp(min=1)).where(count > 0, trained.mean(0) if len(trained) else trained.new_zeros(()))
+        return found.where(count > 0, trained.mean(0) if len(trained) else trained.new_zeros(()))
 
     def _nearest(self, name: str, k: int, block: int = 1024) -> tuple[Tensor, Tensor]:
         """New video (N·k,) and trained video (N·k,), nearest first; found once."""
