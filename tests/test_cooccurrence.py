@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualgnn_dgl import cooccurrence
-from dualgnn_dgl.cooccurrence import MEASURES, co_occurrence
+from dualgnn_dgl.cooccurrence import MEASURES, co_occurrence, sweep
 from dualgnn_dgl.data import CoOccurrence, Interactions
 from dualgnn_dgl.errors import ConfigError
 
@@ -68,12 +68,16 @@ def rows(lists: CoOccurrence) -> list[list[tuple[int, float]]]:
 
 
 def check(train: Interactions, k: int, measure: str, **options: int) -> None:
-    """Neighbours equal brute force exactly, weights to the last bit but one of float32."""
-    result, expected = co_occurrence(train, k, measure, **options), by_sets(train, k, measure)
-    assert result.measure == measure and result.num_users == train.num_users
-    assert [[w for w, _ in row] for row in rows(result)] == [[w for w, _ in row] for row in expected]
-    weights = np.array([float(value) for row in expected for _, value in row])
-    np.testing.assert_allclose(result.weight, np.sqrt(weights) if measure == "cosine" else weights, rtol=1.2e-7)
+    """Neighbours equal brute force exactly, weights to the last bit but one of float32, whichever way they are counted."""
+    expected = by_sets(train, k, measure)
+    for few in (0, 10**9) if measure == "count" else (cooccurrence.FEW,):  # always by tally, never by tally
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(cooccurrence, "FEW", few)
+            result = co_occurrence(train, k, measure, **options)
+        assert result.measure == measure and result.num_users == train.num_users
+        assert [[w for w, _ in row] for row in rows(result)] == [[w for w, _ in row] for row in expected]
+        weights = np.array([float(value) for row in expected for _, value in row])
+        np.testing.assert_allclose(result.weight, np.sqrt(weights) if measure == "cosine" else weights, rtol=1.2e-7)
 
 
 tables = st.tuples(st.integers(1, 17), st.integers(1, 13), st.floats(0, 1), st.integers(0, 2**32 - 1)).map(
@@ -91,7 +95,7 @@ tables = st.tuples(st.integers(1, 17), st.integers(1, 13), st.floats(0, 1), st.i
 )
 def test_equals_python_sets(train: Interactions, k: int, measure: str, heavy: int, span: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cooccurrence, "HEAVY", heavy)  # none, some or all of the few items here are heavy
+        patch.setattr(sweep, "HEAVY", heavy)  # none, some or all of the few items here are heavy
         patch.setattr(cooccurrence, "SPAN", span)  # many spans of users, or one
         check(train, k, measure)
 
@@ -110,6 +114,21 @@ def test_equals_python_sets_with_a_long_tail(
 def test_equals_the_dense_product(users: int, items: int, density: float, k: int) -> None:
     train = log(7, users, items, density)
     assert rows(co_occurrence(train, k)) == by_product(train, k)
+
+
+def test_sparse_logs_are_tallied_dense_ones_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    for name in ("by_tally", "by_sweep"):
+        real = getattr(cooccurrence, name)
+        monkeypatch.setattr(cooccurrence, name, lambda *parts, name=name, real=real: taken.append(name) or real(*parts))
+    sparse, dense = log(3, 400, 1500, 0.0004), log(3, 61, 47, 0.4)
+    for train in (sparse, dense):
+        assert rows(co_occurrence(train, 9)) == by_product(train, 9)
+    co_occurrence(sparse, 9, "cosine")
+    assert taken == ["by_tally", "by_sweep", "by_sweep"]
+    monkeypatch.setattr(cooccurrence, "SPAN", 399)  # more users than 16 bits could number
+    co_occurrence(sparse, 9)
+    assert taken[-1] == "by_sweep"
 
 
 @pytest.mark.parametrize("span", [5, 2**16])
@@ -147,7 +166,7 @@ def test_cosine_and_jaccard_ties_are_ties() -> None:
 def test_keys_of_close_fractions_stay_apart_and_of_equal_ones_meet() -> None:
     """The claim of `_key`: right up to 165,000 training items a user for the cosine."""
     most = 165_000
-    key, cosine, jaccard = cooccurrence._key, MEASURES.index("cosine"), MEASURES.index("jaccard")
+    key, cosine, jaccard = sweep._key, MEASURES.index("cosine"), MEASURES.index("jaccard")
     assert key(cosine, most - 1, most, most) > key(cosine, most - 2, most, most - 2)
     rng = np.random.default_rng(11)
     for shared, gap in zip(rng.integers(most // 2, most - 3, 2000).tolist(), rng.integers(-2, 3, 2000).tolist(), strict=True):

@@ -1,23 +1,11 @@
-"""Who watches what you watch: for every user the k users who share the most training items, exactly.
+"""Counting with bounds, for logs in which a few items are watched by nearly everyone, and for the cosine and Jaccard measures.
 
-The published builders intersect Python sets for all pairs of users and fill a dense (U, U) matrix. The same lists come from
-counting: walk the viewers of each of a user's items and add one per visit, the sum over items of degree² in all. Two things
-keep that quick when a few items are watched by nearly everyone:
-
-- The 64 most watched items are bits of one word per user. A viewer met through the other, *light* items gets his whole
-  count at once: visits + popcount(word[u] & word[w]).
-- A user met through no light item shares at most the r *heavy* items that are still unread, which bounds his score. Once k
-  better users are held, the rest of the remaining lists, the longest ones, is not read.
-
-Both are exact, ties included: the tests compare with Python sets and with the dense product R·Rᵀ.
+See the head of `dualgnn_dgl.cooccurrence` for how the most watched items are kept from costing what they would.
 """
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,15 +13,9 @@ import numpy as np
 from numba import njit
 from scipy import sparse
 
-from dualgnn_dgl.data import CoOccurrence, Interactions
-from dualgnn_dgl.errors import ConfigError, unknown
-from dualgnn_dgl.memory import budget
-
 MEASURES = ("count", "cosine", "jaccard")
 HEAVY = 64  # bits of a uint64
-SPAN = 2**16  # users; the kernel numbers them with 16 bits
-WORKING_SPACE = 256 * 2**20
-BLOCKS = 64  # at least so many, for balance between threads and a progress bar that moves
+Fill = Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]  # users first…last → ids, weights, lengths
 _COSINE, _JACCARD = MEASURES.index("cosine"), MEASURES.index("jaccard")
 
 # Compiled at the first call, within a second or two: Numba's cache on disk is made of pickles, and we read none.
@@ -158,7 +140,7 @@ class _Viewers:
     The viewers of item i in span s are `viewer[ptr[s, i]:ptr[s, i + 1]]`, counted from the span's first user, ascending
     (those of heavy items by degree, for cosine and Jaccard). The light items of user u are
     `light_item[light_ptr[u]:light_ptr[u + 1]]`; bit b of `word[u]` says that u watched `heavy[b]`, and the heavy items
-    ascend by number of viewers. `degree` (U,) counts training items, `visits` (U,) what a user's row costs.
+    ascend by number of viewers. `degree` (U,) counts training items.
     """
 
     ptr: np.ndarray
@@ -168,17 +150,14 @@ class _Viewers:
     heavy: np.ndarray
     word: np.ndarray
     degree: np.ndarray
-    visits: np.ndarray
 
 
-def _viewers(train: Interactions, measure: str) -> _Viewers:
+def _viewers(table: sparse.csr_matrix, measure: str, span: int) -> _Viewers:
     """Sort the pairs by user and, within each span of users, by item."""
-    users, items = train.num_users, train.num_items
-    table = sparse.csr_matrix((np.ones(len(train), np.int8), (train.user, train.item)), shape=(users, items))
+    users, items = table.shape
     degree = np.diff(table.indptr)
     popularity = np.bincount(table.indices, minlength=items)
     owner = np.repeat(np.arange(users, dtype=np.int32), degree)  # (E,)
-    visits = np.bincount(owner, weights=popularity[table.indices], minlength=users).astype(np.int64) - degree
     heavy = np.argsort(popularity, kind="stable")[max(items - HEAVY, 0) :]
     word = np.zeros(users, np.uint64)
     for bit, item in enumerate(heavy.tolist()):
@@ -186,9 +165,9 @@ def _viewers(train: Interactions, measure: str) -> _Viewers:
     light = np.ones(items, bool)
     light[heavy] = False
     keep = light[table.indices]
-    spans = [table[first : first + SPAN].tocsc() for first in range(0, users, SPAN)]
+    spans = [table[first : first + span].tocsc() for first in range(0, users, span)]
     if measure != "count":
-        for base, part in zip(range(0, users, SPAN), spans, strict=True):
+        for base, part in zip(range(0, users, span), spans, strict=True):
             for begin, end in zip(part.indptr[heavy], part.indptr[heavy + 1], strict=True):
                 viewers = part.indices[begin:end]
                 part.indices[begin:end] = viewers[np.argsort(degree[base + viewers], kind="stable")]
@@ -201,100 +180,24 @@ def _viewers(train: Interactions, measure: str) -> _Viewers:
         heavy=heavy,
         word=word,
         degree=degree,
-        visits=visits,
     )
 
 
-def _blocks(limit: np.ndarray, visits: np.ndarray, room: int) -> list[tuple[int, int]]:
-    """Cut the users into runs whose lists fit `room` entries and which cost at most 1/BLOCKS of the visits, or one user."""
-    cost = limit / max(room, 1) + visits * (BLOCKS / max(int(visits.sum()), 1))
-    cuts = np.flatnonzero(np.diff(np.floor(np.cumsum(cost)))) + 1
-    edges = [0, *cuts.tolist(), len(limit)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
-
-
-def co_occurrence(
-    train: Interactions,
-    k: int = 200,
-    measure: str = "count",
-    *,
-    memory: int | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> CoOccurrence:
-    """For each user the k others who share the most training items, exactly and in a fixed order.
-
-    With c shared items and d training items each, the weight of w for u is c (count), c/√(d_u·d_w) (cosine) or
-    c/(d_u+d_w−c) (jaccard). Only users with c ≥ 1 are listed, never u itself; the larger weight stands first, equal ones by
-    internal index, and at the cut-off the smaller index stays. The order is decided before the weights are rounded to float32.
-    Source: Wang et al., *DualGNN*, IEEE TMM 2023, the user co-occurrence graph; the published code keeps 200 by count.
-
-    Parameters
-    ----------
-    train : training pairs only; nothing else may enter the user graph.
-    k : length of a list, at most.
-    measure : 'count', 'cosine' or 'jaccard'.
-    memory : bytes of working space beside the pairs and the result, default `memory.budget`, at most 256 MiB; it sets the
-        size of the blocks of users. A block is one user at least, and each thread needs 1 MB whatever this says.
-    progress : called with the share of the work done, in (0, 1], ending with 1.
-
-    Raises
-    ------
-    ConfigError
-        for a k or memory below 1 and for an unknown measure.
-
-    Examples
-    --------
-    >>> pairs = Interactions(np.array([0, 0, 1, 1, 2]), np.array([0, 1, 0, 1, 1]), 4, 2)
-    >>> lists = co_occurrence(pairs, k=2)
-    >>> lists.indptr.tolist(), lists.neighbour.tolist(), lists.weight.tolist()
-    ([0, 2, 4, 6, 6], [1, 2, 0, 2, 0, 1], [2.0, 1.0, 2.0, 1.0, 1.0, 1.0])
-    """
-    if measure not in MEASURES:
-        raise ConfigError(unknown("co-occurrence measure", measure, MEASURES))
-    if k < 1:
-        raise ConfigError(f"the co-occurrence lists cannot be {k} long: give a length of at least 1, such as 200")
-    memory = min(WORKING_SPACE, budget()) if memory is None else memory
-    if memory < 1:
-        raise ConfigError(f"{memory} bytes of working space are not enough: give at least 1, or nothing for a share")
-    users = train.num_users
-    if not len(train):
-        return CoOccurrence(np.zeros(users + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), measure)
-    viewers = _viewers(train, measure)
-    visits, rank = viewers.visits, MEASURES.index(measure)
-    limit = np.minimum(visits, min(k, users - 1))  # (U,): no list is longer
-    counter = np.uint16 if viewers.degree.max() < 2**16 else np.uint32
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    blocks = _blocks(limit, visits, memory // (2 * threads * 16))  # two blocks a thread wait or run, 16 bytes an entry
+def by_sweep(table: sparse.csr_matrix, limit: np.ndarray, measure: str, span: int) -> Fill:
+    """The lists of a block of users by `_sweep` and `_settle`."""
+    v, users, rank = _viewers(table, measure, span), len(limit), MEASURES.index(measure)
+    counter = np.uint16 if v.degree.max() < 2**16 else np.uint32
 
     def fill(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         start = np.cumsum(limit[first:last]) - limit[first:last]
         room = int(limit[first:last].sum())
         keys, ids, weight = np.full(room, -1.0), np.full(room, users, np.int32), np.empty(room, np.float32)
-        length, counts = np.empty(last - first, np.int64), np.zeros(min(SPAN, users), counter)
-        v = viewers
-        for ptr, base in zip(v.ptr, range(0, users, SPAN), strict=True):
-            span = (base, min(base + SPAN, users))
+        length, counts = np.empty(last - first, np.int64), np.zeros(min(span, users), counter)
+        for ptr, base in zip(v.ptr, range(0, users, span), strict=True):
+            here = (base, min(base + span, users))
             where = (ptr, v.viewer, v.light_ptr, v.light_item, v.heavy, v.word, v.degree)
-            _sweep(span, (first, last), start, *where, limit, rank, counts, keys, ids)
+            _sweep(here, (first, last), start, *where, limit, rank, counts, keys, ids)
         end = _settle((first, last), start, v.degree, limit, rank, keys, ids, weight, length)
         return ids[:end].copy(), weight[:end].copy(), length
 
-    # As large as the lists can get; the part that stays unused is never touched and takes no memory.
-    neighbour, weight = np.empty(int(limit.sum()), np.int64), np.empty(int(limit.sum()), np.float32)
-    indptr = np.zeros(users + 1, np.int64)
-    done, total = 0, max(int(visits.sum()), 1)
-    waiting: deque[tuple[int, int, Future[tuple[np.ndarray, np.ndarray, np.ndarray]]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        for block in [*blocks, *[None] * len(blocks)]:
-            if block is not None:
-                waiting.append((*block, pool.submit(fill, *block)))
-            if waiting and (block is None or len(waiting) == 2 * threads):
-                first, last, result = waiting.popleft()
-                ids, values, length = result.result()
-                start = int(indptr[first])
-                indptr[first + 1 : last + 1] = start + np.cumsum(length)
-                neighbour[start : start + ids.size], weight[start : start + ids.size] = ids, values
-                done += int(visits[first:last].sum())
-                if progress is not None:
-                    progress(done / total)
-    return CoOccurrence(indptr, neighbour[: indptr[-1]], weight[: indptr[-1]], measure)
+    return fill
