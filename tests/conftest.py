@@ -12,6 +12,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
         os.environ.setdefault(name, "1")
 
+
+def without_gpu() -> bool:
+    """Whether CUDA is missing; torch is imported here, after its threads have been set."""
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+# Triton decides when it is imported whether it compiles or interprets, and torch may import it in any test.
+if without_gpu():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # The same examples every time, and no deadline: a busy machine is no fault of the code.
 settings.register_profile("repeatable", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("repeatable")
