@@ -28,6 +28,7 @@ from dualgnn_dgl.sampling import TripleSampler
 from dualgnn_dgl.state import Fit as Fit
 from dualgnn_dgl.state import Keeper, State
 
+PRECISIONS = ("float32", "bfloat16")
 METRICS = ("recall", "ndcg", "precision", "hit", "map", "mrr")
 
 
@@ -43,7 +44,7 @@ class TrainConfig(Options):
     eval_every: int = option(1, "epochs between two validations", low=1)
     seed: int = option(0, "seed of the parameters, the order of batches and the negatives", low=0, high=2**63 - 1)
     impute: str = option("none", "how missing features are filled for the model, see `features`", choices=("none", *IMPUTERS))
-
+    precision: str = option("float32", "of the dense products in training; tables and sums stay float32", choices=PRECISIONS)
     deterministic: bool = option(False, "use deterministic algorithms only, see deterministic.py")
 
     def __post_init__(self) -> None:
@@ -149,7 +150,8 @@ def _fit(
             watch.begin(state.step)
             for users, positives, negatives in state.begin(sampler.epoch(config.batch_size, draw)):
                 optimiser.zero_grad(set_to_none=True)
-                loss = model.loss(users, positives, negatives)
+                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+                    loss = model.loss(users, positives, negatives)
                 loss.backward()
                 watch.look(loss)
                 watch.check(epoch, state.step)

@@ -403,3 +403,26 @@ def test_training_finds_what_was_planted():
     config = TrainConfig(epochs=25, lr=0.05, batch_size=90, metric="recall@1", patience=25)
     done = fit(make("bprmf", board), board.train, board.test, config)
     assert done.best_value == 1.0 and done.history[0]["recall@1"] < 0.5
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable])
+def test_bfloat16_products_leave_tables_and_parameters_in_float32(name):
+    """The first epoch's loss is nearly that of float32; nothing is kept in half precision, and no number is lost."""
+    data = small.dataset()
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        model = create(name, heterograph(data), data.modalities, None, 0)
+        done = fit(model, data.train, data.valid, TrainConfig(epochs=2, lr=1e-3, batch_size=31, precision=precision))
+        losses.append(done.history[0]["loss"])
+        assert done.user.dtype == done.item.dtype == torch.float32
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_bfloat16_reaches_the_encoder(monkeypatch):
+    data, seen = small.dataset(), []
+    model = make("dualgnn", data)
+    model.encoders[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    fit(model, data.train, nothing(data), TrainConfig(epochs=1, batch_size=1000, precision="bfloat16"))
+    assert seen[0] == torch.bfloat16 and set(seen[1:]) <= {torch.float32}  # the tables are made in float32

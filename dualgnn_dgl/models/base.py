@@ -192,9 +192,10 @@ def unit_rows(x: Tensor, present: Tensor | None = None) -> Tensor:
     """Rows of x (N, D) at length one; zero rows stay zero, and so become those where `present` (N,) is False.
 
     The mask comes *after* the normalisation: a zero feature row passes an encoder's biases and would otherwise become
-    one and the same unit vector for all items that lack the modality. Differentiable once.
+    one and the same unit vector for all items that lack the modality. Half precision comes out as float32. Differentiable
+    once.
     """
-    unit = _UnitRows.apply(x)
+    unit = _UnitRows.apply(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x)
     return unit if present is None else unit.where(present.unsqueeze(-1), unit.new_zeros(()))
 
 
