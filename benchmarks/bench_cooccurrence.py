@@ -14,7 +14,7 @@ Every shape runs in a process of its own, which imports numpy, scipy, pyarrow an
 somebody's code; grows with users²), and `product`, blocks of SciPy's sparse R·Rᵀ with a sort of each row (grows with Σ degree²).
 
     python benchmarks/bench_cooccurrence.py                        all but blockbuster: some ten minutes
-    python benchmarks/bench_cooccurrence.py --shape blockbuster    one shape, printed, not written
+    python benchmarks/bench_cooccurrence.py --shape baby           one shape; the other rows of the result file stay
     python benchmarks/bench_cooccurrence.py --quick                baby and movielens, one run each, not written
 """
 
@@ -36,7 +36,7 @@ import numpy as np
 
 from dualgnn_dgl.cooccurrence import MEASURES, co_occurrence
 from dualgnn_dgl.data import Interactions
-from dualgnn_dgl.files import load_array, write_json
+from dualgnn_dgl.files import load_array, read_json, write_json
 
 RESULT = Path(__file__).parent / "results" / "cooccurrence.json"
 SHAPES = {  # users, items, pairs, exponent a, offset q
@@ -108,7 +108,8 @@ def one(path: Path, users: int, items: int, runs: int, measures: list[str]) -> d
     work = np.bincount(train.user, weights=degree[train.item], minlength=users)
     tiny = Interactions(np.array([0, 1]), np.array([0, 0]), 2, 1)
     began = time.perf_counter()
-    co_occurrence(tiny)
+    co_occurrence(tiny)  # two who meet: swept
+    co_occurrence(Interactions(np.array([0, 1]), np.array([0, 0]), 99, 1))  # among many who do not: tallied
     found = {
         "users": users,
         "items": items,
@@ -176,7 +177,8 @@ def main() -> None:
                     f"{'':12} {'':8} {rival:>8} {took['extrapolated']:9.0f}   extrapolated from {took['seconds']:.1f} s"
                     f" for {took['sample_users']} users"
                 )
-    if not given.quick and not given.shape:
+    if not given.quick:
+        kept = read_json(RESULT)["shapes"] if given.shape and RESULT.is_file() else {}
         packages = ("numpy", "scipy", "pyarrow", "numba", "dualgnn-dgl")
         machine = {
             "cores": len(os.sched_getaffinity(0)),
@@ -185,9 +187,11 @@ def main() -> None:
             "python": platform.python_version(),
             "load_at_the_end": os.getloadavg()[0],
         }
+        for row in shapes.values():
+            row["machine"] = machine
         command = "python benchmarks/bench_cooccurrence.py"
         versions = {name: version(name) for name in packages}
-        write_json(RESULT, {"command": command, "k": K, "machine": machine, "versions": versions, "shapes": shapes})
+        write_json(RESULT, {"command": command, "k": K, "machine": machine, "versions": versions, "shapes": kept | shapes})
         print(f"written to {RESULT}")
 
 

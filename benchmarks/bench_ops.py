@@ -14,7 +14,7 @@ their softmax, the weighted sum, and the three in a row as attention; ours, DGL'
     python benchmarks/bench_ops.py --quick             two shapes, two widths
     python benchmarks/bench_ops.py --device cuda       on the GPU, into results/ops_cuda.json
 
-Bytes by the roofline of peers.md 3.3 for a product of E edges, D columns, float32, 32-bit indices: without any reuse
+Bytes by the roofline for a product of E edges, D columns, float32, 32-bit indices: without any reuse
 4E + 4DE + 4D·rows (every edge fetches its row from memory), with perfect reuse 4E + 4D·(rows + columns). Real traffic lies
 between. The machine's bandwidth is that of a large torch copy, 2·N·4 bytes, with the same threads, measured in the same run.
 """

@@ -37,6 +37,7 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
 from dualgnn_dgl.models.base import Features, Recommender, pair_penalty, pick, table, unit_rows
+from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.ops.learned import Edges
 from dualgnn_dgl.options import Options, option
 
@@ -78,7 +79,7 @@ class GRCN(Recommender):
         self.edges = Edges(user_item(graph))  # (U, I): user ← item
         self.back = self.edges.T  # (I, U): item ← user
         self.preference = nn.ParameterList(table(users, config.width) for _ in range(count))  # P_m
-        self.encoders = nn.ModuleList(nn.Linear(columns, config.width) for columns in self.features.widths())
+        self.encoders = nn.ModuleList(Linear(columns, config.width) for columns in self.features.widths())
         for encoder in self.encoders:
             nn.init.xavier_normal_(encoder.weight)
         self.user, self.item = _both(users, items, config.width)  # Q

@@ -34,6 +34,7 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.models.base import Features, Recommender, pair_penalty, pick, table, unit_rows
 from dualgnn_dgl.ops import average
+from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
 
 
@@ -125,6 +126,6 @@ class _Layer(nn.Module):
 
 def _linear(columns: int, width: int, bias: bool = True) -> nn.Linear:
     """A linear map, Xavier-normal."""
-    linear = nn.Linear(columns, width, bias=bias)
+    linear = Linear(columns, width, bias=bias)
     nn.init.xavier_normal_(linear.weight)
     return linear
