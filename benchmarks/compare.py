@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -176,7 +175,9 @@ def read_hits(file: Path) -> dict[str, np.ndarray]:
 
 def key_of(content: dict) -> str:
     """The name of a result: what was trained, on which data, how."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    from dualgnn_dgl.files import json_digest
+
+    return json_digest(content)[:16]
 
 
 def cached(

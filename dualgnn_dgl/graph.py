@@ -83,6 +83,12 @@ def user_item(graph: dgl.DGLGraph, kept: Tensor | None = None) -> Adjacency:
     return normalise(user, item, (graph.num_nodes("user"), graph.num_nodes("item")))
 
 
+def observed(graph: dgl.DGLGraph, present: Tensor) -> Tensor:
+    """Has any of a user's training videos modality m? (U, M) bool, out of which item has which, `present` (I, M) bool."""
+    watcher, watched = graph.edges(etype="interacts")  # (E,) each
+    return torch.zeros(graph.num_nodes("user"), present.shape[1]).index_add(0, watcher, present[watched].float()) > 0
+
+
 def nearest_items(modality: Modality, k: int, *, own: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Each present item's k nearest by cosine in one modality: (item, neighbour, cosine), (E,) each, item by item.
 

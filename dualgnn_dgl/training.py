@@ -53,6 +53,16 @@ class TrainConfig(Options):
         if name not in METRICS or not re.fullmatch("[1-9][0-9]{0,8}", k):
             raise ConfigError(f"metric is '{self.metric:.40}': write one of {', '.join(METRICS)} and a length, as in recall@20")
 
+    def metric_within(self, items: int) -> tuple[str, int]:
+        """The metric with its list cut to so many items, and the list's length.
+
+        >>> TrainConfig(metric="ndcg@20").metric_within(7)
+        ('ndcg@7', 7)
+        """
+        name, _, k = self.metric.partition("@")
+        length = min(int(k), items)
+        return f"{name}@{length}", length
+
 
 def features(dataset: Dataset, config: TrainConfig) -> Mapping[str, Modality]:
     """The modalities that a model is to be built with: the data set's own, with holes filled where `config.impute` says so.
@@ -124,15 +134,14 @@ def _fit(
     modalities: Mapping[str, Modality] | None,
 ) -> Fit:
     device = next(iter((*model.parameters(), *model.buffers()))).device
-    k = int(config.metric.partition("@")[2])
-    evaluator = Evaluator(valid, [train], ks=(min(k, train.num_items),)) if len(valid) else None
-    metric = f"{config.metric.partition('@')[0]}@{min(k, train.num_items)}"
     if not model.trainable:
-        return _untrained(model, evaluator, metric)
+        return as_it_is(model, train, valid, config)
+    metric, k = config.metric_within(train.num_items)
+    evaluator = Evaluator(valid, [train], ks=(k,)) if len(valid) else None
     cold = None
     if modalities and all_cold(train, valid):
         cold = ColdItems(train, modalities, valid, [train], ks=(k,))
-        metric = f"{config.metric.partition('@')[0]}@{cold.evaluator.ks[-1]}"
+        metric, _ = config.metric_within(cold.evaluator.ks[-1])
 
     sampler = TripleSampler(train, device)
     draw = torch.Generator(device).manual_seed(config.seed)
@@ -196,8 +205,7 @@ def _fit(
         result = Fit(user, item, _copy(model), best_epoch=len(state.history))
     result.history, result.interrupted = state.history, interrupted
     model.load_state_dict(result.state)
-    attention = model.user_attention()
-    result.attention = None if attention is None else attention.detach().clone()
+    result.attention = _attention(model)
     return result
 
 
@@ -227,20 +235,16 @@ def _copy(model: Recommender) -> dict[str, Tensor]:
 
 
 def as_it_is(model: Recommender, train: Interactions, valid: Interactions, config: TrainConfig) -> Fit:
-    """The tables of a model that is not trained any further, and its figure on `valid`, as an epoch 0."""
-    k = min(int(config.metric.partition("@")[2]), train.num_items)
-    evaluator = Evaluator(valid, [train], ks=(k,)) if len(valid) else None
-    found = _untrained(model, evaluator, f"{config.metric.partition('@')[0]}@{k}")
-    attention = model.user_attention()
-    found.attention = None if attention is None else attention.detach().clone()
-    return found
-
-
-def _untrained(model: Recommender, evaluator: Evaluator | None, metric: str) -> Fit:
-    """A model without parameters has one epoch, in which nothing happens."""
+    """The tables of a model that is not trained, or not any further, and its figure on `valid`, as an epoch 0."""
     user, item = tables(model)
-    value = None if evaluator is None else float(evaluator(user, item).means[metric])
-    row: dict[str, Any] = {"epoch": 0, "loss": None, "seconds": 0.0}
-    if value is not None:
-        row[metric] = value
-    return Fit(user, item, _copy(model), [row], best_epoch=0, best_value=value)
+    value, row = None, {"epoch": 0, "loss": None, "seconds": 0.0}
+    if len(valid):
+        metric, k = config.metric_within(train.num_items)
+        value = row[metric] = float(Evaluator(valid, [train], ks=(k,))(user, item).means[metric])
+    return Fit(user, item, _copy(model), [row], best_epoch=0, best_value=value, attention=_attention(model))
+
+
+def _attention(model: Recommender) -> Tensor | None:
+    """What the model says of its users' attention now, (U, M), on its own; None where it has none."""
+    attention = model.user_attention()
+    return None if attention is None else attention.detach().clone()

@@ -12,12 +12,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import call
 from small import USERS, dataset, interactions
 
 from dualgnn_dgl import checkpoint, data
 from dualgnn_dgl.cli import compare
-from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.evaluation import METRICS, Evaluator, beyond_accuracy, bootstrap, holm, paired
 from dualgnn_dgl.evaluation.slices import by_popularity
 from dualgnn_dgl.models import model_class
@@ -57,13 +56,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, data.Dataset, 
 def folder(made, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(made[0])
     return made[0]
-
-
-def call(*words: str | Path) -> Result:
-    """One command on the CPU; whatever happens, nobody sees a traceback."""
-    found = CliRunner().invoke(group, [str(word) for word in (*words, "--gpu", "-1")])
-    assert "Traceback" not in found.output and isinstance(found.exception, (SystemExit, type(None))), found.exception
-    return found
 
 
 def said(*words: str | Path) -> dict:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from commands import call
 from small import LONELY_USER, USERS, dataset, pairs_of
 
 from dualgnn_dgl import checkpoint, data
@@ -61,13 +61,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, data.Dataset, 
 def folder(made, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(made[0])
     return made[0]
-
-
-def call(*words: str | Path) -> Result:
-    """One command on the CPU; whatever happens, nobody sees a traceback."""
-    found = CliRunner().invoke(group, [str(word) for word in (*words, "--gpu", "-1")])
-    assert "Traceback" not in found.output and isinstance(found.exception, (SystemExit, type(None))), found.exception
-    return found
 
 
 def refused(*words: str | Path) -> str:

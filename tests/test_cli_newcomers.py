@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from commands import call
 from small import WIDTHS, dataset
 
 from dualgnn_dgl import checkpoint, data, models, newcomers, training
@@ -40,12 +41,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(made, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(made)
     return made
-
-
-def call(*words: str | Path) -> Result:
-    found = CliRunner().invoke(group, [str(word) for word in (*words, "--gpu", "-1")])
-    assert "Traceback" not in found.output and isinstance(found.exception, (SystemExit, type(None))), found.exception
-    return found
 
 
 def refused(*words: str | Path) -> str:

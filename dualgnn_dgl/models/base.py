@@ -6,7 +6,7 @@ To add a model, see `models/__init__.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -138,18 +138,28 @@ def row_penalty(form: str, *rows: Tensor) -> Tensor:
     return sum(row.square().sum() for row in rows) / (2 * len(rows[0]))
 
 
-def pair_penalty(user: Tensor, item: Tensor, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Mean of user² + item² over the 2B pairs of a batch (watched and unwatched) and the D columns of user (U, D), item (I, D).
+def released_penalty(
+    user: Tensor, item: Tensor, preference: Iterable[Tensor], users: Tensor, positives: Tensor, negatives: Tensor
+) -> Tensor:
+    """Mean of user² + item² over the 2B pairs of a batch (watched and unwatched) and the D columns of user (U, D), item (I, D),
+    plus Σ_m of the mean square of the batch's users in `preference`, M tables (U, F_m).
 
-    Source: the identity term of MMGCN's and GRCN's released losses.
+    Source: the penalty of MMGCN's and GRCN's released losses.
     """
     watched, unwatched = (pick(item, rows).square().mean() for rows in (positives, negatives))
-    return pick(user, users).square().mean() + (watched + unwatched) / 2
+    identities = pick(user, users).square().mean() + (watched + unwatched) / 2
+    return identities + sum(pick(p, users).square().mean() for p in preference)
 
 
 def table(rows: int, columns: int) -> nn.Parameter:
     """A free (rows, columns) table, Xavier-normal."""
     return nn.Parameter(nn.init.xavier_normal_(torch.empty(rows, columns)))
+
+
+def node_table(users: int, items: int, columns: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """One Xavier-normal table of all nodes, in two parts: users' (U, columns) and items' (I, columns)."""
+    user, item = table(users + items, columns).detach().split([users, items])
+    return nn.Parameter(user.clone()), nn.Parameter(item.clone())
 
 
 def smoothed(to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:

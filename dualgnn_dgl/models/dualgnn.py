@@ -203,27 +203,25 @@ class DualGNN(Recommender):
         user, item = self.propagate(torch.cat(users, dim=1), torch.cat(items, dim=1))  # (U, M·D), (I, M·D)
         return list(zip(user.split(width, dim=1), item.split(width, dim=1), strict=True))
 
-    def user_attention(self, there: Presence | None = None) -> Tensor:
+    def user_attention(self, heard: Tensor | None = None) -> Tensor:
         """α (U, M): rows sum to one with `attention="softmax"`; whatever training made of them with "released"."""
-        there = self.there if there is None else there
         if not hasattr(self, "attention"):
             return torch.full_like(self.observed, 1 / len(self.features), dtype=self.preference[0].dtype)
         if self.config.attention == "released":
             return self.attention
-        return masked_softmax(self.attention, self.heard(there.observed | there.supplied))
+        heard = self.heard(self.there.observed | self.there.supplied) if heard is None else heard
+        return masked_softmax(self.attention, heard)
 
-    def heard(self, observed: Tensor | None = None) -> Tensor:
+    def heard(self, observed: Tensor) -> Tensor:
         """Which modalities take part in a user's fusion, (U, M): those that the user's videos have, or co-occurring users supply
         (`borrow`); all, if there is none.
         """
-        observed = self.there.observed | self.there.supplied if observed is None else observed
         if self.config.missing == "zero" or self.config.attention == "released":
             return torch.ones_like(observed)
         return observed | ~observed.any(-1, keepdim=True)
 
-    def fuse_users(self, users: list[Tensor], attention: Tensor | None = None, heard: Tensor | None = None) -> Tensor:
+    def fuse_users(self, users: list[Tensor], attention: Tensor, heard: Tensor) -> Tensor:
         """M tables (U, D) → one (U, D), weighted by α (the paper's three constructions, and the plain mean)."""
-        attention = self.user_attention() if attention is None else attention
         if self.config.user_fusion == "aliased":
             users = [sum(users[1:], users[0]), *users[1:]]
         if self.config.user_fusion in ("sum", "mean", "aliased"):
@@ -231,14 +229,14 @@ class DualGNN(Recommender):
         weighted = attention.unsqueeze(-1) * torch.stack(users, dim=1)  # (U, M, D)
         if self.config.user_fusion == "concat":
             return self.join(weighted.flatten(1))
-        heard = self.heard() if heard is None else heard  # what is not heard must not compete with its zero
-        return weighted.masked_fill(~heard.unsqueeze(-1), -torch.inf).amax(1)
+        return weighted.masked_fill(~heard.unsqueeze(-1), -torch.inf).amax(1)  # the unheard must not compete with its zero
 
     def fused(self, there: Presence) -> tuple[Tensor, Tensor]:
         """u (U, D), before the user–user hop, and i (I, D)."""
         users, items = zip(*self.single_modals(there), strict=True)
         users = [there.lend(m, user) for m, user in enumerate(users)]
-        user = self.fuse_users(users, self.user_attention(there), self.heard(there.observed | there.supplied))
+        heard = self.heard(there.observed | there.supplied)
+        user = self.fuse_users(users, self.user_attention(heard), heard)
         item = sum(items[1:], items[0])
         if self.config.item_fusion == "rescaled":
             item = item * (len(items) / there.present.sum(1, keepdim=True).clamp(min=1))

@@ -32,15 +32,17 @@ from torch import Tensor, nn
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import Histories, NewItems
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graph import CO_WEIGHTS, item_item, user_item, user_user
+from dualgnn_dgl.graph import CO_WEIGHTS, item_item, observed, user_item, user_user
 from dualgnn_dgl.models.base import (
     ItemRule,
     Recommender,
     UserRule,
+    lent,
     masked_softmax,
     pick,
     row_penalty,
     sampled_softmax,
+    smoothed,
     table,
     unit_rows,
 )
@@ -97,26 +99,18 @@ class DualGNNPlus(Recommender):
         self.attends = len(self.similar) > 1 and config.user_weight > 0
         if self.attends:
             self.attention = nn.Parameter(torch.zeros(users, len(self.similar)))
-        watcher, watched = graph.edges(etype="interacts")
         present = torch.stack([torch.tensor(modality.present) for modality in modalities.values()], dim=1)  # (I, M)
-        having = torch.zeros(users, len(self.similar)).index_add(0, watcher, present[watched].float())
         self.register_buffer("present", present, persistent=False)
-        self.register_buffer("observed", having > 0, persistent=False)  # has u a video with m? (U, M)
+        self.register_buffer("observed", observed(graph, present), persistent=False)  # (U, M)
         self.co_occurrence = user_user(graph, config.cooc_k, config.cooc_weight) if config.cooc_share > 0 else None
 
     def user_attention(self) -> Tensor | None:
         """α (U, M), rows sum to one; None with one modality, or where modalities have no weight on the user side."""
         return masked_softmax(self.attention, self.observed) if self.attends else None
 
-    def behaviour(self, layers: int | None = None) -> tuple[Tensor, Tensor]:
-        """u_b (U, D) and i_b (I, D), of layers 0…L or fewer."""
-        layers = self.config.layers if layers is None else layers
-        user, item = self.user, self.item
-        user_sum, item_sum = user, item
-        for _ in range(layers):
-            user, item = self.to_user @ item, self.to_item @ user
-            user_sum, item_sum = user_sum + user, item_sum + item
-        return user_sum / (layers + 1), item_sum / (layers + 1)
+    def behaviour(self) -> tuple[Tensor, Tensor]:
+        """u_b (U, D) and i_b (I, D)."""
+        return smoothed(self.to_user, self.to_item, self.user, self.item, self.config.layers)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         c = self.config
@@ -149,8 +143,7 @@ class DualGNNPlus(Recommender):
         with torch.no_grad():
             known, resembling = self.behaviour()[0], [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
             known = self.with_modalities(known, resembling, self.to_user, self.user_attention())  # (U, D), before the hop
-            # Σ_{l<L} i^l / (L+1); without propagation there is only q to go by
-            lent = self.behaviour(c.layers - 1)[1] * (c.layers / (c.layers + 1)) if c.layers else self.item.clone()
+            lends = lent(self.to_user, self.to_item, self.user, self.item, c.layers).clone()
             logits = self.attention.clone() if self.attends else None  # (U, M)
             item = self.embed()[1].clone()
         drawn = torch.randperm(len(item), generator=torch.Generator().manual_seed(0))[:FOLD_NEGATIVES]
@@ -162,7 +155,7 @@ class DualGNNPlus(Recommender):
             if logits is not None:
                 near = histories.neighbours(c.cooc_k, c.cooc_weight)  # (B, U)
                 attention = masked_softmax(near @ logits, histories.having(self.present))
-            user = self.with_modalities(histories.to_user @ lent, resembling, histories.to_user, attention)
+            user = self.with_modalities(histories.to_user @ lends, resembling, histories.to_user, attention)
             if self.co_occurrence is not None:
                 user = user + c.cooc_share * (histories.neighbours(c.cooc_k, c.cooc_weight) @ known)
             return unit_rows(user + self._own_rows(histories, user, item, negatives))

@@ -36,7 +36,7 @@ from torch.nn.functional import leaky_relu
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
-from dualgnn_dgl.models.base import Features, Recommender, pair_penalty, pick, table, unit_rows
+from dualgnn_dgl.models.base import Features, Recommender, node_table, pick, released_penalty, table, unit_rows
 from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.ops.learned import Edges
 from dualgnn_dgl.options import Options, option
@@ -82,9 +82,9 @@ class GRCN(Recommender):
         self.encoders = nn.ModuleList(Linear(columns, config.width) for columns in self.features.widths())
         for encoder in self.encoders:
             nn.init.xavier_normal_(encoder.weight)
-        self.user, self.item = _both(users, items, config.width)  # Q
+        self.user, self.item = node_table(users, items, config.width)  # Q
         if config.edge_weight == "confidence":
-            self.user_confidence, self.item_confidence = _both(users, items, count)  # C
+            self.user_confidence, self.item_confidence = node_table(users, items, count)  # C
 
     def routed(self, m: int) -> tuple[Tensor, Tensor]:
         """p after routing (U, D) and f (I, D) of modality m."""
@@ -135,11 +135,4 @@ class GRCN(Recommender):
         return torch.cat(parts[0], dim=1), torch.cat(parts[1], dim=1)
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        identities = pair_penalty(self.user, self.item, users, positives, negatives)
-        return self.config.l2 * (identities + sum(pick(p, users).square().mean() for p in self.preference))
-
-
-def _both(users: int, items: int, width: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """One Xavier-normal table of all nodes, in two parts: users' (U, width) and items' (I, width)."""
-    user, item = table(users + items, width).detach().split([users, items])
-    return nn.Parameter(user.clone()), nn.Parameter(item.clone())
+        return self.config.l2 * released_penalty(self.user, self.item, self.preference, users, positives, negatives)

@@ -21,7 +21,7 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
-from dualgnn_dgl.models.base import PENALTIES, Recommender, UserRule, pick, row_penalty, table
+from dualgnn_dgl.models.base import PENALTIES, Recommender, UserRule, lent, pick, row_penalty, table
 from dualgnn_dgl.options import Options, option
 
 
@@ -62,16 +62,9 @@ class LightGCN(Recommender):
 
     def user_rule(self) -> UserRule:
         """û = Σ_{l<L} D_û^-½ H D_i^-½ i^l / (L+1): a trained user's layers 1…L; of layer 0, never trained, nothing is known."""
-        if self.layers == 0:
-            return super().user_rule()
         with torch.no_grad():
-            user, item = self.user, self.item
-            lent = item  # Σ_{l<L} i^l, (I, D)
-            for _ in range(self.layers - 1):
-                user, item = self.to_user @ item, self.to_item @ user
-                lent = lent + item
-            lent = lent / (self.layers + 1)
-        return lambda histories: histories.to_user @ lent
+            lends = lent(self.to_user, self.to_item, self.user, self.item, self.layers).clone()
+        return lambda histories: histories.to_user @ lends
 
     def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
         """Zero in layer 0, as in `user_rule`: the other layers come from what they watched."""

@@ -38,7 +38,7 @@ from torch.nn import functional
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graph import item_item, user_item
+from dualgnn_dgl.graph import item_item, observed, user_item
 from dualgnn_dgl.models.base import (
     Features,
     Recommender,
@@ -102,9 +102,7 @@ class MGCN(Recommender):
         if len(widths) > 1:  # one modality needs no weight and leaves nothing specific
             self.attend = nn.Sequential(Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
             self.prefer = nn.ModuleList(Linear(width, width) for _ in widths)
-        watcher, watched = graph.edges(etype="interacts")  # (E,) each
-        having = torch.zeros(users, len(widths)).index_add(0, watcher, self.features.present[watched].float())
-        self.register_buffer("observed", having > 0, persistent=False)  # has u a video with m? (U, M)
+        self.register_buffer("observed", observed(graph, self.features.present), persistent=False)  # (U, M)
 
     def behaviour(self) -> tuple[Tensor, Tensor]:
         """u_b (U, D) and i_b (I, D)."""

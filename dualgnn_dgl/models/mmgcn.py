@@ -32,7 +32,7 @@ from torch.nn.functional import leaky_relu
 
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.models.base import Features, Recommender, pair_penalty, pick, table, unit_rows
+from dualgnn_dgl.models.base import Features, Recommender, node_table, released_penalty, table, unit_rows
 from dualgnn_dgl.ops import average
 from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
@@ -75,8 +75,7 @@ class MMGCN(Recommender):
         self.to_item = average(watched, watcher, (items, users))  # (I, U), rows sum to one
         widths = [min(width, config.project_above) for width in self.features.widths()]
         self.preference = nn.ParameterList(table(users, width) for width in widths)  # P_m
-        identity = table(users + items, config.width).detach()  # one table, so one start for both
-        self.user, self.item = nn.Parameter(identity[:users].clone()), nn.Parameter(identity[users:].clone())  # Q
+        self.user, self.item = node_table(users, items, config.width)  # Q
         if config.frozen_embeddings:
             for parameter in (*self.preference, self.user, self.item):
                 parameter.requires_grad_(False)
@@ -103,8 +102,7 @@ class MMGCN(Recommender):
         return torch.stack(users).mean(0), torch.stack(items).mean(0)
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        identities = pair_penalty(self.user, self.item, users, positives, negatives)
-        return self.config.l2 * (identities + sum(pick(p, users).square().mean() for p in self.preference))
+        return self.config.l2 * released_penalty(self.user, self.item, self.preference, users, positives, negatives)
 
 
 class _Layer(nn.Module):

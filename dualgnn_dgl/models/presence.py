@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from dualgnn_dgl import graph as graphs
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.graph import user_item
 from dualgnn_dgl.ops import Adjacency
 
 
@@ -40,10 +40,9 @@ class Presence(nn.Module):
     def __init__(self, graph: dgl.DGLGraph, present: Tensor, *, drop_edges: bool = False, omega: Adjacency | None = None) -> None:
         super().__init__()
         users, count = graph.num_nodes("user"), present.shape[1]
-        watcher, watched = graph.edges(etype="interacts")  # (E,) each
-        observed = torch.zeros(users, count).index_add(0, watcher, present[watched].float()) > 0
+        observed = graphs.observed(graph, present)
         supplied = torch.zeros_like(observed)
-        to_user = [user_item(graph, present[:, m]) for m in range(count)] if drop_edges else []
+        to_user = [graphs.user_item(graph, present[:, m]) for m in range(count)] if drop_edges else []
         self.to_user = nn.ModuleList(to_user)  # (U, I) each
         self.to_item = nn.ModuleList(adjacency.T for adjacency in to_user)  # (I, U) each
         lenders = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +19,7 @@ from dualgnn_dgl import checkpoint, graph, models, training
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError, DualGNNError
 from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
-from dualgnn_dgl.files import atomic_file, read_json, write_json
+from dualgnn_dgl.files import atomic_file, json_digest, read_json, write_json
 from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
 from dualgnn_dgl.robustness.plan import NO_FEATURES, NO_HOLES, STAGES, Cell, Plan
 
@@ -43,7 +41,7 @@ def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
         "train": asdict(train),
         "ks": list(plan.ks),
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(content)[:16]
 
 
 def name_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
