@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualgnn_dgl.blocks import Blocks
 from dualgnn_dgl.cold_items import ColdItems, all_cold
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.deterministic import deterministic
@@ -27,6 +28,7 @@ from dualgnn_dgl.options import Options, option
 from dualgnn_dgl.sampling import TripleSampler
 from dualgnn_dgl.state import Fit as Fit
 from dualgnn_dgl.state import Keeper, State
+from dualgnn_dgl.step import Step
 
 PRECISIONS = ("float32", "bfloat16")
 METRICS = ("recall", "ndcg", "precision", "hit", "map", "mrr")
@@ -45,6 +47,10 @@ class TrainConfig(Options):
     seed: int = option(0, "seed of the parameters, the order of batches and the negatives", low=0, high=2**63 - 1)
     impute: str = option("none", "how missing features are filled for the model, see `features`", choices=("none", *IMPUTERS))
     precision: str = option("float32", "of the dense products in training; tables and sums stay float32", choices=PRECISIONS)
+    share_propagation: int = option(1, "batches that one propagation over the graph serves, see step.py", low=1)
+    fanout: int = option(0, "0 for the whole graph, else neighbours a node and hop of sampled blocks, see blocks.py", low=0)
+    hops: int = option(2, "steps that sampled blocks reach", low=1)
+    cuda_graph: bool = option(False, "on CUDA, record a step once and replay it, where all steps are the same")
     deterministic: bool = option(False, "use deterministic algorithms only, see deterministic.py")
 
     def __post_init__(self) -> None:
@@ -147,8 +153,20 @@ def _fit(
     draw = torch.Generator(device).manual_seed(config.seed)
     draw_graph = torch.Generator().manual_seed(config.seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
-    steps = math.ceil(len(sampler) / config.batch_size)
-    state, watch = State(model, optimiser, device, batches=draw, graph=draw_graph), Watch(model, device)
+    size = config.batch_size * config.share_propagation
+    steps = math.ceil(len(sampler) / size)
+    draw_blocks = torch.Generator(device).manual_seed(config.seed)
+    state = State(model, optimiser, device, batches=draw, graph=draw_graph, blocks=draw_blocks)
+    blocks = Blocks(model, train.num_users, train.num_items, config.fanout, config.hops, draw_blocks) if config.fanout else None
+    gradient = Step(
+        model,
+        device,
+        share=config.share_propagation,
+        blocks=blocks,
+        capture=config.cuda_graph,
+        bfloat16=config.precision == "bfloat16",
+    )
+    watch = Watch(model, device)
     if keeper is not None and keeper.start is not None:
         state.restore(keeper.start)
     interrupted = False
@@ -157,15 +175,13 @@ def _fit(
             epoch, started = state.epoch, time.perf_counter() - state.seconds
             model.train()
             watch.begin(state.step)
-            for users, positives, negatives in state.begin(sampler.epoch(config.batch_size, draw)):
+            for batch in state.begin(sampler.epoch(size, draw)):
                 optimiser.zero_grad(set_to_none=True)
-                with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-                    loss = model.loss(users, positives, negatives)
-                loss.backward()
+                loss = gradient(batch)
                 watch.look(loss)
                 watch.check(epoch, state.step)
                 optimiser.step()
-                state.total += loss.detach() * len(users)
+                state.total += loss * len(batch[0])
                 state.step += 1
                 if report is not None:
                     before = state.history[-1]["loss"] if state.history else None

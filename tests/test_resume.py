@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 
 import pytest
@@ -73,6 +74,15 @@ def test_resumed_at_any_moment_is_the_same_to_the_bit(name, switches):
         kept = box.kept[moment]
         done = fit(make(name, data, **switches), data.train, data.valid, CONFIG, keeper=Box(start=kept))
         assert same(whole, done), f"put down in epoch {kept.info['epoch']} after {kept.info['step']} batches"
+
+
+@pytest.mark.parametrize("changes", [{"fanout": 2}, {"share_propagation": 2}], ids=str)
+def test_resumed_with_blocks_or_shared_propagations_too(changes):
+    data, config = small.dataset(), dataclasses.replace(CONFIG, **changes)
+    whole, box = fit(make("lightgcn", data), data.train, data.valid, config), Box(range(1, 12))
+    assert same(whole, fit(make("lightgcn", data), data.train, data.valid, config, keeper=box))
+    for kept in box.kept.values():
+        assert same(whole, fit(make("lightgcn", data), data.train, data.valid, config, keeper=Box(start=kept)))
 
 
 def test_stopped_again_and_again(tmp_path):

@@ -30,7 +30,7 @@ class Recommender(nn.Module):
 
     The tables are dense, or both sparse (COO, coalesced) where D is the size of the catalogue and nothing is trained.
     A subclass has a frozen dataclass `Config(Options)`, a constructor `(graph, modalities, config)`, `embed`, and where it
-    needs them `penalty` or `loss`, and `new_epoch`. It chooses no device, does no I/O and knows no data set's name.
+    needs them `penalty`, `loss_of` or `loss`, and `new_epoch`. It chooses no device, does no I/O and knows no data set's name.
     """
 
     Config: ClassVar[type[Options]]
@@ -41,9 +41,28 @@ class Recommender(nn.Module):
         """User (U, D) and item (I, D). Pure: caches nothing, changes nothing; twice equal."""
         raise NotImplementedError
 
+    @property
+    def static_step(self) -> bool:
+        """Whether every training step runs the same operations on the same tensors, so that a CUDA graph may replay it.
+
+        Not where an epoch draws something anew; a model that can do so and does not says otherwise.
+        """
+        return type(self).new_epoch is Recommender.new_epoch
+
+    def compared(self) -> tuple[Tensor, Tensor]:
+        """The tables that the loss compares, (U, D) and (I, D): those of `embed`, unless training hides something."""
+        return self.embed()
+
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Training loss of B triples (user, watched item, unwatched item), each (B,) int64; a scalar."""
-        user, item = self.embed()
+        return self.loss_of(self.compared(), users, positives, negatives)
+
+    def loss_of(self, tables: tuple[Tensor, Tensor], users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """The same from the tables that `compared` gave, so that several batches can share them (step.py).
+
+        A model whose loss is more than its tables overrides `loss` instead, and its batches share nothing.
+        """
+        user, item = tables
         difference = (pick(user, users) * (pick(item, positives) - pick(item, negatives))).sum(-1)
         return bpr(difference) + self.penalty(users, positives, negatives)
 

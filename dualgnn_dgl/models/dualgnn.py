@@ -304,8 +304,15 @@ class DualGNN(Recommender):
 
         return rule
 
-    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        user, item = self.tables(self.there if self.left is None else self.left)
+    @property
+    def static_step(self) -> bool:
+        return not self._resamples and not self.config.modality_dropout
+
+    def compared(self) -> tuple[Tensor, Tensor]:
+        return self.tables(self.there if self.left is None else self.left)
+
+    def loss_of(self, tables: tuple[Tensor, Tensor], users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        user, item = tables
         difference = (pick(user, users) * (pick(item, positives) - pick(item, negatives))).sum(-1)
         penalty = sum(pick(preference, users).square().mean() for preference in self.preference)
         if self.config.user_fusion == "concat":

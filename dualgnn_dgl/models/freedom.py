@@ -102,6 +102,10 @@ class FREEDOM(Recommender):
             self.draw.fill_(int(torch.randint(1, 2**62, (), generator=generator)))
             self._thin()
 
+    @property
+    def static_step(self) -> bool:
+        return self._graph is None
+
     def tables(self, to_user: Adjacency, to_item: Adjacency) -> tuple[Tensor, Tensor]:
         """u (U, D) and i + h (I, D) over the given user–item graph."""
         user, item = smoothed(to_user, to_item, self.user, self.item, self.config.layers)

@@ -186,6 +186,27 @@ class Adjacency(nn.Module):
             values = torch.ones(self.num_edges, device=matrix.indices.device)
         return matrix.rows().long(), matrix.indices.long(), values
 
+    def block(self, rows: Tensor, columns: Tensor) -> Adjacency:
+        """Its entries in these rows (R,) and columns (C,), ascending and each once: an (R, C) matrix, weights and scales kept."""
+        part = Adjacency.__new__(Adjacency)
+        nn.Module.__init__(part)
+        part.shape = (len(rows), len(columns))
+        forward, backward = self._matrices
+        part._register(forward.block(rows, columns), backward.block(columns, rows))
+        return part
+
+    def neighbours(self, rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
+        """Columns that send to these rows (R,), int64: all where there are at most so many, else that many draws of a row's
+        (twice the same counts twice). In no order, and not each once.
+        """
+        matrix = self._matrices[0]
+        start, stop = matrix.indptr[rows].long(), matrix.indptr[rows + 1].long()
+        degree = (stop - start).unsqueeze(1)  # (R, 1)
+        place = torch.arange(most, device=rows.device).expand(len(rows), most)
+        drawn = torch.rand(place.shape, dtype=torch.float64, device=rows.device, generator=generator)
+        place = torch.where(degree > most, (drawn * degree).long().minimum(degree - 1), place)  # (R, most)
+        return matrix.indices[(start.unsqueeze(1) + place)[place < degree]].long()
+
     def __matmul__(self, x: Tensor) -> Tensor:
         """A @ x: (num_src, D) → (num_dst, D), differentiable in x."""
         if x.ndim != 2 or x.shape[0] != self.shape[1]:

@@ -77,6 +77,27 @@ class Matrix:
             self.cache[key] = value.to(dtype)
         return self.cache[key]
 
+    def block(self, rows: Tensor, columns: Tensor) -> Matrix:
+        """The entries in these rows (R,) and columns (C,), both ascending and each once: (R, C), its order that of the whole."""
+        start = self.indptr[rows].long()
+        count = self.indptr[rows + 1].long() - start
+        row = torch.repeat_interleave(count)
+        entry = torch.arange(len(row), device=row.device) + (start - count.cumsum(0) + count)[row]
+        place = torch.full((self.shape[1],), -1, dtype=torch.int64, device=columns.device)
+        place[columns] = torch.arange(len(columns), device=columns.device)
+        column = place[self.indices[entry].long()]
+        kept = column >= 0
+        counts = torch.bincount(row[kept], minlength=len(rows))
+        kind = self.indptr.dtype
+        return Matrix(
+            torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(kind),
+            column[kept].to(kind),
+            None if self.weight is None else self.weight[entry[kept]],
+            None if self.left is None else self.left[rows],
+            None if self.right is None else self.right[columns],
+            (len(rows), len(columns)),
+        )
+
 
 def compress(row: Tensor, column: Tensor, shape: tuple[int, int], weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
     """Edges (row, column, weight), (E,) each → CSR: indptr (rows+1,), indices (E,), weight; columns ascending within a row."""
