@@ -3,6 +3,7 @@
     python benchmarks/bench_train.py --root SHARED/data                      all cases, then the growth, then the curves
     python benchmarks/bench_train.py --quick                                 does it run? under a minute
     python benchmarks/bench_train.py --cases baby --set batch_size=8192      one case, and a row of ours with an option more
+    python benchmarks/bench_train.py --cases '' --scale '' --curves options  what each option of speed costs in quality
     python benchmarks/bench_train.py --profile baby                          where a step of ours spends its time
 
 Every side of a case is a process of its own, and they take turns: a round of steps each, in alternating order, so that a busy
@@ -13,7 +14,8 @@ peers.py, with our sampler. Steps are timed after a warm-up. An epoch is extrapo
 The curves: with the options of `--base` (batch 2048; the equations are the peer's, tests/test_peers.py) our code is trained with
 several seeds, each until it stops by itself. The target is `SHARE` of the best validation recall@20 of the worst of these runs.
 The peer's time to the target is derived: these runs' epochs until the target (median) × the peer's own seconds an epoch. Ours
-is measured. Validation counts on neither side.
+is measured. Validation counts on neither side. Beside the recall of a run stands the 95 % interval over its validation users.
+`options` is such a curve on TikTok, whose features are real, with a row for every option that buys speed (`OPTIONS`).
 Co-occurrence against a pairwise loop stands in bench_cooccurrence.py.
 
 Measure on a quiet machine: OpenMP's threads wait for each other by spinning, so that with two threads a foreign process on one
@@ -59,8 +61,26 @@ CASES = {
     "baby": ("dualgnn", {OURS: ("baby", "ours"), REDUCED: ("baby-256", "ours"), "pyg": ("baby", "pyg")}),
     "tiktok": ("dualgnn", {OURS: ("tiktok", "ours"), "pyg": ("tiktok", "pyg")}),
     "movielens": ("dualgnn", {OURS: ("movielens", "ours"), REDUCED: ("movielens-256", "ours"), "pyg": ("movielens", "pyg")}),
+    "tiktok lightgcn": ("lightgcn", {OURS: ("tiktok", "ours"), "pyg": ("tiktok", "pyg"), "pyg csr": ("tiktok", "pyg-csr")}),
     "gowalla": ("lightgcn", {OURS: ("gowalla", "ours"), "pyg": ("gowalla", "pyg"), "pyg csr": ("gowalla", "pyg-csr")}),
 }
+
+# what buys speed, one row each: key=value,key=value beside the base
+OPTIONS = {
+    "dualgnn": (
+        "batch_size=8192",
+        "batch_size=16384",
+        "share_propagation=8",
+        "batch_size=16384,precision=bfloat16",
+        "fanout=10",
+    ),
+    "lightgcn": (
+        "batch_size=16384,lr=0.01",
+        "share_propagation=8,lr=0.01",
+        "batch_size=16384,lr=0.01,fanout=10,hops=3",
+    ),
+}
+CURVES = {"options": "tiktok", "options lightgcn": "tiktok lightgcn"}  # curve: case
 
 
 class Worker:
@@ -154,18 +174,22 @@ def show(name: str, made: dict) -> None:
               f"{made['evaluation']['share']:.3f} of an epoch")  # fmt: skip
 
 
-def sides_of(case: str, arguments: argparse.Namespace) -> list[Side]:
-    """The case's rows, and ours once more with what `--set` says."""
+def sides_of(case: str, arguments: argparse.Namespace, rows: tuple[str, ...] = ()) -> list[Side]:
+    """The case's rows, and ours once more with what each of `rows` and `--set` says."""
     sides = [Side(label, data, code, arguments.base) for label, (data, code) in CASES[case][1].items()]
-    text = " ".join(f"{key}={value}" for key, value in arguments.set.items())
-    more = [replace(s, label=f"{s.label}, {text}", options=arguments.base | arguments.set) for s in sides if s.code == "ours"]
-    return sides + (more if text else [])
+    ours = [side for side in sides if side.code == "ours"]
+    for changes in [dict(map(parse_pair, row.split(","))) for row in rows] + [arguments.set] * bool(arguments.set):
+        text = " ".join(f"{key}={value}" for key, value in changes.items())
+        sides += [replace(s, label=f"{s.label}, {text}", options=arguments.base | changes) for s in ours]
+    return sides
 
 
-def curves(case: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
+def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
     """Seconds to SHARE of the validation recall@20 that every run with the options of `--base` reaches."""
     metric, runs = f"recall@{K}", []
-    ours = [side for side in sides_of(case, arguments) if side.code == "ours"]
+    case = CURVES.get(name, name)
+    rows = OPTIONS[CASES[case][0]] if name in CURVES else ()
+    ours = [side for side in sides_of(case, arguments, rows) if side.code == "ours"]
     for side in ours:
         for seed in range(arguments.seeds):
             options = side.options | {"seed": str(seed), "metric": metric}
@@ -178,21 +202,29 @@ def curves(case: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
         history = run["history"]
         reached = next((number for number, row in enumerate(history, start=1) if row.get(metric, -1) >= target), None)
         rows.append({"side": label, "seed": seed, "best": run["best"], "best_epoch": run["best_epoch"], "epochs": reached})
+        rows[-1] |= {key: run[key] for key in ("interval", "steps", "peak_mb")}
+        rows[-1]["epoch"] = statistics.median(row["seconds"] for row in history)
         for key in ("seconds", "total_seconds"):  # without and with validation
             rows[-1][key] = None if reached is None else sum(row[key] for row in history[:reached])
         rows[-1]["curve"] = [round(row[metric], 5) for row in history if metric in row]
     epochs = statistics.median(row["epochs"] for row in rows if row["side"] == OURS)
     peer = epochs * peer_epoch
-    print(f"\n{case}: to validation {metric} {target:.4f}; pyg {peer:.1f} s = {epochs:g} epochs × {peer_epoch:.2f} s\n")
-    print("| side | seeds that get there | epochs | s | with validation | ratio | best recall |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print(f"\n{name}: to validation {metric} {target:.4f}; pyg {peer:.1f} s = {epochs:g} epochs × {peer_epoch:.2f} s\n")
+    print(
+        "| side | s an epoch | seeds that get there | epochs | s | with validation | ratio | best recall ± sd | 95 %, one seed | MB |"
+    )
+    print("| --- " * 10 + "|")
     for side in ours:
         mine = [row for row in rows if row["side"] == side.label]
         there = [row for row in mine if row["epochs"] is not None]
-        best = statistics.fmean(row["best"] for row in mine)
+        best = [row["best"] for row in mine]
+        spread = f" ± {statistics.stdev(best):.4f}" if len(best) > 1 else ""
+        low, high = mine[0]["interval"]
         took = [statistics.median(row[key] for row in there) for key in ("epochs", "seconds", "total_seconds")] if there else None
         text = f"{took[0]:g} | {took[1]:.2f} | {took[2]:.2f} | {peer / took[1]:.1f}" if took else "– | – | – | –"
-        print(f"| {side.label} | {len(there)} of {len(mine)} | {text} | {best:.4f} |")
+        quality = f"{statistics.fmean(best):.4f}{spread} | {low:.4f}–{high:.4f} | {max(row['peak_mb'] for row in mine)}"
+        epoch = statistics.median(row["epoch"] for row in mine)
+        print(f"| {side.label} | {epoch:.2f} | {len(there)} of {len(mine)} | {text} | {quality} |")
     derived = {"epochs": epochs, "epoch_s": peer_epoch, "seconds": peer}
     return {"target": target, "share": SHARE, "peer": derived, "rows": rows, "machine": compare.machine(arguments.threads)}
 
@@ -204,7 +236,11 @@ def main() -> None:
     )
     parser.add_argument("--cases", default=",".join(CASES), help="comma-separated; '' for none")
     parser.add_argument("--scale", default="5,6,7", help="10^N interactions each; '' for none")
-    parser.add_argument("--curves", default="tiktok", help="cases to train until they stop; '' for none")
+    parser.add_argument(
+        "--curves",
+        default="tiktok,options,options lightgcn",
+        help=f"cases to train until they stop, or {', '.join(CURVES)}; '' for none",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="option of training or model, for rows more"
     )
@@ -243,7 +279,7 @@ def main() -> None:
         found[f"scale-{power}"] = made
         write_json(arguments.out, found)
     for case in filter(None, arguments.curves.split(",")):
-        peer = next(row["epoch"] for row in found[case]["rows"] if row["side"] == "pyg")
+        peer = next(row["epoch"] for row in found[CURVES.get(case, case)]["rows"] if row["side"] == "pyg")
         found[f"{case} curve"] = curves(case, arguments, peer)
         write_json(arguments.out, found)
 

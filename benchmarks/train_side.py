@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 import time
 from dataclasses import replace
@@ -17,7 +18,7 @@ import torch
 
 from dualgnn_dgl import data, graph, models, training
 from dualgnn_dgl.data import Interactions
-from dualgnn_dgl.evaluation import Evaluator
+from dualgnn_dgl.evaluation import Evaluator, bootstrap
 from dualgnn_dgl.options import build, keys
 from dualgnn_dgl.sampling import TripleSampler
 
@@ -111,7 +112,11 @@ def work(spec: dict) -> None:
     setup = time.perf_counter() - began
     if spec["curve"]:
         fit = training.fit(model, dataset.train, dataset.valid, train)
-        answer({"history": fit.history, "best": fit.best_value, "best_epoch": fit.best_epoch, "peak_mb": peak_mb()})
+        found = Evaluator(dataset.valid, [dataset.train], ks=(K,))(fit.user, fit.item)
+        interval = bootstrap(found.per_user, seed=0)[f"recall@{K}"]
+        steps = math.ceil(len(dataset.train) / (train.batch_size * train.share_propagation))
+        facts = {"best": fit.best_value, "best_epoch": fit.best_epoch, "interval": list(interval), "steps": steps}
+        answer(facts | {"history": fit.history, "peak_mb": peak_mb()})
         return
     sampler, draw = TripleSampler(dataset.train), torch.Generator().manual_seed(0)
     began = time.perf_counter()

@@ -188,14 +188,14 @@ def resolve(
     short: dict[str, Any],
     base: Mapping[str, Any] | None = None,
 ) -> tuple[str, Options, TrainConfig]:
-    """Name, model configuration and training configuration from the file, then `--set`, then the named options.
+    """Name, model configuration and training configuration: the model's defaults, then the file, `--set`, the named options.
 
     With `base`, what a training was begun with (its `model`, `config` and `train`), only what differs needs to be given,
     and is refused but for what `cli/resume.py` allows.
     """
     from dualgnn_dgl.cli.resume import refuse_differences, refuse_other_model
     from dualgnn_dgl.errors import ConfigError, unknown
-    from dualgnn_dgl.models import model_class
+    from dualgnn_dgl.models import model_class, training_defaults
     from dualgnn_dgl.options import build, keys, parse_pair, read_toml
     from dualgnn_dgl.training import TrainConfig
 
@@ -217,6 +217,8 @@ def resolve(
     if base:
         refuse_other_model(base, name)
         sections = {"model": {**base["config"], **sections["model"]}, "train": {**base["train"], **sections["train"]}}
+    else:
+        sections["train"] = training_defaults(name) | sections["train"]
     kind = model_class(name)
     for key, value in map(parse_pair, pairs):
         if key in keys(kind.Config):

@@ -3,16 +3,17 @@
 The block of a batch holds its users and items and, for each of `hops` steps, at most `fanout` neighbours of every node that the
 step before has reached, along every graph of the model: user–item, user–user and item–item. The model then runs over the block
 as if it were the data: rows of its tables and features, and *all* edges between nodes of the block. A row of the user–item graph
-keeps the degrees that it has in the whole graph, so that a block which reaches everything gives the loss of the whole graph.
+that lost d − d' of its d edges counts the others d / d' times; a block that reaches everything gives the loss of the whole graph.
 
 Source: at most so many neighbours a hop: GraphSAGE (Hamilton et al., NeurIPS 2017); all edges among what was drawn: GraphSAINT
-(Zeng et al., ICLR 2020) and shaDow-GNN (Zeng et al., NeurIPS 2021). Departure from all three: nothing is rescaled for what was
-not drawn (benchmarks/LOG.md).
+(Zeng et al., ICLR 2020) and shaDow-GNN (Zeng et al., NeurIPS 2021). Departure: rows are rescaled by the edges they kept, not by
+the probability with which an edge is drawn. Means over users in a loss (DualGNN's penalty on attention) run over the block's.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.models.base import Recommender, pick
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.ops.learned import Edges
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class Blocks:
@@ -84,7 +87,7 @@ def number(nodes: Tensor, size: int) -> Tensor:
     return place
 
 
-def restricted(module: nn.Module, nodes: dict[int, Tensor], known: dict[int, nn.Module] | None = None) -> nn.Module:
+def restricted(module: M, nodes: dict[int, Tensor], known: dict[int, nn.Module] | None = None) -> M:
     """The module over some users and items only: graphs, tables and features cut down to them, maps as they are.
 
     `nodes` has, for the U users and the I items, those that stay, ascending. The tables' rows are differentiable: gradients
@@ -93,11 +96,10 @@ def restricted(module: nn.Module, nodes: dict[int, Tensor], known: dict[int, nn.
     """
     known = {} if known is None else known
     if id(module) in known:
-        return known[id(module)]
+        return cast(M, known[id(module)])
     if isinstance(module, Adjacency):
-        twin: nn.Module = module.block(*(nodes[size] for size in module.shape))
-        known[id(module)] = twin
-        return twin
+        known[id(module)] = module.block(*(nodes[size] for size in module.shape))
+        return cast(M, known[id(module)])
     twin = known[id(module)] = copy.copy(module)
     twin._parameters, twin._buffers, twin._modules = {}, {}, {}
     for name, parameter in module._parameters.items():
@@ -106,8 +108,9 @@ def restricted(module: nn.Module, nodes: dict[int, Tensor], known: dict[int, nn.
         else:
             twin._parameters[name] = parameter
     for name, buffer in module._buffers.items():
-        rows = nodes.get(len(buffer)) if buffer is not None and buffer.ndim > 0 else None
-        twin._buffers[name] = buffer if rows is None else buffer[rows]
+        if buffer is not None and buffer.ndim > 0 and len(buffer) in nodes:
+            buffer = buffer[nodes[len(buffer)]]
+        twin._buffers[name] = buffer
     for name, child in module._modules.items():
         twin._modules[name] = None if child is None else restricted(child, nodes, known)
     return twin

@@ -50,6 +50,14 @@ def search_space(name: str) -> dict[str, tuple[Any, ...]]:
     return dict(getattr(importlib.import_module(model_class(name).__module__), "SEARCH", {}))
 
 
+def training_defaults(name: str) -> dict[str, Any]:
+    """What of `TrainConfig` a model wants by default: `TRAIN` beside its `Config`, or nothing.
+
+    The command line starts from these; `training.fit` takes the `TrainConfig` it is given.
+    """
+    return dict(getattr(importlib.import_module(model_class(name).__module__), "TRAIN", {}))
+
+
 def create(name: str, graph: Any, modalities: Mapping[str, Any], config: Any = None, seed: int = 0) -> Recommender:
     """Build a model on the CPU with its own random numbers: the same seed gives the same parameters.
 

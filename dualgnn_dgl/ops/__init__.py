@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -187,12 +188,18 @@ class Adjacency(nn.Module):
         return matrix.rows().long(), matrix.indices.long(), values
 
     def block(self, rows: Tensor, columns: Tensor) -> Adjacency:
-        """Its entries in these rows (R,) and columns (C,), ascending and each once: an (R, C) matrix, weights and scales kept."""
+        """Its entries in these rows (R,) and columns (C,), ascending and each once, as an (R, C) matrix.
+
+        Weights stay. Where there is a row scale, a row's is raised by what the block leaves out: d / d' for d' of d entries.
+        """
         part = Adjacency.__new__(Adjacency)
         nn.Module.__init__(part)
         part.shape = (len(rows), len(columns))
-        forward, backward = self._matrices
-        part._register(forward.block(rows, columns), backward.block(columns, rows))
+        forward, backward = self._matrices[0].block(rows, columns), self._matrices[1].block(columns, rows)
+        if forward.left is not None:
+            left = forward.left * self._matrices[0].indptr.diff()[rows] / forward.indptr.diff().clamp(min=1)
+            forward, backward = replace(forward, left=left), replace(backward, right=left)
+        part._register(forward, backward)
         return part
 
     def neighbours(self, rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
