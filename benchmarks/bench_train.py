@@ -210,9 +210,7 @@ def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
     epochs = statistics.median(row["epochs"] for row in rows if row["side"] == OURS)
     peer = epochs * peer_epoch
     print(f"\n{name}: to validation {metric} {target:.4f}; pyg {peer:.1f} s = {epochs:g} epochs × {peer_epoch:.2f} s\n")
-    print(
-        "| side | s an epoch | seeds that get there | epochs | s | with validation | ratio | best recall ± sd | 95 %, one seed | MB |"
-    )
+    print("| side | s an epoch | seeds there | epochs | s | with validation | ratio | best recall ± sd | 95 %, one seed | MB |")
     print("| --- " * 10 + "|")
     for side in ours:
         mine = [row for row in rows if row["side"] == side.label]

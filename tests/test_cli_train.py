@@ -20,8 +20,9 @@ from click.testing import CliRunner, Result
 from dualgnn_dgl.checkpoint import load_run, read_tensors
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import save
-from dualgnn_dgl.models import MODELS, model_class
+from dualgnn_dgl.models import MODELS, model_class, training_defaults
 from dualgnn_dgl.options import keys
+from dualgnn_dgl.training import TrainConfig
 
 SHORT = ("--epochs", "2", "--set", "width=6", "--gpu", "-1")
 
@@ -89,6 +90,20 @@ def test_print_config_writes_nothing_needs_no_data_and_reads_back(tmp_path, monk
     assert sections["name"] == "lightgcn" and sections["model"]["layers"] == 2 and sections["train"]["lr"] == 0.5
     Path("run.toml").write_text(result.stdout)
     assert run("train", "--print-config", "--config", "run.toml").stdout == result.stdout
+
+
+def test_a_model_brings_its_own_training_defaults_and_everything_said_beats_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def train_of(*words):
+        return tomllib.loads(run("train", "--print-config", *words).stdout)["train"]
+
+    wanted, plain = training_defaults("lightgcn"), dataclasses.asdict(TrainConfig())
+    assert wanted and train_of("--model", "lightgcn") == plain | wanted
+    assert train_of("--model", "bprmf") == plain
+    assert train_of("--model", "lightgcn", "--lr", "0.5")["lr"] == 0.5
+    Path("my.toml").write_text('name = "lightgcn"\n[train]\nbatch_size = 77\n')
+    assert train_of("--config", "my.toml") == plain | wanted | {"batch_size": 77}
 
 
 def test_deterministic_is_recorded_said_and_repeats(home):

@@ -18,7 +18,7 @@ from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
-from dualgnn_dgl.models import MODELS, create, model_class
+from dualgnn_dgl.models import MODELS, create, model_class, training_defaults
 from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, pick, unit_rows, weighted_sum
 from dualgnn_dgl.models.mgcn import info_nce
 from dualgnn_dgl.options import build, keys
@@ -746,3 +746,10 @@ def test_the_gradient_of_picked_rows_is_summed_in_a_fixed_order():
     assert all(torch.equal(gradients[0], other) for other in gradients[1:])
     expected = torch.zeros(41, 64, dtype=torch.float64).index_add(0, rows, given.double())
     torch.testing.assert_close(gradients[0].double(), expected, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_training_defaults_are_options_of_training_that_differ_from_its_own(name):
+    wanted = training_defaults(name)
+    assert build(TrainConfig, wanted) != TrainConfig() or not wanted
+    assert all(getattr(TrainConfig(), key) != value for key, value in wanted.items())

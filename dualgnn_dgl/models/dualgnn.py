@@ -93,6 +93,9 @@ class Config(Options):
     l2: float = option(0.1, "weight λ of the penalty on preferences and attention", low=0)
 
 
+# training's defaults: a propagation costs the same for any batch, and few steps are enough (benchmarks/LOG.md)
+TRAIN = {"batch_size": 16384}
+
 # what a search tries; lr belongs to training
 SEARCH = {
     "l2": (1e-3, 1e-2, 1e-1, 1.0),

@@ -35,6 +35,9 @@ class Config(Options):
     penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
 
 
+# training's defaults: a propagation costs the same for any batch; it leaves its plateau at popularity late (benchmarks/LOG.md)
+TRAIN = {"batch_size": 16384, "lr": 1e-2, "patience": 30}
+
 # what a search tries; lr belongs to training
 SEARCH = {"layers": (1, 2, 3, 4), "l2": (1e-5, 1e-4, 1e-3, 1e-2), "lr": (5e-4, 1e-3, 3e-3)}
 
