@@ -5,7 +5,7 @@
 # make test-dgl113   all tests once more on the other DGL version and the oldest versions setup.cfg allows
 # make test-matrix   the tests on every pair of DGL and torch that can be had as CPU builds here
 # make test-gpu      the tests that need a CUDA device
-# make bench-gpu     the kernels' benchmark on a CUDA device, into benchmarks/results/ops_cuda.json
+# make bench-gpu     the kernels' and the training's benchmark on a CUDA device, into benchmarks/results/*_cuda.json
 # make clean         remove what the above made
 
 # the first Python here that DGL has wheels for; choose another with `make PYTHON=… demo`
@@ -87,8 +87,9 @@ test-gpu: .venv/installed-test
 	.venv/bin/python -c 'import torch; assert torch.cuda.is_available(), "no CUDA device here, or a CPU build of torch"'
 	.venv/bin/python -m pytest -rfEs -m gpu
 
-bench-gpu: .venv/installed
+bench-gpu: .venv/installed-test
 	.venv/bin/python benchmarks/bench_ops.py --device cuda
+	.venv/bin/python benchmarks/bench_train.py --device cuda --set cuda_graph=true
 
 clean:
 	rm -rf .venv .venv-dgl113 .venv-matrix demo build dist *.egg-info

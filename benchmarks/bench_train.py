@@ -3,6 +3,7 @@
     python benchmarks/bench_train.py --root SHARED/data                      all cases, then the growth, then the curves
     python benchmarks/bench_train.py --quick                                 does it run? under a minute
     python benchmarks/bench_train.py --cases baby --set batch_size=8192      one case, and a row of ours with an option more
+    python benchmarks/bench_train.py --device cuda --set cuda_graph=true     all of it on a GPU, into results/train_cuda.json
     python benchmarks/bench_train.py --cases '' --scale '' --curves options  what each option of speed costs in quality
     python benchmarks/bench_train.py --profile baby                          where a step of ours spends its time
 
@@ -88,7 +89,10 @@ class Worker:
 
     def __init__(self, side: Side, model: str, arguments: argparse.Namespace, *, curve: bool = False) -> None:
         folder = shapes.prepared(side.data, arguments.root)
-        spec = {"model": model, "code": side.code, "options": side.options, "folder": str(folder), "threads": arguments.threads}
+        spec = {"model": model, "code": side.code, "options": side.options, "folder": str(folder)} | {
+            "threads": arguments.threads,
+            "device": arguments.device,
+        }
         environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
         command = [sys.executable, str(SIDE), json.dumps(spec | {"curve": curve})]
         self.label = side.label
@@ -248,10 +252,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=30, help="to time each side of a case")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--out", type=Path, default=RESULT, help="JSON; cases that this run does not touch stay in it")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: into results/train_cuda.json")
+    parser.add_argument("--out", type=Path, help="JSON; cases that this run does not touch stay in it")
     parser.add_argument("--profile", metavar="CASE", choices=CASES, help="profile a step of ours instead")
     parser.add_argument("--quick", action="store_true", help="TikTok and 10⁵ drawn pairs, a few seconds each")
     arguments = parser.parse_args()
+    arguments.out = arguments.out or RESULT.with_stem("train_cuda" if arguments.device == "cuda" else "train")
     arguments.set = dict(map(parse_pair, arguments.set))
     arguments.base = {"batch_size": "2048"} | dict(map(parse_pair, arguments.base))
     if arguments.profile:

@@ -61,7 +61,20 @@ def neighbour_table(lists: CoOccurrence, k: int) -> tuple[Tensor, Tensor]:
     return neighbour, score.softmax(-1).nan_to_num(0.0)  # a user without neighbours: all −inf, so NaN, so 0
 
 
-class PygDualGNN(nn.Module):
+class Movable(nn.Module):
+    """A module whose plain tensors, and lists of them, move with `.to()` like its parameters."""
+
+    def _apply(self, function, recurse: bool = True):
+        super()._apply(function, recurse)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, function(value))
+            elif isinstance(value, list):
+                setattr(self, name, [function(part) if isinstance(part, Tensor) else part for part in value])
+        return self
+
+
+class PygDualGNN(Movable):
     """DualGNN with message passing; parameters carry the names they have in our model."""
 
     def __init__(
@@ -131,7 +144,7 @@ class PygDualGNN(nn.Module):
         return -functional.logsigmoid(difference).mean() + self.l2 * penalty
 
 
-class PygLightGCN(nn.Module):
+class PygLightGCN(Movable):
     """torch_geometric's LightGCN as its documentation uses it; `form` is 'edges' (the usual one) or 'csr'."""
 
     def __init__(self, train: Interactions, *, width: int = 64, layers: int = 3, l2: float = 1e-4, form: str = "edges") -> None:
@@ -161,7 +174,8 @@ def train_steps(model: nn.Module, train: Interactions, batch_size: int, lr: floa
 
     The loop that everybody writes, with our sampler: what is compared is the model, not Python-side sampling.
     """
-    sampler, draw = TripleSampler(train), torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    sampler, draw = TripleSampler(train, device), torch.Generator(device).manual_seed(seed)
     optimiser = torch.optim.Adam(model.parameters(), lr=lr)
     steps = -(-len(sampler) // batch_size)
     while True:

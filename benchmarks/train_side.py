@@ -49,6 +49,8 @@ class Pacer:
 
     def tick(self, step: int, steps: int) -> None:
         """After step `step` (from 1) of `steps` in an epoch."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         now = time.perf_counter(), time.process_time()
         self.wall.append(now[0] - self.clock[0])
         self.cpu.append(now[1] - self.clock[1])
@@ -109,6 +111,7 @@ def work(spec: dict) -> None:
         model, train = build_ours(spec, dataset)
     else:
         model, train = build_peer(spec, dataset), build(training.TrainConfig, spec["options"], "--base")
+    model = model.to(spec["device"])
     setup = time.perf_counter() - began
     if spec["curve"]:
         fit = training.fit(model, dataset.train, dataset.valid, train)
@@ -118,7 +121,8 @@ def work(spec: dict) -> None:
         facts = {"best": fit.best_value, "best_epoch": fit.best_epoch, "interval": list(interval), "steps": steps}
         answer(facts | {"history": fit.history, "peak_mb": peak_mb()})
         return
-    sampler, draw = TripleSampler(dataset.train), torch.Generator().manual_seed(0)
+    device = torch.device(spec["device"])
+    sampler, draw = TripleSampler(dataset.train, device), torch.Generator(device).manual_seed(0)
     began = time.perf_counter()
     next(sampler.epoch(train.batch_size, draw))
     drawing = time.perf_counter() - began

@@ -53,6 +53,9 @@ class Config(Options):
     l2: float = option(0.0, "weight λ of the penalty on a batch's layer-0 rows (the paper has none)", low=0)
 
 
+# training's defaults: a propagation costs the same for any batch; it leaves its plateau at popularity late (benchmarks/LOG.md)
+TRAIN = {"batch_size": 16384, "lr": 3e-3, "patience": 30}
+
 # what a search tries; lr belongs to training
 SEARCH = {
     "dropout": (0.5, 0.8, 0.9),
