@@ -1,6 +1,6 @@
 """What our models are timed against: the same work done with torch_geometric, as its users write it.
 
-`PygDualGNN` has the equations of `dualgnn_dgl.models.dualgnn` with its default options (tests/test_peers.py proves it: the
+`PygDualGNN` has the equations of `dualgnn_dgl.models.dualgnn` with `missing=mask`, else its defaults (tests/test_peers.py: the
 same parameters give the same embeddings, loss and gradients) in the usual style: one graph of N = U + I nodes with 2E directed
 edges, a `MessagePassing` layer a modality and step, normalisation as a weight on every edge, users' neighbours as a gathered
 (U, K, D) tensor. It is given what a careful user would give it: the edge weights are computed once, a mask costs nothing

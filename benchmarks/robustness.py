@@ -4,7 +4,7 @@
 
 `tiktok` is the small public set with its own split. `microlens` is MicroLens-50k with its titles as 384 text features, of
 15,000 users drawn with seed 0 (a full set takes this machine days), 5-core, each user's last pair held out and the one
-before for validation. Settings of the models are their defaults but for SETTINGS, the ones that benchmarks/compare.py chose
+before for validation. Settings of the models and of their training are their defaults but for SETTINGS, the ones that benchmarks/compare.py chose
 on validation without holes; the number of seeds, rates and strategies is said by the table. Stop it and run on at will: cells
 lie under .benchmarks/robustness/, the summary goes to results/robustness-NAME.json and the picture beside it.
 """
@@ -60,11 +60,11 @@ def sampled(source: Path) -> Path:
 
 def settings(name: str, model: str, own: dict[str, str], train: dict[str, object]) -> tuple[object, object]:
     """Configuration of the model and of its training."""
-    from dualgnn_dgl.models import model_class
+    from dualgnn_dgl.models import model_class, training_defaults
     from dualgnn_dgl.options import build, keys
     from dualgnn_dgl.training import TrainConfig
 
-    values = {**train, **SETTINGS[name].get(model, {}), **own}
+    values = {**train, **training_defaults(model), **SETTINGS[name].get(model, {}), **own}
     kind = model_class(model).Config
     return (
         build(kind, {key: value for key, value in values.items() if key in keys(kind)}),
@@ -82,8 +82,8 @@ def main() -> None:
     parser.add_argument("--stages", default="train+test")
     parser.add_argument("--strategies", default="mask,zero,mean,ppr,drop-items")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--patience", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--patience", type=int, default=10, help="of models that bring none of their own")
     parser.add_argument("--set", action="append", default=[], metavar="MODEL.KEY=VALUE", help="a model's own option")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so many")
     parser.add_argument("--threads", type=int, default=1)

@@ -55,6 +55,9 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            error.message = " ".join(error.message.split())  # it quotes what was given, line breaks and all
+            raise
         except DualGNNError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except (MemoryError, RuntimeError) as error:

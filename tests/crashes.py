@@ -32,7 +32,7 @@ from dualgnn_dgl.cli.main import group
 
 NOBODY = 65534
 TRAINED = {  # what is trained, round robin: drawn graphs, drawn dropout, padding drawn anew each epoch
-    "dualgnn": ("--set", "cooc_pad=resample", "--set", "cooc_k=8", "--set", "width=6", "--set", "hidden=9"),
+    "dualgnn": tuple(f"--set={pair}" for pair in ("cooc_pad=resample", "cooc_k=8", "width=6", "hidden=9", "missing=mask")),
     "lightgcn": ("--set", "width=7",),
     "freedom": ("--set", "width=5",),
     "bm3": ("--set", "width=8",),

@@ -357,3 +357,8 @@ def test_help_names_every_option_and_imports_no_torch():
     for option in named.split():
         assert option in done.stdout, option
     assert "Examples:" in done.stdout
+
+
+def test_what_was_given_is_quoted_in_one_line(home):
+    result = run("train", "a\nb")
+    assert result.exit_code == 2 and result.stderr.strip().splitlines()[-1] == "Error: Got unexpected extra argument (a b)"

@@ -32,6 +32,7 @@ def absent(data, m: int) -> torch.Tensor:
 
 SWITCHES = [
     {"missing": "learned"},
+    {"missing": "neighbours"},
     {"drop_edges": True},
     {"borrow": True},
     {"item_fusion": "rescaled"},
@@ -118,7 +119,7 @@ def test_what_is_borrowed_is_the_neighbours_taste():
 
 def test_dropped_edges_neither_send_nor_receive():
     data = small.dataset()
-    model = dualgnn(data, drop_edges=True, layers=3)
+    model = dualgnn(data, drop_edges=True, layers=3, missing="mask")
     for m, modality in enumerate(data.modalities.values()):
         assert (model.single_modal(m)[1][~torch.from_numpy(modality.present)] == 0).all()
         kept = [(u, i) for u, i in small.pairs_of(data.train) if modality.present[i]]
@@ -144,6 +145,23 @@ def test_a_learned_vector_stands_for_what_is_missing():
     assert model.user_attention()[small.BLIND_USER, 0] == 0, "attention stays on what is there"
     whole = small.dataset(holes=False)
     assert bits(dualgnn(whole, missing="learned").embed())[0] == bits(dualgnn(whole, missing="learned").embed())[0]
+
+
+def test_neighbours_stand_in_for_what_is_missing():
+    """A video without the modality starts as what its watchers watched besides; one that nothing reaches stays zero."""
+    data = small.dataset()
+    model = dualgnn(data, missing="neighbours", layers=0)
+    plain = dualgnn(data, layers=0, missing="mask")
+    for m in range(3):
+        rows, other = model.single_modal(m)[1], plain.single_modal(m)[1]
+        gone = absent(data, m)
+        assert torch.equal(rows[~gone], other[~gone]) and (other[gone] == 0).all()
+        reach = (model.to_item @ (model.to_user @ other)).norm(dim=1) > 0
+        assert bool((gone & reach).any())
+        torch.testing.assert_close(rows[gone & reach].norm(dim=1), torch.ones(int((gone & reach).sum())))
+        assert (rows[gone & ~reach] == 0).all()
+    whole = small.dataset(holes=False)
+    assert bits(dualgnn(whole, missing="neighbours").embed()) == bits(dualgnn(whole).embed())
 
 
 def test_dropout_is_drawn_anew_each_epoch_from_the_generator_and_touches_the_loss_alone():
@@ -203,9 +221,9 @@ def test_switches_that_contradict_each_other(switches, message):
         dualgnn(**switches)
 
 
-def test_everything_new_is_off_by_default():
+def test_everything_new_but_the_neighbours_is_off_by_default():
     config = model_class("dualgnn").Config()
-    assert (config.missing, config.drop_edges, config.borrow, config.modality_dropout) == ("mask", False, False, 0.0)
+    assert (config.missing, config.drop_edges, config.borrow, config.modality_dropout) == ("neighbours", False, False, 0.0)
     assert config.item_fusion == "sum"
 
 

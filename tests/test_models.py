@@ -376,12 +376,12 @@ def test_junk_in_the_rows_of_missing_features_is_not_felt(name):
 def test_masked_items_receive_but_do_not_send():
     """An item without a modality: zero going in; what comes out is its watchers' preference alone."""
     data = small.dataset()
-    model = dualgnn(data, layers=0)
+    model = dualgnn(data, layers=0, missing="mask")
     for m, modality in enumerate(data.modalities.values()):
         item = model.single_modal(m)[1]
         assert (item[~torch.from_numpy(modality.present)] == 0).all()
         torch.testing.assert_close(item[torch.from_numpy(modality.present)].norm(dim=1), torch.ones(modality.present.sum()))
-    _, item = dualgnn(data, layers=1).single_modal(0)
+    _, item = dualgnn(data, layers=1, missing="mask").single_modal(0)
     assert (item[small.BARE_ITEM] != 0).any() and (item[small.LONELY_ITEM] != 0).any()
 
 

@@ -32,7 +32,7 @@ def peers() -> ModuleType:
 @pytest.mark.parametrize("k", [40, 3])
 def test_dualgnn_with_message_passing_is_our_dualgnn(peers: ModuleType, names: tuple, holes: bool, k: int) -> None:
     data = small.dataset(modalities=names, holes=holes)
-    config = models.model_class("dualgnn").Config(width=6, layers=2, hidden=8, cooc_k=k, l2=0.3)
+    config = models.model_class("dualgnn").Config(width=6, layers=2, hidden=8, cooc_k=k, l2=0.3, missing="mask")
     ours = models.create("dualgnn", graph.heterograph(data), data.modalities, config, seed=5)
     theirs = peers.PygDualGNN(data.train, data.modalities, data.co_occurrence, width=6, layers=2, hidden=8, k=k, l2=0.3)
     theirs.load_state_dict(ours.state_dict())  # strict: the same parameters, none more

@@ -4,7 +4,7 @@ IEEE Transactions on Multimedia 25 (2023), doi 10.1109/TMM.2021.3138298.
 For each modality m, with a free user preference table P_m (U, D) and item features F_m (I, F_m):
 
     z_m   = W2 · LeakyReLU(W1 · F_m + b1) + b2                       item encoder                      (I, D)
-    u⁰, i⁰ = norm(P_m), norm(z_m), and i⁰ = 0 where the modality is missing
+    u⁰, i⁰ = norm(P_m), norm(z_m), and norm(Â_IU Â_UI i⁰) of the others' i⁰ where the modality is missing (see below)
     u^{l+1} = Σ_{i∈N(u)} i^l / √(d_u d_i),  i^{l+1} likewise          no weights, no activation
     u_m, i_m = Σ_{l=0..L} u^l, Σ_{l=0..L} i^l                         single-modal module
 
@@ -23,11 +23,12 @@ port agree on. Departures from the authors' released code, each of which a switc
   replacement, anew each epoch (`cooc_pad="resample"`).
 - Natural logarithm in BPR; the release has log₂ (`log_base="2"`), so its λ acts like λ·ln 2 here.
 - All data sets have the encoder; the release has none on TikTok (`item_encoder="none"`, D is then the features' width).
-- Missing modalities are masked after the normalisation, and α is renormalised over what is there. The release's
+- Missing modalities are masked after the normalisation, and α is renormalised over what is there: i⁰ = 0 (`missing="mask"`),
+  or by default what those who watched the video watched besides, over the normalised graph Â. Both are ours: the release's
   handling is inactive (`missing="zero"`: a missing item is encoded like a row of zeros). `drop_edges` is the other half of
   what it prepares; `borrow` is the paper's claim about the user graph in its strongest form: attention on a modality that
-  none of u's videos has, if co-occurring users supply it, u_m being then theirs, Σ_j ω_uj u_{j,m}. `missing="learned"`,
-  `modality_dropout` and `item_fusion="rescaled"` are ours.
+  none of u's videos has, if co-occurring users supply it, u_m being then theirs, Σ_j ω_uj u_{j,m}. Ours too are
+  `missing="learned"`, `modality_dropout` and `item_fusion="rescaled"`.
 - `layers` is used; the release hard-wires two.
 - The best known port, not the release, adds the other modalities' tables into the first one in place before users are fused:
   u = α_{u,1} Σ_m u_m + Σ_{m>1} α_{u,m} u_m (`user_fusion="aliased"`).
@@ -67,12 +68,12 @@ from dualgnn_dgl.ops import Adjacency, one_wide_product
 from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
 
-MISSING = ("mask", "zero", "learned")
+MISSING = ("neighbours", "mask", "learned", "zero")
 
 
 @dataclass(frozen=True)
 class Config(Options):
-    """Options of DualGNN; the defaults are the paper's model with its code's faults mended."""
+    """Options of DualGNN; the defaults are the paper's model with its code's faults mended, and `missing`."""
 
     width: int = option(64, "embedding width D", low=1)
     layers: int = option(2, "propagation steps L in each modality", low=0)
@@ -84,7 +85,7 @@ class Config(Options):
     cooc_k: int = option(40, "neighbours a user in the co-occurrence graph", low=1)
     cooc_weight: str = option("softmax", "how shared items become weights", choices=CO_WEIGHTS)
     cooc_pad: str = option("none", "fewer than cooc_k neighbours: leave, or fill by resampling", choices=CO_PADS)
-    missing: str = option("mask", "items without a modality: masked, encoded as zeros, or one learned vector", choices=MISSING)
+    missing: str = option("neighbours", "an item without it: what its watchers' other items say, or else", choices=MISSING)
     drop_edges: bool = option(False, "leave out, in each modality's graph, the edges of items that lack it")
     borrow: bool = option(False, "attend to a modality that only co-occurring users' videos have, with those users' vectors")
     modality_dropout: float = option(0.0, "share of the present features hidden in training, anew each epoch", low=0, high=0.95)
@@ -179,6 +180,8 @@ class DualGNN(Recommender):
         item = unit_rows(self.encoders[m](self.features[m]), present if masked else None)
         if masked and self.config.missing == "learned":
             item = torch.where(present.unsqueeze(1), item, unit_rows(self.absent[m]))
+        if masked and self.config.missing == "neighbours":
+            item = torch.where(present.unsqueeze(1), item, unit_rows(self.to_item @ (self.to_user @ item)))
         return user, item
 
     def propagate(

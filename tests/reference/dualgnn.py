@@ -73,6 +73,8 @@ def single_modal(parameters: Parameters, setting: Setting, m: int) -> tuple[list
         item = [x if s.present[m][i] else torch.zeros_like(x) for i, x in enumerate(item)]
     if s.missing == "learned":
         item = [x if s.present[m][i] else unit(parameters.absent[m][0]) for i, x in enumerate(item)]
+    if s.missing == "neighbours":
+        item = filled(s, m, [x if s.present[m][i] else torch.zeros_like(x) for i, x in enumerate(item)])
     pairs = [(u, i) for u, i in s.pairs if s.present[m][i] or not s.drop_edges]
     degree_u = [sum(1 for v, _ in pairs if v == u) for u in range(s.users)]
     degree_i = [sum(1 for _, j in pairs if j == i) for i in range(s.items)]
@@ -87,6 +89,22 @@ def single_modal(parameters: Parameters, setting: Setting, m: int) -> tuple[list
         total_u = [a + b for a, b in zip(total_u, user, strict=True)]
         total_i = [a + b for a, b in zip(total_i, item, strict=True)]
     return total_u, total_i
+
+
+def filled(setting: Setting, m: int, item: list[Tensor]) -> list[Tensor]:
+    """Rows of items without the modality: over all who watched it, the sum over all that they watched, at length one."""
+    watched_by = [sum(1 for v, _ in setting.pairs if v == u) for u in range(setting.users)]
+    watching = [sum(1 for _, j in setting.pairs if j == i) for i in range(setting.items)]
+    rows = list(item)
+    for i in range(setting.items):
+        if setting.present[m][i]:
+            continue
+        total = torch.zeros_like(item[i])
+        for u, _ in [pair for pair in setting.pairs if pair[1] == i]:
+            for _, j in [pair for pair in setting.pairs if pair[0] == u]:
+                total = total + item[j] / (watched_by[u] * math.sqrt(watching[i] * watching[j]))
+        rows[i] = unit(total)
+    return rows
 
 
 def own(setting: Setting, u: int) -> list[bool]:
