@@ -4,9 +4,10 @@
 
 `tiktok` is the small public set with its own split. `microlens` is MicroLens-50k with its titles as 384 text features, of
 15,000 users drawn with seed 0 (a full set takes this machine days), 5-core, each user's last pair held out and the one
-before for validation. Settings of the models and of their training are their defaults but for SETTINGS, the ones that benchmarks/compare.py chose
-on validation without holes; the number of seeds, rates and strategies is said by the table. Stop it and run on at will: cells
-lie under .benchmarks/robustness/, the summary goes to results/robustness-NAME.json and the picture beside it.
+before for validation. Settings of the models and of their training are their defaults but for SETTINGS, the ones that
+benchmarks/compare.py chose on validation without holes; the number of seeds, rates and strategies is said by the table. Stop
+it and run on at will: cells lie under .benchmarks/robustness/, the summary goes to results/robustness-NAME.json and the
+picture beside it.
 """
 
 from __future__ import annotations

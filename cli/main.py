@@ -56,8 +56,8 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except click.UsageError as error:
-            error.message = " ".join(error.message.split())  # it quotes what was given, line breaks and all
-            raise
+            # it quotes what was given, line breaks and all
+            raise click.UsageError(" ".join(error.format_message().split()), error.ctx) from error
         except DualGNNError as error:
             raise click.ClickException(" ".join(str(error).split())) from error
         except (MemoryError, RuntimeError) as error:
