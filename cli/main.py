@@ -11,12 +11,14 @@ import importlib
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from dualgnn_dgl import __version__
-from dualgnn_dgl.errors import DualGNNError, unknown
+from dualgnn_dgl.errors import DualGNNError, clean, unknown
 
 # verb: the sentence that `dualgnn --help` shows (the verb's own file is not imported for that)
 VERBS = {
@@ -30,6 +32,19 @@ VERBS = {
     "robustness": "Measure how models rank when modalities go missing.",
 }
 _MODULES = {"eval": "evaluate"}
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What a message quotes of files and of the command line neither breaks its line nor disturbs the terminal."""
+    try:
+        yield
+    except click.exceptions.NoArgsIsHelpError:  # the help, which has many
+        raise
+    except click.UsageError as error:
+        raise click.UsageError(clean(error.format_message()), error.ctx) from error
+    except click.ClickException as error:
+        raise click.ClickException(clean(error.format_message())) from error
 
 
 class Verbs(click.Group):
@@ -52,14 +67,19 @@ class Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(VERBS.items()))
 
+    def make_context(self, *words: Any, **more: Any) -> click.Context:
+        with _one_line():
+            return super().make_context(*words, **more)
+
     def invoke(self, ctx: click.Context) -> Any:
+        with _one_line():
+            return self._invoke(ctx)
+
+    def _invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.UsageError as error:
-            # it quotes what was given, line breaks and all
-            raise click.UsageError(" ".join(error.format_message().split()), error.ctx) from error
         except DualGNNError as error:
-            raise click.ClickException(" ".join(str(error).split())) from error
+            raise click.ClickException(str(error)) from error
         except (MemoryError, RuntimeError) as error:
             from dualgnn_dgl import memory
 

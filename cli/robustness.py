@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.show import data_option, json_option, note, result
+from dualgnn_dgl.cli.show import data_option, json_option, memory_option, note, result
 from dualgnn_dgl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
 )
 @click.option("--minutes", type=float, metavar="N", help="Begin no cell after N minutes; the same command goes on later.")
 @gpu_option
+@memory_option
 @json_option
 def command(
     data: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.show import data_option, force_option, json_option, note, result, table
+from dualgnn_dgl.cli.show import data_option, force_option, json_option, memory_option, note, result, table
 from dualgnn_dgl.cli.train import Display, resolve, shorthand
 from dualgnn_dgl.models import MODELS
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--study", metavar="DIR", help="Study folder.  [default: studies/MODEL]")
 @click.option("--no-prune", is_flag=True, help="Train every trial to its end, also those among the worst so far.")
 @gpu_option
+@memory_option
 @shorthand
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Fix any key of the model or of training; repeatable.")
 @click.option("--config", "config_file", metavar="FILE", help="Start from this run.toml instead of the model's defaults.")

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from dualgnn_dgl.cli.evaluate import data_option, open_run
-from dualgnn_dgl.cli.show import force_option, json_option, note, result, run_option
+from dualgnn_dgl.cli.show import force_option, json_option, memory_option, note, result, run_option
 
 
 @click.command(short_help="Add new interactions, users and videos to a trained run without training it again.")
@@ -22,6 +22,7 @@ from dualgnn_dgl.cli.show import force_option, json_option, note, result, run_op
 @click.option("--new-run", metavar="DIR", help="Run folder to write.  [default: the old name with -updated]")
 @click.option("--epochs", type=click.IntRange(0), default=0, show_default=True, help="Epochs of training on from the run.")
 @click.option("--lr", type=float, help="Learning rate of these epochs.  [default: that of the run]")
+@memory_option
 @force_option
 @json_option
 def command(

@@ -77,13 +77,16 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS))
 
 
-def in_blocks(count: int, block: int, work: Callable[[int, int], None], *, what: str, smallest: int = 1) -> None:
+def in_blocks(
+    count: int, block: int, work: Callable[[int, int], None], *, what: str, smallest: int = 1, device: str = "cpu"
+) -> None:
     """Call `work(start, stop)` for one block after another; a block for which memory runs out is halved and done again.
 
     Parameters
     ----------
     block : the first size, a multiple of `smallest`.
     what : the step and its unit, for messages: "ranking 5,000 items, users".
+    device : whose memory it is, 'cpu' or 'cuda', for the message as well.
 
     Raises
     ------
@@ -100,7 +103,7 @@ def in_blocks(count: int, block: int, work: Callable[[int, int], None], *, what:
         else:
             start += block
             continue
-        block = _halved(block, smallest, what)  # here, where the error no longer holds what had been taken
+        block = _halved(block, smallest, what, device)  # here, where the error no longer holds what had been taken
 
 
 def halving(size: int, work: Callable[[int], R], *, what: str, smallest: int = 2**20) -> R:
@@ -120,10 +123,10 @@ def halving(size: int, work: Callable[[int], R], *, what: str, smallest: int = 2
         size = _halved(size, smallest, what)
 
 
-def _halved(block: int, smallest: int, what: str) -> int:
+def _halved(block: int, smallest: int, what: str, device: str = "cpu") -> int:
     """Half a block in whole multiples of the smallest, said aloud; the caches of a CUDA device are given back."""
     if block <= smallest:
-        raise MemoryError(f"{what}: not even {smallest:,} at a time fit, {available() // 2**20:,} MB are free") from None
+        raise MemoryError(f"{what}: not even {smallest:,} at a time fit, {available(device) // 2**20:,} MB are free") from None
     half = -(-(block // 2) // smallest) * smallest  # in whole multiples
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():

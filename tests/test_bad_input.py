@@ -99,6 +99,15 @@ def test_the_real_command_ends_the_same_way(world: trial.World, tmp_path: Path) 
     record("bad_input_real_command", {"cases": REAL_CASES, "failures": 0})
 
 
+@pytest.mark.parametrize(
+    "words", [("preprocess", "a\nb"), ("preprocess", "--\nb"), ("--\nb",), ("a\n",), ("train", "--model", "a\x1b[31m\nb")]
+)
+def test_usage_mistakes_are_one_line_whatever_they_quote(words: tuple[str, ...]) -> None:
+    done = trial.call(*words)
+    assert done.code == 2 and not trial.fault(done) and "\x1b" not in done.err, done
+    assert trial.call().err.count("\n") > 10, "the help of the group stays a page"
+
+
 # --- any value, by Hypothesis ---------------------------------------------------------------------------------------------
 
 EXAMPLES = 500 if LONG else 25

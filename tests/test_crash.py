@@ -309,8 +309,16 @@ def test_a_second_ctrl_c_while_the_run_is_saved_leaves_at_once_and_loses_nothing
     assert code == 0 and "going on from" in errors and weights("runs/a") == weights("runs/whole")
 
 
+@pytest.fixture
+def listening():
+    """SIGINT as in a terminal: tests that a script starts in the background inherit "ignore"."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_before_training_ends_with_its_status_and_leaves_nothing(home, monkeypatch, number, status):
+def test_a_signal_before_training_ends_with_its_status_and_leaves_nothing(home, listening, monkeypatch, number, status):
     from dualgnn_dgl import data as datasets
 
     def load(folder):
@@ -319,11 +327,22 @@ def test_a_signal_before_training_ends_with_its_status_and_leaves_nothing(home, 
         raise RunError("the signal did not come")
 
     monkeypatch.setattr(datasets, "load", load)
-    usual = signal.signal(number, signal.default_int_handler)  # tests in a shell's background begin with Ctrl-C ignored
-    try:
-        code, out, errors = run(*OPTIONS, "--run", "runs/a")
-        assert code == status and out == "" and "Error" not in errors
-        assert signal.getsignal(number) == signal.default_int_handler
-    finally:
-        signal.signal(number, usual)
-    assert [path.name for path in home.iterdir()] == ["data"]
+    before = signal.getsignal(number)
+    code, out, errors = run(*OPTIONS, "--run", "runs/a")
+    assert code == status and out == "" and "Error" not in errors
+    assert signal.getsignal(number) == before and [path.name for path in home.iterdir()] == ["data"]
+
+
+def test_who_was_made_deaf_to_ctrl_c_stays_so(home, listening, monkeypatch):
+    """`dualgnn train … &` in a script: Ctrl-C there is meant for somebody else."""
+    due = Checkpoints.due
+
+    def counted(self, epochs=None, *, last=False):
+        os.kill(os.getpid(), signal.SIGINT)
+        return due(self, epochs, last=last)
+
+    monkeypatch.setattr(Checkpoints, "due", counted)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code, out, errors = run(*OPTIONS, "--run", "runs/a", "--epochs", 2)
+    assert code == 0 and "Best epoch" in out and signal.getsignal(signal.SIGINT) == signal.SIG_IGN, errors
+    assert not load_run("runs/a").info["interrupted"]

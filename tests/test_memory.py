@@ -15,8 +15,10 @@ import pytest
 import torch
 import trial
 from figures import record
+from scipy import sparse
 
-from dualgnn_dgl import graph, memory
+from dualgnn_dgl import cooccurrence, graph, memory
+from dualgnn_dgl.cli.main import VERBS
 from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import ConfigError
@@ -140,6 +142,133 @@ def test_nearest_items_and_co_occurrence_keep_to_the_budget_too() -> None:
         assert np.array_equal(again.neighbour, lists.neighbour) and np.array_equal(again.weight, lists.weight)
 
 
+CUDA_SAYS = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB of which 4.06 MiB is free."
+
+
+@pytest.fixture
+def cuda_like(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
+    """A device that does not hold more than 32 rows of a product or of a choice: torch then raises what it raises on CUDA.
+
+    What was given back to it and how many rows each product had is counted.
+    """
+    seen: dict[str, list[int]] = {"rows": [], "emptied": []}
+
+    def limited(name: str, owner: object) -> None:
+        real = getattr(owner, name)
+
+        def hungry(first: torch.Tensor, *words: object, **more: object) -> object:
+            seen["rows"].append(len(first))
+            if len(first) > 32:
+                raise torch.OutOfMemoryError(CUDA_SAYS)
+            return real(first, *words, **more)
+
+        monkeypatch.setattr(owner, name, hungry)
+
+    limited("mm", torch)
+    limited("mm", torch.sparse)
+    limited("topk", torch.Tensor)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: seen["emptied"].append(1))
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_ranking_halves_its_blocks_where_cuda_runs_out(
+    kind: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    user, item = tables(130)
+    if kind == "sparse":
+        user, item = user.to_sparse().coalesce(), item.to_sparse().coalesce()
+    known = sparse.csr_matrix(np.random.default_rng(4).random((130, 90)) < 0.2)
+    expected = top_k(user, item, 7, known)
+    seen = request.getfixturevalue("cuda_like")
+    with caplog.at_level(logging.WARNING):
+        found = top_k(user, item, 7, known)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    assert [record.getMessage().partition("users: ")[2] for record in caplog.records] == [
+        "memory ran out with 144 at a time, going on with 80",
+        "memory ran out with 80 at a time, going on with 48",
+        "memory ran out with 48 at a time, going on with 32",
+    ]
+    assert len(seen["emptied"]) == 3, "what its cache holds is given back before the smaller block"
+    assert max(seen["rows"][3:]) <= 48 and 32 in seen["rows"]
+
+
+def test_nearest_items_halve_their_blocks_where_cuda_runs_out(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    draw = np.random.default_rng(1)
+    modality = Modality(draw.normal(size=(101, 6)).astype(np.float32), np.arange(101) % 5 != 2)
+    expected = graph.nearest_items(modality, 4)
+    request.getfixturevalue("cuda_like")
+    with caplog.at_level(logging.WARNING):
+        found = graph.nearest_items(modality, 4)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
+    torch.testing.assert_close(found[2], expected[2], rtol=0, atol=1e-6)
+    assert [record.getMessage() for record in caplog.records] == [
+        "nearest of 81 items, items: memory ran out with 81 at a time, going on with 40",
+        "nearest of 81 items, items: memory ran out with 40 at a time, going on with 20",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(CUDA_SAYS), ValueError("shapes do not fit")], ids=lambda e: type(e).__name__
+)
+def test_co_occurrence_halves_its_working_space(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a thread of its own the error comes up, too; the lists are those of the whole space."""
+    pairs = np.argwhere(np.random.default_rng(2).random((300, 20)) < 0.3)
+    train = Interactions(pairs[:, 0], pairs[:, 1], 300, 20)
+    expected, sizes, count = co_occurrence(train, 6), [], cooccurrence._count
+
+    def hungry(train: Interactions, k: int, measure: str, size: int, progress: object) -> object:
+        sizes.append(size)
+        if size > 2**25:
+            monkeypatch.setattr(cooccurrence, "by_sweep", lambda *_: raising)
+            monkeypatch.setattr(cooccurrence, "by_tally", lambda *_: raising)
+        else:
+            monkeypatch.undo()
+        return count(train, k, measure, size, progress)
+
+    def raising(*_: int) -> None:
+        raise error
+
+    monkeypatch.setattr(cooccurrence, "_count", hungry)
+    monkeypatch.setattr(memory, "available", lambda device="cpu": 2**40)
+    if not memory.ran_out(error):
+        with pytest.raises(type(error)):
+            co_occurrence(train, 6)
+        return
+    with caplog.at_level(logging.WARNING):
+        found = co_occurrence(train, 6)
+    assert np.array_equal(found.neighbour, expected.neighbour) and np.array_equal(found.weight, expected.weight)
+    assert sizes == [2**28, 2**27, 2**26, 2**25][: len(sizes)] and len(sizes) > 1
+    assert "co-occurrence, bytes: memory ran out with 268,435,456 at a time, going on with 134,217,728" in caplog.text
+
+
+def test_training_that_does_not_fit_a_cuda_device_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dualgnn_dgl.models.bprmf import BPRMF
+
+    def hungry(*_: object) -> None:
+        raise torch.OutOfMemoryError(CUDA_SAYS)
+
+    world = trial.world(tmp_path)
+    monkeypatch.setattr(BPRMF, "loss", hungry)
+    done = trial.call("train", "--data", world.data, "--run", tmp_path / "new", "--model", "bprmf", "--gpu", -1)
+    assert done.code == 1 and not trial.fault(done, tmp_path / "new"), done
+    assert "not enough memory (CUDA out of memory." in done.err and "--batch-size" in done.err
+
+
+def test_the_last_word_counts_the_memory_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*_: int) -> None:
+        raise torch.OutOfMemoryError(CUDA_SAYS)
+
+    monkeypatch.setattr(memory, "available", lambda device="cpu": {"cpu": 2**40, "cuda": 7 * 2**20}[device])
+    with pytest.raises(MemoryError, match="users: not even 16 at a time fit, 7 MB are free"):
+        memory.in_blocks(50, 16, hungry, what="users", smallest=16, device="cuda")
+
+
 LIMITED = r"""
 import json, resource, sys
 import numpy as np, torch
@@ -225,6 +354,61 @@ def test_the_command_line_takes_a_size_and_refuses_what_is_none(tmp_path: Path) 
     assert memory._given is None  # the command's own
     done = trial.call(*words, "--memory", "much", "--force")
     assert done.code == 1 and "--memory much is no size" in done.err
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_command_takes_a_size(verb: str) -> None:
+    """All of them rank, count or compare; what is no size is told before anything else is done."""
+    needed = {"compare": ["a", "b"], "update": ["--input", "log.csv"]}.get(verb, [])
+    done = trial.call(verb, *needed, "--memory", "much")
+    assert done.code == 1 and "--memory much is no size" in done.err, done
+
+
+def test_trainings_and_rankings_of_searches_and_experiments_keep_to_the_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`tune`, `robustness` and `update`: every budget that is asked for in them is the one of the command line."""
+    pytest.importorskip("optuna")
+    world, asked, budget = trial.world(tmp_path), [], memory.budget
+    monkeypatch.setattr(memory, "budget", lambda device="cpu": asked.append(budget(device)) or asked[-1])
+    monkeypatch.setattr(cooccurrence, "budget", memory.budget)
+    (tmp_path / "day.csv").write_text("user_id,item_id\nnew,v1\nnew,v2\n")
+    on, one = ["--data", world.data], ["--epochs", 1, "--gpu", -1]
+    for words in (
+        ["tune", *on, *one, "--model", "freedom", "--study", tmp_path / "study", "--trials", 2],
+        ["robustness", *on, *one, "--models", "freedom", "--rates", "0,.5", "--seeds", 1, "--out", tmp_path / "holes"],
+        [
+            "update",
+            "--run",
+            world.run,
+            "--input",
+            tmp_path / "day.csv",
+            "--new-data",
+            tmp_path / "d",
+            "--new-run",
+            tmp_path / "r",
+        ],
+    ):
+        asked.clear()
+        done = trial.call(*words, "--memory", "3MB")
+        assert done.code == 0, done
+        assert len(asked) > 1 and set(asked) == {3 * 2**20}, (words[0], asked)
+        assert memory._given is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_training_on_a_full_cuda_device_is_one_line(tmp_path: Path) -> None:
+    world = trial.world(tmp_path)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
+    try:
+        done = trial.call("train", "--data", world.data, "--run", tmp_path / "new", "--set", "width=4096", "--gpu", 0)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert done.code == 1 and not trial.fault(done, tmp_path / "new"), done
+    assert "not enough memory (CUDA out of memory" in done.err
 
 
 @pytest.mark.gpu

@@ -66,7 +66,7 @@ def test_a_strategy_can_set_an_option_of_the_model(whole, tmp_path):
     results = [result_of(p, dataclasses.replace(learned, strategy=name), whole, tmp_path) for name in strategies]
     assert [result["config"]["missing"] for result in results] == ["neighbours", "learned", "neighbours"]
     assert results[2]["config"]["modality_dropout"] == 0.5
-    assert len(list((tmp_path / "weights").iterdir())) == 4
+    assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 4
     assert not [path.name for path in tmp_path.rglob("*") if set(path.name) & set(" :=+")]
 
 
@@ -133,6 +133,31 @@ def test_every_strategy_pattern_and_stage_runs_and_nothing_is_done_twice(whole, 
         robustness.run(again, whole, tmp_path)
 
 
+def test_an_altered_result_is_noticed_and_made_again(whole, tmp_path, caplog):
+    """Figures of a cell, its users' metrics, the weights that the stage test-only starts from: nothing is believed unchecked."""
+    p = plan("dualgnn", stages=("test-only",), strategies=("mask",), seeds=1)
+    assert robustness.run(p, whole, tmp_path) == 0
+    summary = robustness.summarise(p, whole, tmp_path, "recall@5")
+    (weights,) = (tmp_path / "weights").glob("*.safetensors")
+    (about,) = (tmp_path / "weights").glob("*.json")
+    cells, users = sorted((tmp_path / "cells").iterdir()), sorted((tmp_path / "per_user").iterdir())
+    assert len(cells) == len(users) == 2
+    for file in (*cells, *users, weights, about):
+        content = file.read_bytes()
+        number = content.rindex(b"0.") + 2 if file in cells else len(content) // 2
+        for spoilt in (content[:number] + bytes([content[number] ^ 1]) + content[number + 1 :], content[:-9], b"", None):
+            caplog.clear()
+            file.unlink() if spoilt is None else file.write_bytes(spoilt)
+            if file in (weights, about):  # looked at where a cell of that stage is to be run
+                (later,) = [cell for cell in cells if cell.name.startswith("test-only")]
+                later.unlink()
+            assert robustness.run(p, whole, tmp_path) == 0
+            assert robustness.summarise(p, whole, tmp_path, "recall@5") == summary, (file.name, spoilt)
+            said = [record.getMessage() for record in caplog.records]
+            gone = spoilt is None and (file in cells or file == weights)
+            assert len(said) == (0 if gone else 1) and all(file.name in line and "again" in line for line in said), said
+
+
 def test_all_models_meet_the_same_holes_and_they_are_on_disk(whole, tmp_path):
     p = plan("dualgnn", "dualgnn_plus", strategies=("mask", "mean"), stages=robustness.STAGES)
     assert robustness.run(p, whole, tmp_path) == 0
@@ -154,7 +179,7 @@ def test_test_only_is_the_model_trained_on_everything(whole, tmp_path):
     same, holed = bench.tables(cell, whole), bench.tables(cell, drop(whole, 0.5, seed=1))
     assert torch.equal(same[0], fitted[0]) and torch.equal(same[1], fitted[1])
     assert not torch.allclose(holed[1], fitted[1])
-    assert len(list((tmp_path / "weights").iterdir())) == 1
+    assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 1
 
 
 def test_the_stage_test_only_trains_once_a_seed(whole, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from dualgnn_dgl.cooccurrence.sweep import MEASURES, by_sweep
 from dualgnn_dgl.cooccurrence.tally import by_tally
 from dualgnn_dgl.data import CoOccurrence, Interactions
 from dualgnn_dgl.errors import ConfigError, unknown
-from dualgnn_dgl.memory import budget
+from dualgnn_dgl.memory import budget, halving
 
 SPAN = 2**16  # users; the kernel numbers them with 16 bits
 FEW = 8  # users meet few others while they make at most U / FEW visits each
@@ -63,14 +63,17 @@ def co_occurrence(
     train : training pairs only; nothing else may enter the user graph.
     k : length of a list, at most.
     measure : 'count', 'cosine' or 'jaccard'.
-    memory : bytes of working space beside the pairs and the result, default `memory.budget`, at most 256 MiB; it sets the
-        size of the blocks of users. A block is one user at least, and each thread needs 1 MB whatever this says.
+    memory : bytes of working space beside the pairs and the result; it sets the size of the blocks of users. A block is one
+        user at least, and each thread needs 1 MB whatever this says. By default `memory.budget`, at most 256 MiB, and
+        half of that, with a word about it, where memory runs out.
     progress : called with the share of the work done, in (0, 1], ending with 1.
 
     Raises
     ------
     ConfigError
         for a k or memory below 1 and for an unknown measure.
+    MemoryError
+        if not even 1 MiB of working space fits.
 
     Examples
     --------
@@ -83,9 +86,19 @@ def co_occurrence(
         raise ConfigError(unknown("co-occurrence measure", measure, MEASURES))
     if k < 1:
         raise ConfigError(f"the co-occurrence lists cannot be {k} long: give a length of at least 1, such as 200")
-    memory = min(WORKING_SPACE, budget()) if memory is None else memory
-    if memory < 1:
+    if memory is not None and memory < 1:
         raise ConfigError(f"{memory} bytes of working space are not enough: give at least 1, or nothing for a share")
+
+    def within(size: int) -> CoOccurrence:
+        return _count(train, k, measure, size, progress)
+
+    if memory is not None:
+        return within(memory)
+    return halving(min(WORKING_SPACE, budget()), within, what="co-occurrence, bytes")
+
+
+def _count(train: Interactions, k: int, measure: str, memory: int, progress: Callable[[float], None] | None) -> CoOccurrence:
+    """The lists of `co_occurrence`, in blocks for which `memory` bytes are room enough."""
     users = train.num_users
     if not len(train):
         return CoOccurrence(np.zeros(users + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), measure)

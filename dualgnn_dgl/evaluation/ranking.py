@@ -95,8 +95,8 @@ def top_k(
     if turned is None:
         user, item = _tiled(user), _tiled(item)
     width = 4 * num_items * (1 if turned is None else 6)  # bytes a user: scores, and a sparse product before it is made dense
+    kind = user.device.type
     if block is None:
-        kind = user.device.type
         # twice the scores of what is free: selecting the best takes as much again
         block = min(_BUDGET.get(kind, _BUDGET["cpu"]) // width, memory.budget(kind) // (2 * width))
     buffer: Tensor | None = None
@@ -120,7 +120,7 @@ def top_k(
             raise
 
     block = _tiles(min(count, block))
-    memory.in_blocks(count, block, rank, what=f"ranking {num_items:,} items, users", smallest=_TILE)
+    memory.in_blocks(count, block, rank, what=f"ranking {num_items:,} items, users", smallest=_TILE, device=kind)
     return items, scores
 
 

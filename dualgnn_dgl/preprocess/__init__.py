@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from dualgnn_dgl import memory
 from dualgnn_dgl.data import SPLITS, CoOccurrence, Dataset, Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, DataError, unknown
 from dualgnn_dgl.modality import IMPUTERS, impute
@@ -282,18 +281,11 @@ def _reduce(modality: Modality, options: Options) -> Modality:
 
 def _co_occurrence(train: Interactions, options: Options, say: Say) -> CoOccurrence:
     """The lists that the user graph is made of, from training pairs only."""
-    from dualgnn_dgl.cooccurrence import WORKING_SPACE, co_occurrence
+    from dualgnn_dgl.cooccurrence import co_occurrence
 
     step = "counting co-occurrence of users"
     say(step)
-
-
-    def within(size: int) -> CoOccurrence:
-        return co_occurrence(
-            train, k=options.cooc_top, measure=options.cooc_weight, memory=size, progress=lambda share: say(step, share)
-        )
-
-    return memory.halving(min(WORKING_SPACE, memory.budget()), within, what="co-occurrence, bytes")
+    return co_occurrence(train, k=options.cooc_top, measure=options.cooc_weight, progress=lambda share: say(step, share))
 
 
 def _titles(titles: dict[str, str], item_ids: np.ndarray) -> np.ndarray | None:

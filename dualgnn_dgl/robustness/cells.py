@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -12,21 +13,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from dualgnn_dgl import checkpoint, graph, models, training
+from dualgnn_dgl.checkpoint.tensors import digest, write_tensors
 from dualgnn_dgl.data import Dataset, Interactions, Modality
-from dualgnn_dgl.errors import DataError, DualGNNError
+from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
 from dualgnn_dgl.files import atomic_file, json_digest, read_json, write_json
 from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
 from dualgnn_dgl.robustness.plan import NO_FEATURES, NO_HOLES, STAGES, Cell, Plan
 
-FORMAT = 1
+FORMAT = 2
 SAFE = str.maketrans(" :=", "---")  # in the names of files
 BANISHED = -1e6  # added to the score of an item that left the catalogue
 REPORTED = ("recall", "ndcg")
+_log = logging.getLogger("dualgnn_dgl")
 
 
 def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
@@ -80,12 +82,35 @@ def run(
 
 
 def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[str, Any] | None:
-    """A cell's result from its file; None where it has not been run with these settings on this data."""
-    file = folder / "cells" / f"{name_of(plan, cell, dataset)}.json"
+    """A cell's result from its file; None where it has not been run with these settings on this data, or is damaged."""
+    name = name_of(plan, cell, dataset)
+    file = folder / "cells" / f"{name}.json"
     if not file.is_file():
         return None
-    result = read_json(file)
-    return result if result.get("key") == key_of(plan, cell, dataset) else None
+    try:
+        result = _checked(file)
+        if result["key"] != key_of(plan, cell, dataset):
+            return None
+        if "refused" not in result and digest(per_user := folder / "per_user" / f"{name}.parquet") != result["per_user"]:
+            raise RunError(f"{per_user} is not what was written there (cut short or altered)")
+    except (OSError, RunError) as error:
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        _log.warning("%s: this cell is to be run again", reason)
+        return None
+    return result
+
+
+def _write_checked(file: Path, value: Mapping[str, Any]) -> None:
+    """JSON with the SHA-256 of what it says."""
+    write_json(file, {**value, "self": json_digest(value)})
+
+
+def _checked(file: Path) -> dict[str, Any]:
+    """What `_write_checked` wrote; a `RunError` where the file says something else now."""
+    value = read_json(file, RunError)
+    if value.pop("self", None) != json_digest(value):
+        raise RunError(f"{file} is not what was written there (cut short or altered)")
+    return value
 
 
 @dataclass
@@ -110,14 +135,16 @@ class Bench:
         try:
             holed = self.holed(cell)
             user, item, about = self.tables(cell, holed)
-            result |= about | self.measure(user, item, holed, self.folder / "per_user" / f"{name}.parquet")
+            file = self.folder / "per_user" / f"{name}.parquet"
+            result |= about | self.measure(user, item, holed, file)
+            result["per_user"] = digest(file)
         except DualGNNError as error:
             result["refused"] = " ".join(str(error).split())
         config, train = self.plan.settings_of(cell)
         seconds = round(time.perf_counter() - started, 2)
         result |= {"config": asdict(config), "train": asdict(train), "data": self.dataset.hash, "seconds": seconds}
         result |= {"device": str(self.device), "versions": checkpoint.versions()}
-        write_json(self.folder / "cells" / f"{name}.json", result)
+        _write_checked(self.folder / "cells" / f"{name}.json", result)
         return result
 
     def holed(self, cell: Cell) -> Dataset:
@@ -161,7 +188,8 @@ class Bench:
             raise KeyboardInterrupt
         if keep is not None:
             with atomic_file(keep) as temporary:
-                temporary.write_bytes(save({name: tensor.cpu().contiguous() for name, tensor in fit.state.items()}))
+                sha256 = write_tensors(temporary, fit.state)
+            _write_checked(keep.with_suffix(".json"), {"sha256": sha256})
         return fit.user, fit.item, {"best_epoch": fit.best_epoch, "epochs": len(fit.history), "valid": fit.best_value}
 
     def weights(self, whole: Cell) -> Path:
@@ -173,8 +201,12 @@ class Bench:
         """Parameters of the cell's model trained on everything, from their file or by training."""
         whole = self.plan.whole(cell)
         file = self.weights(whole)
-        if not file.is_file():
-            self.fitted(whole, self.dataset.modalities, self.dataset, self.graph, file)
+        try:
+            if file.is_file():
+                return checkpoint.read_tensors(file, _checked(file.with_suffix(".json"))["sha256"])
+        except RunError as error:
+            _log.warning("%s: trained again", error)
+        self.fitted(whole, self.dataset.modalities, self.dataset, self.graph, file)
         return checkpoint.read_tensors(file)
 
     def measure(self, user: Tensor, item: Tensor, holed: Dataset, file: Path) -> dict[str, Any]:
