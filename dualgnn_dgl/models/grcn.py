@@ -61,6 +61,7 @@ SEARCH = {
     "l2": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
     "routing": (1, 3),
     "prune": (True, False),
+    "fusion": ("concat", "id"),
     "lr": (1e-4, 5e-4, 1e-3, 5e-3),
 }
 
