@@ -182,7 +182,10 @@ def sides_of(case: str, arguments: argparse.Namespace, rows: tuple[str, ...] = (
     """The case's rows, and ours once more with what each of `rows` and `--set` says."""
     sides = [Side(label, data, code, arguments.base) for label, (data, code) in CASES[case][1].items()]
     ours = [side for side in sides if side.code == "ours"]
-    for changes in [dict(map(parse_pair, row.split(","))) for row in rows] + [arguments.set] * bool(arguments.set):
+    every = [dict(map(parse_pair, row.split(","))) for row in rows]
+    if arguments.set and arguments.set not in every:
+        every.append(arguments.set)
+    for changes in every:
         text = " ".join(f"{key}={value}" for key, value in changes.items())
         sides += [replace(s, label=f"{s.label}, {text}", options=arguments.base | changes) for s in ours]
     return sides

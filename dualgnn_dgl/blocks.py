@@ -39,13 +39,15 @@ class Blocks:
     Raises
     ------
     ConfigError
-        for a model whose edge weights are learned over the whole graph, and where U = I, so that a table does not tell whose
-        it is.
+        for a model without a graph, or whose edge weights are learned over the whole one, and where U = I, so that a table
+        does not tell whose it is.
     """
 
     def __init__(self, model: Recommender, users: int, items: int, fanout: int, hops: int, generator: torch.Generator) -> None:
         if any(isinstance(module, Edges) for module in model.modules()):
             raise ConfigError("fanout: this model learns weights for the edges of the whole graph: leave fanout at 0")
+        if not adjacencies(model):
+            raise ConfigError("fanout: this model has no graph to draw from: leave fanout at 0")
         if users == items:
             raise ConfigError(f"fanout: {users} users and as many micro-videos, tables cannot be told apart: leave fanout at 0")
         self.model, self.fanout, self.hops, self.generator = model, fanout, hops, generator

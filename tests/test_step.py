@@ -31,7 +31,7 @@ SWITCHES = [(name, {}) for name in TRAINED] + [
     ("dualgnn", {"user_fusion": "concat"}),
     ("dualgnn", {"user_fusion": "max"}),
 ]
-LEARNED = ("grcn",)  # edge weights over the whole graph
+WHOLE = ("grcn", "bprmf", "vbpr")  # edge weights learned over the whole graph, or no graph
 TABLES = ("dualgnn", "grcn", "mmgcn", "lightgcn", "bprmf")  # losses that are means over triples of given tables
 GPU = torch.cuda.is_available()
 
@@ -107,7 +107,7 @@ def test_neighbours_are_all_or_a_fair_draw() -> None:
     assert counts[8] == 0 and bool((counts[:8] - 750).abs().max() < 120)  # 4.5 standard deviations of 26
 
 
-@pytest.mark.parametrize(("name", "switches"), [case for case in SWITCHES if case[0] not in LEARNED])
+@pytest.mark.parametrize(("name", "switches"), [case for case in SWITCHES if case[0] not in WHOLE])
 def test_a_block_that_reaches_everything_gives_the_loss_of_the_whole_graph(name: str, switches: dict) -> None:
     data, batch = small.dataset(), triples()
     if name == "dualgnn":  # its penalty is a mean over all users' attention: in a block, over the block's
@@ -153,6 +153,8 @@ def test_blocks_refuse_what_they_cannot_do() -> None:
     with pytest.raises(ConfigError, match="learns weights"):
         Blocks(make("grcn", data), data.num_users, data.num_items, 3, 2, draw)
     assert any(isinstance(module, Edges) for module in make("grcn", data).modules())
+    with pytest.raises(ConfigError, match="no graph to draw from"):
+        Blocks(make("vbpr", data), data.num_users, data.num_items, 3, 2, draw)
     square = small.dataset(users=19, items=19)
     with pytest.raises(ConfigError, match="19 users and as many"):
         Blocks(make("lightgcn", square), 19, 19, 3, 2, draw)

@@ -52,6 +52,9 @@ class Config(Options):
     penalty: str = option("square", "form of that penalty: squares of rows, or lengths of whole tables", choices=PENALTIES)
 
 
+# training's defaults: it falls from an early peak at popularity before it learns (benchmarks/LOG.md)
+TRAIN = {"batch_size": 8192, "lr": 3e-3, "patience": 50}
+
 # what a search tries; lr belongs to training
 SEARCH = {
     "layers": (1, 2),
