@@ -16,7 +16,16 @@ _JOINERS = "\u200c\u200d"  # hold emoji and some scripts together
 
 
 class DualGNNError(Exception):
-    """Base of the family: catch this to catch every error a user's input can cause."""
+    r"""Base of the family: catch this to catch every error a user's input can cause.
+
+    What a message quotes of files neither breaks its line nor disturbs a terminal.
+
+    >>> DataError("the title is 'a\n\x1b[31mb'")
+    DataError("the title is 'a b'")
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(clean(message))
 
 
 class DataError(DualGNNError):
