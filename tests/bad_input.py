@@ -15,10 +15,12 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import trial
+from bad_artefacts import artefact
 from mutations import TOKENS, VALUES, spoil
 
 from dualgnn_dgl import data as prepared
@@ -288,7 +290,9 @@ def spoilt_values(draw: random.Random, world: trial.World, folder: Path) -> tupl
     return f"{command} {option} {value[:40]!r}", trial.fault(trial.call(command, *words, option, value))
 
 
-def run_cases(first: int, count: int, folder: Path, seen: Path | None = None) -> dict[str, Any]:
+def run_cases(
+    first: int, count: int, folder: Path, seen: Path | None = None, one: Callable[..., tuple[str, str]] = case
+) -> dict[str, Any]:
     """Run cases first … first + count − 1; `seen` holds the number of the one under way, for a process that dies."""
     world = trial.world(Path(tempfile.mkdtemp(dir=folder)))
     kinds: Counter[str] = Counter()
@@ -299,7 +303,7 @@ def run_cases(first: int, count: int, folder: Path, seen: Path | None = None) ->
         place_here = Path(tempfile.mkdtemp(dir=folder))
         what = "the harness"
         try:
-            what, wrong = case(seed, world, place_here)
+            what, wrong = one(seed, world, place_here)
         except BaseException:
             wrong = traceback.format_exc()[-3000:]
         kinds[what.split()[0]] += 1
@@ -314,10 +318,12 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seen", type=Path, help="file that names the case under way")
+    parser.add_argument("--artefacts", action="store_true", help="the cases of bad_artefacts.py instead")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     with tempfile.TemporaryDirectory() as folder:
-        json.dump(run_cases(options.first, options.count, Path(folder), options.seen), sys.stdout)
+        one = artefact if options.artefacts else case
+        json.dump(run_cases(options.first, options.count, Path(folder), options.seen, one), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,14 @@ from hypothesis import strategies as st
 
 HERE = Path(__file__).resolve().parent
 CASES, BATCH = (12_000, 400) if LONG else (80, 80)
+ARTEFACTS, PART = (4_000, 400) if LONG else (40, 40)
 REAL_CASES = 60 if LONG else 2
 
 
-def batch(first: int, count: int, folder: Path) -> dict[str, object]:
+def batch(first: int, count: int, folder: Path, *more: str) -> dict[str, object]:
     """Run cases in a process of their own: one that dies or hangs takes no other with it."""
     seen = folder / "seen"
-    words = [sys.executable, HERE / "bad_input.py", "--first", first, "--count", count, "--seen", seen]
+    words = [sys.executable, HERE / "bad_input.py", "--first", first, "--count", count, "--seen", seen, *more]
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=120 + 3 * count)
     assert done.returncode == 0, f"the process died in case {seen.read_text() if seen.exists() else '?'}: {done.stderr[-2000:]}"
     return json.loads(done.stdout)
@@ -42,6 +44,22 @@ def test_spoilt_files_end_in_success_or_one_line(first: int, tmp_path: Path) -> 
 
 
 FOUND: list[dict] = []
+
+
+@pytest.mark.parametrize("first", range(0, ARTEFACTS, PART))
+def test_what_commands_go_on_from_is_never_believed_unchecked(first: int, tmp_path: Path) -> None:
+    """Checkpoints, studies and experiments, histories, new videos and days of log: see bad_artefacts.py."""
+    pytest.importorskip("optuna")
+    found = batch(first, PART, tmp_path, "--artefacts")
+    assert not found["failures"], json.dumps(found["failures"], indent=1)[:6000]
+    LATER.append(found)
+    kinds: Counter[str] = Counter()
+    for part in LATER:
+        kinds.update(part["kinds"])
+    record("bad_input_artefacts", {"cases": kinds.total(), "failures": 0, "by_kind": dict(sorted(kinds.items()))})
+
+
+LATER: list[dict] = []
 
 
 def test_the_judge_sees_faults(tmp_path: Path) -> None:
@@ -117,6 +135,23 @@ def test_what_a_quoted_field_holds_does_not_break_the_line(world: trial.World, t
     with pytest.raises(DataError, match="features are numbers") as error:
         read(world.folder / "log.csv", features=[tmp_path / "acoustic.csv"], items=world.folder / "items.csv")
     assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (b'"Clip, no. 2"', b'"Clip,\nno. 2"', "1 rows span several lines"),
+        (b",2013", b',"2013', "opens a quotation mark that never closes"),
+    ],
+    ids=["several lines", "unclosed"],
+)
+def test_quoted_lines_beside_a_column_that_is_no_text(
+    old: bytes, new: bytes, says: str, world: trial.World, tmp_path: Path
+) -> None:
+    """Half a letter of UTF-8 at the end of a column that nobody reads: found by `make fuzz`."""
+    (tmp_path / "items.csv").write_bytes(trial.item_files()["items.csv"].replace(old, new).rstrip() + b"\xd0")
+    done = trial.call("preprocess", "--input", world.folder / "log.csv", "--items", tmp_path / "items.csv", "--check")
+    assert not trial.fault(done) and says in done.out + done.err, done
 
 
 # --- any value, by Hypothesis ---------------------------------------------------------------------------------------------

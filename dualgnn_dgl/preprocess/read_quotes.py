@@ -49,7 +49,7 @@ def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
 def _refuse_unclosed(table: Table) -> None:
     """Refuse a mark that never closes: all lines behind it are one field."""
     number = 1
-    with io.TextIOWrapper(open_stream(table.path), table.encoding, newline="") as lines:
+    with _text(table) as lines:
         reader = csv.reader(lines, delimiter=table.separator or ",", strict=True)
         try:
             for _ in reader:
@@ -68,7 +68,7 @@ def _spanning(table: Table, columns: Sequence[str]) -> str:
     """A note on the rows that span several lines; an error where one of those lines looks like a row itself."""
     places = [table.columns.index(name) for name in columns[:2]]
     first, spanning, number = 0, 0, 1
-    with io.TextIOWrapper(open_stream(table.path), table.encoding, newline="") as lines:
+    with _text(table) as lines:
         seen: list[str] = []  # the lines of the row under way
         reader = csv.reader(_kept(lines, seen), delimiter=table.separator or ",")
         try:
@@ -88,6 +88,11 @@ def _spanning(table: Table, columns: Sequence[str]) -> str:
     if not spanning:
         return ""
     return f"{table.name}: {spanning:,} rows span several lines, the first from line {first} on: check the quotation marks there"
+
+
+def _text(table: Table) -> io.TextIOWrapper:
+    """The file as text. What a column that nobody reads holds need not be: only lines, marks and ids matter here."""
+    return io.TextIOWrapper(open_stream(table.path), table.encoding, "replace", newline="")
 
 
 def _chunks(table: Table) -> Iterator[bytes]:
