@@ -176,6 +176,33 @@ def test_constraints_satisfy_the_bounds(config: configparser.ConfigParser) -> No
         assert requirement.specifier.contains(pins[requirement.name]), f"{requirement} is not met by {pins[requirement.name]}"
 
 
+def test_the_lock_names_all_that_is_installed_with_it(config: configparser.ConfigParser) -> None:
+    """Also what the dependencies depend on: a run of CI repeats, whatever is released meanwhile."""
+    from importlib.metadata import requires, version
+
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    lines = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    pins = {canonicalize_name(name): pinned for name, pinned in lines}
+    if any(version(name).partition("+")[0] != pins.get(name, "none") for name in ("dgl", "numpy", "torch")):
+        pytest.skip("other versions than those of constraints.txt are installed here (make test-dgl113)")
+    extras = config["options.extras_require"]
+    asked = "\n".join([config["options"]["install_requires"], extras["test"], extras["tune"]])
+    waiting, seen = [Requirement(line) for line in asked.split("\n") if line], set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(name)
+        if name.startswith(("nvidia", "cuda")):  # they come with torch's CUDA build, whose version says which
+            continue
+        assert name in pins, f"constraints.txt lacks {name}"
+        waiting += [Requirement(line) for line in requires(name) or []]
+    assert len(seen) > 60
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_knows_its_targets() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
