@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 HERE = Path(__file__).resolve().parent
 CASES, BATCH = (12_000, 400) if LONG else (80, 80)
-ARTEFACTS, PART = (4_000, 400) if LONG else (40, 40)
+ARTEFACTS, PART = (3_000, 300) if LONG else (40, 40)
 REAL_CASES = 60 if LONG else 2
 
 
