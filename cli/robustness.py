@@ -64,7 +64,9 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
     metavar="S,…",
     help=f"What models are given instead: {STRATEGIES}.",
 )
-@click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, metavar="N", help="Draws of holes and trainings.")
+@click.option(
+    "--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, metavar="N", help="Draws of holes and trainings."
+)
 @click.option("--epochs", type=int, metavar="N", help="Epochs at most, for every model.")
 @click.option("--patience", type=int, metavar="N", help="Validations without a better one, for every model.")
 @click.option(
