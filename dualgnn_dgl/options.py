@@ -18,6 +18,8 @@ from dualgnn_dgl.errors import ConfigError, unknown
 
 C = TypeVar("C")
 
+LARGEST = 2**63 - 1  # what torch and NumPy hold in a whole number
+
 
 def option(default: Any, help: str, *, choices: Sequence[str] = (), low: float | None = None, high: float | None = None) -> Any:
     """A dataclass field that knows its help, its choices and its bounds (both inclusive)."""
@@ -40,6 +42,8 @@ class Options:
                 raise ConfigError(unknown(f"value of {field.name}", str(value), rule["choices"]))
             if isinstance(value, float) and not math.isfinite(value):
                 raise ConfigError(f"{field.name} is {value}: give a finite number")
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise ConfigError(f"{field.name} is {str(value):.30}: give at most {LARGEST}")
             if rule["low"] is not None and value < rule["low"]:
                 raise ConfigError(f"{field.name} is {value}: give at least {rule['low']}")
             if rule["high"] is not None and value > rule["high"]:

@@ -35,6 +35,15 @@ def refused(function, *arguments) -> str:
     return text
 
 
+@pytest.mark.parametrize("kind", EVERY, ids=lambda kind: kind.__qualname__)
+def test_whole_numbers_that_no_tensor_holds_are_refused(kind):
+    """Wherever no bound is given; a batch size of 2^63 was a traceback of torch."""
+    for field in dataclasses.fields(kind):
+        if type(field.default) is int:
+            assert f"{field.name} is " in refused(build, kind, {field.name: 2**63})
+            assert f"{field.name} is " in refused(build, kind, {field.name: str(-(2**70))})
+
+
 def test_defaults_and_values():
     assert build(Sample, {}) == Sample()
     assert build(Sample, {"width": "7", "rate": "1e-3", "graph": "no", "kind": "max"}) == Sample(7, 1e-3, False, "max")
