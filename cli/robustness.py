@@ -117,9 +117,12 @@ def command(
     plan = _fit_lists(plan, dataset.num_items)
     cells = len(plan.cells(dataset))
     note(f"data: {data} · out: {out} · {cells} cells · device: {device}")
-    left = robustness.run(
-        plan, dataset, out, device, seconds=float("inf") if minutes is None else 60 * minutes, report=_reporter(plan.ks[-1])
-    )
+    limit = float("inf") if minutes is None else 60 * minutes
+    try:
+        left = robustness.run(plan, dataset, out, device, seconds=limit, report=_reporter(plan.ks[-1]))
+    except KeyboardInterrupt:
+        note("interrupted: the finished cells are kept, the same command goes on")
+        raise SystemExit(130) from None
     summary = robustness.summarise(plan, dataset, out, f"recall@{plan.ks[-1]}") | {"missing_cells": left}
     write_json(Path(out) / "summary.json", summary)
     table = robustness.markdown(summary)

@@ -92,6 +92,9 @@ def command(
     filled = "".join(f", {name} for {count:,} that lacked it" for name, count in added.filled.items() if count)
     pairs = f"{added.pairs:,} pairs ({added.known_pairs:,} were known)"
     click.echo(f"Added {pairs}, {added.users:,} users, {added.items:,} micro-videos{filled}.")
+    if added.dropped:
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in added.dropped.items())
+        click.echo(f"Of {added.rows:,} rows left out: {reasons}.")
     if before.best_value is not None:
         trained = f", {fit.best_value:.4f} after training on (epoch {fit.best_epoch})" if fit is not before else ""
         click.echo(f"Validation {train.metric}: {before.best_value:.4f}{trained}.")

@@ -16,12 +16,14 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional
 
+from dualgnn_dgl import memory
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import DataError, unknown
 from dualgnn_dgl.graph import neighbour_weights
 from dualgnn_dgl.ops import Adjacency
 
-VISITS = 2**24  # entries of one block's product of histories and viewers
+VISITS, ENTRY = 2**24, 16  # entries of one block's product of histories and viewers at most, and bytes each
+BLOCK = 1024  # new videos compared together at most
 
 
 class Town:
@@ -110,10 +112,15 @@ class Histories:
         """History (N,), training user (N,), strength (N,): strongest first, equal ones by index, as in `cooccurrence`."""
         if k not in self._lists:
             cost = self.watched @ self.town.item_degree.astype(np.float64)  # (B,) viewers met
-            blocks = np.flatnonzero(np.diff(np.floor(np.cumsum(cost) / VISITS))) + 1
-            found = [self._nearest_of(part, k) for part in np.split(np.arange(len(self)), blocks)]
-            rows, users, strengths = (np.concatenate(column) for column in zip(*found, strict=True))
-            self._lists[k] = rows, users, strengths
+
+            def within(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+                blocks = np.flatnonzero(np.diff(np.floor(np.cumsum(cost) / max(size // ENTRY, 1)))) + 1
+                found = [self._nearest_of(part, k) for part in np.split(np.arange(len(self)), blocks)]
+                rows, users, strengths = (np.concatenate(column) for column in zip(*found, strict=True))
+                return rows, users, strengths
+
+            size = min(ENTRY * VISITS, memory.budget())
+            self._lists[k] = memory.halving(size, within, what="users nearest to newcomers, bytes")
         row, user, strength = (torch.from_numpy(column) for column in self._lists[k])
         return row, user, strength.float()
 
@@ -220,14 +227,21 @@ class NewItems:
         trained = table[torch.from_numpy(self.town.item_degree > 0)]
         return found.where(count > 0, trained.mean(0) if len(trained) else trained.new_zeros(()))
 
-    def _nearest(self, name: str, k: int, block: int = 1024) -> tuple[Tensor, Tensor]:
+    def _nearest(self, name: str, k: int) -> tuple[Tensor, Tensor]:
         """New video (N·k,) and trained video (N·k,), nearest first; found once."""
         if (name, k) not in self._found:
             items, unit = self.town.exhibits(name)
             modality, count = self.features[name], min(k, len(items))
             rows = torch.from_numpy(np.flatnonzero(modality.present))
             mine = functional.normalize(torch.from_numpy(modality.values)[rows])
-            places = [(part @ unit.T).topk(count, dim=1).indices for part in mine.split(block)] if count else []
+            places: list[Tensor] = []
+
+            def find(start: int, stop: int) -> None:
+                places.append((mine[start:stop] @ unit.T).topk(count, dim=1).indices)  # (block, P) cosines
+
+            if count:  # 4 bytes a cosine, and as much again to choose among them
+                block = max(1, min(BLOCK, memory.budget() // (8 * len(items))))
+                memory.in_blocks(len(mine), block, find, what=f"nearest of {len(items):,} items, new items")
             source = items[torch.cat(places).flatten()] if places else items[:0]
             self._found[name, k] = rows.repeat_interleave(count), source
         return self._found[name, k]

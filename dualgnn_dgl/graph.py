@@ -114,8 +114,9 @@ def nearest_items(modality: Modality, k: int, *, own: bool = False) -> tuple[Ten
         similar = unit[start:stop] @ unit.T  # (block, P)
         similar[torch.arange(len(similar)), start + torch.arange(len(similar))] = torch.inf if own else -torch.inf
         cosine, neighbour = similar.topk(k, dim=1)
-        nearest.append(neighbour)
-        cosines.append(cosine.clamp(-1, 1))  # its own, held at the head of the list, is one
+        cosine = cosine.clamp(-1, 1)  # its own, held at the head of the list, is one
+        nearest.append(neighbour)  # after all that takes memory: a block that is tried again must not stand twice
+        cosines.append(cosine)
 
     block = max(1, min(BLOCK, memory.budget() // 8) // len(items))  # 4 bytes a cosine, and as much again to choose among them
     memory.in_blocks(len(items), block, find, what=f"nearest of {len(items):,} items, items")

@@ -20,7 +20,13 @@ from dualgnn_dgl.errors import ConfigError
 SHARE = 4  # a step takes at most one part in so many of what is free
 UNKNOWN = 2**30  # taken to be free where the system does not say
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
-_SIGNS = ("out of memory", "can't allocate memory", "Storage size calculation overflowed", "Cannot allocate memory")
+_SIGNS = (
+    "out of memory",
+    "can't allocate memory",
+    "Storage size calculation overflowed",
+    "Cannot allocate memory",
+    "STATUS_ALLOC_FAILED",  # cuBLAS and cuSPARSE, whose workspaces do not come from torch's allocator
+)
 _log = logging.getLogger("dualgnn_dgl")
 _given: int | None = None
 R = TypeVar("R")

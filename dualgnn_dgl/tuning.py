@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dualgnn_dgl import models
+from dualgnn_dgl import memory, models
 from dualgnn_dgl.checkpoint import run_toml, versions
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, RunError
@@ -325,8 +325,10 @@ class Study:
             value, first, epochs = found.best_value, found.best_epoch, len(found.history)
         except _Pruned:
             state, value, epochs = "pruned", last[-1].best, last[-1].epoch
-        except (RunError, MemoryError, torch.cuda.OutOfMemoryError) as failure:
-            state, error = "failed", str(failure).splitlines()[0] or "not enough memory"
+        except (RunError, MemoryError, RuntimeError) as failure:
+            if not isinstance(failure, RunError) and not memory.ran_out(failure):
+                raise
+            state, error = "failed", (str(failure).splitlines() or ["not enough memory"])[0]
         except KeyboardInterrupt:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             raise

@@ -32,11 +32,14 @@ LENDERS = 20  # co-occurring users who lend to a new one, in proportion to the v
 
 @dataclass(frozen=True)
 class Added:
-    """What an update brought: new pairs, pairs that were known, rows left out, new users and items, features for known items."""
+    """What an update brought: new pairs, pairs that were known, rows left out by reason, new users and items, features for known
+    items. Every row of the log is one of the first three: `rows` = `pairs` + `known_pairs` + the sum of `dropped`.
+    """
 
+    rows: int
     pairs: int
     known_pairs: int
-    dropped: int
+    dropped: dict[str, int]
     users: int
     items: int
     filled: dict[str, int]
@@ -58,14 +61,16 @@ def extend(dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, 
         if the log brings nothing new, or features do not fit the data's.
     """
     log = raw.log
-    rows = np.ones(len(log.user), dtype=bool)
+    rows, dropped = np.ones(len(log.user), dtype=bool), dict(log.dropped)
     if min_rating is not None and log.rating is not None:
         rows = log.rating >= min_rating
+        dropped[f"rating below {min_rating:g}"] = int((~rows).sum())
     user_ids, user = _merge(dataset.user_ids, log.user_ids, log.user[rows])
     item_ids, item = _merge(dataset.item_ids, log.item_ids, log.item[rows])
     counts = len(user_ids), len(item_ids)
     old = {split: _counted(getattr(dataset, split), *counts) for split in ("train", "valid", "test")}
     keys = np.unique(user * np.int64(counts[1]) + item)
+    dropped["repeated pair"] = int(rows.sum()) - len(keys)
     new = keys[~np.isin(keys, np.concatenate([part.keys() for part in old.values()]))]
     if not new.size:
         raise DataError(f"none of the {len(log.user):,} rows is new to the data: there is nothing to update")
@@ -78,6 +83,9 @@ def extend(dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, 
         more = [raw.titles.get(name, "") for name in item_ids[dataset.num_items :].tolist()]
         titles = np.concatenate([titles, np.array(more, dtype=np.str_)])
     measure = dataset.co_occurrence.measure if dataset.co_occurrence is not None else "count"
+    lost = sum(dropped.values())
+    if log.rows_read != len(keys) + lost:
+        raise DataError(f"{log.rows_read} rows read are not {len(keys)} pairs and {lost} dropped: report this fault")
     larger = Dataset(
         train,
         old["valid"],
@@ -89,9 +97,10 @@ def extend(dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, 
         co_occurrence(train, k=cooc_top, measure=measure),
     )
     added = Added(
+        rows=log.rows_read,
         pairs=len(new),
         known_pairs=len(keys) - len(new),
-        dropped=log.rows_read - int(rows.sum()),
+        dropped={reason: count for reason, count in dropped.items() if count},
         users=larger.num_users - dataset.num_users,
         items=larger.num_items - dataset.num_items,
         filled=filled,

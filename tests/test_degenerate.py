@@ -13,10 +13,11 @@ import torch
 from dualgnn_dgl import checkpoint
 from dualgnn_dgl.checkpoint import load_run, save_run
 from dualgnn_dgl.data import Dataset, Modality, load, save
-from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, top_k
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
+from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.options import keys
 from dualgnn_dgl.training import TrainConfig, fit
 
@@ -134,6 +135,57 @@ def test_where_nothing_can_be_learned_it_is_said_or_nothing_is_needed(name, case
     with pytest.raises(DataError, match="nothing to learn from") as error:
         fit(model_of(name, data)[0], data.train, data.valid, TRAIN)
     assert "\n" not in str(error.value)
+
+
+BLOCKED = TrainConfig(epochs=2, batch_size=4, lr=0.05, fanout=2)
+WHOLE_GRAPH_ONLY = ("grcn",)  # it learns weights for the edges of the whole graph
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable])
+@pytest.mark.parametrize("case", LEARNABLE)
+def test_sampled_blocks_of_it_are_learned_from_or_refused(name, case):
+    data = LEARNABLE[case]
+    model, _ = model_of(name, data)
+    if name in WHOLE_GRAPH_ONLY:
+        with pytest.raises(ConfigError, match="^fanout: this model learns weights .*: leave fanout at 0$"):
+            fit(model, data.train, data.valid, BLOCKED)
+        return
+    done = fit(model, data.train, data.valid, BLOCKED)
+    assert len(done.history) == 2 and all(np.isfinite(row["loss"]) for row in done.history)
+    assert done.user.shape[0] == data.num_users and torch.isfinite(done.user).all()
+    assert done.item.shape[0] == data.num_items and torch.isfinite(done.item).all()
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable])
+@pytest.mark.parametrize("case", NOTHING_TO_LEARN)
+def test_sampled_blocks_of_nothing_are_refused(name, case):
+    data = NOTHING_TO_LEARN[case]
+    with pytest.raises(DataError, match="nothing to learn from"):
+        fit(model_of(name, data)[0], data.train, data.valid, BLOCKED)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable and name not in WHOLE_GRAPH_ONLY])
+def test_sampled_blocks_of_as_many_users_as_items_are_refused(name):
+    data = make(4, 4, **PLAIN)
+    with pytest.raises(ConfigError, match="^fanout: 4 users and as many micro-videos, .*: leave fanout at 0$"):
+        fit(model_of(name, data)[0], data.train, data.valid, BLOCKED)
+    fit(model_of(name, data)[0], data.train, data.valid, TRAIN)
+
+
+SHARED = TrainConfig(epochs=1, batch_size=2, lr=0.05, share_propagation=3)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable])
+@pytest.mark.parametrize("case", ["one user", "one user, one pair", "users without any training pair", "empty validation"])
+def test_shared_propagations_of_it_are_learned_from_or_refused(name, case):
+    data = LEARNABLE[case]
+    model, _ = model_of(name, data)
+    if type(model).loss is not Recommender.loss:
+        with pytest.raises(ConfigError, match="^share_propagation: .*: leave it at 1$"):
+            fit(model, data.train, data.valid, SHARED)
+        return
+    done = fit(model, data.train, data.valid, SHARED)
+    assert torch.isfinite(done.user).all() and torch.isfinite(done.item).all()
 
 
 @pytest.mark.parametrize("case", [*LEARNABLE, *NOTHING_TO_LEARN])

@@ -7,8 +7,11 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +20,13 @@ import trial
 from figures import record
 from scipy import sparse
 
-from dualgnn_dgl import cooccurrence, graph, memory
+from dualgnn_dgl import arrivals, cooccurrence, graph, memory
 from dualgnn_dgl.cli.main import VERBS
 from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import ranking, top_k
+from dualgnn_dgl.models import itemknn
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,7 @@ def test_a_cuda_device_counts_what_its_cache_can_give_again(monkeypatch: pytest.
         MemoryError(),
         torch.cuda.OutOfMemoryError("x"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 def test_blocks_are_halved_with_a_word_and_cover_everything_once(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
@@ -245,6 +250,94 @@ def test_co_occurrence_halves_its_working_space(
     assert np.array_equal(found.neighbour, expected.neighbour) and np.array_equal(found.weight, expected.weight)
     assert sizes == [2**28, 2**27, 2**26, 2**25][: len(sizes)] and len(sizes) > 1
     assert "co-occurrence, bytes: memory ran out with 268,435,456 at a time, going on with 134,217,728" in caplog.text
+
+
+def limited(step: Callable[..., Any], room: int, size: Callable[..., int]) -> Callable[..., Any]:
+    """The step, for which memory suffices up to `room` rows."""
+
+    def stand_in(*arguments: Any, **keywords: Any) -> Any:
+        if size(*arguments) > room:
+            raise torch.OutOfMemoryError(CUDA_SAYS)
+        return step(*arguments, **keywords)
+
+    return stand_in
+
+
+def log(users: int = 30, items: int = 20) -> Interactions:
+    pairs = np.argwhere(np.random.default_rng(2).random((users, items)) < 0.3)
+    return Interactions(pairs[:, 0], pairs[:, 1], users, items)
+
+
+def looks(items: int = 37, seed: int = 1) -> Modality:
+    return Modality(np.random.default_rng(seed).normal(size=(items, 6)).astype(np.float32), np.arange(items) % 5 != 2)
+
+
+def new_looks() -> torch.Tensor:
+    town = arrivals.Town(log(50, 37), {"visual": looks()})
+    return arrivals.NewItems({"visual": looks(70, seed=3)}, town).nearest("visual", 4).dense()
+
+
+def new_users() -> torch.Tensor:
+    return arrivals.Histories(log(20, 37), arrivals.Town(log(50, 37), {})).neighbours(4).dense()
+
+
+def similarities() -> torch.Tensor:
+    return torch.from_numpy(itemknn.nearest(log(50, 37).csr(), itemknn.Config(k=5)).toarray())
+
+
+# step: (what it is called, its result, where the stand-in goes, rows there is room for, how many rows a call is about).
+# The first runs out when the block's neighbours have been chosen: they must not stand twice.
+EXHAUSTED = {
+    "kNN, after the choice": (
+        "nearest of 30 items, items",
+        lambda: graph.nearest_items(looks(), 4)[1],
+        (torch.Tensor, "clamp"),
+        10,
+        lambda cosines, *_: len(cosines),
+    ),
+    "kNN of new items": ("new items", new_looks, (torch.Tensor, "topk"), 10, lambda cosines, *_: len(cosines)),
+    "itemknn": ("similarities of 37 items, items", similarities, (np, "lexsort"), 300, lambda keys: len(keys[1])),
+    "newcomers": (
+        "users nearest to newcomers, bytes",
+        new_users,
+        (arrivals.Histories, "_nearest_of"),
+        3,
+        lambda histories, rows, k: len(rows),
+    ),
+}
+
+
+BUDGET = {  # bytes with which each stays below that
+    "kNN, after the choice": 8 * 30 * 10,
+    "kNN of new items": 8 * 30 * 10,
+    "itemknn": 64 * 37 * 5,
+    "newcomers": 16 * 100,
+}
+
+
+@pytest.mark.parametrize("step", EXHAUSTED)
+def test_every_other_search_for_neighbours_halves_its_blocks_too(
+    step: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    what, run, (place, name), room, size = EXHAUSTED[step]
+    monkeypatch.setattr(memory, "available", lambda device="cpu": 2**40)
+    monkeypatch.setattr(memory, "halving", partial(memory.halving, smallest=1))  # from 64 kB downwards
+    monkeypatch.setattr(arrivals, "VISITS", 4096)
+    given_back: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(True))
+    expected = run()
+    monkeypatch.setattr(place, name, limited(getattr(place, name), room, size))
+    with caplog.at_level(logging.WARNING):
+        found = run()
+    assert torch.equal(found, expected)
+    said = [record.getMessage() for record in caplog.records]
+    assert said and all(what in line and "memory ran out with" in line and "going on with" in line for line in said), said
+    assert len(given_back) == len(said)
+    caplog.clear()
+    with memory.use(BUDGET[step]), caplog.at_level(logging.WARNING):
+        assert torch.equal(run(), expected)
+    assert not caplog.records, "told how much there is, it does not run into the limit"
 
 
 def test_training_that_does_not_fit_a_cuda_device_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -316,6 +316,22 @@ def test_the_command_stops_goes_on_and_writes_everything(home):
     assert config["dualgnn"]["config"]["width"] == 4 and config["lightgcn"]["train"]["epochs"] == 1
 
 
+def test_ctrl_c_keeps_the_finished_cells(home, monkeypatch):
+    run, begun = Bench.run, []
+
+    def interrupted(self, cell):
+        begun.append(cell)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return run(self, cell)
+
+    monkeypatch.setattr(Bench, "run", interrupted)
+    found = call(*SHORT)
+    assert found.exit_code == 130 and "the finished cells are kept, the same command goes on" in found.stderr, found.output
+    assert len(list(Path("robustness/cells").iterdir())) == 2
+    assert call(*SHORT).exit_code == 0 and len(begun) == 3 + 4, "two of six are not run again"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

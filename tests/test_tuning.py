@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import small
+import torch
 from click.testing import CliRunner, Result
 
 from dualgnn_dgl import graph, models, tuning
@@ -150,6 +151,28 @@ def test_a_diverging_trial_is_written_down_and_the_search_goes_on(tmp_path, monk
     assert found[0].state == "failed" and found[0].value is None and "became nan" in found[0].error
     assert {trial.state for trial in found} == {"complete", "failed"} and len(found) == 7
     assert (tmp_path / "s" / "run.toml").is_file()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")],
+    ids=["numpy", "cuda", "cpu"],
+)
+def test_a_trial_without_enough_memory_fails_alone_and_other_errors_are_told(tmp_path, monkeypatch, error) -> None:
+    real, calls = tuning.fit, []
+
+    def hungry(*words, **options):
+        calls.append(words)
+        if len(calls) == 2:
+            raise error
+        return real(*words, **options)
+
+    monkeypatch.setattr(tuning, "fit", hungry)
+    found = search(tmp_path / "s", plan(), 3)
+    assert [trial.state for trial in found] == ["complete", "failed", "complete"] and "memory" in found[1].error
+    error, calls[:] = RuntimeError("shapes do not fit"), [()]
+    with pytest.raises(RuntimeError, match="shapes"):
+        search(tmp_path / "s", plan(), 5)
 
 
 def test_another_validation_split_matters_and_no_test_split_enters(tmp_path) -> None:

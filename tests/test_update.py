@@ -72,7 +72,7 @@ def test_an_item_that_lacked_a_modality_gets_it():
 def test_ratings_below_the_datas_limit_are_left_out():
     raw = day(rating=np.array([5, 5, 1, 5, 5, 5, 5.0]))
     larger, added = update.extend(small.dataset(), raw, min_rating=3)
-    assert "new1" not in larger.item_ids and added.dropped == 1 and added.items == 1
+    assert "new1" not in larger.item_ids and added.dropped == {"rating below 3": 1, "repeated pair": 1} and added.items == 1
 
 
 def test_a_log_without_anything_new_is_refused():
@@ -175,6 +175,17 @@ def test_training_on_keeps_the_better_of_before_and_after(folder):
     assert json.loads(old.stdout)["run"] == "runs/dualgnn", "the old run is still there"
     text = call("update", "--input", "day.csv", "--force").stdout
     assert "Added" in text and "2 users" in text and "Validation recall@20" in text
+
+
+def test_every_row_of_the_new_log_is_accounted_for(folder):
+    known = data.load("data")
+    user, item = (ids[at] for ids, at in ((known.user_ids, known.train.user[0]), (known.item_ids, known.train.item[0])))
+    Path("odd.csv").write_text(f"user,item\n{user},{item}\nzoe,{item}\nzoe,{item}\n,{item}\nzoe,\nyan,{item}\n")
+    value = json.loads(call("update", "--input", "odd.csv", "--json").stdout)["added"]
+    assert (value["rows"], value["pairs"], value["known_pairs"]) == (6, 2, 1)
+    assert value["dropped"]["repeated pair"] == 1 and sum(value["dropped"].values()) == 3, value
+    text = call("update", "--input", "odd.csv", "--force").stdout
+    assert "Of 6 rows left out: " in text and "repeated pair: 1" in text
 
 
 def test_nothing_is_written_when_the_log_does_not_fit(folder):

@@ -27,6 +27,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from dualgnn_dgl import memory
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
@@ -96,23 +97,26 @@ def _sparse(index: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
     return torch.sparse_coo_tensor(index, value, shape, is_coalesced=True, check_invariants=False)
 
 
-def nearest(watched: sparse.csr_matrix, config: Config, room: int = 2**24) -> sparse.csr_matrix:
+def nearest(watched: sparse.csr_matrix, config: Config, room: int | None = None) -> sparse.csr_matrix:
     """For each item its k most similar ones, (I, I) float32, rows and columns in order; equal ones by the smaller index.
 
     Parameters
     ----------
     watched : (U, I) of ones, each row's columns ascending
-    room : pairs of items looked at together; it sets how many items make a block
+    room : pairs of items looked at together, which set how many items make a block; by default 2²⁴, fewer where
+        `memory.budget` is less. The block is halved, with a word about it, when memory runs out
     """
     items = watched.shape[1]
     by_item = watched.T.tocsr()  # (I, U)
     degree = np.diff(by_item.indptr).astype(np.float64)  # (I,), d_i
     weight = np.maximum(np.diff(watched.indptr), 1.0) ** -config.activity  # (U,)
     weighted = sparse.csr_matrix((np.repeat(weight, np.diff(watched.indptr)), watched.indices, watched.indptr), watched.shape)
-    step = max(1, room // max(items, 1))
+    if room is None:
+        room = min(2**24, memory.budget() // 64)  # bytes a pair: entry, row, column, order, similarity, and what is kept of it
     parts = []
-    for start in range(0, items, step):
-        common = (by_item[start : start + step] @ weighted).tocsr()  # (step, I), c_ij
+
+    def find(start: int, stop: int) -> None:
+        common = (by_item[start:stop] @ weighted).tocsr()  # (block, I), c_ij
         common.sort_indices()
         row, column = np.repeat(np.arange(common.shape[0]), np.diff(common.indptr)), common.indices
         other = column != row + start
@@ -124,8 +128,10 @@ def nearest(watched: sparse.csr_matrix, config: Config, room: int = 2**24) -> sp
         row, column, value = row[order], column[order], value[order]
         place = np.arange(len(row)) - np.searchsorted(row, row)  # 0 for the most similar, 1 for the next, …
         keep = place < config.k
-        shape = (min(step, items - start), items)
+        shape = (stop - start, items)
         parts.append(sparse.csr_matrix((value[keep].astype(np.float32), (row[keep], column[keep])), shape=shape))
+
+    memory.in_blocks(items, max(1, room // max(items, 1)), find, what=f"similarities of {items:,} items, items")
     joined = sparse.vstack(parts, format="csr")
     joined.sort_indices()
     return joined
