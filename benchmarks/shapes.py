@@ -38,7 +38,7 @@ def _make(name: str, root: Path) -> Dataset:
     if name.endswith(f"-{REDUCED}"):
         whole = data.load(prepared(name.removesuffix(f"-{REDUCED}"), root))
         reduced = {
-            key: Modality(reduce_width(m.values, m.present, REDUCED, seed=0), m.present) for key, m in whole.modalities.items()
+            key: Modality(reduce_width(m.values, m.present, REDUCED, seed=0)[0], m.present) for key, m in whole.modalities.items()
         }
         return dataclasses.replace(whole, modalities=reduced)
     if name == "baby":

@@ -52,7 +52,12 @@ IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
     help="How to hold out pairs; shares are 8:1:1.  [default: given for a log with its own split, else random]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the shuffles.")
-@click.option("--feature-dim", type=int, metavar="N", help="Reduce wider features to N columns.  [default: leave them]")
+@click.option(
+    "--feature-dim",
+    type=int,
+    metavar="N",
+    help="Reduce wider features to N columns (PCA); the map is kept for later videos.  [default: leave them]",
+)
 @click.option(
     "--cooc-weight", type=click.Choice(WEIGHTS), default="count", show_default=True, help="Weight of user co-occurrence edges."
 )
@@ -253,7 +258,7 @@ def _options(options: dict[str, Any]) -> str:
     if options["min_rating"] is not None:
         lines.append(f"ratings: {options['min_rating']:g} and more")
     if options["feature_dim"] is not None:
-        lines.append(f"features: at most {options['feature_dim']} columns")
+        lines.append(f"features: at most {options['feature_dim']} columns; the map is kept, features of later videos may be raw")
     if options["impute"] is not None:
         lines.append(f"missing features: filled by {options['impute']}; models take them as present, 'coverage' below does not")
     return "\n".join(lines)

@@ -73,7 +73,8 @@ def command(
     place: user, rank, item, score.
 
     A user who came after training needs no training: --history names what they watched, in any order, and their
-    preferences, their attention and their nearest users follow from it. Nor does a video: --new-items gives its features.
+    preferences, their attention and their nearest users follow from it. Nor does a video: --new-items gives its features,
+    as they were read, or as preprocess --feature-dim reduced them.
 
     \b
     Examples:
@@ -178,7 +179,7 @@ def _with_newcomers(
     if new_files:
         from dualgnn_dgl.preprocess.new_items import read_new_items
 
-        ids, features = read_new_items(new_files, door.town.modalities, dataset.item_ids)
+        ids, features = read_new_items(new_files, door.town.modalities, dataset.item_ids, dataset.reductions)
         new, none = door.items(features), sparse.csr_matrix((len(user), len(ids)), dtype=np.float32)
         if only_new:
             item, item_ids, titles, seen = new, ids, None, none

@@ -41,8 +41,9 @@ def command(
     """Add new interactions, users and videos to a trained run without training it again.
 
     The new pairs go to training, the held-out ones stay; co-occurrence and popularity are counted anew, new users come from their
-    history, new videos from their features, and all tables are made again. With --epochs the model also trains on, and the
-    better of before and after is kept. The old folders are left as they are.
+    history, new videos from their features (as they were read, or as preprocess --feature-dim reduced them), and all tables are
+    made again. With --epochs the model also trains on, and the better of before and after is kept. The old
+    folders are left as they are.
 
     \b
     Examples:

@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from dualgnn_dgl import reduction
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.files import atomic_folder, content_hash, load_array, read_json, write_json
+from dualgnn_dgl.files import atomic_folder, content_hash, load_array, read_columns, read_json, write_json
+from dualgnn_dgl.reduction import Reduction
 
 MANIFEST = "dataset.json"
 FORMAT = 1
@@ -173,8 +175,9 @@ class Dataset:
     """A prepared data set: three disjoint splits, modalities by name, and the user's own ids.
 
     Internal user u is `user_ids[u]`, internal item i is `item_ids[i]`. `titles` is (I,) text or None,
-    `co_occurrence` comes from training pairs only, or is None where nobody computed it yet. `hash` is that of the
-    content, made here; `dataclasses.replace` makes it anew.
+    `co_occurrence` comes from training pairs only, or is None where nobody computed it yet. `reductions` are the maps by
+    which modalities were reduced, for features that come later: no part of what a model sees, and none of `hash`. That is of
+    all other content, made here; `dataclasses.replace` makes it anew.
     """
 
     train: Interactions
@@ -185,6 +188,7 @@ class Dataset:
     item_ids: np.ndarray
     titles: np.ndarray | None = None
     co_occurrence: CoOccurrence | None = None
+    reductions: Mapping[str, Reduction] = field(default_factory=dict)
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -209,10 +213,14 @@ class Dataset:
                 raise DataError(f"a modality is named {name!r:.120}, which no file can be named by: use letters and digits")
             if len(modality.present) != items:
                 raise DataError(f"modality {name} has {len(modality.present)} rows for {items} items: give one row per item")
+            map_ = self.reductions.get(name)
+            if map_ is not None and map_.width != modality.width:
+                raise DataError(f"modality {name} has {modality.width} columns, its reduction gives {map_.width}: leave one out")
         if self.titles is not None and len(self.titles) != items:
             raise DataError(f"there are {len(self.titles)} titles for {items} items: give one per item, '' where unknown")
         if self.co_occurrence is not None and self.co_occurrence.num_users != users:
             raise DataError(f"co-occurrence lists {self.co_occurrence.num_users} users, the data set {users}")
+        object.__setattr__(self, "reductions", {name: kept for name, kept in self.reductions.items() if name in self.modalities})
         object.__setattr__(self, "hash", content_hash(_arrays(self)))
 
     @property
@@ -292,6 +300,7 @@ def save(
             lists = dataset.co_occurrence
             np.save(target / "co_occurrence.indptr.npy", lists.indptr, allow_pickle=False)
             pq.write_table(pa.table({"neighbour": lists.neighbour, "weight": lists.weight}), target / "co_occurrence.parquet")
+        maps = reduction.write(dataset.reductions, target)
         if report is not None:
             write_json(target / "report.json", dict(report))
         manifest = {
@@ -299,7 +308,9 @@ def save(
             "hash": dataset.hash,
             **_counts(dataset),
             "modalities": {
-                name: {"width": m.width, "coverage": m.coverage} | ({"imputed": int(m.imputed.sum())} if m.imputed.any() else {})
+                name: {"width": m.width, "coverage": m.coverage}
+                | ({"imputed": int(m.imputed.sum())} if m.imputed.any() else {})
+                | maps.get(name, {})
                 for name, m in dataset.modalities.items()
             },
             "titles": dataset.titles is not None,
@@ -313,26 +324,6 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
     """The counts that the manifest shows to a reader, and that are checked against the files."""
     pairs = {split: len(getattr(dataset, split)) for split in SPLITS}
     return {"users": dataset.num_users, "items": dataset.num_items, "interactions": pairs}
-
-
-def _columns(path: Path, **columns: pa.DataType) -> dict[str, np.ndarray]:
-    """Read the named columns of a Parquet file of ours as NumPy arrays of the given types."""
-    try:
-        table = pq.read_table(path, columns=list(columns))
-        missing = [name for name in columns if name not in table.column_names]
-        if missing:
-            raise DataError(f"{path} lacks the column {missing[0]}: run preprocess again")
-        arrays = {}
-        for name, kind in columns.items():
-            values = table[name].cast(kind)
-            if values.null_count:
-                raise DataError(f"{path} has empty values in column {name}: run preprocess again")
-            arrays[name] = np.array(values.to_pylist(), np.str_) if kind == pa.string() else values.to_numpy()
-        return arrays
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: run preprocess again") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): run preprocess again") from None
 
 
 def _modality(folder: Path, name: str, about: Any) -> Modality:
@@ -362,19 +353,19 @@ def load(folder: str | Path) -> Dataset:
     found = manifest.get("format")
     if found != FORMAT:
         raise DataError(f"{folder / MANIFEST} has format {found}, this version reads {FORMAT}: run preprocess again")
-    user_ids = _columns(folder / "users.parquet", id=pa.string())["id"]
+    user_ids = read_columns(folder / "users.parquet", id=pa.string())["id"]
     titled = bool(manifest.get("titles"))
-    items = _columns(folder / "items.parquet", id=pa.string(), **({"title": pa.string()} if titled else {}))
+    items = read_columns(folder / "items.parquet", id=pa.string(), **({"title": pa.string()} if titled else {}))
     names = manifest.get("modalities")
     if not isinstance(names, dict) or not all(map(_usable, names)):
         raise DataError(f"{folder / MANIFEST} names its modalities wrongly: run preprocess again")
     splits = {}
     for split in SPLITS:
-        pairs = _columns(folder / f"{split}.parquet", user=pa.int64(), item=pa.int64())
+        pairs = read_columns(folder / f"{split}.parquet", user=pa.int64(), item=pa.int64())
         splits[split] = Interactions(pairs["user"], pairs["item"], len(user_ids), len(items["id"]))
     lists = None
     if manifest.get("co_occurrence") is not None:
-        edges = _columns(folder / "co_occurrence.parquet", neighbour=pa.int64(), weight=pa.float32())
+        edges = read_columns(folder / "co_occurrence.parquet", neighbour=pa.int64(), weight=pa.float32())
         indptr = load_array(folder / "co_occurrence.indptr.npy")
         lists = CoOccurrence(indptr, edges["neighbour"], edges["weight"], str(manifest["co_occurrence"]))
     dataset = Dataset(
@@ -384,6 +375,7 @@ def load(folder: str | Path) -> Dataset:
         item_ids=items["id"],
         titles=items.get("title"),
         co_occurrence=lists,
+        reductions=reduction.read(folder, names),
     )
     if dataset.hash != manifest.get("hash") or any(manifest.get(name) != count for name, count in _counts(dataset).items()):
         raise DataError(f"{folder / MANIFEST} describes other files than those beside it (hash or counts): run preprocess again")

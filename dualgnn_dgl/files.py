@@ -18,11 +18,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def _sync(path: Path) -> None:
@@ -236,6 +239,35 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
             ) from None
         said = re.sub(r":? ?<[^>]*>", "", str(error).splitlines()[0])  # "<ast.Call object at 0x…>" tells nobody anything
         raise DataError(f"{path} is damaged ({said[:120]}): save it anew") from None
+
+
+def read_columns(path: str | Path, **columns: pa.DataType) -> dict[str, np.ndarray]:
+    """Read the named columns of a Parquet file of ours as NumPy arrays of the given types.
+
+    Raises
+    ------
+    DataError
+        if the file is missing or damaged, or lacks a column or a value.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=list(columns))
+        missing = [name for name in columns if name not in table.column_names]
+        if missing:
+            raise DataError(f"{path} lacks the column {missing[0]}: run preprocess again")
+        arrays = {}
+        for name, kind in columns.items():
+            values = table[name].cast(kind)
+            if values.null_count:
+                raise DataError(f"{path} has empty values in column {name}: run preprocess again")
+            arrays[name] = np.array(values.to_pylist(), np.str_) if kind == pa.string() else values.to_numpy()
+        return arrays
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist: run preprocess again") from None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): run preprocess again") from None
 
 
 def content_hash(arrays: Mapping[str, np.ndarray]) -> str:

@@ -27,6 +27,7 @@ from dualgnn_dgl.evaluation import top_k
 from dualgnn_dgl.ids import Ids
 from dualgnn_dgl.models.base import ItemRule, Recommender
 from dualgnn_dgl.options import build
+from dualgnn_dgl.reduction import narrow
 from dualgnn_dgl.training import TrainConfig
 
 
@@ -93,7 +94,8 @@ class Newcomers:
 
         Parameters
         ----------
-        features : modality → `data.Modality` (N rows). What is not present does not enter, whatever it holds.
+        features : modality → `data.Modality` (N rows), as wide as the data's or, where `preprocess --feature-dim` reduced that,
+            as wide as it was before. What is not present does not enter, whatever it holds.
 
         Raises
         ------
@@ -103,7 +105,15 @@ class Newcomers:
         with torch.no_grad():
             if self._item_rule is None:
                 self._item_rule = self.model.item_rule()
-            return self._item_rule(NewItems(features, self.town))
+            return self._item_rule(NewItems({name: self._narrow(name, new) for name, new in features.items()}, self.town))
+
+    def _narrow(self, name: str, new: Modality) -> Modality:
+        """A modality of new videos as wide as the catalogue's; one that the catalogue does not know is left to `NewItems`."""
+        if name not in self.town.modalities:
+            return new
+        width, map_ = self.town.modalities[name].width, self.dataset.reductions.get(name)
+        values = narrow(f"{name} of the new videos", name, new.values, new.present, width, map_)
+        return Modality(values, new.present, new.imputed)
 
     def recommend(
         self, histories: Sequence[Sequence[str]], k: int = 10, *, include_seen: bool = False, skip_unknown: bool = False

@@ -9,7 +9,7 @@ trained ones they resemble. Its tables are then those of its own `embed`, over t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from dualgnn_dgl.options import Options
 from dualgnn_dgl.preprocess import align
 from dualgnn_dgl.preprocess.filters import id_order
 from dualgnn_dgl.preprocess.tables import RawInput
+from dualgnn_dgl.reduction import narrow
 
 LENDERS = 20  # co-occurring users who lend to a new one, in proportion to the videos they share
 
@@ -49,7 +50,7 @@ def extend(dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, 
     """The data set with the rows of a new log, and with features for new items and for items that lacked them.
 
     A pair that stands in any split already changes nothing; every other goes to training. Features of items that have them are
-    left as they are.
+    left as they are; they may be as wide as the data's, or as wide as they were before `preprocess --feature-dim`.
 
     Parameters
     ----------
@@ -95,6 +96,7 @@ def extend(dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, 
         item_ids,
         titles,
         co_occurrence(train, k=cooc_top, measure=measure),
+        dataset.reductions,
     )
     added = Added(
         rows=log.rows_read,
@@ -126,23 +128,21 @@ def _counted(pairs: Interactions, users: int, items: int) -> Interactions:
 
 def _features(dataset: Dataset, raw: RawInput, item_ids: np.ndarray) -> tuple[dict[str, Modality], dict[str, int]]:
     """The modalities (I',) and, by name, how many known items got one that they lacked."""
+    brought = {}
     for name, given in raw.modalities.items():
         if name not in dataset.modalities:
             hint = unknown("modality", name, dataset.modalities)
             raise DataError(f"{given.file or name}: {hint}; name the file after its modality")
-        width = dataset.modalities[name].width
-        if given.values.shape[1] != width:
-            raise DataError(
-                f"{given.file or name} has {given.values.shape[1]} columns, {name} of the data has {width}: make both with "
-                "the same encoder (the reduction by --feature-dim is not kept: where it was used, preprocess everything anew)"
-            )
+        width, map_ = dataset.modalities[name].width, dataset.reductions.get(name)
+        values = narrow(given.file or name, name, given.values, given.present, width, map_)
+        brought[name] = replace(given, values=values)
     modalities, filled = {}, {}
     more = len(item_ids) - dataset.num_items
     for name, old in dataset.modalities.items():
         values = np.concatenate([old.values, np.zeros((more, old.width), np.float32)])
         present, imputed = (np.concatenate([part, np.zeros(more, bool)]) for part in (old.present, old.imputed))
-        if name in raw.modalities:
-            given_m = align(name, raw.modalities[name], item_ids)
+        if name in brought:
+            given_m = align(name, brought[name], item_ids)
             take = given_m.present & (~present | imputed)
             values[take], present[take], imputed[take] = given_m.values[take], True, False
             filled[name] = int(take[: dataset.num_items].sum())

@@ -37,12 +37,12 @@ def place(folder: Path, files: dict[str, bytes]) -> None:
 def case(seed: int, world: trial.World, folder: Path) -> tuple[str, str]:
     """Run case `seed` in an empty folder: (what was done, what is wrong with the outcome or '')."""
     draw = random.Random(seed)
-    kind = draw.choices(("log", "features", "items", "folder", "data", "run", "config", "values"), (40, 16, 10, 8, 10, 8, 5, 3))[
-        0
-    ]
+    kinds = {"log": 40, "features": 14, "new": 4, "items": 10, "folder": 8, "data": 10, "run": 8, "config": 5, "values": 3}
+    (kind,) = draw.choices(list(kinds), list(kinds.values()))
     return {
         "log": spoilt_log,
         "features": spoilt_features,
+        "new": spoilt_new_items,
         "items": spoilt_items,
         "folder": spoilt_folder,
         "data": spoilt_data,
@@ -84,6 +84,20 @@ def spoilt_features(draw: random.Random, world: trial.World, folder: Path) -> tu
     if draw.random() < 0.2:
         words += ["--feature-dim", draw.choice((1, 2, 3, 9))]
     return f"features {name}", preprocessed(words, folder, [])
+
+
+def spoilt_new_items(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
+    """Features of videos that came after training, as wide as the data's were before they were reduced."""
+    files = trial.feature_files()
+    name = draw.choice(("visual.npy", "acoustic.csv"))  # the array's rows are called by their numbers, which no video is
+    content = files[name].replace(b"\nv", b"\nnew") if name == "acoustic.csv" else files[name]
+    (folder / name).write_bytes(spoil(name, content, draw))
+    words = ["recommend", "--run", world.run, "--data", world.data, "--user", "user3", "--k", 3, "--gpu", -1, "--json"]
+    done = trial.call(*words, "--new-items", folder / name)
+    wrong = trial.fault(done)
+    if not wrong and not done.code and len(json.loads(done.out)["users"][0]["items"]) != 3:
+        wrong = "another number of videos than asked for"
+    return f"new {name}", wrong
 
 
 def spoilt_items(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:

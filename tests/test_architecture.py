@@ -18,6 +18,7 @@ LONGEST = 400
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("files", "memory", "options"),
+    ("reduction",),
     ("_dgl", "data", "ids", "preprocess.tables", "synthetic_words"),
     ("ops", "cooccurrence", "sampling"),
     ("modality",),
@@ -46,7 +47,9 @@ ONLY_IN = {
     "pandas": {"preprocess", "synthetic"},
     "optuna": {"tuning"},
 }
-WITHOUT_TORCH = {"errors", "files", "data", "modality", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"}
+WITHOUT_TORCH = {
+    *("errors", "files", "reduction", "data", "modality", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"),
+}
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BROKEN_DGL = {"dgl.sparse", "dgl.data", "dgl.graphbolt"}  # they need libraries that no wheel brings for today's torch

@@ -293,22 +293,24 @@ def test_reduction_equals_the_dense_definition() -> None:
     values = (rng.normal(size=(60, 4)) @ rng.normal(size=(4, 11)) + 7).astype(np.float32)
     present = rng.random(60) < 0.7
     values[~present] = np.nan  # whatever an absent row holds, it has no say
-    reduced = reduce_width(values, present, 3, 0)
+    reduced, reduction = reduce_width(values, present, 3, 0)
     expected = dense_pca(values[present], 3)
     assert reduced.shape == (60, 3) and reduced.dtype == np.float32 and not reduced[~present].any()
     signs = np.sign((reduced[present] * expected).sum(axis=0))
     np.testing.assert_allclose(reduced[present], expected * signs, atol=2e-3)
-    assert np.array_equal(reduced, reduce_width(values, present, 3, 0))
+    assert np.array_equal(reduced, reduce_width(values, present, 3, 0)[0])
+    assert (reduction.raw_width, reduction.width) == (11, 3)
+    np.testing.assert_allclose(reduction.components @ reduction.components.T, np.eye(3), atol=1e-5)
 
 
 def test_a_large_reduction_is_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(6)
     values = (rng.normal(size=(211, 2)) @ rng.normal(size=(2, 9))).astype(np.float32)
     present = np.ones(211, bool)
-    whole = reduce_width(values, present, 2, 1)
+    whole, _ = reduce_width(values, present, 2, 1)
     monkeypatch.setattr("dualgnn_dgl.preprocess.features.MOST_ROWS", 50)
-    sampled = reduce_width(values, present, 2, 1)
-    assert not np.array_equal(sampled, whole) and np.array_equal(sampled, reduce_width(values, present, 2, 1))
+    sampled, _ = reduce_width(values, present, 2, 1)
+    assert not np.array_equal(sampled, whole) and np.array_equal(sampled, reduce_width(values, present, 2, 1)[0])
     # two directions hold everything: distances between items survive either fit
     for reduced in (whole, sampled):
         distances = np.linalg.norm(reduced[:, None] - reduced[None], axis=-1)
@@ -318,8 +320,11 @@ def test_a_large_reduction_is_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch
 def test_widths_that_leave_nothing_to_do_or_cannot_be() -> None:
     values, present = np.ones((5, 3), np.float16), np.array([True, True, False, False, False])
     for width in (3, 8):
-        assert np.array_equal(reduce_width(values, present, width, 0), values)
+        unchanged, reduction = reduce_width(values, present, width, 0)
+        assert np.array_equal(unchanged, values) and reduction is None
     with pytest.raises(DataError, match="present for 1 items only.*--feature-dim of at most 1"):
         reduce_width(values, present & (np.arange(5) < 1), 2, 0)
+    with pytest.raises(DataError, match="present for 2 items in training only.*--feature-dim of at most 2"):
+        reduce_width(np.ones((5, 4)), np.ones(5, bool), 3, 0, fitted=present)
     with pytest.raises(DataError, match="--feature-dim of at least 1"):
         reduce_width(values, present, 0, 0)

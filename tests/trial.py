@@ -238,7 +238,7 @@ def world(folder: Path) -> World:
     data, run, config = folder / "data", folder / "run", folder / "run.toml"
     words = ["--features", folder / "visual.npy", "--features", folder / "acoustic.csv", "--items", folder / "items.csv"]
     for step in (
-        ("preprocess", "--input", folder / "log.csv", *words, "--data", data),
+        ("preprocess", "--input", folder / "log.csv", *words, "--feature-dim", 3, "--data", data),
         ("train", "--data", data, "--run", run, "--model", "bprmf", "--epochs", 1, "--gpu", -1, "--set", "width=3"),
     ):
         done = call(*step, limit=600)  # imports torch for the first time

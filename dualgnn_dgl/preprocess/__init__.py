@@ -17,6 +17,7 @@ from dualgnn_dgl.preprocess import split as splitting
 from dualgnn_dgl.preprocess.filters import Pairs, distinct, id_order, k_core, ranks, renumber
 from dualgnn_dgl.preprocess.report import Counts, Figures, describe
 from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
+from dualgnn_dgl.reduction import Reduction
 
 MEASURES = ("count", "cosine", "jaccard")
 TITLE_LENGTH = 300  # titles are for people to read; a stray essay must not widen the whole column
@@ -38,7 +39,7 @@ class Options:
     k_core : every user and item keeps at least this many pairs; None: 5, or 0 for a log with its own split.
     split : one of `split.METHODS`; None: 'given' for a log with its own split, else 'random'.
     seed : of the shuffles and of the reduction of features.
-    feature_dim : reduce wider modalities to this width, if set.
+    feature_dim : reduce wider modalities to this width, if set; fitted on items with training pairs, and the map is kept.
     cooc_weight : 'count', 'cosine' or 'jaccard'.
     cooc_top : neighbours kept per user.
     ratios : train, valid, test in whole numbers; for the splits 'random', 'time-user' and 'time-global'.
@@ -157,11 +158,14 @@ def prepare(
         name: Interactions(pairs.user[labels == label], pairs.item[labels == label], len(users), len(items))
         for label, name in enumerate(SPLITS)
     }
-    modalities, raw_widths = {}, {}
+    modalities, reductions, raw_widths = {}, {}, {}
+    trained = np.bincount(splits["train"].item, minlength=len(items)) > 0  # (I,)
     for name, modality in sorted(raw.modalities.items()):
         say(f"aligning {name} features")
-        modalities[name] = _reduce(align(name, modality, item_ids), options)
+        modalities[name], reduction = _reduce(align(name, modality, item_ids), trained, options)
         raw_widths[name] = int(modality.values.shape[1])
+        if reduction is not None:
+            reductions[name] = reduction
     lists = None
     if co_occurrence:
         lists = _co_occurrence(splits["train"], options, say)
@@ -173,6 +177,7 @@ def prepare(
         item_ids=item_ids,
         titles=_titles(raw.titles, item_ids),
         co_occurrence=lists,
+        reductions=reductions,
     )
     if options.impute is not None:
         say(f"filling missing features: {options.impute}")
@@ -270,13 +275,18 @@ def align(name: str, modality: RawModality, item_ids: np.ndarray) -> Modality:
     return Modality(values, present)
 
 
-def _reduce(modality: Modality, options: Options) -> Modality:
-    """Reduce to `feature_dim` columns where there are more."""
-    if options.feature_dim is None or modality.width <= options.feature_dim or not modality.present.any():
-        return modality
+def _reduce(modality: Modality, trained: np.ndarray, options: Options) -> tuple[Modality, Reduction | None]:
+    """Reduce to `feature_dim` columns where there are more, with the map.
+
+    It is fitted on items with training pairs, `trained` (I,), alone: what is held out whole (`cold-items`, or a split by time)
+    is to come as a new video would, whose features had no say in the map.
+    """
+    if options.feature_dim is None or modality.width <= options.feature_dim or not modality.present[trained].any():
+        return modality, None
     from dualgnn_dgl.preprocess.features import reduce_width
 
-    return Modality(reduce_width(modality.values, modality.present, options.feature_dim, options.seed), modality.present)
+    values, reduction = reduce_width(modality.values, modality.present, options.feature_dim, options.seed, trained)
+    return Modality(values, modality.present), reduction
 
 
 def _co_occurrence(train: Interactions, options: Options, say: Say) -> CoOccurrence:

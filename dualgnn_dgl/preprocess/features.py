@@ -15,6 +15,7 @@ from dualgnn_dgl.preprocess.read_features import INDEX_COLUMNS, column_kinds, is
 from dualgnn_dgl.preprocess.read_items import ItemList, id_column, read_items
 from dualgnn_dgl.preprocess.read_table import open_table, stem, suffix
 from dualgnn_dgl.preprocess.tables import RawModality
+from dualgnn_dgl.reduction import Reduction
 
 ENDINGS = re.compile(r"[._-](feats?|features?|embs?|embeddings?)$", re.IGNORECASE)
 MOST_ROWS = 50_000  # of the rows that a reduction is fitted on
@@ -175,23 +176,28 @@ def _present(values: np.ndarray, file: str, label: Callable[[int], str]) -> np.n
     return present
 
 
-def reduce_width(values: np.ndarray, present: np.ndarray, width: int, seed: int) -> np.ndarray:
-    """Project features (n, F) onto their `width` directions of largest variance (PCA); (n, width) float32.
+def reduce_width(
+    values: np.ndarray, present: np.ndarray, width: int, seed: int, fitted: np.ndarray | None = None
+) -> tuple[np.ndarray, Reduction | None]:
+    """Project features (n, F) onto their `width` directions of largest variance (PCA); (n, width) float32, and the map.
 
     PCA rather than truncated SVD: the mean of a feature is the same for all items and tells none from another, yet an
     uncentred SVD spends its first direction on it, and the encoders that read the result have a bias for a shift. The
-    projection is fitted on present rows only (at most 50,000, drawn with `seed`). Absent rows become zero and stay absent.
+    projection is fitted on present rows only (at most 50,000, drawn with `seed`), of which `fitted` may leave some out: those
+    are mapped without a say in the map. Absent rows become zero and stay absent.
 
     Parameters
     ----------
     values : (n, F)
     present : (n,) bool
-    width : at least 1; F or more leaves the values unchanged.
+    width : at least 1; F or more leaves the values unchanged, and there is no map.
+    fitted : (n,) bool, optional
+        rows that may have a say; all by default.
 
     Raises
     ------
     DataError
-        if fewer rows are present than `width`.
+        if there are fewer rows to fit on than `width`.
 
     Source: Halko, Martinsson and Tropp 2011, as in scikit-learn's PCA.
     """
@@ -199,21 +205,17 @@ def reduce_width(values: np.ndarray, present: np.ndarray, width: int, seed: int)
         raise DataError(f"features cannot be reduced to {width} columns: choose --feature-dim of at least 1")
     values = np.asarray(values, dtype=np.float32)
     if width >= values.shape[1]:
-        return values
-    rows = np.flatnonzero(present)
+        return values, None
+    rows = np.flatnonzero(present if fitted is None else present & fitted)
     if rows.size < width:
         raise DataError(
-            f"features present for {rows.size} items only cannot be reduced to {width} columns: "
-            f"choose --feature-dim of at most {max(rows.size, 1)}"
+            f"features present for {rows.size} items {'' if fitted is None else 'in training '}only cannot be reduced to "
+            f"{width} columns: choose --feature-dim of at most {max(rows.size, 1)}"
         )
     from sklearn.decomposition import PCA
 
-    fitted = rows
     if rows.size > MOST_ROWS:
-        fitted = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
-    pca = PCA(n_components=width, random_state=seed).fit(values[fitted])
-    reduced = np.zeros((len(values), width), dtype=np.float32)
-    for start in range(0, rows.size, MOST_ROWS):
-        part = rows[start : start + MOST_ROWS]
-        reduced[part] = pca.transform(values[part])
-    return reduced
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
+    pca = PCA(n_components=width, random_state=seed).fit(values[rows])
+    reduction = Reduction(pca.mean_, pca.components_)
+    return reduction.apply(values, present), reduction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,17 @@ import numpy as np
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import DataError, clean, unknown
 from dualgnn_dgl.preprocess.features import modality_name, read_modality
+from dualgnn_dgl.reduction import Reduction, narrow
 
 Features = tuple[np.ndarray, dict[str, Modality]]
 
 
-def read_new_items(paths: Sequence[str | Path], catalogue: Mapping[str, Modality], known: np.ndarray) -> Features:
+def read_new_items(
+    paths: Sequence[str | Path],
+    catalogue: Mapping[str, Modality],
+    known: np.ndarray,
+    reductions: Mapping[str, Reduction] | None = None,
+) -> Features:
     """Ids (N,) of the new videos, in order of first appearance, and their modalities; a video that a file lacks is missing there.
 
     A table is keyed by item id. Row r of an array belongs to line r of `<array>.ids.txt` or `<array>_ids.txt` beside it; without
@@ -25,11 +32,13 @@ def read_new_items(paths: Sequence[str | Path], catalogue: Mapping[str, Modality
     paths : feature files, each named after one of the catalogue's modalities.
     catalogue : the modalities of the trained items.
     known : (I,) their ids.
+    reductions : the data's maps, by which features come to be as wide as the catalogue's if they are not yet.
 
     Raises
     ------
     DataError
-        for a file that is not named after a modality, has other columns than the catalogue's, or describes a known video.
+        for a file that is not named after a modality, has neither the catalogue's columns nor its map's, or describes a
+        known video.
     """
     found = {}
     for path in map(Path, paths):
@@ -38,13 +47,9 @@ def read_new_items(paths: Sequence[str | Path], catalogue: Mapping[str, Modality
             raise DataError(f"{path}: {unknown('modality', name, catalogue)}; name the file after its modality")
         if name in found:
             raise DataError(f"{path}: {name} was given before: give one file for each modality")
-        found[name] = read_modality(path, None, "")
-        columns = found[name].values.shape[1]
-        if columns != catalogue[name].width:
-            raise DataError(
-                f"{path} has {columns} columns, {name} of the catalogue has {catalogue[name].width}: make both with the same "
-                "encoder (and without --feature-dim, whose reduction is not kept)"
-            )
+        read = read_modality(path, None, "")
+        values = narrow(str(path), name, read.values, read.present, catalogue[name].width, (reductions or {}).get(name))
+        found[name] = replace(read, values=values)
     order = list(dict.fromkeys(name for modality in found.values() for name in modality.ids.tolist()))
     ids = np.array(order, dtype=np.str_)
     old = np.isin(ids, known)
