@@ -12,6 +12,8 @@ bootstrap and Wilcoxon, each with Holm's correction for the number of models. Wh
 small Parquet file: for every test user, in ascending order, which of the 20 places are hits (a bit each) and how many videos
 were held out; every metric follows from that. Results from before those files existed have none: `--refill` trains them again,
 and replaces them only if their figures do not repeat.
+
+A run may name a few models only: results/compare-NAME.json keeps the rows of all others, and the tests are made anew among all.
 """
 
 from __future__ import annotations
@@ -54,6 +56,10 @@ NOTES = {
     "baby": "Published: MMRec's evaluation table (MGCN: its own repository), same split, only training pairs masked; models that "
     "read features had images and text, ours have none on this set.",
 }
+
+# Validations in a row without a better one before a training ends, where --patience is less than a model needs to show what it
+# can: BM3 starts at popularity, falls, and rises past that only after 15 to 100 epochs (LOG.md).
+PATIENCE = {"bm3": 60}
 
 # name → (file or folder below --root, options of preprocess, mask at test, features to read where not all)
 DATA = {
@@ -248,17 +254,18 @@ def compare(
     refill: bool,
     large: bool = False,
 ) -> list[dict]:
-    """Rows of the table of one data set, best test recall first."""
+    """A row of the table of one data set for each of the models; `ranked` adds the tests."""
     folder = prepare(name, root)
-    rows, per_user = [], {}
+    rows = []
     for model in models:
+        options = train | {"patience": max(train["patience"], PATIENCE.get(model, 0))}
         tried = [
-            (config, cached(name, folder, model, config, 0, train, test=False, threads=threads, results=results))
+            (config, cached(name, folder, model, config, 0, options, test=False, threads=threads, results=results))
             for config in draw_configs(model, trials, large)
         ]
         config, best = max(tried, key=lambda pair: pair[1]["valid"])
         runs = [
-            cached(name, folder, model, config, seed, train, test=True, threads=threads, results=results, refill=refill)
+            cached(name, folder, model, config, seed, options, test=True, threads=threads, results=results, refill=refill)
             for seed in range(seeds)
         ]
         row = {"data": name, "model": model, "trials": len(tried), "seeds": len(runs), "config": config, "valid": best["valid"]}
@@ -269,16 +276,30 @@ def compare(
         row["users"] = runs[0]["users"]
         row["published"] = PUBLISHED.get(name, {}).get(model)
         row["machines"] = sorted({str(run["machine"]["gpu"] or run["machine"]["cpu"]) for run in runs})
-        files = [run["hits"] for run in runs if "hits" in run]
-        if len(files) == len(runs):
-            per_user[model] = np.mean([read_hits(file)[METRIC] for file in files], axis=0)  # (B,)
+        row["hits"] = [run["hits"].name for run in runs if "hits" in run]
         for figure in ("epoch_s", "to_best_s", "peak_mb"):
             row[figure] = float(np.median([run[figure] for run in runs]))
         rows.append(row)
-    rows.sort(key=lambda row: -row[METRIC])
-    for row in rows:
-        row |= significance(per_user, rows[0]["model"]).get(row["model"], {})
     return rows
+
+
+def merged(rows: list[dict], before: list[dict]) -> list[dict]:
+    """These rows, and of models that they leave out those from before."""
+    here = {row["model"] for row in rows}
+    return [*rows, *(row for row in before if row["model"] not in here)]
+
+
+def ranked(rows: list[dict], results: Path) -> list[dict]:
+    """Best test recall first, each row with its tests against the first; without them where users' hits are not kept."""
+    rows = sorted(rows, key=lambda row: -row[METRIC])
+    per_user = {}
+    for row in rows:
+        files = [results / name for name in row.get("hits", ())]
+        if len(files) == row["seeds"] and all(file.is_file() for file in files):
+            per_user[row["model"]] = np.mean([read_hits(file)[METRIC] for file in files], axis=0)  # (B,)
+    found = significance(per_user, rows[0]["model"])
+    tests = ("difference", "difference interval", "p bootstrap", "p Wilcoxon")
+    return [{key: v for key, v in row.items() if key not in tests} | found.get(row["model"], {}) for row in rows]
 
 
 def significance(per_user: dict[str, np.ndarray], leader: str) -> dict[str, dict]:
@@ -378,13 +399,16 @@ def main() -> None:
             arguments.refill,
             arguments.large,
         )
+        table = RESULTS.parent / f"compare-{name}.json"
+        before = json.loads(table.read_text()) if table.is_file() and not arguments.quick else []
+        rows = ranked(merged(rows, before), results)
         print(f"\n{title(name, rows)}\n\n{markdown(rows)}\n")
         if any("difference" not in row for row in rows[1:]):
             print("–: tested before users' hits were kept; --refill trains again and fills the gap.")
         if name in NOTES:
             print(NOTES[name])
         if not arguments.quick:
-            (RESULTS.parent / f"compare-{name}.json").write_text(json.dumps(rows, indent=2) + "\n")
+            table.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -78,3 +78,24 @@ def test_the_table_says_what_is_missing(script) -> None:
     assert "| leader |" in lines[0] and "0.1000 / 0.0500" in lines[0] and "8 × 1" in lines[0] and "±" not in lines[0]
     assert cells[1][5:8] == ["–", "–", "–"] and "± 0.0000" in lines[1]
     assert cells[2][5:8] == ["-0.0100", "< 0.0001", "0.2500"]
+
+
+def test_a_run_of_few_models_keeps_the_other_rows_and_tests_all_anew(script, tmp_path) -> None:
+    data, draw = dataset(items=41), np.random.default_rng(3)
+    evaluator = Evaluator(data.test, [data.train, data.valid], ks=script.KS)
+    rows = []
+    for model in ("a", "b", "c"):
+        user, item = (torch.tensor(draw.normal(size=(count, 3)), dtype=torch.float32) for count in (data.num_users, 41))
+        items = evaluator.rank(user, item)
+        script.write_hits(tmp_path / f"{model}.parquet", evaluator, items)
+        found = evaluator.measure(items).means
+        rows.append({"model": model, "seeds": 1, "recall@20": found["recall@20"], "hits": [f"{model}.parquet"]})
+    whole = script.ranked(rows, tmp_path)
+    assert [row["recall@20"] for row in whole] == sorted((row["recall@20"] for row in rows), reverse=True)
+    assert "difference" not in whole[0] and all("p Wilcoxon" in row for row in whole[1:])
+    assert script.ranked(script.merged(rows[1:2], whole), tmp_path) == whole, "a part run again changes nothing"
+    assert [row["model"] for row in script.merged(rows[1:2], whole)].count("b") == 1
+    alone = script.ranked(script.merged([rows[0] | {"recall@20": 2.0}], whole), tmp_path)
+    assert alone[0]["model"] == "a" and "difference" not in alone[0]
+    bare = script.ranked([*whole[:-1], whole[-1] | {"hits": []}], tmp_path)
+    assert ["difference" in row for row in bare] == [False, True, False], "no hits kept, no test"

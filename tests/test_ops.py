@@ -138,6 +138,32 @@ def test_same_matrix_takes_float32_then_float64_then_float32(kernel):
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("dst", "src", "keywords"), FORMS)
+def test_without_is_zero_there_and_the_same_elsewhere(kernel, dst, src, keywords):
+    full = slow(dst, src, (ROWS, COLUMNS), **keywords)
+    pairs = list(zip(dst.tolist(), src.tolist(), strict=True))
+    gone = [pair for pair in pairs if pairs.count(pair) == 1][::3]
+    assert len(gone) > 3
+    missing = next((r, c) for r in range(ROWS) for c in range(COLUMNS) if full[r, c] == 0)
+    expected = full.clone()
+    for row, column in gone:
+        expected[row, column] = 0
+    matrix = Adjacency(dst, src, (ROWS, COLUMNS), **keywords)
+    rows, columns = torch.tensor([*gone, gone[0], missing, (2, 5)]).T  # one twice, and two that are not there
+    left = matrix.without(rows, columns)
+    x = torch.randn(COLUMNS, WIDTH, requires_grad=True)
+    with ops.use(kernel):
+        y = left @ x
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        torch.testing.assert_close(y.double(), expected @ x.double(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradient.double(), expected.T @ torch.ones_like(y).double(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(left.T.dense().double(), expected.T, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(matrix.dense().double(), full, rtol=1e-5, atol=1e-6)
+    nothing = Adjacency(dst[:0], src[:0], (ROWS, COLUMNS))
+    assert nothing.without(rows, columns).num_edges == 0
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_rows_without_edges_are_zero_and_empty_columns_get_no_gradient(kernel):
     dst, src, _ = edges()
     x = torch.randn(COLUMNS, WIDTH, requires_grad=True)

@@ -236,6 +236,7 @@ def test_mostpop_counts_training_users():
         (ALL[:1], {"item_k": 30}),
         (ALL[:2], {"user_weight": 0.0, "layers": 0, "negatives": 5, "temperature": 0.5}),
         (ALL[:2], {"item_weight": 0.0, "cooc_weight": "softmax", "cooc_share": 0.2}),
+        (ALL[:2], {"hide": False, "bias": False}),
     ],
 )
 def test_dualgnn_plus_equals_its_equations(modalities, switches):
@@ -245,6 +246,9 @@ def test_dualgnn_plus_equals_its_equations(modalities, switches):
     if model.user_attention() is not None:
         with torch.no_grad():
             model.attention.normal_(generator=torch.Generator().manual_seed(5))
+    if config.bias:
+        with torch.no_grad():
+            model.bias.normal_(generator=torch.Generator().manual_seed(6))
     links = [(leaf(parameter), parameter) for parameter in model.parameters()]
     named = dict(zip((name for name, _ in model.named_parameters()), (twin for twin, _ in links), strict=True))
     omega = [[] for _ in range(data.num_users)]
@@ -255,8 +259,11 @@ def test_dualgnn_plus_equals_its_equations(modalities, switches):
     features = [torch.from_numpy(np.array(m.values)).double() for m in parts]
     present = [m.present.tolist() for m in parts]
     p, q = named["user"], named["item"]
-    expected = slow_plus.embed(p, q, named.get("attention"), small.pairs_of(data.train), features, present, omega, config)
-    batch = small.batch(data, size=11)
+    parts = (p, q, named.get("bias"), named.get("attention"), small.pairs_of(data.train), features, present, omega, config)
+    expected = slow_plus.embed(*parts)
+    batch = small.batch(data, size=len(data.train) // 4 + 9)  # more than may be hidden
     triples = list(zip(*(part.tolist() for part in batch), strict=True))
-    expected_loss = slow_plus.loss(expected, p, q, triples, config)
+    hidden = frozenset((u, positive) for u, positive, _ in triples[: len(data.train) // 4]) if config.hide else frozenset()
+    assert not config.hide or 0 < len(hidden) < len(set(small.pairs_of(data.train)))
+    expected_loss = slow_plus.loss(slow_plus.embed(*parts, hidden), p, q, triples, config)
     compare(model, links, model.embed(), expected, model.loss(*batch), expected_loss, 2e-5)

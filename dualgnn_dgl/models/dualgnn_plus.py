@@ -11,7 +11,12 @@ weighs what the modalities say:
     α_u      = softmax over the modalities that u's videos have              attention of each user (DualGNN)  (U, M)
     u        = u_b + Σ_m α_{u,m} u_m;   i = i_b + γ · mean_m i_m
     û        = u + β · Σ_j ω_uj u_j                                          user co-occurrence (DualGNN)
-    score    = cosine of û and i;   loss = sampled softmax over shared negatives at temperature τ + λ ½Σ‖·‖²/B of p, q rows
+    score    = cosine of û and i + b_i;   loss = sampled softmax over shared negatives at temperature τ + λ ½Σ‖·‖²/B of p, q rows
+
+While a batch is learned, its own pairs are out of R (`hide`; degrees stay): otherwise u already holds the very video that it
+shall find, which it never does when it counts, and with a video or two a user that is most of u. Of a batch larger than a
+quarter of all pairs only so many are out, so that a graph is left where a batch is the whole log. b (I) says how popular a
+video is with everybody (`bias`), which cosines alone can hardly say: one more column of i, against a column of ones in û.
 
 A missing modality is a zero row of S_m: the video neither receives nor sends there, and where all a user's videos lack a
 modality the user has no attention on it. Departures: DualGNN's preference tables and feature encoders are gone, its attention
@@ -57,11 +62,13 @@ class Config(Options):
     width: int = option(128, "embedding width D", low=1)
     layers: int = option(4, "propagation steps L of the behaviour channel", low=0)
     item_k: int = option(10, "nearest videos in each modality", low=1)
-    item_weight: float = option(0.5, "weight γ of the modalities on the item side", low=0)
-    user_weight: float = option(0.5, "weight of the attended modalities on the user side", low=0)
+    item_weight: float = option(1.0, "weight γ of the modalities on the item side", low=0)
+    user_weight: float = option(1.0, "weight of the attended modalities on the user side", low=0)
     cooc_k: int = option(20, "neighbours a user in the co-occurrence graph", low=1)
     cooc_weight: str = option("proportional", "how shared items become weights", choices=CO_WEIGHTS)
     cooc_share: float = option(0.0, "weight β of the user co-occurrence hop", low=0)
+    bias: bool = option(True, "learn a bias b of each video beside the cosines")
+    hide: bool = option(True, "leave a batch's own pairs out of the graph while they are learned")
     negatives: int = option(512, "shared negatives a batch", low=1)
     temperature: float = option(0.15, "temperature τ of the softmax over cosines", low=1e-3)
     l2: float = option(1e-4, "weight λ of the penalty on a batch's rows of p and q", low=0)
@@ -79,6 +86,7 @@ SEARCH = {
 }
 
 
+HIDDEN = 0.25  # of all pairs at most that a batch hides
 FOLD_STEPS, FOLD_LR, FOLD_NEGATIVES = 20, 0.02, 1024  # of a new user's own row, see `user_rule`
 
 
@@ -96,6 +104,8 @@ class DualGNNPlus(Recommender):
         self.to_item = self.to_user.T  # (I, U)
         self.similar = nn.ModuleList(item_item(modality, config.item_k) for modality in modalities.values())  # S_m, (I, I)
         self.user, self.item = table(users, config.width), table(items, config.width)  # p, q
+        if config.bias:
+            self.bias = nn.Parameter(torch.zeros(items, 1))  # b
         self.attends = len(self.similar) > 1 and config.user_weight > 0
         if self.attends:
             self.attention = nn.Parameter(torch.zeros(users, len(self.similar)))
@@ -113,15 +123,23 @@ class DualGNNPlus(Recommender):
         return smoothed(self.to_user, self.to_item, self.user, self.item, self.config.layers)
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        return self.over(self.to_user)
+
+    def over(self, to_user: Adjacency) -> tuple[Tensor, Tensor]:
+        """û (U, D) and i (I, D) at length one over the given user–item graph (U, I); with b, one column more each."""
         c = self.config
-        user, item = self.behaviour()
+        user, item = smoothed(to_user, to_user.T, self.user, self.item, c.layers)
         resembling = [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
-        user = self.with_modalities(user, resembling, self.to_user, self.user_attention())
+        user = self.with_modalities(user, resembling, to_user, self.user_attention())
         if c.item_weight > 0:
             item = item + c.item_weight * torch.stack(resembling).mean(0)
         if self.co_occurrence is not None:
             user = user + c.cooc_share * (self.co_occurrence @ user)
-        return unit_rows(user), unit_rows(item)
+        return self.biased(unit_rows(user)), unit_rows(item) if not c.bias else torch.cat([unit_rows(item), self.bias], dim=1)
+
+    def biased(self, user: Tensor) -> Tensor:
+        """Users at length one (N, D) with the ones that b is multiplied by, (N, D+1); as they are without b."""
+        return torch.cat([user, user.new_ones(len(user), 1)], dim=1) if self.config.bias else user
 
     def with_modalities(self, user: Tensor, resembling: list[Tensor], to_user: Adjacency, attention: Tensor | None) -> Tensor:
         """u_b + Σ_m α_{u,m} u_m, (U, D)."""
@@ -158,7 +176,7 @@ class DualGNNPlus(Recommender):
             user = self.with_modalities(histories.to_user @ lends, resembling, histories.to_user, attention)
             if self.co_occurrence is not None:
                 user = user + c.cooc_share * (histories.neighbours(c.cooc_k, c.cooc_weight) @ known)
-            return unit_rows(user + self._own_rows(histories, user, item, negatives))
+            return self.biased(unit_rows(user + self._own_rows(histories, user, item, negatives)))
 
         return rule
 
@@ -167,17 +185,19 @@ class DualGNNPlus(Recommender):
         return torch.zeros(len(histories), self.user.shape[1]) if name == "user" else None
 
     def item_rule(self) -> ItemRule:
-        """i from the modalities: i_b of the trained videos that it resembles, and its i_m as for everyone."""
+        """i from the modalities: i_b and b of the trained videos that it resembles, and its i_m as for everyone."""
         c = self.config
         with torch.no_grad():
             behaviour, item = self.behaviour()[1], self.item.clone()
+            bias = self.bias.clone() if c.bias else None
 
         def rule(videos: NewItems) -> Tensor:
             new = videos.resembling(behaviour, c.item_k)
             if c.item_weight > 0:
                 near = [videos.nearest(name, c.item_k) @ item for name in videos.features]
                 new = new + c.item_weight * torch.stack(near).mean(0)
-            return unit_rows(new)
+            new = unit_rows(new)
+            return new if bias is None else torch.cat([new, videos.resembling(bias, c.item_k)], dim=1)
 
         return rule
 
@@ -190,7 +210,7 @@ class DualGNNPlus(Recommender):
         with torch.enable_grad():
             for _ in range(FOLD_STEPS):
                 optimiser.zero_grad()
-                unit = unit_rows(user + own / (self.config.layers + 1))
+                unit = self.biased(unit_rows(user + own / (self.config.layers + 1)))
                 right = (pick(unit, row) * item[watched]).sum(1) / self.config.temperature  # (E,)
                 wrong = unit @ negatives.T / self.config.temperature + math.log(len(item) / len(negatives))  # (B, N)
                 fit = torch.logaddexp(right, wrong.logsumexp(1)[row]) - right
@@ -199,7 +219,11 @@ class DualGNNPlus(Recommender):
         return own.detach() / (self.config.layers + 1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        user, item = self.embed()
+        to_user = self.to_user
+        if self.config.hide:
+            most = int(HIDDEN * to_user.num_edges)
+            to_user = to_user.without(users[:most], positives[:most])
+        user, item = self.over(to_user)
         shared = negatives[: self.config.negatives]
         chosen = pick(user, users), pick(item, positives), pick(item, shared)
         fit = sampled_softmax(*chosen, len(item), self.config.temperature)

@@ -202,6 +202,14 @@ class Adjacency(nn.Module):
         part._register(forward, backward)
         return part
 
+    def without(self, dst: Tensor, src: Tensor) -> Adjacency:
+        """The same matrix with zeros at (dst, src), (B,) int64 each; all other weights and scales as they are."""
+        part = Adjacency.__new__(Adjacency)
+        nn.Module.__init__(part)
+        part.shape = self.shape
+        part._register(self._matrices[0].without(dst, src), self._matrices[1].without(src, dst))
+        return part
+
     def neighbours(self, rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
         """Columns that send to these rows (R,), int64: all where there are at most so many, else that many draws of a row's
         (twice the same counts twice). In no order, and not each once.

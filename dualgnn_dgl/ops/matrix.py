@@ -77,6 +77,27 @@ class Matrix:
             self.cache[key] = value.to(dtype)
         return self.cache[key]
 
+    def without(self, rows: Tensor, columns: Tensor) -> Matrix:
+        """Zero in the place of the entries at these rows and columns, (B,) each; a pair that has no entry changes nothing.
+
+        Found by binary search within the rows, so of equal entries that stand twice only one goes. O(E) for the copied values.
+        """
+        if self.indices.numel() == 0:
+            return self
+        low, end = self.indptr[rows].long(), self.indptr[rows + 1].long()
+        high, entries = end, self.indices.numel()
+        for _ in range(min(self.shape[1], entries).bit_length()):  # until a row of any length is halved to nothing
+            middle = (low + high) // 2
+            below = (self.indices[middle.clamp(max=entries - 1)] < columns) & (low < high)
+            low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
+        place = low.clamp(max=entries - 1)
+        found = (low < end) & (self.indices[place] == columns)
+        value = self.entries(self.dtype)
+        value = torch.ones_like(self.indices, dtype=self.dtype) if value is None else value
+        gone = torch.zeros_like(value).index_add_(0, place, found.to(value.dtype))  # (no shape here depends on what is found)
+        by_pattern = {key: kept for key, kept in self.cache.items() if key == "triton"}
+        return Matrix(self.indptr, self.indices, value.masked_fill(gone > 0, 0), None, None, self.shape, by_pattern)
+
     def block(self, rows: Tensor, columns: Tensor) -> Matrix:
         """The entries in these rows (R,) and columns (C,), both ascending and each once: (R, C), its order that of the whole."""
         start = self.indptr[rows].long()

@@ -24,28 +24,32 @@ def nearest(features: Tensor, present: list[bool], k: int) -> list[list[int]]:
 def embed(
     p: Tensor,
     q: Tensor,
+    bias: Tensor | None,
     attention: Tensor | None,
     pairs: list[tuple[int, int]],
     features: list[Tensor],
     present: list[list[bool]],
     omega: list[list[tuple[int, float]]],
     config,
+    hidden: frozenset[tuple[int, int]] = frozenset(),
 ) -> tuple[Tensor, Tensor]:
-    """Unit rows of û (U, D) and i (I, D)."""
+    """Unit rows of û (U, D) and i (I, D), with 1 and b behind them where there is a bias (I, 1).
+
+    The hidden pairs count in degrees and modalities seen, but send nothing.
+    """
     watched = [[i for v, i in pairs if v == u] for u in range(len(p))]
     watchers = [[u for u, j in pairs if j == i] for i in range(len(q))]
 
+    def weight(u: int, i: int) -> float:
+        return 0.0 if (u, i) in hidden else 1 / math.sqrt(len(watched[u]) * len(watchers[i]))
+
     def send_to_users(items: list[Tensor]) -> list[Tensor]:
         zero = torch.zeros_like(p[0])
-        return [
-            sum((items[i] / math.sqrt(len(watched[u]) * len(watchers[i])) for i in watched[u]), zero) for u in range(len(p))
-        ]
+        return [sum((items[i] * weight(u, i) for i in watched[u]), zero) for u in range(len(p))]
 
     def send_to_items(users: list[Tensor]) -> list[Tensor]:
         zero = torch.zeros_like(p[0])
-        return [
-            sum((users[u] / math.sqrt(len(watched[u]) * len(watchers[i])) for u in watchers[i]), zero) for i in range(len(q))
-        ]
+        return [sum((users[u] * weight(u, i) for u in watchers[i]), zero) for i in range(len(q))]
 
     users, items = [list(p)], [list(q)]
     for _ in range(config.layers):
@@ -66,7 +70,11 @@ def embed(
     for i in range(len(q)):
         item[i] = item[i] + config.item_weight * sum(table[i] for table in resembling) / len(resembling)
     user = [user[u] + config.cooc_share * sum((w * user[v] for v, w in omega[u]), torch.zeros_like(p[0])) for u in range(len(p))]
-    return torch.stack([row / row.norm().clamp(min=1e-12) for row in user]), torch.stack([row / row.norm() for row in item])
+    users_out = torch.stack([row / row.norm().clamp(min=1e-12) for row in user])
+    items_out = torch.stack([row / row.norm() for row in item])
+    if bias is None:
+        return users_out, items_out
+    return torch.cat([users_out, torch.ones_like(p[:, :1])], dim=1), torch.cat([items_out, bias], dim=1)
 
 
 def loss(tables: tuple[Tensor, Tensor], p: Tensor, q: Tensor, triples: list[tuple[int, int, int]], config) -> Tensor:

@@ -1,0 +1,82 @@
+"""What each part of DualGNN-Plus is worth: its default settings with one part changed or left out.
+
+    python benchmarks/ablation.py --root SHARED/data --data tiktok --seeds 3
+
+Every training is a cached result of compare.py, by the same options, and serves both columns; the defaults were chosen on
+validation, so the test column decides nothing. Writes results/ablation-NAME.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from compare import HERE, METRIC, RESULTS, cached, prepare, read_hits, significance, small, spread
+
+FIGURES = ("valid", METRIC, "ndcg@20")  # what a row shows
+PARTS: dict[str, dict] = {
+    "defaults": {},
+    "a batch's own pairs stay in the graph": {"hide": False},
+    "no item graphs": {"item_weight": 0.0, "user_weight": 0.0},
+    "no modalities on the user side": {"user_weight": 0.0},
+    "no modalities on the item side": {"item_weight": 0.0},
+    "with the user hop, β = 0.3": {"cooc_share": 0.3},
+    "two layers": {"layers": 2},
+    "width 64": {"width": 64},
+}
+
+
+def ablate(name: str, root: Path, parts: dict[str, dict], seeds: int, train: dict, threads: int) -> list[dict]:
+    """A row a part: means over seeds, and the users' recall@20 of the defaults minus the part's, tested."""
+    folder = prepare(name, root)
+    rows, per_user = [], {}
+    for part, config in parts.items():
+        runs = [
+            cached(name, folder, "dualgnn_plus", config, seed, train, test=True, threads=threads, results=RESULTS)
+            for seed in range(seeds)
+        ]
+        row = {"part": part, "config": config, "seeds": seeds}
+        figures = [run["test"] | {"valid": run["valid"]} for run in runs]
+        for key in FIGURES:
+            values = [figure[key] for figure in figures]
+            row[key], row[f"{key} sd"] = float(np.mean(values)), float(np.std(values, ddof=1)) if seeds > 1 else 0.0
+        per_user[part] = np.mean([read_hits(run["hits"])[METRIC] for run in runs], axis=0)  # (B,)
+        rows.append(row)
+    found = significance(per_user, next(iter(parts)))
+    return [row | found.get(row["part"], {}) for row in rows]
+
+
+def markdown(rows: list[dict]) -> str:
+    """The table, as it stands in the README of this folder."""
+    heads = ("part", "seeds", "validation recall@20", "test recall@20", "test NDCG@20", "to the defaults", "p bootstrap")
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for row in rows:
+        figures = [spread(row, key) for key in FIGURES]
+        tests = [f"{row['difference']:+.4f}", small(row["p bootstrap"])] if "difference" in row else ["", ""]
+        lines.append(f"| {' | '.join([row['part'], str(row['seeds']), *figures, *tests])} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
+    parser.add_argument("--data", default="tiktok")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--parts", help="comma-separated numbers of the rows, 0 the defaults; all by default")
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--patience", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    names = list(PARTS)
+    chosen = names if arguments.parts is None else [names[int(number)] for number in arguments.parts.split(",")]
+    train = {"epochs": arguments.epochs, "patience": arguments.patience}
+    parts = {name: PARTS[name] for name in chosen}
+    rows = ablate(arguments.data, arguments.root, parts, arguments.seeds, train, arguments.threads)
+    print(markdown(rows))
+    (RESULTS.parent / f"ablation-{arguments.data}.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
