@@ -46,7 +46,7 @@ def parse(text: str) -> int:
     found = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,3})?)\s*([kmgt]?)i?b?\s*", text.lower())
     size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
     if size < 2**20:
-        raise ConfigError(f"--memory {text[:40]} is no size of a megabyte or more: write it as 512MB or 4GB")
+        raise ConfigError(f"--memory '{text[:40]}' is no size of a megabyte or more: write it as 512MB or 4GB")
     return size
 
 

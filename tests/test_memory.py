@@ -38,7 +38,7 @@ def test_sizes_as_people_write_them(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "5", "-1GB", "lots", "1e9", "4 GBytes", "nan", "1023KB", "9" * 30])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--memory .* is no size of a megabyte or more: write it as 512MB"):
+    with pytest.raises(ConfigError, match="--memory '.*' is no size of a megabyte or more: write it as 512MB"):
         memory.parse(text)
 
 
@@ -446,7 +446,7 @@ def test_the_command_line_takes_a_size_and_refuses_what_is_none(tmp_path: Path) 
     assert done.code == 0, done.err
     assert memory._given is None  # the command's own
     done = trial.call(*words, "--memory", "much", "--force")
-    assert done.code == 1 and "--memory much is no size" in done.err
+    assert done.code == 1 and "--memory 'much' is no size" in done.err
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -454,7 +454,7 @@ def test_every_command_takes_a_size(verb: str) -> None:
     """All of them rank, count or compare; what is no size is told before anything else is done."""
     needed = {"compare": ["a", "b"], "update": ["--input", "log.csv"]}.get(verb, [])
     done = trial.call(verb, *needed, "--memory", "much")
-    assert done.code == 1 and "--memory much is no size" in done.err, done
+    assert done.code == 1 and "--memory 'much' is no size" in done.err, done
 
 
 def test_trainings_and_rankings_of_searches_and_experiments_keep_to_the_size(
