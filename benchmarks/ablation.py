@@ -19,6 +19,8 @@ FIGURES = ("valid", METRIC, "ndcg@20")  # what a row shows
 PARTS: dict[str, dict] = {
     "defaults": {},
     "a batch's own pairs stay in the graph": {"hide": False},
+    "videos without a bias": {"bias": False},
+    "modalities at 0.5": {"item_weight": 0.5, "user_weight": 0.5},
     "no item graphs": {"item_weight": 0.0, "user_weight": 0.0},
     "no modalities on the user side": {"user_weight": 0.0},
     "no modalities on the item side": {"item_weight": 0.0},

@@ -78,6 +78,7 @@ class Config(Options):
 SEARCH = {
     "width": (64, 128, 256),
     "layers": (3, 4),
+    "bias": (True, False),
     "item_weight": (0.0, 0.5, 1.0),
     "user_weight": (0.0, 0.5, 1.0),
     "cooc_share": (0.0, 0.3),
