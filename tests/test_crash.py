@@ -276,7 +276,8 @@ main()
 """
 
 
-def test_a_second_ctrl_c_while_the_run_is_saved_leaves_at_once_and_loses_nothing(home):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_while_the_run_is_saved_leaves_at_once_and_loses_nothing(home, number):
     """The first ends training; the second, while the run is being saved, the process. What was trained is in the checkpoint."""
     words = ("--run", "runs/a", "--epochs", "300", "--patience", "300", "--set", "width=6", "--gpu", "-1", "--model", "bprmf")
     child = subprocess.Popen(
@@ -292,12 +293,12 @@ def test_a_second_ctrl_c_while_the_run_is_saved_leaves_at_once_and_loses_nothing
         for line in child.stderr:
             heard.append(line)
             if "epoch 5/" in line:
-                child.send_signal(signal.SIGINT)
+                child.send_signal(number)
             if line == "saving\n":
                 break
         began = time.monotonic()
-        child.send_signal(signal.SIGINT)
-        assert child.wait(timeout=20) == -signal.SIGINT and time.monotonic() - began < 5, "".join(heard)
+        child.send_signal(number)
+        assert child.wait(timeout=20) == -number and time.monotonic() - began < 5, "".join(heard)
     finally:
         child.kill()
         child.wait()
