@@ -22,10 +22,7 @@ HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".benchmarks"
 USERS = 15_000
 SETTINGS = {
-    "tiktok": {
-        "lightgcn": {"layers": 2, "l2": 1e-3},
-        "dualgnn": {"user_fusion": "concat", "cooc_k": 10, "layers": 3, "lr": 1e-4},
-    },
+    "tiktok": {"lightgcn": {"layers": 2, "l2": 1e-3}},
     "microlens": {},
 }
 
