@@ -21,7 +21,7 @@ from dualgnn_dgl.evaluation import Evaluator, top_k
 from dualgnn_dgl.modality import drop, read_holes
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.robustness import Cell, Plan
-from dualgnn_dgl.robustness.cells import Bench, banish, complete, reduced, result_of
+from dualgnn_dgl.robustness.cells import Bench, _write_checked, banish, complete, reduced, result_of
 from dualgnn_dgl.robustness.summary import _area, _p_value
 
 
@@ -156,6 +156,17 @@ def test_an_altered_result_is_noticed_and_made_again(whole, tmp_path, caplog):
             said = [record.getMessage() for record in caplog.records]
             gone = spoilt is None and (file in cells or file == weights)
             assert len(said) == (0 if gone else 1) and all(file.name in line and "again" in line for line in said), said
+
+
+def test_a_file_of_another_kind_in_a_cells_place_is_no_result(whole, tmp_path):
+    """Sound by its own checksum, but nothing of what a cell says (found by the artefact fuzzer)."""
+    p = plan("lightgcn", strategies=("mask",), seeds=1)
+    assert robustness.run(p, whole, tmp_path) == 0
+    summary = robustness.summarise(p, whole, tmp_path, "recall@5")
+    for file in sorted((tmp_path / "cells").iterdir()):
+        _write_checked(file, {"what": "something else"})
+        assert robustness.run(p, whole, tmp_path) == 0
+        assert robustness.summarise(p, whole, tmp_path, "recall@5") == summary
 
 
 def test_all_models_meet_the_same_holes_and_they_are_on_disk(whole, tmp_path):

@@ -89,9 +89,9 @@ def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[st
         return None
     try:
         result = _checked(file)
-        if result["key"] != key_of(plan, cell, dataset):
+        if result.get("key") != key_of(plan, cell, dataset):
             return None
-        if "refused" not in result and digest(per_user := folder / "per_user" / f"{name}.parquet") != result["per_user"]:
+        if "refused" not in result and digest(per_user := folder / "per_user" / f"{name}.parquet") != result.get("per_user"):
             raise RunError(f"{per_user} is not what was written there (cut short or altered)")
     except (OSError, RunError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
