@@ -22,6 +22,7 @@ from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.models.base import Recommender, pick
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.ops.learned import Edges
+from dualgnn_dgl.ops.matrix import places
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -56,7 +57,7 @@ class Blocks:
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """The model's loss of B triples, (B,) int64 each, over their block; a scalar."""
         nodes = self.draw(users, torch.cat([positives, negatives]))
-        place = [number(part, size) for part, size in zip(nodes, self.sizes, strict=True)]
+        place = [places(part, size) for part, size in zip(nodes, self.sizes, strict=True)]
         block = restricted(self.model, dict(zip(self.sizes, nodes, strict=True)))
         return block.loss(place[0][users], place[1][positives], place[1][negatives])
 
@@ -65,10 +66,10 @@ class Blocks:
         reached = {size: torch.zeros(size, dtype=torch.bool, device=users.device) for size in self.sizes}
         for size, nodes in zip(self.sizes, (users, items), strict=True):
             reached[size][nodes] = True
-        frontier = reached
+        frontier, graphs = reached, adjacencies(self.model)
         for _ in range(self.hops):
             found = {size: torch.zeros_like(mask) for size, mask in reached.items()}
-            for adjacency in adjacencies(self.model):
+            for adjacency in graphs:
                 target, source = adjacency.shape
                 found[source][adjacency.neighbours(frontier[target].nonzero().flatten(), self.fanout, self.generator)] = True
             frontier = {size: found[size] & ~reached[size] for size in self.sizes}
@@ -80,13 +81,6 @@ class Blocks:
 def adjacencies(model: nn.Module) -> list[Adjacency]:
     """Every graph of the model, each once."""
     return [module for module in model.modules() if isinstance(module, Adjacency)]
-
-
-def number(nodes: Tensor, size: int) -> Tensor:
-    """Place of each node in `nodes` (N,), −1 for the others: (size,) int64."""
-    place = torch.full((size,), -1, dtype=torch.int64, device=nodes.device)
-    place[nodes] = torch.arange(len(nodes), device=nodes.device)
-    return place
 
 
 def restricted(module: M, nodes: dict[int, Tensor], known: dict[int, nn.Module] | None = None) -> M:

@@ -136,7 +136,8 @@ class DualGNNPlus(Recommender):
             item = item + c.item_weight * torch.stack(resembling).mean(0)
         if self.co_occurrence is not None:
             user = user + c.cooc_share * (self.co_occurrence @ user)
-        return self.biased(unit_rows(user)), unit_rows(item) if not c.bias else torch.cat([unit_rows(item), self.bias], dim=1)
+        item = unit_rows(item)
+        return self.biased(unit_rows(user)), torch.cat([item, self.bias], dim=1) if c.bias else item
 
     def biased(self, user: Tensor) -> Tensor:
         """Users at length one (N, D) with the ones that b is multiplied by, (N, D+1); as they are without b."""

@@ -21,7 +21,7 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
-from dualgnn_dgl.models.base import PENALTIES, Recommender, UserRule, lent, pick, row_penalty, table
+from dualgnn_dgl.models.base import PENALTIES, Recommender, UserRule, lent, pick, row_penalty, smoothed, table
 from dualgnn_dgl.options import Options, option
 
 
@@ -56,12 +56,7 @@ class LightGCN(Recommender):
         self.item = table(graph.num_nodes("item"), config.width)
 
     def embed(self) -> tuple[Tensor, Tensor]:
-        user, item = self.user, self.item
-        user_sum, item_sum = user, item
-        for _ in range(self.layers):
-            user, item = self.to_user @ item, self.to_item @ user
-            user_sum, item_sum = user_sum + user, item_sum + item
-        return user_sum / (self.layers + 1), item_sum / (self.layers + 1)
+        return smoothed(self.to_user, self.to_item, self.user, self.item, self.layers)
 
     def user_rule(self) -> UserRule:
         """û = Σ_{l<L} D_û^-½ H D_i^-½ i^l / (L+1): a trained user's layers 1…L; of layer 0, never trained, nothing is known."""

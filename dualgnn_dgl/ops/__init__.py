@@ -138,6 +138,15 @@ class Adjacency(nn.Module):
             Matrix(*compress(src, dst, self.shape[::-1], weight), right, left, self.shape[::-1]),
         )
 
+    @staticmethod
+    def _of(forward: Matrix, backward: Matrix) -> Adjacency:
+        """An adjacency over a matrix and its transpose that are there already."""
+        made = Adjacency.__new__(Adjacency)
+        nn.Module.__init__(made)
+        made.shape = forward.shape
+        made._register(forward, backward)
+        return made
+
     def _register(self, forward: Matrix, backward: Matrix) -> None:
         for prefix, matrix in (("forward", forward), ("backward", backward)):
             for part in ("indptr", "indices", "weight"):
@@ -168,11 +177,8 @@ class Adjacency(nn.Module):
     @property
     def T(self) -> Adjacency:
         """The transpose, over the same tensors (the name every array library uses)."""
-        transpose = Adjacency.__new__(Adjacency)
-        nn.Module.__init__(transpose)
-        transpose.shape = self.shape[::-1]
-        transpose._register(*self._matrices[::-1])
-        return transpose
+        forward, backward = self._matrices
+        return Adjacency._of(backward, forward)
 
     @property
     def num_edges(self) -> int:
@@ -192,23 +198,15 @@ class Adjacency(nn.Module):
 
         Weights stay. Where there is a row scale, a row's is raised by what the block leaves out: d / d' for d' of d entries.
         """
-        part = Adjacency.__new__(Adjacency)
-        nn.Module.__init__(part)
-        part.shape = (len(rows), len(columns))
         forward, backward = self._matrices[0].block(rows, columns), self._matrices[1].block(columns, rows)
         if forward.left is not None:
             left = forward.left * self._matrices[0].indptr.diff()[rows] / forward.indptr.diff().clamp(min=1)
             forward, backward = replace(forward, left=left), replace(backward, right=left)
-        part._register(forward, backward)
-        return part
+        return Adjacency._of(forward, backward)
 
     def without(self, dst: Tensor, src: Tensor) -> Adjacency:
         """The same matrix with zeros at (dst, src), (B,) int64 each; all other weights and scales as they are."""
-        part = Adjacency.__new__(Adjacency)
-        nn.Module.__init__(part)
-        part.shape = self.shape
-        part._register(self._matrices[0].without(dst, src), self._matrices[1].without(src, dst))
-        return part
+        return Adjacency._of(self._matrices[0].without(dst, src), self._matrices[1].without(src, dst))
 
     def neighbours(self, rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
         """Columns that send to these rows (R,), int64: all where there are at most so many, else that many draws of a row's

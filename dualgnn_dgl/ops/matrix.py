@@ -104,9 +104,7 @@ class Matrix:
         count = self.indptr[rows + 1].long() - start
         row = torch.repeat_interleave(count)
         entry = torch.arange(len(row), device=row.device) + (start - count.cumsum(0) + count)[row]
-        place = torch.full((self.shape[1],), -1, dtype=torch.int64, device=columns.device)
-        place[columns] = torch.arange(len(columns), device=columns.device)
-        column = place[self.indices[entry].long()]
+        column = places(columns, self.shape[1])[self.indices[entry].long()]
         kept = column >= 0
         counts = torch.bincount(row[kept], minlength=len(rows))
         kind = self.indptr.dtype
@@ -118,6 +116,13 @@ class Matrix:
             None if self.right is None else self.right[columns],
             (len(rows), len(columns)),
         )
+
+
+def places(chosen: Tensor, size: int) -> Tensor:
+    """Place of each of `size` numbers among the chosen ones (N,), −1 for the others: (size,) int64."""
+    place = torch.full((size,), -1, dtype=torch.int64, device=chosen.device)
+    place[chosen] = torch.arange(len(chosen), device=chosen.device)
+    return place
 
 
 def compress(row: Tensor, column: Tensor, shape: tuple[int, int], weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -139,7 +139,7 @@ class Bench:
             result |= about | self.measure(user, item, holed, file)
             result["per_user"] = digest(file)
         except DualGNNError as error:
-            result["refused"] = " ".join(str(error).split())
+            result["refused"] = str(error)
         config, train = self.plan.settings_of(cell)
         seconds = round(time.perf_counter() - started, 2)
         result |= {"config": asdict(config), "train": asdict(train), "data": self.dataset.hash, "seconds": seconds}
