@@ -31,6 +31,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import robustness
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "compare"
@@ -61,13 +62,16 @@ NOTES = {
 # can: BM3 starts at popularity, falls, and rises past that only after 15 to 100 epochs (LOG.md).
 PATIENCE = {"bm3": 60}
 
-# name → (file or folder below --root, options of preprocess, mask at test, features to read where not all)
+# name → (file or folder below --root, options of preprocess, mask at test, features to read where not all); the 15k ones are
+# of 15,000 users, drawn as robustness.py draws them, so that every model's trials take a laptop minutes
 DATA = {
     "tiktok": ("tiktok", {"split": "given"}, "all", ()),
     "baby": ("amazon-baby", {"split": "given"}, "train", ()),
     "microlens-loo": ("microlens-50k", {"split": "leave-one-out"}, "all", ()),
     "microlens-time": ("microlens-50k", {"split": "time-user"}, "all", ()),
     "microlens-random": ("microlens-50k", {"split": "random"}, "all", ()),
+    "microlens-15k-loo": ("microlens-50k", {"split": "leave-one-out", "k_core": 5}, "all", ()),
+    "microlens-15k-time": ("microlens-50k", {"split": "time-user", "k_core": 5}, "all", ()),
     "movielens-1m": ("movielens-1m", {"split": "random"}, "all", ()),
 }
 
@@ -80,7 +84,8 @@ def prepare(name: str, root: Path) -> Path:
     source, options, _, features = DATA[name]
     folder = CACHE / "data" / name
     if not (folder / data.MANIFEST).is_file():
-        raw = read(root / source, features=[root / source / feature for feature in features])
+        place = robustness.sampled(root / source) if "15k" in name else root / source
+        raw = read(place, features=[root / source / feature for feature in features])
         prepared = preprocess.prepare(raw, preprocess.Options(**options))
         data.save(prepared.dataset, folder, options=options, report=prepared.report, force=True)
     return folder
@@ -268,7 +273,8 @@ def compare(
             cached(name, folder, model, config, seed, options, test=True, threads=threads, results=results, refill=refill)
             for seed in range(seeds)
         ]
-        row = {"data": name, "model": model, "trials": len(tried), "seeds": len(runs), "config": config, "valid": best["valid"]}
+        row = {"data": name, "model": model, "trials": len(tried), "seeds": len(runs), "config": config, "train": options}
+        row["valid"] = best["valid"]
         for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"):
             values = [run["test"][metric] for run in runs]
             row[metric], row[f"{metric} sd"] = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
@@ -362,7 +368,9 @@ def title(name: str, rows: list[dict]) -> str:
     masked = "training pairs" if mask == "train" else "training and validation pairs"
     machines = ", ".join(sorted({machine for row in rows for machine in row["machines"]}))
     users = f"{rows[0]['users']:,} test users"
-    return f"{name}: split {options['split']}, {users}, {masked} masked, chosen on validation {METRIC}; {machines}"
+    own = {f"{key}={value}" for row in rows for key, value in row.get("train", {}).items() if key not in ("epochs", "patience")}
+    chosen = ", ".join([f"chosen on validation {METRIC}", *sorted(own)])
+    return f"{name}: split {options['split']}, {users}, {masked} masked, {chosen}; {machines}"
 
 
 def main() -> None:
@@ -375,17 +383,21 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--patience", type=int, default=20)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    text = "training option of every trial that has none of its own, e.g. batch_size=16384"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     parser.add_argument("--quick", action="store_true", help="one trial, one seed, five epochs: does it run?")
     parser.add_argument("--large", action="store_true", help="three trials more for every trained model: batches of 16,384")
     parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    from dualgnn_dgl.options import parse_pair
+
     if arguments.one:
         print(json.dumps(train_one(json.loads(arguments.one))))
         return
     trials, seeds, epochs = (1, 1, 5) if arguments.quick else (arguments.trials, arguments.seeds, arguments.epochs)
     results = CACHE / "quick" if arguments.quick else RESULTS
-    train = {"epochs": epochs, "patience": arguments.patience}
+    train = {"epochs": epochs, "patience": arguments.patience} | dict(map(parse_pair, arguments.set))
     for name in arguments.data.split(","):
         rows = compare(
             name,
