@@ -99,3 +99,10 @@ def test_a_run_of_few_models_keeps_the_other_rows_and_tests_all_anew(script, tmp
     assert alone[0]["model"] == "a" and "difference" not in alone[0]
     bare = script.ranked([*whole[:-1], whole[-1] | {"hits": []}], tmp_path)
     assert ["difference" in row for row in bare] == [False, True, False], "no hits kept, no test"
+
+
+def test_the_title_names_the_data_and_what_every_trial_was_given(script) -> None:
+    row = {"users": 5_651, "machines": ["a CPU"], "train": {"epochs": 9, "patience": 3, "batch_size": "16384"}}
+    text = script.title("microlens-15k-loo", [row, {"users": 5_651, "machines": ["a GPU"]}])
+    assert text.startswith("microlens-15k-loo: split leave-one-out, 5,651 test users, ") and text.endswith("; a CPU, a GPU")
+    assert "recall@20, batch_size=16384;" in text and "epochs" not in text
