@@ -79,7 +79,7 @@ def command(
     \b
     Examples:
         dualgnn recommend --user u17 --k 10
-        dualgnn recommend --history v0655,v1898,v42
+        dualgnn recommend --history v0655,v1898,v2942
         dualgnn recommend --histories new_users.csv --all lists.parquet
         dualgnn recommend --user u17 --new-items visual.parquet --new-items textual.parquet --only-new
         dualgnn recommend --all lists.parquet --k 50
