@@ -12,8 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-from compare import HERE, METRIC, RESULTS, cached, prepare, read_hits, significance, small, spread
+from compare import HERE, METRIC, RESULTS, cached, over_seeds, prepare, significance, small, spread, users_mean
 
 FIGURES = ("valid", METRIC, "ndcg@20")  # what a row shows
 PARTS: dict[str, dict] = {
@@ -39,13 +38,9 @@ def ablate(name: str, root: Path, parts: dict[str, dict], seeds: int, train: dic
             cached(name, folder, "dualgnn_plus", config, seed, train, test=True, threads=threads, results=RESULTS)
             for seed in range(seeds)
         ]
-        row = {"part": part, "config": config, "seeds": seeds}
         figures = [run["test"] | {"valid": run["valid"]} for run in runs]
-        for key in FIGURES:
-            values = [figure[key] for figure in figures]
-            row[key], row[f"{key} sd"] = float(np.mean(values)), float(np.std(values, ddof=1)) if seeds > 1 else 0.0
-        per_user[part] = np.mean([read_hits(run["hits"])[METRIC] for run in runs], axis=0)  # (B,)
-        rows.append(row)
+        rows.append({"part": part, "config": config, "seeds": seeds} | over_seeds(figures, FIGURES))
+        per_user[part] = users_mean([run["hits"] for run in runs])
     found = significance(per_user, next(iter(parts)))
     return [row | found.get(row["part"], {}) for row in rows]
 

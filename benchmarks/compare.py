@@ -263,7 +263,7 @@ def compare(
     folder = prepare(name, root)
     rows = []
     for model in models:
-        options = train | {"patience": max(train["patience"], PATIENCE.get(model, 0))}
+        options = train | {"patience": max(int(train["patience"]), PATIENCE.get(model, 0))}
         tried = [
             (config, cached(name, folder, model, config, 0, options, test=False, threads=threads, results=results))
             for config in draw_configs(model, trials, large)
@@ -275,9 +275,7 @@ def compare(
         ]
         row = {"data": name, "model": model, "trials": len(tried), "seeds": len(runs), "config": config, "train": options}
         row["valid"] = best["valid"]
-        for metric in ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"):
-            values = [run["test"][metric] for run in runs]
-            row[metric], row[f"{metric} sd"] = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        row |= over_seeds([run["test"] for run in runs], ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"))
         row["interval recall@20"] = runs[0]["intervals"]["recall@20"]
         row["users"] = runs[0]["users"]
         row["published"] = PUBLISHED.get(name, {}).get(model)
@@ -287,6 +285,20 @@ def compare(
             row[figure] = float(np.median([run[figure] for run in runs]))
         rows.append(row)
     return rows
+
+
+def over_seeds(figures: list[dict], names: tuple[str, ...]) -> dict[str, float]:
+    """Mean and standard deviation (0 of one seed) of each named figure."""
+    found = {}
+    for name in names:
+        values = [figure[name] for figure in figures]
+        found[name], found[f"{name} sd"] = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return found
+
+
+def users_mean(files: list[Path]) -> np.ndarray:
+    """Each test user's recall@20, the mean over the seeds whose hits the files keep, (B,)."""
+    return np.mean([read_hits(file)[METRIC] for file in files], axis=0)
 
 
 def merged(rows: list[dict], before: list[dict]) -> list[dict]:
@@ -302,7 +314,7 @@ def ranked(rows: list[dict], results: Path) -> list[dict]:
     for row in rows:
         files = [results / name for name in row.get("hits", ())]
         if len(files) == row["seeds"] and all(file.is_file() for file in files):
-            per_user[row["model"]] = np.mean([read_hits(file)[METRIC] for file in files], axis=0)  # (B,)
+            per_user[row["model"]] = users_mean(files)
     found = significance(per_user, rows[0]["model"])
     tests = ("difference", "difference interval", "p bootstrap", "p Wilcoxon")
     return [{key: v for key, v in row.items() if key not in tests} | found.get(row["model"], {}) for row in rows]
@@ -390,11 +402,11 @@ def main() -> None:
     parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    from dualgnn_dgl.options import parse_pair
-
     if arguments.one:
         print(json.dumps(train_one(json.loads(arguments.one))))
         return
+    from dualgnn_dgl.options import parse_pair
+
     trials, seeds, epochs = (1, 1, 5) if arguments.quick else (arguments.trials, arguments.seeds, arguments.epochs)
     results = CACHE / "quick" if arguments.quick else RESULTS
     train = {"epochs": epochs, "patience": arguments.patience} | dict(map(parse_pair, arguments.set))
