@@ -72,9 +72,9 @@ def test_histories_of_another_catalogue_are_refused():
 # ---------------------------------------------------------------- every model
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_every_model_places_a_new_user(name):
-    dataset = small.dataset()
+@pytest.mark.parametrize(("name", "features"), [*((name, {}) for name in MODELS), ("dualgnn_plus", {"modalities": ()})])
+def test_every_model_places_a_new_user(name, features):
+    dataset = small.dataset(**features)
     door = Newcomers(create(name, heterograph(dataset), dataset.modalities), dataset)
     user = door.users([HISTORY, ["v8"]])
     assert user.shape == (2, door.item.shape[1]) and torch.isfinite(user.to_dense()).all() and not user.requires_grad

@@ -75,8 +75,9 @@ def create(name: str, graph: Any, modalities: Mapping[str, Any], config: Any = N
     import torch
 
     kind = model_class(name)
-    if kind.uses_modalities and not modalities:
-        raise ConfigError(f"model {name} needs item features and the data set has none: add feature files, or use lightgcn")
+    if kind.uses_modalities and kind.needs_modalities and not modalities:
+        others = "dualgnn_plus or lightgcn"
+        raise ConfigError(f"model {name} needs item features and the data set has none: add feature files, or use {others}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind(graph, modalities, kind.Config() if config is None else config)

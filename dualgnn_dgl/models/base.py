@@ -35,6 +35,7 @@ class Recommender(nn.Module):
 
     Config: ClassVar[type[Options]]
     uses_modalities: ClassVar[bool] = False
+    needs_modalities: ClassVar[bool] = True  # of those that use them: nothing is left of it where the data have none
     trainable: ClassVar[bool] = True
 
     def embed(self) -> tuple[Tensor, Tensor]:

@@ -19,10 +19,11 @@ quarter of all pairs only so many are out, so that a graph is left where a batch
 video is with everybody (`bias`), which cosines alone can hardly say: one more column of i, against a column of ones in û.
 
 A missing modality is a zero row of S_m: the video neither receives nor sends there, and where all a user's videos lack a
-modality the user has no attention on it. Departures: DualGNN's preference tables and feature encoders are gone, its attention
-and co-occurrence hop stay; FREEDOM mixes its item graphs by fixed weights and trains on a thinned graph, here users weigh
-them and the graph is whole; the softmax runs over cosines of the final vectors. u_m is a sum over what the user watched: no
-free table, so it holds for newcomers too.
+modality the user has no attention on it. Where the data have no modality at all, the behaviour channel, the bias and the
+user–user hop are left. Departures: DualGNN's preference tables and feature encoders are gone, its attention and co-occurrence
+hop stay; FREEDOM mixes its item graphs by fixed weights and trains on a thinned graph, here users weigh them and the graph is
+whole; the softmax runs over cosines of the final vectors. u_m is a sum over what the user watched: no free table, so it holds
+for newcomers too.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class DualGNNPlus(Recommender):
 
     Config = Config
     uses_modalities = True
+    needs_modalities = False
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()
@@ -110,7 +112,8 @@ class DualGNNPlus(Recommender):
         self.attends = len(self.similar) > 1 and config.user_weight > 0
         if self.attends:
             self.attention = nn.Parameter(torch.zeros(users, len(self.similar)))
-        present = torch.stack([torch.tensor(modality.present) for modality in modalities.values()], dim=1)  # (I, M)
+        masks = [torch.tensor(modality.present) for modality in modalities.values()]
+        present = torch.stack(masks, dim=1) if masks else torch.zeros(items, 0, dtype=torch.bool)  # (I, M)
         self.register_buffer("present", present, persistent=False)
         self.register_buffer("observed", observed(graph, present), persistent=False)  # (U, M)
         self.co_occurrence = user_user(graph, config.cooc_k, config.cooc_weight) if config.cooc_share > 0 else None
@@ -132,7 +135,7 @@ class DualGNNPlus(Recommender):
         user, item = smoothed(to_user, to_user.T, self.user, self.item, c.layers)
         resembling = [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
         user = self.with_modalities(user, resembling, to_user, self.user_attention())
-        if c.item_weight > 0:
+        if c.item_weight > 0 and resembling:
             item = item + c.item_weight * torch.stack(resembling).mean(0)
         if self.co_occurrence is not None:
             user = user + c.cooc_share * (self.co_occurrence @ user)
