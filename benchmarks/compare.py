@@ -13,6 +13,10 @@ small Parquet file: for every test user, in ascending order, which of the 20 pla
 were held out; every metric follows from that. Results from before those files existed have none: `--refill` trains them again,
 and replaces them only if their figures do not repeat.
 
+With `--settings-of NAME` nothing is searched here: each model takes what its row in results/compare-NAME.json has chosen on the
+validation of that data set, and the table says so. It is for sets too large to search on, beside a sample of theirs, and for
+other splits.
+
 A run may name a few models only: results/compare-NAME.json keeps the rows of all others, and the tests are made anew among all.
 """
 
@@ -72,6 +76,7 @@ DATA = {
     "microlens-random": ("microlens-50k", {"split": "random"}, "all", ()),
     "microlens-15k-loo": ("microlens-50k", {"split": "leave-one-out", "k_core": 5}, "all", ()),
     "microlens-15k-time": ("microlens-50k", {"split": "time-user", "k_core": 5}, "all", ()),
+    "microlens-15k-random": ("microlens-50k", {"split": "random", "k_core": 5}, "all", ()),
     "movielens-1m": ("movielens-1m", {"split": "random"}, "all", ()),
 }
 
@@ -258,23 +263,30 @@ def compare(
     results: Path,
     refill: bool,
     large: bool = False,
+    settings_of: str | None = None,
 ) -> list[dict]:
     """A row of the table of one data set for each of the models; `ranked` adds the tests."""
     folder = prepare(name, root)
     rows = []
     for model in models:
         options = train | {"patience": max(int(train["patience"]), PATIENCE.get(model, 0))}
-        tried = [
-            (config, cached(name, folder, model, config, 0, options, test=False, threads=threads, results=results))
-            for config in draw_configs(model, trials, large)
-        ]
-        config, best = max(tried, key=lambda pair: pair[1]["valid"])
+        row: dict = {"data": name, "model": model}
+        if settings_of is None:
+            tried = [
+                (config, cached(name, folder, model, config, 0, options, test=False, threads=threads, results=results))
+                for config in draw_configs(model, trials, large)
+            ]
+            config, best = max(tried, key=lambda pair: pair[1]["valid"])
+            row |= {"trials": len(tried), "valid": best["valid"]}
+        else:
+            config, number = settled(settings_of, model)
+            row |= {"trials": number, "settings of": settings_of}
         runs = [
             cached(name, folder, model, config, seed, options, test=True, threads=threads, results=results, refill=refill)
             for seed in range(seeds)
         ]
-        row = {"data": name, "model": model, "trials": len(tried), "seeds": len(runs), "config": config, "train": options}
-        row["valid"] = best["valid"]
+        row = {**row, "seeds": len(runs), "config": config, "train": options}
+        row.setdefault("valid", float(np.mean([run["valid"] for run in runs])))
         row |= over_seeds([run["test"] for run in runs], ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"))
         row["interval recall@20"] = runs[0]["intervals"]["recall@20"]
         row["users"] = runs[0]["users"]
@@ -285,6 +297,15 @@ def compare(
             row[figure] = float(np.median([run[figure] for run in runs]))
         rows.append(row)
     return rows
+
+
+def settled(name: str, model: str) -> tuple[dict, int]:
+    """The configuration that a model's row in another data set's table has, and out of how many trials."""
+    file = RESULTS.parent / f"compare-{name}.json"
+    rows = {row["model"]: row for row in json.loads(file.read_text())} if file.is_file() else {}
+    if model not in rows:
+        raise SystemExit(f"{file} has no row of {model}: make it first, compare.py --data {name} --models {model}")
+    return rows[model]["config"], rows[model]["trials"]
 
 
 def over_seeds(figures: list[dict], names: tuple[str, ...]) -> dict[str, float]:
@@ -381,7 +402,8 @@ def title(name: str, rows: list[dict]) -> str:
     machines = ", ".join(sorted({machine for row in rows for machine in row["machines"]}))
     users = f"{rows[0]['users']:,} test users"
     own = {f"{key}={value}" for row in rows for key, value in row.get("train", {}).items() if key not in ("epochs", "patience")}
-    chosen = ", ".join([f"chosen on validation {METRIC}", *sorted(own)])
+    elsewhere = {row["settings of"] for row in rows if "settings of" in row}
+    chosen = ", ".join([f"chosen on validation {METRIC}", *(f"settings those of {place}" for place in elsewhere), *sorted(own)])
     return f"{name}: split {options['split']}, {users}, {masked} masked, {chosen}; {machines}"
 
 
@@ -399,6 +421,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     parser.add_argument("--quick", action="store_true", help="one trial, one seed, five epochs: does it run?")
     parser.add_argument("--large", action="store_true", help="three trials more for every trained model: batches of 16,384")
+    parser.add_argument("--settings-of", metavar="NAME", help="no search: each model's settings in the table of that data set")
     parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -422,6 +445,7 @@ def main() -> None:
             results,
             arguments.refill,
             arguments.large,
+            arguments.settings_of,
         )
         table = RESULTS.parent / f"compare-{name}.json"
         before = json.loads(table.read_text()) if table.is_file() and not arguments.quick else []

@@ -106,3 +106,13 @@ def test_the_title_names_the_data_and_what_every_trial_was_given(script) -> None
     text = script.title("microlens-15k-loo", [row, {"users": 5_651, "machines": ["a GPU"]}])
     assert text.startswith("microlens-15k-loo: split leave-one-out, 5,651 test users, ") and text.endswith("; a CPU, a GPU")
     assert "recall@20, batch_size=16384;" in text and "epochs" not in text
+
+
+def test_settings_of_another_table_are_its_rows(script, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(script, "RESULTS", tmp_path / "compare")
+    (tmp_path / "compare-small.json").write_text(json.dumps([{"model": "vbpr", "config": {"lr": 0.003}, "trials": 8}]))
+    assert script.settled("small", "vbpr") == ({"lr": 0.003}, 8)
+    with pytest.raises(SystemExit, match="no row of mgcn: make it first, compare.py --data small --models mgcn"):
+        script.settled("small", "mgcn")
+    row = {"users": 3, "machines": ["a CPU"], "settings of": "small"}
+    assert "settings those of small" in script.title("microlens-loo", [row])
