@@ -239,15 +239,19 @@ def test_mostpop_counts_training_users():
         (ALL[:2], {"user_weight": 0.0, "layers": 0, "negatives": 5, "temperature": 0.5}),
         (ALL[:2], {"item_weight": 0.0, "cooc_weight": "softmax", "cooc_share": 0.2}),
         (ALL[:2], {"hide": False, "bias": False}),
+        (ALL, {"attention": "history"}),
+        (ALL[:2], {"attention": "history", "hide": False, "layers": 1, "user_weight": 0.4}),
+        (ALL[:1], {"attention": "history"}),
     ],
 )
 def test_dualgnn_plus_equals_its_equations(modalities, switches):
     data = small.dataset(modalities=modalities)
     config = dataclasses.replace(model_class("dualgnn_plus").Config(width=6, item_k=4, l2=0.01), **switches)
     model = create("dualgnn_plus", heterograph(data), data.modalities, config, seed=3)
-    if model.user_attention() is not None:
-        with torch.no_grad():
-            model.attention.normal_(generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        for name in ("attention", "sharpness", "offset"):
+            if hasattr(model, name):
+                getattr(model, name).normal_(generator=torch.Generator().manual_seed(5))
     if config.bias:
         with torch.no_grad():
             model.bias.normal_(generator=torch.Generator().manual_seed(6))
@@ -261,7 +265,8 @@ def test_dualgnn_plus_equals_its_equations(modalities, switches):
     features = [torch.from_numpy(np.array(m.values)).double() for m in parts]
     present = [m.present.tolist() for m in parts]
     p, q = named["user"], named["item"]
-    parts = (p, q, named.get("bias"), named.get("attention"), small.pairs_of(data.train), features, present, omega, config)
+    attention = (named["sharpness"], named["offset"]) if "sharpness" in named else named.get("attention")
+    parts = (p, q, named.get("bias"), attention, small.pairs_of(data.train), features, present, omega, config)
     expected = slow_plus.embed(*parts)
     batch = small.batch(data, size=len(data.train) // 4 + 9)  # more than may be hidden
     triples = list(zip(*(part.tolist() for part in batch), strict=True))

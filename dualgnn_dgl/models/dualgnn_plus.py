@@ -13,6 +13,9 @@ weighs what the modalities say:
     û        = u + β · Σ_j ω_uj u_j                                          user co-occurrence (DualGNN)
     score    = cosine of û and i + b_i;   loss = sampled softmax over shared negatives at temperature τ + λ ½Σ‖·‖²/B of p, q rows
 
+With `attention="history"` α is no free table: what u_b and u_m make of one another weighs the modality, softmax of
+a · cos(u_b, u_m) + c_m with a and c (M) learned, so that it holds for newcomers as it stands.
+
 While a batch is learned, its own pairs are out of R (`hide`; degrees stay): otherwise u already holds the very video that it
 shall find, which it never does when it counts, and with a video or two a user that is most of u. Of a batch larger than a
 quarter of all pairs only so many are out, so that a graph is left where a batch is the whole log. b (I) says how popular a
@@ -55,6 +58,8 @@ from dualgnn_dgl.models.base import (
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.options import Options, option
 
+ATTENTION = ("free", "history")
+
 
 @dataclass(frozen=True)
 class Config(Options):
@@ -65,6 +70,7 @@ class Config(Options):
     item_k: int = option(10, "nearest videos in each modality", low=1)
     item_weight: float = option(1.0, "weight γ of the modalities on the item side", low=0)
     user_weight: float = option(1.0, "weight of the attended modalities on the user side", low=0)
+    attention: str = option("free", "a free row a user, or what the user's own history makes of each modality", choices=ATTENTION)
     cooc_k: int = option(20, "neighbours a user in the co-occurrence graph", low=1)
     cooc_weight: str = option("proportional", "how shared items become weights", choices=CO_WEIGHTS)
     cooc_share: float = option(0.0, "weight β of the user co-occurrence hop", low=0)
@@ -110,8 +116,10 @@ class DualGNNPlus(Recommender):
         if config.bias:
             self.bias = nn.Parameter(torch.zeros(items, 1))  # b
         self.attends = len(self.similar) > 1 and config.user_weight > 0
-        if self.attends:
+        if self.attends and config.attention == "free":
             self.attention = nn.Parameter(torch.zeros(users, len(self.similar)))
+        elif self.attends:
+            self.sharpness, self.offset = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(len(self.similar)))  # a, c
         masks = [torch.tensor(modality.present) for modality in modalities.values()]
         present = torch.stack(masks, dim=1) if masks else torch.zeros(items, 0, dtype=torch.bool)  # (I, M)
         self.register_buffer("present", present, persistent=False)
@@ -120,7 +128,15 @@ class DualGNNPlus(Recommender):
 
     def user_attention(self) -> Tensor | None:
         """α (U, M), rows sum to one; None with one modality, or where modalities have no weight on the user side."""
-        return masked_softmax(self.attention, self.observed) if self.attends else None
+        if not self.attends:
+            return None
+        sent = [] if self.config.attention == "free" else [self.to_user @ (similar @ self.item) for similar in self.similar]
+        return masked_softmax(self.logits(self.behaviour()[0], sent) if sent else self.attention, self.observed)
+
+    def logits(self, user: Tensor, sent: list[Tensor]) -> Tensor:
+        """a · cos(u_b, u_m) + c_m, (B, M), of u_b and M times u_m, (B, D) each."""
+        unit = unit_rows(user)
+        return self.sharpness * torch.stack([(unit * unit_rows(own)).sum(1) for own in sent], dim=1) + self.offset
 
     def behaviour(self) -> tuple[Tensor, Tensor]:
         """u_b (U, D) and i_b (I, D)."""
@@ -134,7 +150,7 @@ class DualGNNPlus(Recommender):
         c = self.config
         user, item = smoothed(to_user, to_user.T, self.user, self.item, c.layers)
         resembling = [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
-        user = self.with_modalities(user, resembling, to_user, self.user_attention())
+        user = self.with_modalities(user, resembling, to_user, self.own_logits(), self.observed)
         if c.item_weight > 0 and resembling:
             item = item + c.item_weight * torch.stack(resembling).mean(0)
         if self.co_occurrence is not None:
@@ -146,18 +162,27 @@ class DualGNNPlus(Recommender):
         """Users at length one (N, D) with the ones that b is multiplied by, (N, D+1); as they are without b."""
         return torch.cat([user, user.new_ones(len(user), 1)], dim=1) if self.config.bias else user
 
-    def with_modalities(self, user: Tensor, resembling: list[Tensor], to_user: Adjacency, attention: Tensor | None) -> Tensor:
-        """u_b + Σ_m α_{u,m} u_m, (U, D)."""
-        if self.config.user_weight > 0:
-            for m, items in enumerate(resembling):
-                weight = self.config.user_weight if attention is None else self.config.user_weight * attention[:, m : m + 1]
-                user = user + weight * (to_user @ items)
+    def own_logits(self) -> Tensor | None:
+        """The free rows behind α, (U, M); None where there are none."""
+        return self.attention if self.attends and self.config.attention == "free" else None
+
+    def with_modalities(
+        self, user: Tensor, resembling: list[Tensor], to_user: Adjacency, logits: Tensor | None, observed: Tensor
+    ) -> Tensor:
+        """u_b + Σ_m α_{u,m} u_m, (B, D), with u_b and the graph (B, I) of B users and α over what they observed (B, M)."""
+        sent = [to_user @ items for items in resembling] if self.config.user_weight > 0 else []  # u_m, (B, D) each
+        if self.attends and logits is None:
+            logits = self.logits(user, sent)
+        attention = None if logits is None else masked_softmax(logits, observed)
+        for m, own in enumerate(sent):
+            weight = self.config.user_weight if attention is None else self.config.user_weight * attention[:, m : m + 1]
+            user = user + weight * own
         return user
 
     def user_rule(self) -> UserRule:
         """û from the history: layers 1…L of the behaviour channel, u_m as for everyone, attention that of the nearest users.
 
-        The logits of the attention are the mean of the co-occurring users', weighted as in Ω; modalities that no watched video
+        Free logits of the attention are the mean of the co-occurring users', weighted as in Ω; modalities that no watched video
         has are left out as for everyone. Layer 0, the trained row p, starts at zero and takes a few of the steps that training
         would take, on the same loss, while all videos stand still: users with long histories are known by more than their
         videos' mean (benchmarks/LOG.md).
@@ -165,20 +190,19 @@ class DualGNNPlus(Recommender):
         c = self.config
         with torch.no_grad():
             known, resembling = self.behaviour()[0], [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
-            known = self.with_modalities(known, resembling, self.to_user, self.user_attention())  # (U, D), before the hop
+            known = self.with_modalities(known, resembling, self.to_user, self.own_logits(), self.observed)  # before the hop
             lends = lent(self.to_user, self.to_item, self.user, self.item, c.layers).clone()
-            logits = self.attention.clone() if self.attends else None  # (U, M)
+            own = self.own_logits()
+            logits = None if own is None else own.clone()  # (U, M)
             item = self.embed()[1].clone()
         drawn = torch.randperm(len(item), generator=torch.Generator().manual_seed(0))[:FOLD_NEGATIVES]
         negatives = item[drawn]
 
         @torch.no_grad()
         def rule(histories: Histories) -> Tensor:
-            attention = None
-            if logits is not None:
-                near = histories.neighbours(c.cooc_k, c.cooc_weight)  # (B, U)
-                attention = masked_softmax(near @ logits, histories.having(self.present))
-            user = self.with_modalities(histories.to_user @ lends, resembling, histories.to_user, attention)
+            theirs = None if logits is None else histories.neighbours(c.cooc_k, c.cooc_weight) @ logits  # (B, M)
+            behaviour, observed = histories.to_user @ lends, histories.having(self.present)
+            user = self.with_modalities(behaviour, resembling, histories.to_user, theirs, observed)
             if self.co_occurrence is not None:
                 user = user + c.cooc_share * (histories.neighbours(c.cooc_k, c.cooc_weight) @ known)
             return self.biased(unit_rows(user + self._own_rows(histories, user, item, negatives)))

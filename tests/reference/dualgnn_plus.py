@@ -21,11 +21,16 @@ def nearest(features: Tensor, present: list[bool], k: int) -> list[list[int]]:
     return found
 
 
+def cosine(one: Tensor, other: Tensor) -> Tensor:
+    """0 where one of them is zero."""
+    return (one @ other) / (one.norm() * other.norm()).clamp(min=1e-12)
+
+
 def embed(
     p: Tensor,
     q: Tensor,
     bias: Tensor | None,
-    attention: Tensor | None,
+    attention: Tensor | tuple[Tensor, Tensor] | None,
     pairs: list[tuple[int, int]],
     features: list[Tensor],
     present: list[list[bool]],
@@ -35,6 +40,7 @@ def embed(
 ) -> tuple[Tensor, Tensor]:
     """Unit rows of û (U, D) and i (I, D), with 1 and b behind them where there is a bias (I, 1).
 
+    The attention is a table of logits (U, M), or a and c (M) of a · cos(u_b, u_m) + c_m.
     The hidden pairs count in degrees and modalities seen, but send nothing.
     """
     watched = [[i for v, i in pairs if v == u] for u in range(len(p))]
@@ -61,12 +67,19 @@ def embed(
     for table, there in zip(features, present, strict=True):
         lists = nearest(table, there, config.item_k)
         resembling.append([sum((q[j] for j in near), torch.zeros_like(q[0])) / max(len(near), 1) for near in lists])
+    sent = [send_to_users(table) for table in resembling]
+    behaviour = list(user)
     for u in range(len(p)):
         seen = [m for m, there in enumerate(present) if any(there[i] for i in watched[u])] or list(range(len(present)))
-        total = sum(attention[u, m].exp() for m in seen) if attention is not None else 1
+        mass = {m: torch.ones(()) for m in seen}
+        if isinstance(attention, tuple):
+            sharpness, offset = attention
+            mass = {m: (sharpness * cosine(behaviour[u], sent[m][u]) + offset[m]).exp() for m in seen}
+        elif attention is not None:
+            mass = {m: attention[u, m].exp() for m in seen}
+        total = sum(mass.values()) if attention is not None else 1
         for m in seen:
-            alpha = attention[u, m].exp() / total if attention is not None else 1
-            user[u] = user[u] + config.user_weight * alpha * send_to_users(resembling[m])[u]
+            user[u] = user[u] + config.user_weight * mass[m] / total * sent[m][u]
     for i in range(len(q)):
         item[i] = item[i] + config.item_weight * sum(table[i] for table in resembling) / len(resembling)
     user = [user[u] + config.cooc_share * sum((w * user[v] for v, w in omega[u]), torch.zeros_like(p[0])) for u in range(len(p))]
