@@ -98,6 +98,9 @@ def command(
     device = pick_device(gpu)
     if watched or log or new_files:
         found = _with_newcomers(wanted, watched, log, skip_unknown, new_files, only_new, run, data)
+        if only_new and k > len(found.shown.item_ids):
+            k = len(found.shown.item_ids)
+            note(f"there are {k} new micro-videos: each list holds {k}")
     else:
         loaded, dataset, where = open_run(run, data)
         known = dataset.train.csr() + dataset.valid.csr()

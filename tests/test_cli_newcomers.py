@@ -147,6 +147,8 @@ def test_new_videos_join_the_ranking(folder, features) -> None:
     listed = json.loads(only.stdout)["users"][0]["items"]
     assert {row["item"] for row in listed} == {"new1", "new2", "new3"}
     np.testing.assert_allclose([row["score"] for row in listed], [scores[row["item"]] for row in listed], rtol=1e-5)
+    shorter = call("recommend", "--user", "u900", *given(features), "--only-new", "--json")
+    assert json.loads(shorter.stdout)["users"][0]["items"] == listed and "3 new micro-videos" in shorter.stderr
 
 
 def test_a_new_user_is_shown_new_videos(folder, features, tmp_path) -> None:
