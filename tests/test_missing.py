@@ -14,8 +14,6 @@ from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.dualgnn import DualGNN
-from dualgnn_dgl.models.presence import lean
-from dualgnn_dgl.ops import normalise
 
 
 def dualgnn(data=None, seed=0, **switches) -> DualGNN:
@@ -35,8 +33,6 @@ def absent(data, m: int) -> torch.Tensor:
 SWITCHES = [
     {"missing": "learned"},
     {"missing": "neighbours"},
-    {"missing": "mask"},
-    {"missing": "shrunk"},
     {"drop_edges": True},
     {"borrow": True},
     {"item_fusion": "rescaled"},
@@ -225,42 +221,9 @@ def test_switches_that_contradict_each_other(switches, message):
         dualgnn(**switches)
 
 
-def test_how_far_neighbours_are_trusted_follows_what_they_predict():
-    """Two tastes, each user in one: where videos show their taste, β brings the stand-in to it; where they show chance, none."""
-    rng = np.random.default_rng(0)
-    users, items = 60, 40
-    taste = np.arange(items) % 2
-    pairs = [(u, i) for u in range(users) for i in rng.choice(np.flatnonzero(taste == u % 2), 6, replace=False)]
-    user, item = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    to_user = normalise(user, item, (users, items))
-    present = torch.from_numpy(rng.random(items) < 0.7)
-    telling = torch.nn.functional.one_hot(torch.from_numpy(taste), 2).float() + 0.3 * torch.rand(items, 2)
-    chance = torch.from_numpy(rng.normal(size=(items, 64)).astype(np.float32))
-    assert lean(telling, present, to_user) == pytest.approx(1, abs=0.1)
-    assert lean(chance, present, to_user) < 0.3
-    alone = normalise(torch.arange(items), torch.arange(items), (items, items))
-    assert lean(telling, present, alone) == 0, "nobody watches two videos"
-
-
-def test_a_video_that_nothing_reaches_starts_as_the_mean():
-    data = small.dataset()
-    model, plain = dualgnn(data, layers=0), dualgnn(data, layers=0, missing="mask")
-    for m in range(3):
-        rows, own = model.single_modal(m)[1], plain.single_modal(m)[1]
-        gone, present = absent(data, m), ~absent(data, m)
-        assert torch.equal(rows[present], own[present])
-        torch.testing.assert_close(rows[gone].norm(dim=1), torch.ones(int(gone.sum())))
-        lonely = gone & (model.there.reach[:, m] == 0)
-        mean = torch.nn.functional.normalize(own[present].mean(0), dim=0)
-        torch.testing.assert_close(rows[lonely], mean.expand(int(lonely.sum()), -1))
-        assert model.there.lean[m] >= 0
-    whole = small.dataset(holes=False)
-    assert bits(dualgnn(whole).embed()) == bits(dualgnn(whole, missing="mask").embed())
-
-
-def test_everything_new_but_the_stand_in_is_off_by_default():
+def test_everything_new_but_the_neighbours_is_off_by_default():
     config = model_class("dualgnn").Config()
-    assert (config.missing, config.drop_edges, config.borrow, config.modality_dropout) == ("shrunk", False, False, 0.0)
+    assert (config.missing, config.drop_edges, config.borrow, config.modality_dropout) == ("neighbours", False, False, 0.0)
     assert config.item_fusion == "sum"
 
 

@@ -64,7 +64,7 @@ def test_a_strategy_can_set_an_option_of_the_model(whole, tmp_path):
     assert p.settings_of(learned)[0].missing == "learned" and p.settings_of(learned)[0].width == 4
     assert robustness.run(p, whole, tmp_path) == 0
     results = [result_of(p, dataclasses.replace(learned, strategy=name), whole, tmp_path) for name in strategies]
-    assert [result["config"]["missing"] for result in results] == ["shrunk", "learned", "shrunk"]
+    assert [result["config"]["missing"] for result in results] == ["neighbours", "learned", "neighbours"]
     assert results[2]["config"]["modality_dropout"] == 0.5
     assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 4
     assert not [path.name for path in tmp_path.rglob("*") if set(path.name) & set(" :=+")]

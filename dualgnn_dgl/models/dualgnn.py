@@ -4,7 +4,7 @@ IEEE Transactions on Multimedia 25 (2023), doi 10.1109/TMM.2021.3138298.
 For each modality m, with a free user preference table P_m (U, D) and item features F_m (I, F_m):
 
     z_m   = W2 · LeakyReLU(W1 · F_m + b1) + b2                       item encoder                      (I, D)
-    u⁰, i⁰ = norm(P_m), norm(z_m), and a stand-in s_m where the modality is missing (see below)
+    u⁰, i⁰ = norm(P_m), norm(z_m), and norm(Â_IU Â_UI i⁰) of the others' i⁰ where the modality is missing (see below)
     u^{l+1} = Σ_{i∈N(u)} i^l / √(d_u d_i),  i^{l+1} likewise          no weights, no activation
     u_m, i_m = Σ_{l=0..L} u^l, Σ_{l=0..L} i^l                         single-modal module
 
@@ -23,14 +23,12 @@ port agree on. Departures from the authors' released code, each of which a switc
   replacement, anew each epoch (`cooc_pad="resample"`).
 - Natural logarithm in BPR; the release has log₂ (`log_base="2"`), so its λ acts like λ·ln 2 here.
 - All data sets have the encoder; the release has none on TikTok (`item_encoder="none"`, D is then the features' width).
-- Missing modalities are masked after the normalisation, and α is renormalised over what is there. In their place stands
-  s_m = norm(c + β (n − c)): n is the mean i⁰ of what those who watched the video watched besides (two steps over Â), c the mean
-  i⁰ of all, and β how far such means can be trusted, estimated once in each modality from the features that are there
-  (`presence.lean`). `missing="neighbours"` trusts them wholly, s_m = norm(n); "mask" has s_m = 0; "learned" one vector for
-  all. These are ours: the release's handling is inactive (`missing="zero"`: a missing item is encoded like a row of zeros).
-  `drop_edges` is the other half of what it prepares; `borrow` is the paper's claim about the user graph in its strongest form:
-  attention on a modality that none of u's videos has, if co-occurring users supply it, u_m being then theirs, Σ_j ω_uj u_{j,m}.
-  Ours too are `modality_dropout` and `item_fusion="rescaled"`.
+- Missing modalities are masked after the normalisation, and α is renormalised over what is there: i⁰ = 0 (`missing="mask"`),
+  or by default what those who watched the video watched besides, over the normalised graph Â. Both are ours: the release's
+  handling is inactive (`missing="zero"`: a missing item is encoded like a row of zeros). `drop_edges` is the other half of
+  what it prepares; `borrow` is the paper's claim about the user graph in its strongest form: attention on a modality that
+  none of u's videos has, if co-occurring users supply it, u_m being then theirs, Σ_j ω_uj u_{j,m}. Ours too are
+  `missing="learned"`, `modality_dropout` and `item_fusion="rescaled"`.
 - `layers` is used; the release hard-wires two.
 - The best known port, not the release, adds the other modalities' tables into the first one in place before users are fused:
   u = α_{u,1} Σ_m u_m + Σ_{m>1} α_{u,m} u_m (`user_fusion="aliased"`).
@@ -70,7 +68,7 @@ from dualgnn_dgl.ops import Adjacency, one_wide_product
 from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
 
-MISSING = ("shrunk", "neighbours", "mask", "learned", "zero")
+MISSING = ("neighbours", "mask", "learned", "zero")
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Config(Options):
     cooc_k: int = option(40, "neighbours a user in the co-occurrence graph", low=1)
     cooc_weight: str = option("softmax", "how shared items become weights", choices=CO_WEIGHTS)
     cooc_pad: str = option("none", "fewer than cooc_k neighbours: leave, or fill by resampling", choices=CO_PADS)
-    missing: str = option("shrunk", "an item without it: what its watchers' other items say, as far as it helps", choices=MISSING)
+    missing: str = option("neighbours", "an item without it: what its watchers' other items say, or else", choices=MISSING)
     drop_edges: bool = option(False, "leave out, in each modality's graph, the edges of items that lack it")
     borrow: bool = option(False, "attend to a modality that only co-occurring users' videos have, with those users' vectors")
     modality_dropout: float = option(0.0, "share of the present features hidden in training, anew each epoch", low=0, high=0.95)
@@ -158,8 +156,7 @@ class DualGNN(Recommender):
     def _presence(self, graph: dgl.DGLGraph, present: Tensor) -> Presence:
         c = self.config
         omega = user_user(graph, c.cooc_k, c.cooc_weight) if c.borrow else None
-        features = [self.features[m] for m in range(len(self.features))] if c.missing == "shrunk" else []
-        return Presence(graph, present, self.to_user, features, drop_edges=c.drop_edges, omega=omega)
+        return Presence(graph, present, drop_edges=c.drop_edges, omega=omega)
 
     def new_epoch(self, generator: torch.Generator) -> None:
         if self._resamples:
@@ -185,18 +182,7 @@ class DualGNN(Recommender):
             item = torch.where(present.unsqueeze(1), item, unit_rows(self.absent[m]))
         if masked and self.config.missing == "neighbours":
             item = torch.where(present.unsqueeze(1), item, unit_rows(self.to_item @ (self.to_user @ item)))
-        if masked and self.config.missing == "shrunk":
-            item = torch.where(present.unsqueeze(1), item, self.stand_in(m, item, there))
         return user, item
-
-    def stand_in(self, m: int, item: Tensor, there: Presence) -> Tensor:
-        """norm(c + β (n − c)), (I, D), from the i⁰ of modality m, zero where absent; norm(c) for an item that nothing reaches."""
-        centre = item.sum(0, keepdim=True) / there.present[:, m].sum().clamp(min=1)  # (1, D)
-        if not there.lean[m]:
-            return unit_rows(centre)
-        reach = there.reach[:, m : m + 1]  # (I, 1)
-        near = self.to_item @ (self.to_user @ item) / reach.where(reach > 0, 1.0)
-        return unit_rows(torch.where(reach > 0, centre + there.lean[m] * (near - centre), centre))
 
     def propagate(
         self, user: Tensor, item: Tensor, layers: int | None = None, graph: tuple[Adjacency, Adjacency] | None = None
@@ -309,8 +295,6 @@ class DualGNN(Recommender):
         c, count = self.config, len(self.features)
         with torch.no_grad():
             own = [self.start(m, self.there)[1] for m in range(count)]  # i_m⁰, (I, D) each
-            masks = [self.there.present[:, m : m + 1] for m in range(count)]
-            centres = [unit_rows((table * mask).sum(0, keepdim=True)) for table, mask in zip(own, masks, strict=True)]  # norm(c)
             received = sum((self.single_modal(m)[1] - own[m] for m in range(1, count)), self.single_modal(0)[1] - own[0])
 
         @torch.no_grad()
@@ -319,9 +303,8 @@ class DualGNN(Recommender):
             for m, modality in enumerate(videos.features.values()):
                 present = torch.from_numpy(modality.present)
                 new = unit_rows(self.encoders[m](torch.from_numpy(modality.values)), None if c.missing == "zero" else present)
-                if c.missing in ("learned", "shrunk"):
-                    stand_in = unit_rows(self.absent[m]) if c.missing == "learned" else centres[m]
-                    new = torch.where(present.unsqueeze(1), new, stand_in)
+                if c.missing == "learned":
+                    new = torch.where(present.unsqueeze(1), new, unit_rows(self.absent[m]))
                 item = item + new
             return item * (count / videos.present.sum(1, keepdim=True).clamp(min=1)) if c.item_fusion == "rescaled" else item
 

@@ -75,8 +75,6 @@ def single_modal(parameters: Parameters, setting: Setting, m: int) -> tuple[list
         item = [x if s.present[m][i] else unit(parameters.absent[m][0]) for i, x in enumerate(item)]
     if s.missing == "neighbours":
         item = filled(s, m, [x if s.present[m][i] else torch.zeros_like(x) for i, x in enumerate(item)])
-    if s.missing == "shrunk" and any(s.present[m]):
-        item = shrunk(s, m, [x if s.present[m][i] else torch.zeros_like(x) for i, x in enumerate(item)])
     pairs = [(u, i) for u, i in s.pairs if s.present[m][i] or not s.drop_edges]
     degree_u = [sum(1 for v, _ in pairs if v == u) for u in range(s.users)]
     degree_i = [sum(1 for _, j in pairs if j == i) for i in range(s.items)]
@@ -106,44 +104,6 @@ def filled(setting: Setting, m: int, item: list[Tensor]) -> list[Tensor]:
             for _, j in [pair for pair in setting.pairs if pair[0] == u]:
                 total = total + item[j] / (watched_by[u] * math.sqrt(watching[i] * watching[j]))
         rows[i] = unit(total)
-    return rows
-
-
-def besides(setting: Setting, m: int, i: int, rows: Sequence[Tensor]) -> Tensor | None:
-    """Weighted mean of the rows of other items that have the modality, over all who watched i and all that they watched."""
-    watched_by = [sum(1 for v, _ in setting.pairs if v == u) for u in range(setting.users)]
-    watching = [sum(1 for _, j in setting.pairs if j == i) for i in range(setting.items)]
-    total, mass = torch.zeros_like(rows[i]), 0.0
-    for u, _ in [pair for pair in setting.pairs if pair[1] == i]:
-        for _, j in [pair for pair in setting.pairs if pair[0] == u and pair[1] != i and setting.present[m][pair[1]]]:
-            weight = 1 / (watched_by[u] * math.sqrt(watching[i] * watching[j]))
-            total, mass = total + weight * rows[j], mass + weight
-    return total / mass if mass else None
-
-
-def lean(setting: Setting, m: int) -> float:
-    """β ≥ 0 for which mean + β (besides − mean) comes nearest to the features, at length one, of the items that have them."""
-    features = [unit(row.double()) for row in setting.features[m]]
-    have = [i for i in range(setting.items) if setting.present[m][i]]
-    mean = sum(features[i] for i in have) / len(have)
-    along, across = 0.0, 0.0
-    for i in have:
-        near = besides(setting, m, i, features)
-        if near is not None:
-            along += float((near - mean) @ (features[i] - mean))
-            across += float((near - mean) @ (near - mean))
-    return max(along / across, 0.0) if across else 0.0
-
-
-def shrunk(setting: Setting, m: int, item: list[Tensor]) -> list[Tensor]:
-    """Rows of items without the modality: the mean row, drawn by β towards what their watchers watched besides, at length one."""
-    have = [i for i in range(setting.items) if setting.present[m][i]]
-    mean, beta = sum(item[i] for i in have) / len(have), lean(setting, m)
-    rows = list(item)
-    for i in range(setting.items):
-        if not setting.present[m][i]:
-            near = besides(setting, m, i, item)
-            rows[i] = unit(mean if near is None else mean + beta * (near - mean))
     return rows
 
 
