@@ -122,6 +122,7 @@ SWITCHES = [
     {"missing": "zero", "user_fusion": "max"},
     {"missing": "learned"},
     {"missing": "learned", "user_fusion": "max", "item_encoder": "linear"},
+    {"missing": "mask"},
     {"missing": "neighbours"},
     {"missing": "neighbours", "drop_edges": True, "borrow": True, "layers": 1},
     {"drop_edges": True},
