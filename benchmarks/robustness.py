@@ -4,10 +4,10 @@
 
 `tiktok` is the small public set with its own split. `microlens` is MicroLens-50k with its titles as 384 text features, of
 15,000 users drawn with seed 0 (a full set takes this machine days), 5-core, each user's last pair held out and the one
-before for validation. Settings of the models and of their training are their defaults but for SETTINGS, the ones that
-benchmarks/compare.py chose on validation without holes; the number of seeds, rates and strategies is said by the table. Stop
-it and run on at will: cells lie under .benchmarks/robustness/, the summary goes to results/robustness-NAME.json and the
-picture beside it.
+before for validation. `movielens` is bench_newcomers.py's sample of MovieLens-1M: 800 users, posters and plots, `random`.
+Settings of the models and of their training are their defaults but for SETTINGS, the ones that benchmarks/compare.py chose on
+validation without holes; the number of seeds, rates and strategies is said by the table. Stop it and run on at will: cells
+lie under .benchmarks/robustness/, the summary goes to results/robustness-NAME.json and the picture beside it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from dualgnn_dgl.data import Dataset
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parent / ".benchmarks"
@@ -24,7 +28,19 @@ USERS = 15_000
 SETTINGS = {
     "tiktok": {"lightgcn": {"layers": 2, "l2": 1e-3}},
     "microlens": {},
+    "movielens": {},
 }
+
+
+def load(name: str, root: Path) -> Dataset:
+    """The data set, prepared once."""
+    from dualgnn_dgl import data
+
+    if name == "movielens":
+        import bench_newcomers
+
+        return bench_newcomers.prepare("movielens-800", root, "random")
+    return data.load(prepare(name, root))
 
 
 def prepare(name: str, root: Path) -> Path:
@@ -91,7 +107,7 @@ def main() -> None:
 
     import torch
 
-    from dualgnn_dgl import data, robustness
+    from dualgnn_dgl import robustness
     from dualgnn_dgl.files import write_json
 
     torch.set_num_threads(arguments.threads)
@@ -111,7 +127,7 @@ def main() -> None:
         tuple(arguments.strategies.split(",")),
         1 if arguments.quick else arguments.seeds,
     )
-    dataset = data.load(prepare(arguments.data, arguments.root))
+    dataset = load(arguments.data, arguments.root)
     folder = CACHE / "robustness" / (f"{arguments.data}-quick" if arguments.quick else arguments.data)
 
     def say(done: int, total: int, cell: robustness.Cell, found: dict) -> None:
