@@ -402,7 +402,7 @@ def title(name: str, rows: list[dict]) -> str:
     machines = ", ".join(sorted({machine for row in rows for machine in row["machines"]}))
     users = f"{rows[0]['users']:,} test users"
     own = {f"{key}={value}" for row in rows for key, value in row.get("train", {}).items() if key not in ("epochs", "patience")}
-    elsewhere = {row["settings of"] for row in rows if "settings of" in row}
+    elsewhere = sorted({row["settings of"] for row in rows if "settings of" in row})
     chosen = ", ".join([f"chosen on validation {METRIC}", *(f"settings those of {place}" for place in elsewhere), *sorted(own)])
     return f"{name}: split {options['split']}, {users}, {masked} masked, {chosen}; {machines}"
 
