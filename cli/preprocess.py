@@ -287,13 +287,13 @@ def _resemblance(modalities: dict[str, Any]) -> list[str]:
     rows = []
     for name, modality in modalities.items():
         if modality["homophily"] is not None:
-            near, random, gain = (modality["homophily"][key] for key in ("neighbours", "random", "gain"))
-            verdict = "hardly" if gain < 0.02 else "a little" if gain < 0.3 else "well"
-            rows.append([name, near, random, f"{gain:.1%}", verdict])
+            near, random, gain, told = (modality["homophily"][key] for key in ("neighbours", "random", "gain", "explained"))
+            verdict = "hardly" if told < 0.01 else "a little" if told < 0.3 else "well"
+            rows.append([name, near, random, f"{gain:.1%}", f"{told:.1%}", verdict])
     if not rows:
         return []
-    head = "feature homophily: cosine of videos watched by the same users, and of any two"
-    return [head + "\n" + table(["modality", "neighbours", "any two", "gain", "neighbours can fill a hole"], rows)]
+    head = "feature homophily: cosine of videos watched by the same users, and of any two; share of differences that they tell"
+    return [head + "\n" + table(["modality", "neighbours", "any two", "gain", "told", "neighbours can fill a hole"], rows)]
 
 
 def _published(published: dict[str, Any]) -> str:

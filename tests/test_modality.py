@@ -168,6 +168,13 @@ def test_homophily_equals_a_loop_and_tells_planted_from_shuffled():
     draw = np.random.default_rng(1)
     noise = Modality(draw.normal(size=(31, 40)), modality.present)
     assert abs(homophily(noise, graph)["gain"]) < 0.05
+    one = [i for i in range(31) if modality.own[i] and any(graph[i, j] and modality.own[j] for j in range(31))]
+    those = [np.mean([unit[j] for j in range(31) if graph[i, j] and modality.own[j]], axis=0) for i in one]
+    mean = unit[modality.own].mean(axis=0)
+    x, y = np.array([unit[i] for i in one]) - mean, np.array(those) - mean
+    left = min(((x - beta * y) ** 2).sum() for beta in np.linspace(0, 4, 4001))
+    assert found["explained"] == pytest.approx(1 - left / (x**2).sum(), abs=1e-4) and found["explained"] > 0.3
+    assert homophily(noise, graph)["explained"] < 0.1
     assert homophily(modality, graph) == homophily(impute(data, "mean").modalities["visual"], graph), "filled rows do not count"
 
 
@@ -178,7 +185,7 @@ def test_homophily_of_nothing_is_nothing():
     assert homophily(Modality(values, np.zeros(31, bool)), graph) is None
     assert homophily(Modality(values, np.arange(31) == 4), graph) is None
     same = homophily(Modality(np.ones((31, 2)), np.ones(31, bool)), graph)
-    assert same["gain"] == 0.0 and same["neighbours"] == pytest.approx(1)
+    assert same["gain"] == 0.0 and same["neighbours"] == pytest.approx(1) and same["explained"] == 0.0
 
 
 # ---------------------------------------------------------------- imputers
