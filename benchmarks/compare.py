@@ -301,11 +301,20 @@ def compare(
 
 def settled(name: str, model: str) -> tuple[dict, int]:
     """The configuration that a model's row in another data set's table has, and out of how many trials."""
-    file = RESULTS.parent / f"compare-{name}.json"
-    rows = {row["model"]: row for row in json.loads(file.read_text())} if file.is_file() else {}
+    rows = {row["model"]: row for row in kept_rows(name)}
     if model not in rows:
-        raise SystemExit(f"{file} has no row of {model}: make it first, compare.py --data {name} --models {model}")
+        raise SystemExit(f"{table_of(name)} has no row of {model}: make it first, compare.py --data {name} --models {model}")
     return rows[model]["config"], rows[model]["trials"]
+
+
+def table_of(name: str) -> Path:
+    """Where the rows of a data set's table are kept."""
+    return RESULTS.parent / f"compare-{name}.json"
+
+
+def kept_rows(name: str) -> list[dict]:
+    """The rows of a data set's table so far."""
+    return json.loads(table_of(name).read_text()) if table_of(name).is_file() else []
 
 
 def over_seeds(figures: list[dict], names: tuple[str, ...]) -> dict[str, float]:
@@ -447,16 +456,14 @@ def main() -> None:
             arguments.large,
             arguments.settings_of,
         )
-        table = RESULTS.parent / f"compare-{name}.json"
-        before = json.loads(table.read_text()) if table.is_file() and not arguments.quick else []
-        rows = ranked(merged(rows, before), results)
+        rows = ranked(merged(rows, [] if arguments.quick else kept_rows(name)), results)
         print(f"\n{title(name, rows)}\n\n{markdown(rows)}\n")
         if any("difference" not in row for row in rows[1:]):
             print("–: tested before users' hits were kept; --refill trains again and fills the gap.")
         if name in NOTES:
             print(NOTES[name])
         if not arguments.quick:
-            table.write_text(json.dumps(rows, indent=2) + "\n")
+            table_of(name).write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -31,11 +31,10 @@ from scipy import sparse
 
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, DataError, unknown
-from dualgnn_dgl.modality.neighbours import item_graph
+from dualgnn_dgl.modality.neighbours import COLUMNS, item_graph
 from dualgnn_dgl.options import Options, option
 
 TOLERANCE = 1e-6
-COLUMNS = 256  # features that travel at once: bounds the working space to a few (I, 256) arrays
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dualgnn_dgl.data import Interactions, Modality
 
 PAIRS = 200_000  # of items, looked at for the homophily
 ITEMS = 10_000  # predicted from their neighbours for it
-COLUMNS = 256  # features that travel at once
+COLUMNS = 256  # features that travel at once: bounds the working space to a few (I, 256) arrays
 
 
 def item_graph(train: Interactions, k: int = 20) -> sparse.csr_matrix:

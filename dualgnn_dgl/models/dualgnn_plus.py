@@ -130,8 +130,10 @@ class DualGNNPlus(Recommender):
         """α (U, M), rows sum to one; None with one modality, or where modalities have no weight on the user side."""
         if not self.attends:
             return None
-        sent = [] if self.config.attention == "free" else [self.to_user @ (similar @ self.item) for similar in self.similar]
-        return masked_softmax(self.logits(self.behaviour()[0], sent) if sent else self.attention, self.observed)
+        logits = self.own_logits()
+        if logits is None:
+            logits = self.logits(self.behaviour()[0], [self.to_user @ (similar @ self.item) for similar in self.similar])
+        return masked_softmax(logits, self.observed)
 
     def logits(self, user: Tensor, sent: list[Tensor]) -> Tensor:
         """a · cos(u_b, u_m) + c_m, (B, M), of u_b and M times u_m, (B, D) each."""
