@@ -19,7 +19,7 @@ from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class, training_defaults
-from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, pick, unit_rows, weighted_sum
+from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, pick, sampled_softmax, unit_rows, weighted_sum
 from dualgnn_dgl.models.mgcn import info_nce
 from dualgnn_dgl.options import build, keys
 from dualgnn_dgl.training import TrainConfig, fit
@@ -230,8 +230,6 @@ def test_checkerboard(name):
     assert Evaluator(data.test, [data.train], ks=(1,))(done.user, done.item).means["recall@1"] == 1.0
     if name == "dualgnn":
         assert done.history[-1]["loss"] < done.history[0]["loss"]
-
-
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -709,6 +707,38 @@ def test_bpr_by_hand_and_far_out():
     far = torch.tensor([-1e4, 1e4], requires_grad=True)
     bpr(far).backward()
     assert torch.isfinite(far.grad).all()
+
+
+def slow_sampled_softmax(user, positive, negatives, items, temperature):
+    """By the letter: the positive's share in a softmax over itself and the corrected negatives."""
+    right = (user * positive).sum(-1, keepdim=True) / temperature
+    wrong = user @ negatives.T / temperature + np.log(max(items - 1, 1) / len(negatives))
+    return -torch.cat([right, wrong], dim=1).log_softmax(1)[:, 0].mean()
+
+
+@pytest.mark.parametrize(("users", "negatives"), [(1, 1), (7, 3), (1300, 33)])  # one chunk, and several with a short last one
+def test_sampled_softmax_is_its_slow_twin(users, negatives):
+    draw = torch.Generator().manual_seed(0)
+    shapes = ((users, 17), (users, 17), (negatives, 17))
+    inputs = [torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    found, expected = (loss(*inputs, 400, 0.15) for loss in (sampled_softmax, slow_sampled_softmax))
+    torch.testing.assert_close(found, expected)
+    for one, other in zip(torch.autograd.grad(3 * found, inputs), torch.autograd.grad(3 * expected, inputs), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_sampled_softmax_far_out_and_in_half_precision():
+    user, positive = torch.full((2, 1), 1e4, requires_grad=True), torch.tensor([[1e4], [-1e4]])
+    sampled_softmax(user, positive, torch.ones(3, 1), 4, 0.15).backward()
+    assert torch.isfinite(user.grad).all()
+    draw = torch.Generator().manual_seed(0)
+    inputs = [unit_rows(torch.randn(rows, 16, generator=draw)).requires_grad_() for rows in (600, 600, 40)]
+    expected = torch.autograd.grad(slow_sampled_softmax(*inputs, 400, 0.15), inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sampled_softmax(*inputs, 400, 0.15)
+    assert loss.dtype == torch.float32
+    for one, other in zip(torch.autograd.grad(loss, inputs), expected, strict=True):
+        assert float((one - other).norm() / other.norm()) < 0.02
 
 
 def test_unit_rows():

@@ -18,6 +18,7 @@ from torch.nn import functional
 from dualgnn_dgl.arrivals import Histories, NewItems
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.ops import Adjacency
+from dualgnn_dgl.ops.dense import linear
 from dualgnn_dgl.options import Options
 
 UserRule = Callable[[Histories], Tensor]
@@ -132,15 +133,52 @@ def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:
     return -functional.logsigmoid(difference).mean() / math.log(log_base)
 
 
+class _SampledSoftmax(torch.autograd.Function):
+    """The loss of `sampled_softmax` and its gradients in one pass, `CHUNK` users at a time: their (CHUNK, N) scores stay in the
+    cache, where autograd keeps several tensors (B, N) that do not.
+    """
+
+    CHUNK = 512
+
+    @staticmethod
+    def forward(ctx: Any, user: Tensor, positive: Tensor, negatives: Tensor, offset: float, temperature: float) -> Tensor:
+        right = (user * positive).sum(1).div_(temperature)  # (B,)
+        to_user, to_negatives, fit = torch.empty_like(user), torch.zeros_like(negatives), torch.empty_like(right)
+        missed = torch.empty_like(right)  # −(1 − share of the positive), the gradient of `right`
+        for start in range(0, len(user), _SampledSoftmax.CHUNK):
+            rows = slice(start, start + _SampledSoftmax.CHUNK)
+            wrong = linear(user[rows], negatives).to(right.dtype).div_(temperature).add_(offset)  # (C, N)
+            top = wrong.amax(1).maximum(right[rows])  # (C,)
+            wrong.sub_(top.unsqueeze(1)).exp_()
+            own = (right[rows] - top).exp_()
+            total = wrong.sum(1).add_(own)
+            fit[rows] = total.log() + top - right[rows]
+            wrong.div_(total.unsqueeze(1))
+            missed[rows] = own / total - 1
+            to_user[rows] = linear(wrong, negatives.T).to(user.dtype)
+            to_negatives += linear(wrong.T, user[rows].T).to(user.dtype)
+        share = 1 / (temperature * len(user))
+        ctx.share = share
+        ctx.save_for_backward(to_user.addcmul_(positive, missed.unsqueeze(1)).mul_(share), user, missed, to_negatives.mul_(share))
+        return fit.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        to_user, user, missed, to_negatives = ctx.saved_tensors
+        to_positive = user * (missed * (ctx.share * gradient)).unsqueeze(1)  # (B, D)
+        return to_user * gradient, to_positive, to_negatives * gradient, None, None
+
+
 def sampled_softmax(user: Tensor, positive: Tensor, negatives: Tensor, items: int, temperature: float) -> Tensor:
     """−log of the positive's share among itself and N shared negatives that stand for all other items; a scalar.
 
-    user, positive (B, D), negatives (N, D) drawn uniformly from `items` items. Source: sampled softmax (Bengio & Senécal
-    2008); the form used for recommendation by Wu et al., "On the Effectiveness of Sampled Softmax Loss", TOIS 2023.
+    user, positive (B, D), negatives (N, D) drawn uniformly from `items` items. Differentiable once. Source: sampled softmax
+    (Bengio & Senécal 2008); the form used for recommendation by Wu et al., "On the Effectiveness of Sampled Softmax Loss",
+    TOIS 2023.
     """
-    right = (user * positive).sum(-1, keepdim=True) / temperature  # (B, 1)
-    wrong = user @ negatives.T / temperature + math.log(max(items - 1, 1) / len(negatives))  # (B, N)
-    return (torch.cat([right, wrong], dim=1).logsumexp(1) - right.squeeze(1)).mean()
+    offset = math.log(max(items - 1, 1) / len(negatives))
+    return _SampledSoftmax.apply(user, positive, negatives, offset, temperature)
 
 
 PENALTIES = ("square", "norm")
