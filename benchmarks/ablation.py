@@ -12,7 +12,8 @@ import argparse
 import json
 from pathlib import Path
 
-from compare import HERE, METRIC, RESULTS, cached, over_seeds, prepare, significance, small, spread, users_mean
+from compare import DATA, HERE, METRIC, RESULTS, cached, over_seeds, significance, small, spread, users_mean
+from prepared import prepare
 
 FIGURES = ("valid", METRIC, "ndcg@20")  # what a row shows
 PARTS: dict[str, dict] = {
@@ -32,7 +33,7 @@ PARTS: dict[str, dict] = {
 
 def ablate(name: str, root: Path, parts: dict[str, dict], seeds: int, train: dict, threads: int) -> list[dict]:
     """A row a part: means over seeds, and the users' recall@20 of the defaults minus the part's, tested."""
-    folder = prepare(name, root)
+    folder = prepare(*DATA[name][:2], root)
     rows, per_user = [], {}
     for part, config in parts.items():
         runs = [

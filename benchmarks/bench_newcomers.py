@@ -26,26 +26,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare import CACHE, HERE, machine
+from compare import HERE, machine
+from prepared import prepare
 from torch.nn import functional
 
-from dualgnn_dgl import cold_items, data, graph, models, newcomers, preprocess, training, update
+from dualgnn_dgl import cold_items, data, graph, models, newcomers, training, update
 from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.options import Options, build, keys
-from dualgnn_dgl.preprocess.reader import read
 from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
 
 RESULT = HERE / "results" / "newcomers.json"
-# name → (folder, log, features, users of the sample, columns to reduce to, share of newcomers)
-DATA = {
-    "tiktok": ("tiktok", "", (), None, None, 0.2),
-    "microlens-15k": ("microlens-50k", "", (), 15_000, None, 0.2),
-    "movielens-800": (
-        "movielens-1m", "ratings.parquet", ("poster_effnetlite0.parquet", "text_minilm.parquet"), 800, 128, 0.1,
-    ),
-}  # fmt: skip
+SHARES = {"tiktok": 0.2, "microlens-15k": 0.2, "movielens-800": 0.1}  # source in prepared.py → share of newcomers
 TRAIN = {
     "lightgcn": {"layers": 2, "l2": 1e-3, "lr": 3e-3, "epochs": 150, "patience": 6, "eval_every": 3},
     "dualgnn": {"lr": 1e-3, "batch_size": 4096, "epochs": 50, "patience": 5},
@@ -54,20 +47,9 @@ TRAIN = {
 }
 
 
-def prepare(name: str, root: Path, split: str) -> Dataset:
-    """The prepared data, made once."""
-    source, log, features, sample, width, _ = DATA[name]
-    folder = CACHE / "newcomers" / f"{name}-{split}"
-    if not (folder / data.MANIFEST).is_file():
-        raw = read(root / source / log, features=[root / source / feature for feature in features])
-        if sample is not None:
-            kept = np.sort(np.random.default_rng(0).choice(len(raw.log.user_ids), sample, replace=False))
-            rows = np.isin(raw.log.user, kept)
-            cut = {"user": raw.log.user[rows], "item": raw.log.item[rows], "time": None, "rating": None}
-            raw = replace(raw, log=replace(raw.log, **cut, rows_read=int(rows.sum()), dropped={}))
-        made = preprocess.prepare(raw, preprocess.Options(split=split, feature_dim=width)).dataset
-        data.save(made, folder, force=True)
-    return data.load(folder)
+def usual(name: str) -> str:
+    """The split of the parts that hold out no videos."""
+    return "given" if name == "tiktok" else "random"
 
 
 def train(name: str, dataset: Dataset, quick: bool) -> tuple[models.Recommender, training.Fit]:
@@ -92,11 +74,11 @@ def taken(pairs: Interactions, users: np.ndarray) -> Interactions:
 
 def users(name: str, model: str, root: Path, quick: bool) -> dict:
     """Newcomers folded in, against the same users trained in."""
-    dataset = prepare(name, root, "given" if name == "tiktok" else "random")
+    dataset = data.load(prepare(name, usual(name), root))
     degree = np.bincount(dataset.train.user, minlength=dataset.num_users)
     able = np.intersect1d(np.flatnonzero(degree), dataset.test.user)
     draw = np.random.default_rng(1)
-    new = np.sort(draw.choice(able, int(DATA[name][5] * dataset.num_users), replace=False))
+    new = np.sort(draw.choice(able, int(SHARES[name] * dataset.num_users), replace=False))
     rest = np.setdiff1d(np.arange(dataset.num_users), new)
     parts = {split: taken(getattr(dataset, split), rest) for split in data.SPLITS}
     without = replace(dataset, **parts, user_ids=dataset.user_ids[rest], co_occurrence=co_occurrence(parts["train"]))
@@ -124,7 +106,7 @@ def users(name: str, model: str, root: Path, quick: bool) -> dict:
 
 def items(name: str, model: str, root: Path, quick: bool) -> dict:
     """Held-out videos, placed by their modalities."""
-    dataset = prepare(name, root, "cold-items")
+    dataset = data.load(prepare(name, "cold-items", root))
     measure = cold_items.ColdItems(dataset.train, dataset.modalities, dataset.test, [dataset.train, dataset.valid], [20])
     if model == "content":
         parts = [functional.normalize(torch.from_numpy(modality.values)) for modality in dataset.modalities.values()]
@@ -143,7 +125,7 @@ def items(name: str, model: str, root: Path, quick: bool) -> dict:
 
 def updates(name: str, model: str, root: Path, quick: bool) -> dict:
     """A day of log: a twentieth of the users and of the items are new on it, and a twentieth of the other training pairs."""
-    whole = prepare(name, root, "given" if name == "tiktok" else "random")
+    whole = data.load(prepare(name, usual(name), root))
     draw = np.random.default_rng(2)
     fresh_user, fresh_item = (draw.random(size) < 0.05 for size in (whole.num_users, whole.num_items))
     late = fresh_user[whole.train.user] | fresh_item[whole.train.item] | (draw.random(len(whole.train)) < 0.05)
@@ -253,7 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
     parser.add_argument("--parts", default="users,items,update,speed")
-    parser.add_argument("--data", default=",".join(DATA))
+    parser.add_argument("--data", default=",".join(SHARES))
     parser.add_argument("--models", default="lightgcn,dualgnn,dualgnn_plus")
     parser.add_argument("--quick", action="store_true", help="two epochs, small sizes: does it run?")
     arguments = parser.parse_args()

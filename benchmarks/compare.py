@@ -35,11 +35,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-import robustness
+from prepared import CACHE, prepare
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "compare"
-CACHE = HERE.parent / ".benchmarks"
 KS = (10, 20)
 METRIC = "recall@20"
 
@@ -66,34 +65,19 @@ NOTES = {
 # can: BM3 starts at popularity, falls, and rises past that only after 15 to 100 epochs (LOG.md).
 PATIENCE = {"bm3": 60}
 
-# name → (file or folder below --root, options of preprocess, mask at test, features to read where not all); the 15k ones are
-# of 15,000 users, drawn as robustness.py draws them, so that every model's trials take a laptop minutes
+# name → (source in prepared.py, split, mask at test); a sample is for searching: the settings found there serve the whole set
 DATA = {
-    "tiktok": ("tiktok", {"split": "given"}, "all", ()),
-    "baby": ("amazon-baby", {"split": "given"}, "train", ()),
-    "microlens-loo": ("microlens-50k", {"split": "leave-one-out"}, "all", ()),
-    "microlens-time": ("microlens-50k", {"split": "time-user"}, "all", ()),
-    "microlens-random": ("microlens-50k", {"split": "random"}, "all", ()),
-    "microlens-15k-loo": ("microlens-50k", {"split": "leave-one-out", "k_core": 5}, "all", ()),
-    "microlens-15k-time": ("microlens-50k", {"split": "time-user", "k_core": 5}, "all", ()),
-    "microlens-15k-random": ("microlens-50k", {"split": "random", "k_core": 5}, "all", ()),
-    "movielens-1m": ("movielens-1m", {"split": "random"}, "all", ()),
+    "tiktok": ("tiktok", "given", "all"),
+    "baby": ("baby", "given", "train"),
+    "microlens-loo": ("microlens", "leave-one-out", "all"),
+    "microlens-time": ("microlens", "time-user", "all"),
+    "microlens-random": ("microlens", "random", "all"),
+    "microlens-15k-loo": ("microlens-15k", "leave-one-out", "all"),
+    "microlens-15k-time": ("microlens-15k", "time-user", "all"),
+    "microlens-15k-random": ("microlens-15k", "random", "all"),
+    "movielens-1m": ("movielens-1m", "random", "all"),
+    "movielens-800": ("movielens-800", "random", "all"),
 }
-
-
-def prepare(name: str, root: Path) -> Path:
-    """The prepared folder of a data set, made once."""
-    from dualgnn_dgl import data, preprocess
-    from dualgnn_dgl.preprocess.reader import read
-
-    source, options, _, features = DATA[name]
-    folder = CACHE / "data" / name
-    if not (folder / data.MANIFEST).is_file():
-        place = robustness.sampled(root / source) if "15k" in name else root / source
-        raw = read(place, features=[root / source / feature for feature in features])
-        prepared = preprocess.prepare(raw, preprocess.Options(**options))
-        data.save(prepared.dataset, folder, options=options, report=prepared.report, force=True)
-    return folder
 
 
 # Three trials more with --large, the same for every trained model: the defaults in larger batches, at three rates. They stand
@@ -266,7 +250,7 @@ def compare(
     settings_of: str | None = None,
 ) -> list[dict]:
     """A row of the table of one data set for each of the models; `ranked` adds the tests."""
-    folder = prepare(name, root)
+    folder = prepare(*DATA[name][:2], root)
     rows = []
     for model in models:
         options = train | {"patience": max(int(train["patience"]), PATIENCE.get(model, 0))}
@@ -406,14 +390,14 @@ def small(p: float) -> str:
 
 def title(name: str, rows: list[dict]) -> str:
     """What a table was made on."""
-    _, options, mask, _ = DATA[name]
+    _, split, mask = DATA[name]
     masked = "training pairs" if mask == "train" else "training and validation pairs"
     machines = ", ".join(sorted({machine for row in rows for machine in row["machines"]}))
     users = f"{rows[0]['users']:,} test users"
     own = {f"{key}={value}" for row in rows for key, value in row.get("train", {}).items() if key not in ("epochs", "patience")}
     elsewhere = sorted({row["settings of"] for row in rows if "settings of" in row})
     chosen = ", ".join([f"chosen on validation {METRIC}", *(f"settings those of {place}" for place in elsewhere), *sorted(own)])
-    return f"{name}: split {options['split']}, {users}, {masked} masked, {chosen}; {machines}"
+    return f"{name}: split {split}, {users}, {masked} masked, {chosen}; {machines}"
 
 
 def main() -> None:

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from compare import CACHE, HERE, cached, prepare
+from compare import HERE, cached
+from prepared import CACHE, prepare
 
 RESULTS = HERE / "results" / "fidelity"
 HOLES = 0.4
@@ -108,7 +109,7 @@ def main() -> None:
     seeds, train, results = arguments.seeds, TRAIN, RESULTS
     if arguments.quick:
         seeds, train, results = 1, {**TRAIN, "epochs": 2}, CACHE / "quick"
-    folder, rows = prepare("tiktok", arguments.root), []
+    folder, rows = prepare("tiktok", "given", arguments.root), []
     for case in CASES:
         if arguments.only in (None, case.model):
             place = with_holes(folder) if case.holes else folder

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="three epochs: does it run?")
     arguments = parser.parse_args()
-    folder = compare.prepare("baby", arguments.root)
+    folder = compare.prepare("baby", "given", arguments.root)
     train = TRAIN | ({"epochs": 3} if arguments.quick else {})
     results = compare.CACHE / "quick" if arguments.quick else compare.RESULTS
     rows = []

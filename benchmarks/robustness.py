@@ -4,7 +4,7 @@
 
 `tiktok` is the small public set with its own split. `microlens` is MicroLens-50k with its titles as 384 text features, of
 15,000 users drawn with seed 0 (a full set takes this machine days), 5-core, each user's last pair held out and the one
-before for validation. `movielens` is bench_newcomers.py's sample of MovieLens-1M: 800 users, posters and plots, `random`.
+before for validation. `movielens` is a sample of MovieLens-1M: 800 users, posters and plots, `random` (prepared.py).
 Settings of the models and of their training are their defaults but for SETTINGS, the ones that benchmarks/compare.py chose on
 validation without holes; the number of seeds, rates and strategies is said by the table. Stop it and run on at will: cells
 lie under .benchmarks/robustness/, the summary goes to results/robustness-NAME.json and the picture beside it.
@@ -15,61 +15,20 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-if TYPE_CHECKING:
-    from dualgnn_dgl.data import Dataset
+from prepared import CACHE, prepare
 
 HERE = Path(__file__).resolve().parent
-CACHE = HERE.parent / ".benchmarks"
-USERS = 15_000
+SETS = {  # name → source in prepared.py, split
+    "tiktok": ("tiktok", "given"),
+    "microlens": ("microlens-15k", "leave-one-out"),
+    "movielens": ("movielens-800", "random"),
+}
 SETTINGS = {
     "tiktok": {"lightgcn": {"layers": 2, "l2": 1e-3}},
     "microlens": {},
     "movielens": {},
 }
-
-
-def load(name: str, root: Path) -> Dataset:
-    """The data set, prepared once."""
-    from dualgnn_dgl import data
-
-    if name == "movielens":
-        import bench_newcomers
-
-        return bench_newcomers.prepare("movielens-800", root, "random")
-    return data.load(prepare(name, root))
-
-
-def prepare(name: str, root: Path) -> Path:
-    """The prepared folder of a data set, made once."""
-    from dualgnn_dgl import data, preprocess
-    from dualgnn_dgl.preprocess.reader import read
-
-    folder = CACHE / "data" / (name if name == "tiktok" else f"{name}-{USERS}")
-    if (folder / data.MANIFEST).is_file():
-        return folder
-    source, options = root / "tiktok", {"split": "given"}
-    if name == "microlens":
-        source, options = sampled(root / "microlens-50k"), {"split": "leave-one-out", "k_core": 5}
-    prepared = preprocess.prepare(read(source), preprocess.Options(**options))
-    data.save(prepared.dataset, folder, options=options, report=prepared.report, force=True)
-    return folder
-
-
-def sampled(source: Path) -> Path:
-    """MicroLens's pairs of USERS users, one line each, drawn with seed 0; the features as they are."""
-    folder = CACHE / "raw" / f"microlens-{USERS}"
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = (source / "MicroLens-50k_pairs.tsv").read_text().splitlines()
-    chosen = np.sort(np.random.default_rng(0).choice(len(lines), USERS, replace=False))
-    (folder / "MicroLens-50k_pairs.tsv").write_text("\n".join(lines[line] for line in chosen) + "\n")
-    link = folder / "title_minilm.parquet"
-    if not link.exists():
-        link.symlink_to((source / link.name).resolve())
-    return folder
 
 
 def settings(name: str, model: str, own: dict[str, str], train: dict[str, object]) -> tuple[object, object]:
@@ -89,7 +48,7 @@ def settings(name: str, model: str, own: dict[str, str], train: dict[str, object
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
-    parser.add_argument("--data", default="tiktok", choices=tuple(SETTINGS))
+    parser.add_argument("--data", default="tiktok", choices=tuple(SETS))
     parser.add_argument("--models", default="dualgnn_plus,lightgcn")
     parser.add_argument("--rates", default="0,.2,.4,.6,.8,.95")
     parser.add_argument("--patterns", default="random")
@@ -107,7 +66,7 @@ def main() -> None:
 
     import torch
 
-    from dualgnn_dgl import robustness
+    from dualgnn_dgl import data, robustness
     from dualgnn_dgl.files import write_json
 
     torch.set_num_threads(arguments.threads)
@@ -127,7 +86,7 @@ def main() -> None:
         tuple(arguments.strategies.split(",")),
         1 if arguments.quick else arguments.seeds,
     )
-    dataset = load(arguments.data, arguments.root)
+    dataset = data.load(prepare(*SETS[arguments.data], arguments.root))
     folder = CACHE / "robustness" / (f"{arguments.data}-quick" if arguments.quick else arguments.data)
 
     def say(done: int, total: int, cell: robustness.Cell, found: dict) -> None:
