@@ -116,10 +116,9 @@ def command(
         return
 
     from dualgnn_dgl.evaluation import top_k
-    from dualgnn_dgl.ids import Ids
 
     users = list(dict.fromkeys(wanted)) or found.shown.user_ids.tolist()
-    chosen = Ids(found.shown.user_ids, "user", found.data).places(users) if wanted else None
+    chosen = _places(users, found) if wanted else None
     items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, chosen))
     lists: list[dict[str, Any]] = [
         {"user": name, "items": _entries(items[row], scores[row], found.shown)} for row, name in enumerate(users)
@@ -151,6 +150,34 @@ class Found:
     seen: sparse.csr_matrix
     shown: Shown
     data: str
+
+
+def _places(users: list[str], found: Found) -> np.ndarray:
+    """Their rows (B,); of an unknown one the message also says whom preprocessing has left out, and what still serves them."""
+    from dualgnn_dgl.errors import DataError
+    from dualgnn_dgl.ids import Ids
+
+    try:
+        return Ids(found.shown.user_ids, "user", found.data).places(users)
+    except DataError as error:
+        cores = [reason for reason in _left_out(found.data) if reason.endswith("-core")]
+        if not cores:
+            raise
+        way = "for such a user name what they watched with --history"
+        raise DataError(f"{error} (preprocess left out who is not in the {cores[0]}; {way})") from None
+
+
+def _left_out(folder: str) -> dict[str, int]:
+    """Why preprocessing left out how many rows, as its report says; nothing where there is no sound report."""
+    from pathlib import Path
+
+    from dualgnn_dgl.errors import DataError
+    from dualgnn_dgl.files import read_json
+
+    try:
+        return dict(read_json(Path(folder) / "report.json")["rows"]["dropped"])
+    except (DataError, OSError, KeyError, TypeError, ValueError):
+        return {}
 
 
 def _with_newcomers(

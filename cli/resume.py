@@ -47,8 +47,7 @@ def refuse_unfinished(keeper: Checkpoints) -> None:
     if name := next(keeper.names(), None):
         epoch = int(name.split("-")[1])
         raise RunError(
-            f"{keeper.folder} holds a training that was cut off in epoch {epoch}: "
-            "go on with --resume, or begin anew with --force"
+            f"{keeper.folder} holds a training that was cut off in epoch {epoch}: go on with --resume, or begin anew with --force"
         )
 
 

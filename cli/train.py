@@ -211,7 +211,7 @@ def resolve(
         sections[section] = dict(value)
     name = model or read.get("name", base["model"] if base else "dualgnn")
     if not isinstance(name, str):
-        raise ConfigError(f"{config_file}: name must be a text, such as name = \"dualgnn\"")
+        raise ConfigError(f'{config_file}: name must be a text, such as name = "dualgnn"')
     if model and "name" in read and model != read["name"]:
         sections["model"] = {}  # another model than the file's: its keys do not apply
     if base:
@@ -254,9 +254,7 @@ def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints) -> Fit:
         note("no held-out video was watched in training: the epoch is chosen among such videos, placed by their modalities")
     model = model.to(plan.device)
     with Display(plan.train) as report:
-        return training.fit(
-            model, dataset.train, dataset.valid, plan.train, report=report, keeper=keeper, modalities=modalities
-        )
+        return training.fit(model, dataset.train, dataset.valid, plan.train, report=report, keeper=keeper, modalities=modalities)
 
 
 class Display:

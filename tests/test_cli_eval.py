@@ -267,6 +267,29 @@ def test_recommend_refuses_in_one_line(folder, words, line) -> None:
     assert line in refused("recommend", *words)
 
 
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ('{"rows": {"dropped": {"same pair twice": 3, "5-core": 7}}}', True),
+        ('{"rows": {"dropped": {"same pair twice": 3}}}', False),
+        ('{"rows": {"dropped": ["5-core"]}}', False),
+        ('{"rows": ', False),
+    ],
+)
+def test_an_unknown_user_may_have_been_left_out_by_the_core(folder, report, said) -> None:
+    file = folder / "data" / "report.json"
+    before = file.read_text() if file.exists() else None
+    try:
+        file.write_text(report)
+        line = refused("recommend", "--user", "u90")
+    finally:
+        file.unlink()
+        if before is not None:
+            file.write_text(before)
+    assert line.count("unknown user 'u90' in data; did you mean 'u900'") == 1
+    assert ("left out who is not in the 5-core" in line and "--history" in line) == said
+
+
 @pytest.mark.parametrize("words", [[], ["--user", "u900", "--all", "lists.parquet"]])
 def test_recommend_needs_users_or_a_file(folder, words) -> None:
     found = call("recommend", *words)
