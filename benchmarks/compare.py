@@ -239,7 +239,7 @@ def machine(threads: int) -> dict:
 def compare(
     name: str,
     root: Path,
-    models: list[str],
+    model: str,
     trials: int,
     seeds: int,
     train: dict,
@@ -248,39 +248,36 @@ def compare(
     refill: bool,
     large: bool = False,
     settings_of: str | None = None,
-) -> list[dict]:
-    """A row of the table of one data set for each of the models; `ranked` adds the tests."""
+) -> dict:
+    """A model's row in the table of a data set; `ranked` adds the tests."""
     folder = prepare(*DATA[name][:2], root)
-    rows = []
-    for model in models:
-        options = train | {"patience": max(int(train["patience"]), PATIENCE.get(model, 0))}
-        row: dict = {"data": name, "model": model}
-        if settings_of is None:
-            tried = [
-                (config, cached(name, folder, model, config, 0, options, test=False, threads=threads, results=results))
-                for config in draw_configs(model, trials, large)
-            ]
-            config, best = max(tried, key=lambda pair: pair[1]["valid"])
-            row |= {"trials": len(tried), "valid": best["valid"]}
-        else:
-            config, number = settled(settings_of, model)
-            row |= {"trials": number, "settings of": settings_of}
-        runs = [
-            cached(name, folder, model, config, seed, options, test=True, threads=threads, results=results, refill=refill)
-            for seed in range(seeds)
+    options = train | {"patience": max(int(train["patience"]), PATIENCE.get(model, 0))}
+    row: dict = {"data": name, "model": model}
+    if settings_of is None:
+        tried = [
+            (config, cached(name, folder, model, config, 0, options, test=False, threads=threads, results=results))
+            for config in draw_configs(model, trials, large)
         ]
-        row = {**row, "seeds": len(runs), "config": config, "train": options}
-        row.setdefault("valid", float(np.mean([run["valid"] for run in runs])))
-        row |= over_seeds([run["test"] for run in runs], ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"))
-        row["interval recall@20"] = runs[0]["intervals"]["recall@20"]
-        row["users"] = runs[0]["users"]
-        row["published"] = PUBLISHED.get(name, {}).get(model)
-        row["machines"] = sorted({str(run["machine"]["gpu"] or run["machine"]["cpu"]) for run in runs})
-        row["hits"] = [run["hits"].name for run in runs if "hits" in run]
-        for figure in ("epoch_s", "to_best_s", "peak_mb"):
-            row[figure] = float(np.median([run[figure] for run in runs]))
-        rows.append(row)
-    return rows
+        config, best = max(tried, key=lambda pair: pair[1]["valid"])
+        row |= {"trials": len(tried), "valid": best["valid"]}
+    else:
+        config, number = settled(settings_of, model)
+        row |= {"trials": number, "settings of": settings_of}
+    runs = [
+        cached(name, folder, model, config, seed, options, test=True, threads=threads, results=results, refill=refill)
+        for seed in range(seeds)
+    ]
+    row = {**row, "seeds": len(runs), "config": config, "train": options}
+    row.setdefault("valid", float(np.mean([run["valid"] for run in runs])))
+    row |= over_seeds([run["test"] for run in runs], ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"))
+    row["interval recall@20"] = runs[0]["intervals"]["recall@20"]
+    row["users"] = runs[0]["users"]
+    row["published"] = PUBLISHED.get(name, {}).get(model)
+    row["machines"] = sorted({str(run["machine"]["gpu"] or run["machine"]["cpu"]) for run in runs})
+    row["hits"] = [run["hits"].name for run in runs if "hits" in run]
+    for figure in ("epoch_s", "to_best_s", "peak_mb"):
+        row[figure] = float(np.median([run[figure] for run in runs]))
+    return row
 
 
 def settled(name: str, model: str) -> tuple[dict, int]:
@@ -427,27 +424,29 @@ def main() -> None:
     results = CACHE / "quick" if arguments.quick else RESULTS
     train = {"epochs": epochs, "patience": arguments.patience} | dict(map(parse_pair, arguments.set))
     for name in arguments.data.split(","):
-        rows = compare(
-            name,
-            arguments.root,
-            arguments.models.split(","),
-            trials,
-            seeds,
-            train,
-            arguments.threads,
-            results,
-            arguments.refill,
-            arguments.large,
-            arguments.settings_of,
-        )
-        rows = ranked(merged(rows, [] if arguments.quick else kept_rows(name)), results)
+        rows = [] if arguments.quick else kept_rows(name)
+        for model in arguments.models.split(","):  # the table grows row by row: what is done stands if the rest is cut off
+            row = compare(
+                name,
+                arguments.root,
+                model,
+                trials,
+                seeds,
+                train,
+                arguments.threads,
+                results,
+                arguments.refill,
+                arguments.large,
+                arguments.settings_of,
+            )
+            rows = ranked(merged([row], rows), results)
+            if not arguments.quick:
+                table_of(name).write_text(json.dumps(rows, indent=2) + "\n")
         print(f"\n{title(name, rows)}\n\n{markdown(rows)}\n")
         if any("difference" not in row for row in rows[1:]):
             print("–: tested before users' hits were kept; --refill trains again and fills the gap.")
         if name in NOTES:
             print(NOTES[name])
-        if not arguments.quick:
-            table_of(name).write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":
