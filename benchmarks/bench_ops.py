@@ -6,11 +6,12 @@ layer; forward, and forward with backward. Baby, TikTok and Gowalla are the publ
 and MovieLens are always random. The peer is the message passing that people write: gather, multiply, `index_add`.
 
 A second table has the operations with learned edge weights, user by user over their items: the scores of all edges (SDDMM),
-their softmax, the weighted sum, and the three in a row as attention; ours, DGL's and the peer's, D = 64.
+their softmax, the weighted sum, and the three in a row as attention; ours, DGL's and the peer's, D = 64. A third has
+DualGNN-Plus' loss, forward with backward: users of a batch against 512 shared negatives, D = 129 (128 and the bias).
 
     python benchmarks/bench_ops.py                     everything, about 4 minutes on two cores
     python benchmarks/bench_ops.py --shapes baby       some shapes only; the other rows of the result file stay
-    python benchmarks/bench_ops.py --only learned      the second table alone
+    python benchmarks/bench_ops.py --only learned      the second table alone; so with loss
     python benchmarks/bench_ops.py --quick             two shapes, two widths
     python benchmarks/bench_ops.py --device cuda       on the GPU, into results/ops_cuda.json
 
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import time
@@ -37,6 +39,7 @@ from torch import Tensor
 
 from dualgnn_dgl import ops
 from dualgnn_dgl.files import write_json
+from dualgnn_dgl.models.base import sampled_softmax
 from dualgnn_dgl.ops import Adjacency, normalise, triton_kernel
 from dualgnn_dgl.ops.learned import Edges
 
@@ -263,6 +266,25 @@ def learned(graph: Graph, width: int, seconds: float, device: str) -> list[Row]:
     return rows
 
 
+def loss(batch: int, seconds: float, device: str) -> Row:
+    """The sampled softmax in one pass, and as autograd makes it of the formula, in turn; milliseconds forward with backward."""
+
+    def plain(user: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
+        right = (user * positive).sum(1, keepdim=True) / 0.15
+        wrong = user @ negatives.T / 0.15 + math.log(6_999 / len(negatives))
+        return -torch.cat([right, wrong], dim=1).log_softmax(1)[:, 0].mean()
+
+    rows = (batch, batch, 512)
+    inputs = [torch.nn.functional.normalize(torch.randn(n, 129, device=device)).requires_grad_() for n in rows]
+    row: Row = {"shape": f"batch {batch}"}
+    ways = {"one pass": lambda *inputs: sampled_softmax(*inputs, 7_000, 0.15), "autograd": plain}
+    for name, way in ways.items():
+        found = timed(lambda way=way: torch.autograd.grad(way(*inputs), inputs), 2 * seconds, device)
+        middle, least, most = (1e3 * value for value in found)
+        row |= {f"{name}_ms": middle, f"{name}_min_ms": least, f"{name}_max_ms": most}
+    return row
+
+
 def machine(device: str) -> Row:
     """What the figures belong to."""
     name = platform.processor() or platform.machine()
@@ -285,7 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two shapes, two widths, few repetitions; writes no file")
     parser.add_argument("--shapes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--only", choices=("propagation", "learned"), help="one of the two tables; the other stays as it was")
+    parser.add_argument("--only", choices=("propagation", "learned", "loss"), help="one of the tables; the others stay")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the public data sets")
     options = parser.parse_args()
@@ -300,11 +322,11 @@ def main() -> None:
     rows, fused, weighted = [], [], []
     for name in shapes:
         graph = load(name, options.root)
-        for row in learned(graph, 64, seconds, device) if options.only != "propagation" else ():
+        for row in learned(graph, 64, seconds, device) if options.only in (None, "learned") else ():
             weighted.append(row)
             shown = (row["way"], row["operation"], row["forward_ms"], row["both_ms"])
             print(f"{name:12}{64:4} {'{:>6} {:10} {:9.2f} ms forward {:9.2f} ms forward+backward'.format(*shown)}", flush=True)
-        for width in widths if options.only != "learned" else ():
+        for width in widths if options.only in (None, "propagation") else ():
             for row in measure(graph, width, kernels, bandwidth, seconds, device):
                 rows.append(row)
                 print(
@@ -317,19 +339,22 @@ def main() -> None:
                     + f"{row['both_reuse_share']:17.2f}",
                     flush=True,
                 )
-        for modalities in () if options.quick or options.only == "learned" else (2, 3):
+        for modalities in (2, 3) if not options.quick and options.only in (None, "propagation") else ():
             fused.append(in_width(graph, modalities, seconds, device))
             print("{shape}: {M} products of 64 {separate_ms:.2f} ms, one of {M}·64 {one_wide_ms:.2f} ms".format(**fused[-1]))
+    losses = [loss(batch, seconds, device) for batch in (2048, 16384)] if options.only in (None, "loss") else []
+    for row in losses:
+        print("{shape}: loss in one pass {one pass_ms:.1f} ms, by autograd {autograd_ms:.1f} ms".format(**row))
     if options.quick:
         return
     path = RESULTS / ("ops.json" if device == "cpu" else "ops_cuda.json")
     kept = json.loads(path.read_text()) if path.is_file() else {}
-    copies = kept.get("copy_gbs", {}) | dict.fromkeys(shapes if options.only != "learned" else (), bandwidth / 1e9)
-    tables = {"propagation": rows, "in_width": fused, "learned": weighted}
+    copies = kept.get("copy_gbs", {}) | dict.fromkeys(shapes if options.only in (None, "propagation") else (), bandwidth / 1e9)
+    tables = {"propagation": rows, "in_width": fused, "learned": weighted, "loss": losses}
     for name, made in tables.items():
         anew = {row["shape"] for row in made}
         tables[name] = [row for row in kept.get(name, []) if row["shape"] not in anew] + made
-    measured_on = kept.get("machine") if options.only == "learned" else None  # the machine of the first table
+    measured_on = kept.get("machine") if options.only in ("learned", "loss") else None  # the machine of the first table
     write_json(path, {"machine": measured_on or machine(device), "copy_gbs": copies, **tables})
     print(path)
 
