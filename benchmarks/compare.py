@@ -15,7 +15,7 @@ and replaces them only if their figures do not repeat.
 
 With `--settings-of NAME` nothing is searched here: each model takes what its row in results/compare-NAME.json has chosen on the
 validation of that data set, and the table says so. It is for sets too large to search on, beside a sample of theirs, and for
-other splits.
+other splits. `--settings-of defaults` takes what a model is shipped with, as `dualgnn train` would.
 
 A run may name a few models only: results/compare-NAME.json keeps the rows of all others, and the tests are made anew among all.
 """
@@ -281,7 +281,11 @@ def compare(
 
 
 def settled(name: str, model: str) -> tuple[dict, int]:
-    """The configuration that a model's row in another data set's table has, and out of how many trials."""
+    """The configuration that a model's row in another data set's table has, and out of how many trials; or a model's defaults."""
+    from dualgnn_dgl.models import training_defaults
+
+    if name == "defaults":
+        return training_defaults(model), 1
     rows = {row["model"]: row for row in kept_rows(name)}
     if model not in rows:
         raise SystemExit(f"{table_of(name)} has no row of {model}: make it first, compare.py --data {name} --models {model}")
@@ -411,7 +415,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     parser.add_argument("--quick", action="store_true", help="one trial, one seed, five epochs: does it run?")
     parser.add_argument("--large", action="store_true", help="three trials more for every trained model: batches of 16,384")
-    parser.add_argument("--settings-of", metavar="NAME", help="no search: each model's settings in the table of that data set")
+    parser.add_argument("--settings-of", metavar="NAME", help="no search: each model's settings in that table, or defaults")
     parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
