@@ -428,7 +428,7 @@ def main() -> None:
     results = CACHE / "quick" if arguments.quick else RESULTS
     train = {"epochs": epochs, "patience": arguments.patience} | dict(map(parse_pair, arguments.set))
     for name in arguments.data.split(","):
-        rows = [] if arguments.quick else kept_rows(name)
+        rows: list[dict] = []
         for model in arguments.models.split(","):  # the table grows row by row: what is done stands if the rest is cut off
             row = compare(
                 name,
@@ -443,7 +443,8 @@ def main() -> None:
                 arguments.large,
                 arguments.settings_of,
             )
-            rows = ranked(merged([row], rows), results)
+            # what is kept is read anew: another process may have added to it meanwhile
+            rows = ranked(merged([row], rows if arguments.quick else kept_rows(name)), results)
             if not arguments.quick:
                 table_of(name).write_text(json.dumps(rows, indent=2) + "\n")
         print(f"\n{title(name, rows)}\n\n{markdown(rows)}\n")

@@ -138,7 +138,7 @@ class _SampledSoftmax(torch.autograd.Function):
     cache, where autograd keeps several tensors (B, N) that do not.
     """
 
-    CHUNK = 512
+    CHUNK = 2048
 
     @staticmethod
     def forward(ctx: Any, user: Tensor, positive: Tensor, negatives: Tensor, offset: float, temperature: float) -> Tensor:
