@@ -46,6 +46,7 @@ from dualgnn_dgl.ops.learned import Edges
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent.parent / "shared" / "data"
 Row = dict[str, object]
+TABLES = ("propagation", "learned", "loss")
 WIDTHS = (64, 128, 192, 256)
 SIZES = {  # users, items, training pairs
     "baby": (19_445, 7_050, 118_551),
@@ -307,12 +308,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two shapes, two widths, few repetitions; writes no file")
     parser.add_argument("--shapes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--only", choices=("propagation", "learned", "loss"), help="one of the tables; the others stay")
+    parser.add_argument("--only", choices=TABLES, help="one of the tables; the others stay")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--root", type=Path, default=ROOT, help="folder of the public data sets")
     options = parser.parse_args()
     device, seconds = options.device, 0.1 if options.quick else 0.4
     shapes, widths = (("baby", "gowalla"), (64, 192)) if options.quick else (options.shapes, WIDTHS)
+    wanted = TABLES if options.only is None else (options.only,)
     kernels = ["bag", "csr", "dgl"] if device == "cpu" else ["csr"] + ["triton"] * triton_kernel.installed()
     bandwidth = copy_bandwidth(device)
     print(f"copy {bandwidth / 1e9:.1f} GB/s, {machine(device)}")
@@ -320,13 +322,13 @@ def main() -> None:
         print(label.rjust(size), end="")
     print("  share  share if reused")
     rows, fused, weighted = [], [], []
-    for name in shapes:
+    for name in shapes if options.only != "loss" else ():  # the loss needs no graph
         graph = load(name, options.root)
-        for row in learned(graph, 64, seconds, device) if options.only in (None, "learned") else ():
+        for row in learned(graph, 64, seconds, device) if "learned" in wanted else ():
             weighted.append(row)
             shown = (row["way"], row["operation"], row["forward_ms"], row["both_ms"])
             print(f"{name:12}{64:4} {'{:>6} {:10} {:9.2f} ms forward {:9.2f} ms forward+backward'.format(*shown)}", flush=True)
-        for width in widths if options.only in (None, "propagation") else ():
+        for width in widths if "propagation" in wanted else ():
             for row in measure(graph, width, kernels, bandwidth, seconds, device):
                 rows.append(row)
                 print(
@@ -339,22 +341,22 @@ def main() -> None:
                     + f"{row['both_reuse_share']:17.2f}",
                     flush=True,
                 )
-        for modalities in (2, 3) if not options.quick and options.only in (None, "propagation") else ():
+        for modalities in (2, 3) if not options.quick and "propagation" in wanted else ():
             fused.append(in_width(graph, modalities, seconds, device))
             print("{shape}: {M} products of 64 {separate_ms:.2f} ms, one of {M}·64 {one_wide_ms:.2f} ms".format(**fused[-1]))
-    losses = [loss(batch, seconds, device) for batch in (2048, 16384)] if options.only in (None, "loss") else []
+    losses = [loss(batch, seconds, device) for batch in (2048, 16384)] if "loss" in wanted else []
     for row in losses:
         print("{shape}: loss in one pass {one pass_ms:.1f} ms, by autograd {autograd_ms:.1f} ms".format(**row))
     if options.quick:
         return
     path = RESULTS / ("ops.json" if device == "cpu" else "ops_cuda.json")
     kept = json.loads(path.read_text()) if path.is_file() else {}
-    copies = kept.get("copy_gbs", {}) | dict.fromkeys(shapes if options.only in (None, "propagation") else (), bandwidth / 1e9)
+    copies = kept.get("copy_gbs", {}) | dict.fromkeys(shapes if "propagation" in wanted else (), bandwidth / 1e9)
     tables = {"propagation": rows, "in_width": fused, "learned": weighted, "loss": losses}
     for name, made in tables.items():
         anew = {row["shape"] for row in made}
         tables[name] = [row for row in kept.get(name, []) if row["shape"] not in anew] + made
-    measured_on = kept.get("machine") if options.only in ("learned", "loss") else None  # the machine of the first table
+    measured_on = kept.get("machine") if "propagation" not in wanted else None  # the machine of the first table
     write_json(path, {"machine": measured_on or machine(device), "copy_gbs": copies, **tables})
     print(path)
 

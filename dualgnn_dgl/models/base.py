@@ -143,7 +143,7 @@ class _SampledSoftmax(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, user: Tensor, positive: Tensor, negatives: Tensor, offset: float, temperature: float) -> Tensor:
         right = (user * positive).sum(1).div_(temperature)  # (B,)
-        to_user, to_negatives, fit = torch.empty_like(user), torch.zeros_like(negatives), torch.empty_like(right)
+        user_slope, negatives_slope, fit = torch.empty_like(user), torch.zeros_like(negatives), torch.empty_like(right)
         missed = torch.empty_like(right)  # −(1 − share of the positive), the gradient of `right`
         for start in range(0, len(user), _SampledSoftmax.CHUNK):
             rows = slice(start, start + _SampledSoftmax.CHUNK)
@@ -155,19 +155,20 @@ class _SampledSoftmax(torch.autograd.Function):
             fit[rows] = total.log() + top - right[rows]
             wrong.div_(total.unsqueeze(1))
             missed[rows] = own / total - 1
-            to_user[rows] = linear(wrong, negatives.T).to(user.dtype)
-            to_negatives += linear(wrong.T, user[rows].T).to(user.dtype)
-        share = 1 / (temperature * len(user))
-        ctx.share = share
-        ctx.save_for_backward(to_user.addcmul_(positive, missed.unsqueeze(1)).mul_(share), user, missed, to_negatives.mul_(share))
+            user_slope[rows] = linear(wrong, negatives.T).to(user.dtype)
+            negatives_slope += linear(wrong.T, user[rows].T).to(user.dtype)
+        ctx.share = share = 1 / (temperature * len(user))
+        ctx.save_for_backward(
+            user_slope.addcmul_(positive, missed.unsqueeze(1)).mul_(share), user, missed, negatives_slope.mul_(share)
+        )
         return fit.mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        to_user, user, missed, to_negatives = ctx.saved_tensors
-        to_positive = user * (missed * (ctx.share * gradient)).unsqueeze(1)  # (B, D)
-        return to_user * gradient, to_positive, to_negatives * gradient, None, None
+        user_slope, user, missed, negatives_slope = ctx.saved_tensors
+        positive_slope = user * (missed * (ctx.share * gradient)).unsqueeze(1)  # (B, D)
+        return user_slope * gradient, positive_slope, negatives_slope * gradient, None, None
 
 
 def sampled_softmax(user: Tensor, positive: Tensor, negatives: Tensor, items: int, temperature: float) -> Tensor:
