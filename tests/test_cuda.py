@@ -1,0 +1,106 @@
+"""On CUDA as on the CPU, for every model: tables, losses and gradients, whole trainings, what is resumed, and the commands."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import small
+import torch
+import trial
+from test_resume import CONFIG, Box, same
+from test_step import TRAINED, gradients, make, triples
+
+from dualgnn_dgl.evaluation import Evaluator
+from dualgnn_dgl.models import MODELS
+from dualgnn_dgl.training import fit, tables
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+MODALITIES = [("visual",), ("visual", "acoustic", "textual")]
+LEARNED = [(name, {}) for name in TRAINED] + [
+    ("dualgnn", {"borrow": True, "drop_edges": True, "missing": "learned"}),
+    ("dualgnn", {"user_fusion": "concat"}),
+    ("dualgnn_plus", {"attention": "history"}),
+]
+STOCHASTIC = ("bm3",)  # its masks are drawn where the tables lie: another device draws others
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    """The same numbers, up to the order of sums."""
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-5, msg=lambda text: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("modalities", MODALITIES, ids=len)
+@pytest.mark.parametrize("name", MODELS)
+def test_tables_are_those_of_the_cpu(name: str, modalities: tuple[str, ...]) -> None:
+    model = make(name, small.dataset(modalities=modalities))
+    expected = tables(model)
+    for found, table, side in zip(tables(copy.deepcopy(model).cuda()), expected, ("user", "item"), strict=True):
+        assert found.is_cuda
+        close(found, table, side)
+
+
+@pytest.mark.parametrize("modalities", MODALITIES, ids=len)
+@pytest.mark.parametrize(("name", "switches"), [pair for pair in LEARNED if pair[0] not in STOCHASTIC], ids=str)
+def test_losses_and_gradients_are_those_of_the_cpu(name: str, switches: dict, modalities: tuple[str, ...]) -> None:
+    data = small.dataset(modalities=modalities)
+    model = make(name, data, **switches)
+    found = []
+    for one in (model, copy.deepcopy(model).cuda()):
+        one.new_epoch(torch.Generator().manual_seed(7))
+        loss = one.loss(*(part.to(next(one.parameters()).device) for part in triples(data)))
+        loss.backward()
+        found.append({"loss": loss.detach()} | gradients(one))
+    assert found[0].keys() == found[1].keys()
+    for key, expected in found[0].items():
+        close(found[1][key], expected, key)
+
+
+@pytest.mark.parametrize(("name", "switches"), LEARNED, ids=str)
+def test_a_training_repeats_to_the_bit_and_is_resumed_to_the_bit(name: str, switches: dict) -> None:
+    data, config = small.dataset(), dataclasses.replace(CONFIG, deterministic=True)
+
+    def train(**keeping) -> tuple:
+        return fit(make(name, data, **switches).cuda(), data.train, data.valid, config, **keeping)
+
+    whole, box = train(), Box((2, 7))
+    assert same(whole, train(keeper=box))
+    for kept in box.kept.values():
+        torch.manual_seed(99)  # whatever the new process begins with
+        assert same(whole, train(keeper=Box(start=kept)))
+
+
+@pytest.mark.parametrize("changes", [{"share_propagation": 2}, {"fanout": 2}, {"precision": "bfloat16"}], ids=str)
+@pytest.mark.parametrize("name", ["dualgnn", "lightgcn"])
+def test_the_options_of_speed_train(name: str, changes: dict) -> None:
+    data = small.dataset()
+    done = fit(make(name, data).cuda(), data.train, data.valid, dataclasses.replace(CONFIG, **changes))
+    assert len(done.history) > 1 and done.history[-1]["loss"] < done.history[0]["loss"]
+
+
+def test_lists_are_those_of_the_cpu() -> None:
+    data = small.dataset()
+    user, item = tables(make("dualgnn", data))
+    evaluator = Evaluator(data.valid, [data.train], ks=(5,))
+    assert (evaluator.rank(user.cuda(), item.cuda()) == evaluator.rank(user, item)).all()
+
+
+@pytest.mark.parametrize("model", ["dualgnn", "dualgnn_plus", "itemknn"])
+def test_the_commands_on_a_gpu_leave_what_a_machine_without_one_reads(model: str, tmp_path: Path) -> None:
+    world = trial.world(tmp_path)
+    run = tmp_path / "new"
+    done = trial.call("train", "--data", world.data, "--run", run, "--model", model, "--gpu", 0, "--epochs", 2, "--json")
+    assert done.code == 0, done
+    found = []
+    for gpu in (0, -1):
+        done = trial.call("eval", "--run", run, "--data", world.data, "--topk", 3, "--gpu", gpu, "--json")
+        assert done.code == 0, done
+        found.append(json.loads(done.out)["metrics"])
+        words = ("--user", "user3", "--k", 3, "--gpu", gpu, "--json")
+        done = trial.call("recommend", "--run", run, "--data", world.data, *words)
+        assert done.code == 0, done
+        found.append([row["item"] for row in json.loads(done.out)["users"][0]["items"]])
+    assert found[:2] == found[2:]
