@@ -101,6 +101,9 @@ class Step:
             with self.autocast(cache=False):
                 self.replayed = torch.cuda.make_graphed_callables(_Loss(self.model), samples, allow_unused_input=True)
             self.size = len(batch[0])
+            # the recording lives on a stream of its own, which torch mentions at the first replay: it waits where it must
+            if quiet := getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None):
+                quiet(False)
         except RuntimeError as error:
             self.capture = False
             warnings.warn(f"cuda_graph: the step cannot be captured ({str(error).splitlines()[0][:160]})", stacklevel=2)

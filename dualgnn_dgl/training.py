@@ -50,7 +50,7 @@ class TrainConfig(Options):
     share_propagation: int = option(1, "batches that one propagation over the graph serves, see step.py", low=1)
     fanout: int = option(0, "0 for the whole graph, else neighbours a node and hop of sampled blocks, see blocks.py", low=0)
     hops: int = option(2, "steps that sampled blocks reach", low=1)
-    cuda_graph: bool = option(False, "on CUDA, record a step once and replay it, where all steps are the same")
+    cuda_graph: bool = option(True, "on CUDA, record a step once and replay it, where all steps are the same")
     deterministic: bool = option(False, "use deterministic algorithms only, see deterministic.py")
 
     def __post_init__(self) -> None:

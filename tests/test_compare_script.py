@@ -16,6 +16,7 @@ from dualgnn_dgl.evaluation import Evaluator, holm, paired
 from dualgnn_dgl.models import MODELS
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+SHARED = BENCHMARKS.parent.parent / "shared" / "data"
 
 
 @pytest.fixture
@@ -116,3 +117,17 @@ def test_settings_of_another_table_are_its_rows(script, tmp_path, monkeypatch) -
         script.settled("small", "mgcn")
     row = {"users": 3, "machines": ["a CPU"], "settings of": "small"}
     assert "settings those of small" in script.title("microlens-loo", [row])
+
+
+@pytest.mark.skipif(not (SHARED / "tiktok").is_dir(), reason="the real data sets are not beside this checkout")
+def test_the_data_that_training_is_timed_on_can_be_prepared(script, monkeypatch, tmp_path) -> None:
+    shapes, prepared = importlib.import_module("shapes"), importlib.import_module("prepared")
+    monkeypatch.setattr(prepared, "CACHE", tmp_path)
+    monkeypatch.setattr(script, "CACHE", tmp_path)
+    monkeypatch.setattr(shapes, "BABY", {"visual": 8})
+    monkeypatch.setattr(shapes, "REDUCED", 5)
+    try:
+        for name in ("tiktok", "baby", "baby-5", "scale-4"):
+            assert shapes.prepared(name, SHARED).is_relative_to(tmp_path)
+    finally:
+        sys.modules.pop("shapes"), sys.modules.pop("prepared")

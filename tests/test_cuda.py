@@ -16,6 +16,7 @@ from test_step import TRAINED, gradients, make, triples
 
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.models import MODELS
+from dualgnn_dgl.step import Step
 from dualgnn_dgl.training import fit, tables
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
@@ -59,9 +60,10 @@ def test_losses_and_gradients_are_those_of_the_cpu(name: str, switches: dict, mo
         close(found[1][key], expected, key)
 
 
+@pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "plain"])
 @pytest.mark.parametrize(("name", "switches"), LEARNED, ids=str)
-def test_a_training_repeats_to_the_bit_and_is_resumed_to_the_bit(name: str, switches: dict) -> None:
-    data, config = small.dataset(), dataclasses.replace(CONFIG, deterministic=True)
+def test_a_training_repeats_to_the_bit_and_is_resumed_to_the_bit(name: str, switches: dict, recorded: bool) -> None:
+    data, config = small.dataset(), dataclasses.replace(CONFIG, deterministic=True, cuda_graph=recorded)
 
     def train(**keeping) -> tuple:
         return fit(make(name, data, **switches).cuda(), data.train, data.valid, config, **keeping)
@@ -79,6 +81,17 @@ def test_the_options_of_speed_train(name: str, changes: dict) -> None:
     data = small.dataset()
     done = fit(make(name, data).cuda(), data.train, data.valid, dataclasses.replace(CONFIG, **changes))
     assert len(done.history) > 1 and done.history[-1]["loss"] < done.history[0]["loss"]
+
+
+@pytest.mark.parametrize(("name", "switches"), LEARNED, ids=str)
+def test_a_step_is_recorded_wherever_all_steps_are_the_same(name: str, switches: dict, recwarn: pytest.WarningsRecorder) -> None:
+    model = make(name, **switches).cuda()
+    model.new_epoch(torch.Generator().manual_seed(7))
+    step = Step(model, torch.device("cuda"), capture=True)
+    for _ in range(2):
+        step(tuple(part.cuda() for part in triples()))
+    assert (step.replayed is not None) == model.static_step
+    assert not [str(warning.message) for warning in recwarn if "cuda_graph" in str(warning.message)]
 
 
 def test_lists_are_those_of_the_cpu() -> None:

@@ -442,3 +442,27 @@ def test_one_wide_product_while_the_tables_fit_the_cache(monkeypatch):
     monkeypatch.setattr(ops, "_last_cache", lambda: 3 * 4 * 500 * 128)
     assert ops.one_wide_product(matrix, 128) and not ops.one_wide_product(matrix, 129)
     assert ops.one_wide_product(matrix.T, 128)
+
+
+@pytest.mark.parametrize(("dst", "src", "keywords"), FORMS)
+def test_without_some_pairs_is_the_dense_matrix_with_zeros_there(dst, src, keywords):
+    """Pairs that stand once, one of them named twice; pairs that do not stand, before, among and behind those that do."""
+    full, matrix = slow(dst, src, (ROWS, COLUMNS), **keywords), Adjacency(dst, src, (ROWS, COLUMNS), **keywords)
+    pairs = list(zip(dst.tolist(), src.tolist(), strict=True))
+    once = [pair for pair in pairs if pairs.count(pair) == 1][:6]
+    gone = torch.tensor([*once, once[0], (0, 5), (2, 3), (2, COLUMNS - 1), (ROWS - 1, 5)])
+    for _ in range(2):  # the second time with what the first has kept
+        found = matrix.without(gone[:, 0], gone[:, 1])
+        expected = full.clone()
+        expected[gone[:, 0], gone[:, 1]] = 0
+        torch.testing.assert_close(found.dense().double(), expected, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(found.T.dense().double(), expected.T, rtol=1e-6, atol=1e-6)
+        x = torch.randn(COLUMNS, WIDTH, requires_grad=True)
+        (found @ x).sum().backward()
+        torch.testing.assert_close(x.grad.double(), expected.sum(0).unsqueeze(1).expand(-1, WIDTH), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(matrix.dense().double(), full, rtol=1e-6, atol=1e-6)
+
+
+def test_without_of_a_matrix_without_entries_is_itself():
+    nothing = torch.empty(0, dtype=torch.int64)
+    assert Adjacency(nothing, nothing, (3, 4)).without(torch.tensor([2]), torch.tensor([3])).dense().sum() == 0

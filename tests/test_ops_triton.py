@@ -74,7 +74,7 @@ def test_long_rows_in_segments(device, width, segment, monkeypatch):
     full = matrix.dense().double()
     torch.testing.assert_close(y.double(), full @ x.double(), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradient.double(), full.T @ target.double(), rtol=1e-5, atol=1e-5)
-    assert matrix._matrices[0].cache["triton"].num_parts > 1
+    assert matrix._matrices[0].pattern["triton"].num_parts > 1
     assert (y[0] == 0).all() and (gradient[2] == 0).all()
     again, _ = product(matrix, x, target)
     assert torch.equal(again, y)  # no atomic addition: the same bits
@@ -201,6 +201,27 @@ def test_refused_where_it_cannot_run(monkeypatch):
     monkeypatch.setattr(triton_kernel, "installed", lambda: False)
     with pytest.raises(ConfigError, match="pip install triton"), ops.use("triton"):
         matrix @ x
+
+
+@needs_triton
+def test_a_product_reads_no_package_metadata(monkeypatch):
+    """That took ten times as long on the host as the product on the device."""
+    monkeypatch.setattr(triton_kernel, "version", lambda name: pytest.fail(f"looked up {name}"))
+    dst, src, _ = edges()
+    matrix = Adjacency(dst, src, (ROWS, COLUMNS)).to("cuda" if GPU else "cpu")
+    with ops.use("triton"):
+        assert (matrix @ torch.ones(COLUMNS, 2, device=matrix._forward_indices.device)).sum() == len(dst) * 2
+
+
+@needs_triton
+def test_matrices_with_other_weights_at_the_same_places_share_how_rows_are_cut():
+    """Cutting them waits for the device, which a recorded step must not."""
+    dst, src, _ = edges()
+    whole = Adjacency(dst, src, (ROWS, COLUMNS)).to("cuda" if GPU else "cpu")
+    less = whole.without(whole.edges()[0][:2], whole.edges()[1][:2])
+    with ops.use("triton"):
+        less @ torch.ones(COLUMNS, 2, device=whole._forward_indices.device)
+    assert whole._matrices[0].pattern["triton"] is less._matrices[0].pattern["triton"]
 
 
 @pytest.mark.gpu

@@ -134,19 +134,20 @@ def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:
 
 
 class _SampledSoftmax(torch.autograd.Function):
-    """The loss of `sampled_softmax` and its gradients in one pass, `CHUNK` users at a time: their (CHUNK, N) scores stay in the
-    cache, where autograd keeps several tensors (B, N) that do not.
+    """The loss of `sampled_softmax` and its gradients in one pass, `CHUNK` users at a time. On a CPU these are few: their scores
+    (CHUNK, N) stay in the cache, where autograd keeps several tensors (B, N) that do not. On CUDA a part is a dozen launches.
     """
 
-    CHUNK = 2048
+    CHUNK: ClassVar = {"cpu": 2048, "cuda": 32768}
 
     @staticmethod
     def forward(ctx: Any, user: Tensor, positive: Tensor, negatives: Tensor, offset: float, temperature: float) -> Tensor:
         right = (user * positive).sum(1).div_(temperature)  # (B,)
         user_slope, negatives_slope, fit = torch.empty_like(user), torch.zeros_like(negatives), torch.empty_like(right)
         missed = torch.empty_like(right)  # −(1 − share of the positive), the gradient of `right`
-        for start in range(0, len(user), _SampledSoftmax.CHUNK):
-            rows = slice(start, start + _SampledSoftmax.CHUNK)
+        chunk = _SampledSoftmax.CHUNK.get(user.device.type, len(user))
+        for start in range(0, len(user), chunk):
+            rows = slice(start, start + chunk)
             wrong = linear(user[rows], negatives).to(right.dtype).div_(temperature).add_(offset)  # (C, N)
             top = wrong.amax(1).maximum(right[rows])  # (C,)
             wrong.sub_(top.unsqueeze(1)).exp_()

@@ -71,11 +71,8 @@ class _Sum(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, x: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
         ctx.save_for_backward(weight, x)
         ctx.pattern, ctx.transpose = pattern, transpose
-        matrix = Matrix(pattern.indptr, pattern.indices, weight.contiguous(), None, None, pattern.shape, dict(pattern.kept))
-        y = ops.KERNELS[ops.choose(matrix, x)].spmm(matrix, x.contiguous())
-        if "triton" in matrix.cache:  # how rows are cut into segments depends on the pattern alone
-            pattern.kept["triton"] = matrix.cache["triton"]
-        return y
+        matrix = Matrix(pattern.indptr, pattern.indices, weight.contiguous(), None, None, pattern.shape, pattern=pattern.kept)
+        return ops.KERNELS[ops.choose(matrix, x)].spmm(matrix, x.contiguous())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:

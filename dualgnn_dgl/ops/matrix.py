@@ -17,7 +17,8 @@ class Matrix:
     """CSR: row r holds columns `indices[indptr[r]:indptr[r+1]]`, with `weight`, or with ones between two diagonal scales.
 
     `indptr` (rows+1,), `indices` (E,) int32 or int64, `weight` (E,) float or None, `left` (rows,) and `right` (columns,)
-    float or None, never together with `weight`; `cache` belongs to the kernels.
+    float or None, never together with `weight`. `cache` holds what kernels make of it, `pattern` what hangs on the places of
+    the entries alone, which matrices with other weights at the same places share.
     """
 
     indptr: Tensor
@@ -27,6 +28,7 @@ class Matrix:
     right: Tensor | None
     shape: tuple[int, int]
     cache: dict[str, Any] = field(default_factory=dict)
+    pattern: dict[str, Any] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Matrix:
         """A copy without the cache: neither torch's CSR tensors nor DGL's graphs can be copied."""
@@ -80,23 +82,22 @@ class Matrix:
     def without(self, rows: Tensor, columns: Tensor) -> Matrix:
         """Zero in the place of the entries at these rows and columns, (B,) each; a pair that has no entry changes nothing.
 
-        Found by binary search within the rows, so of equal entries that stand twice only one goes. O(E) for the copied values.
+        Found by binary search, so of equal entries that stand twice only one goes. Beside the copied values, O(E), it keeps a
+        number an entry for the search.
         """
-        if self.indices.numel() == 0:
+        entries = self.indices.numel()
+        if entries == 0:
             return self
-        low, end = self.indptr[rows].long(), self.indptr[rows + 1].long()
-        high, entries = end, self.indices.numel()
-        for _ in range(min(self.shape[1], entries).bit_length()):  # until a row of any length is halved to nothing
-            middle = (low + high) // 2
-            below = (self.indices[middle.clamp(max=entries - 1)] < columns) & (low < high)
-            low, high = torch.where(below, middle + 1, low), torch.where(below, high, middle)
-        place = low.clamp(max=entries - 1)
-        found = (low < end) & (self.indices[place] == columns)
+        if "keys" not in self.pattern:
+            self.pattern["keys"] = self.rows() * self.shape[1] + self.indices  # (E,) int64, ascending
+        keys, wanted = self.pattern["keys"], rows * self.shape[1] + columns
+        place = torch.searchsorted(keys, wanted)
+        found = keys[place.clamp(max=entries - 1)] == wanted
         value = self.entries(self.dtype)
         value = torch.ones_like(self.indices, dtype=self.dtype) if value is None else value
-        gone = torch.zeros_like(value).index_add_(0, place, found.to(value.dtype))  # (no shape here depends on what is found)
-        by_pattern = {key: kept for key, kept in self.cache.items() if key == "triton"}
-        return Matrix(self.indptr, self.indices, value.masked_fill(gone > 0, 0), None, None, self.shape, by_pattern)
+        kept = torch.cat([value, value.new_zeros(1)])  # one more for pairs without an entry: no shape depends on what is found
+        kept.index_fill_(0, torch.where(found, place, entries), 0)
+        return Matrix(self.indptr, self.indices, kept[:-1], None, None, self.shape, pattern=self.pattern)
 
     def block(self, rows: Tensor, columns: Tensor) -> Matrix:
         """The entries in these rows (R,) and columns (C,), both ascending and each once: (R, C), its order that of the whole."""

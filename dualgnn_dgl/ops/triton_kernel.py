@@ -62,8 +62,9 @@ def block(width: int) -> int:
     return 128 if (width - 1) % 128 >= 64 else 64
 
 
+@functools.cache
 def installed() -> bool:
-    """Whether triton 3 or newer is there to be imported."""
+    """Whether triton 3 or newer is there to be imported; asked before every product, so its metadata are read once."""
     try:
         return int(version("triton").split(".")[0]) >= 3
     except PackageNotFoundError:
@@ -149,9 +150,9 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     y = x.new_empty(rows, width)
     if y.numel() == 0:
         return y
-    if "triton" not in matrix.cache:
-        matrix.cache["triton"] = split(matrix.indptr, SEGMENT)
-    segments: Segments = matrix.cache["triton"]
+    if "triton" not in matrix.pattern:
+        matrix.pattern["triton"] = split(matrix.indptr, SEGMENT)
+    segments: Segments = matrix.pattern["triton"]
     gather_sum, add_parts = programs()
     double = x.dtype == torch.float64
     tl_sum = tl.float64 if double else tl.float32

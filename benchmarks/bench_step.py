@@ -1,0 +1,156 @@
+"""Milliseconds of one training step of every model, and of ranking all users once; on CUDA with and without a recorded step.
+
+    python benchmarks/bench_step.py --data movielens-1m                      on the CPU, two threads, some minutes
+    python benchmarks/bench_step.py --data movielens-1m --device cuda        on a GPU, a minute, into results/step_cuda.json
+    python benchmarks/bench_step.py --models dualgnn,dualgnn_plus --threads 1
+
+A step is that of `training.fit`: gradient, the watch for numbers that are none, Adam; batches of `--batch` pairs, drawn before
+the clock starts, each model as it is shipped. Rounds of steps, the median round with the least and the most; on CUDA the device
+is waited for at the end of a round. There the table also says how long the device itself works on a step and on how many
+kernels, by torch's profiler: what lies between that and the step is the host that launches them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import time
+from pathlib import Path
+
+import compare
+import torch
+from prepared import prepare
+from torch.profiler import ProfilerActivity, profile
+
+from dualgnn_dgl import data, graph, models
+from dualgnn_dgl.evaluation import Evaluator
+from dualgnn_dgl.files import read_json, write_json
+from dualgnn_dgl.finite import Watch
+from dualgnn_dgl.sampling import TripleSampler
+from dualgnn_dgl.step import Step
+from dualgnn_dgl.training import tables
+
+RESULT = compare.HERE / "results" / "step.json"
+TRAINED = tuple(name for name in models.MODELS if models.model_class(name).trainable)
+WARM_UP, PROFILED = 5, 5
+
+
+class Loop:
+    """The inside of the training loop, a step a call."""
+
+    def __init__(self, name: str, dataset: data.Dataset, device: torch.device, batch: int, capture: bool) -> None:
+        kind = models.model_class(name)
+        self.model = models.create(name, graph.heterograph(dataset), dataset.modalities, kind.Config(), 0).to(device)
+        self.model.new_epoch(torch.Generator().manual_seed(0))
+        self.model.train()
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
+        self.step, self.watch = Step(self.model, device, capture=capture), Watch(self.model, device)
+        drawn = TripleSampler(dataset.train, device).epoch(batch, torch.Generator(device).manual_seed(0))
+        whole = [part for part in itertools.islice(drawn, 20) if len(part[0]) == batch]
+        if not whole:
+            raise SystemExit(f"--batch {batch}: the data hold {len(dataset.train)} training pairs, fewer than a batch")
+        self.batches = itertools.cycle(whole)
+
+    def __call__(self) -> None:
+        self.optimiser.zero_grad(set_to_none=True)
+        self.watch.look(self.step(next(self.batches)))
+        self.optimiser.step()
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was told to."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def timed(loop: Loop, device: torch.device, rounds: int, seconds: float) -> dict[str, float]:
+    """Milliseconds a step: median, least and most over the rounds."""
+    for _ in range(WARM_UP):
+        loop()
+    wait(device)
+    began = time.perf_counter()
+    loop()
+    wait(device)
+    steps = max(1, round(seconds / rounds / (time.perf_counter() - began)))
+    found = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for _ in range(steps):
+            loop()
+        wait(device)
+        found.append(1e3 * (time.perf_counter() - began) / steps)
+    return {"ms": statistics.median(found), "min_ms": min(found), "max_ms": max(found), "steps": steps * rounds}
+
+
+def on_device(loop: Loop) -> dict[str, float]:
+    """Milliseconds that the GPU works on a step that is not recorded, and the kernels of one."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        for _ in range(PROFILED):
+            loop()
+        torch.cuda.synchronize()
+    kernels = [event for event in found.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = [event for event in kernels if not event.name.startswith(("Optimizer.", "ProfilerStep"))]
+    spent = sum(event.device_time for event in kernels)  # microseconds
+    return {"device_ms": spent / PROFILED / 1e3, "kernels": round(len(kernels) / PROFILED)}
+
+
+def measure(name: str, dataset: data.Dataset, arguments: argparse.Namespace) -> dict[str, object]:
+    """A model's row."""
+    device, row = torch.device(arguments.device), {"model": name}
+    for capture in (False, True) if device.type == "cuda" else (False,):
+        loop = Loop(name, dataset, device, arguments.batch, capture)
+        found = timed(loop, device, arguments.rounds, arguments.seconds)
+        if capture:
+            row["recorded"] = found if loop.step.replayed is not None else None
+            continue
+        row["plain"] = found
+        if device.type == "cuda":
+            row |= on_device(loop)
+        evaluator, seconds = Evaluator(dataset.valid, [dataset.train], ks=(20,)), []
+        for _ in range(4):
+            began = time.perf_counter()
+            evaluator(*tables(loop.model))
+            seconds.append(time.perf_counter() - began)
+        row["evaluation_s"] = statistics.median(seconds[1:])
+    return row
+
+
+def line(row: dict) -> str:
+    """A row of the table."""
+    plain, recorded = row["plain"], row.get("recorded")
+    cells = [row["model"], "{ms:.2f} ({min_ms:.2f}–{max_ms:.2f})".format(**plain)]
+    cells.append("{ms:.2f} ({min_ms:.2f}–{max_ms:.2f})".format(**recorded) if recorded else "–")
+    cells += [f"{row['device_ms']:.2f}", str(row["kernels"])] if "kernels" in row else ["–", "–"]
+    cells.append(f"{row['evaluation_s']:.3f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=compare.HERE.parent.parent / "shared" / "data", help="the raw data sets")
+    parser.add_argument("--data", default="movielens-1m", choices=compare.DATA)
+    parser.add_argument("--models", default=",".join(TRAINED))
+    parser.add_argument("--batch", type=int, default=16384)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="to time each way of each model")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: into results/step_cuda.json")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    dataset = data.load(prepare(*compare.DATA[arguments.data][:2], arguments.root))
+    file = RESULT.with_stem("step_cuda") if arguments.device == "cuda" else RESULT
+    kept = read_json(file) if file.is_file() else {}
+    rows = {row["model"]: row for row in kept.get(arguments.data, {}).get("rows", ())}
+    print(f"{arguments.data}: {len(dataset.train):,} pairs, batches of {arguments.batch}, {arguments.device}\n")
+    print("| model | ms a step | recorded | on the device | kernels | s a ranking |\n| --- | --- | --- | --- | --- | --- |")
+    for name in arguments.models.split(","):
+        rows[name] = measure(name, dataset, arguments)
+        print(line(rows[name]), flush=True)
+        facts = {"pairs": len(dataset.train), "batch": arguments.batch, "machine": compare.machine(arguments.threads)}
+        write_json(file, kept | {arguments.data: facts | {"rows": list(rows.values())}})
+
+
+if __name__ == "__main__":
+    main()
