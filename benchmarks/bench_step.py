@@ -92,7 +92,7 @@ def on_device(loop: Loop) -> dict[str, float]:
         torch.cuda.synchronize()
     kernels = [event for event in found.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     kernels = [event for event in kernels if not event.name.startswith(("Optimizer.", "ProfilerStep"))]
-    spent = sum(event.device_time for event in kernels)  # microseconds
+    spent = sum(event.time_range.elapsed_us() for event in kernels)
     return {"device_ms": spent / PROFILED / 1e3, "kernels": round(len(kernels) / PROFILED)}
 
 
