@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.models.base import Recommender, pick
+from dualgnn_dgl.models.base import Recommender
+from dualgnn_dgl.models.losses import pick
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.ops.learned import Edges
 from dualgnn_dgl.ops.matrix import places

@@ -24,6 +24,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("modality",),
     ("preprocess", "synthetic", "graph", "evaluation"),
     ("arrivals",),
+    ("models.losses",),
     ("models.base",),
     ("models.presence",),
     ("models.*",),

@@ -19,7 +19,8 @@ from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class, training_defaults
-from dualgnn_dgl.models.base import Recommender, bpr, masked_softmax, pick, sampled_softmax, unit_rows, weighted_sum
+from dualgnn_dgl.models.base import Recommender, masked_softmax, unit_rows, weighted_sum
+from dualgnn_dgl.models.losses import bpr, pick, sampled_softmax
 from dualgnn_dgl.models.mgcn import info_nce
 from dualgnn_dgl.options import build, keys
 from dualgnn_dgl.training import TrainConfig, fit

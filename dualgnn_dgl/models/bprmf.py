@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.models.base import PENALTIES, Recommender, pick, row_penalty, table
+from dualgnn_dgl.models.base import Recommender, table
+from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
 from dualgnn_dgl.options import Options, option
 
 

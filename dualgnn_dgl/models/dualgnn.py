@@ -56,13 +56,12 @@ from dualgnn_dgl.models.base import (
     ItemRule,
     Recommender,
     UserRule,
-    bpr,
     masked_softmax,
-    pick,
     table,
     unit_rows,
     weighted_sum,
 )
+from dualgnn_dgl.models.losses import bpr, pick
 from dualgnn_dgl.models.presence import Presence
 from dualgnn_dgl.ops import Adjacency, one_wide_product
 from dualgnn_dgl.ops.dense import Linear

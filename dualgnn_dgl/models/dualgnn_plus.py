@@ -42,19 +42,8 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import Histories, NewItems
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import CO_WEIGHTS, item_item, observed, user_item, user_user
-from dualgnn_dgl.models.base import (
-    ItemRule,
-    Recommender,
-    UserRule,
-    lent,
-    masked_softmax,
-    pick,
-    row_penalty,
-    sampled_softmax,
-    smoothed,
-    table,
-    unit_rows,
-)
+from dualgnn_dgl.models.base import ItemRule, Recommender, UserRule, lent, masked_softmax, smoothed, table, unit_rows
+from dualgnn_dgl.models.losses import pick, row_penalty, sampled_softmax
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.options import Options, option
 

@@ -21,7 +21,8 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
-from dualgnn_dgl.models.base import PENALTIES, Recommender, UserRule, lent, pick, row_penalty, smoothed, table
+from dualgnn_dgl.models.base import Recommender, UserRule, lent, smoothed, table
+from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
 from dualgnn_dgl.options import Options, option
 
 

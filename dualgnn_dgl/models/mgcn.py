@@ -43,16 +43,14 @@ from dualgnn_dgl.models.base import (
     Features,
     Recommender,
     UserRule,
-    bpr,
     lent,
     masked_softmax,
-    pick,
-    row_penalty,
     smoothed,
     table,
     unit_rows,
     weighted_sum,
 )
+from dualgnn_dgl.models.losses import bpr, pick, row_penalty
 from dualgnn_dgl.ops.dense import Linear, linear
 from dualgnn_dgl.options import Options, option
 

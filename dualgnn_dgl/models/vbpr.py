@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import NewItems
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.models.base import PENALTIES, Features, ItemRule, Recommender, bpr, pick, row_penalty, table, unit_rows
+from dualgnn_dgl.models.base import Features, ItemRule, Recommender, table, unit_rows
+from dualgnn_dgl.models.losses import PENALTIES, bpr, pick, row_penalty
 from dualgnn_dgl.options import Options, option
 
 
