@@ -80,13 +80,16 @@ DATA = {
 }
 
 
-# Three trials more with --large, the same for every trained model: the defaults in larger batches, at three rates. They stand
-# outside of the SEARCH spaces, because a key more there would change every draw and throw the cached trials away.
+# Trials more with --large, the same for every trained model: the defaults in larger batches, at three rates (two, where the first
+# of all trials has such batches by --set). They stand outside of the SEARCH spaces, because a key more there would change every
+# draw and throw the cached trials away.
 LARGE = tuple({"batch_size": 16384, "lr": rate} for rate in (1e-3, 3e-3, 1e-2))
 
 
-def draw_configs(model: str, trials: int, large: bool = False) -> list[dict]:
-    """The defaults, then `trials - 1` distinct draws from the model's SEARCH space; the same for every machine."""
+def draw_configs(model: str, trials: int, large: bool = False, train: dict | None = None) -> list[dict]:
+    """The defaults, then `trials - 1` distinct draws from the model's SEARCH space, the same for every machine; then the `large`
+    ones that the options of all trainings, `train`, do not make one of those.
+    """
     from dualgnn_dgl.models import model_class, search_space
 
     space = search_space(model)
@@ -97,8 +100,18 @@ def draw_configs(model: str, trials: int, large: bool = False) -> list[dict]:
         if space and config not in configs and len(configs) < trials:
             configs.append(config)
     if large and model_class(model).trainable:
-        configs += [config for config in LARGE if config not in configs]
+        known = [in_full(config, train or {}) for config in configs]
+        configs += [config for config in LARGE if in_full(config, train or {}) not in known]
     return configs
+
+
+def in_full(config: dict, train: dict) -> dict:
+    """A configuration with what it leaves to the options of all trainings, or to their defaults."""
+    from dualgnn_dgl.training import TrainConfig
+
+    defaults = TrainConfig()
+    values = {"batch_size": defaults.batch_size, "lr": defaults.lr} | train | config
+    return values | {key: float(values[key]) for key in ("batch_size", "lr")}  # --set gives text
 
 
 def train_one(spec: dict) -> dict:
@@ -256,7 +269,7 @@ def compare(
     if settings_of is None:
         tried = [
             (config, cached(name, folder, model, config, 0, options, test=False, threads=threads, results=results))
-            for config in draw_configs(model, trials, large)
+            for config in draw_configs(model, trials, large, train)
         ]
         config, best = max(tried, key=lambda pair: pair[1]["valid"])
         row |= {"trials": len(tried), "valid": best["valid"]}
@@ -414,7 +427,7 @@ def main() -> None:
     text = "training option of every trial that has none of its own, e.g. batch_size=16384"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     parser.add_argument("--quick", action="store_true", help="one trial, one seed, five epochs: does it run?")
-    parser.add_argument("--large", action="store_true", help="three trials more for every trained model: batches of 16,384")
+    parser.add_argument("--large", action="store_true", help="up to three trials more for every trained model: batches of 16,384")
     parser.add_argument("--settings-of", metavar="NAME", help="no search: each model's settings in that table, or defaults")
     parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     parser.add_argument("--one", help=argparse.SUPPRESS)

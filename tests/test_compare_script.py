@@ -43,6 +43,13 @@ def test_trials_are_distinct_and_the_defaults_are_first(script) -> None:
         assert drawn[:3] == script.draw_configs(model, 3), "more trials keep the first ones"
 
 
+def test_large_trials_repeat_none_of_the_others(script) -> None:
+    assert script.draw_configs("lightgcn", 2, True)[2:] == list(script.LARGE)
+    in_large_batches = script.draw_configs("lightgcn", 2, True, {"epochs": 9, "batch_size": "16384"})
+    assert in_large_batches[2:] == list(script.LARGE[1:]), "the first trial has the first of these"
+    assert script.draw_configs("mostpop", 2, True) == [{}]
+
+
 def test_hits_give_every_metric_back(script, tmp_path) -> None:
     data = dataset(items=41)
     draw = np.random.default_rng(2)
