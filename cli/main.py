@@ -11,6 +11,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -119,8 +120,15 @@ def group() -> None:
     """
 
 
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning in one line, without the place in the code; nothing of what torch says about its own sparse tensors."""
+    if not str(message).startswith(("Sparse CSR tensor support is in beta", "Sparse invariant checks")):
+        click.echo(f"warning: {clean(str(message))}", err=True)
+
+
 def main() -> None:
     """Entry point of the console script."""
+    warnings.showwarning = _warn
     try:
         group(prog_name="dualgnn")
     except BrokenPipeError:  # e.g. `dualgnn eval | head -1`: the reader went away, which is no error of ours
