@@ -290,8 +290,10 @@ def test_no_validation_split_is_said(home):
 # ---------------------------------------------------------------- Ctrl-C and a full disk, for real
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def test_a_warning_is_one_line_and_what_torch_says_of_its_own_parts_is_left_out():
-    warn = "import warnings, sys; from dualgnn_dgl.cli import main as m; m.group = lambda **_: [*map(warnings.warn, sys.argv[1:])]"
+    warn = "import sys, warnings as w; from dualgnn_dgl.cli import main as m; m.group = lambda **_: [*map(w.warn, sys.argv[1:])]"
     words = ["Sparse invariant checks are implicitly disabled.", "cuda_graph: the step\ncannot be captured"]
     done = subprocess.run([sys.executable, "-c", f"{warn}; m.main()", *words], capture_output=True, text=True, check=True)
     assert done.stderr == "warning: cuda_graph: the step cannot be captured\n"
