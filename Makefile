@@ -89,7 +89,8 @@ test-gpu: .venv/installed-test
 
 bench-gpu: .venv/installed-test
 	.venv/bin/python benchmarks/bench_ops.py --device cuda
-	.venv/bin/python benchmarks/bench_train.py --device cuda --set cuda_graph=true
+	.venv/bin/python benchmarks/bench_step.py --device cuda
+	.venv/bin/python benchmarks/bench_train.py --device cuda --set cuda_graph=false
 
 clean:
 	rm -rf .venv .venv-dgl113 .venv-matrix demo build dist *.egg-info

@@ -3,7 +3,7 @@
     python benchmarks/bench_train.py --root SHARED/data                      all cases, then the growth, then the curves
     python benchmarks/bench_train.py --quick                                 does it run? under a minute
     python benchmarks/bench_train.py --cases baby --set batch_size=8192      one case, and a row of ours with an option more
-    python benchmarks/bench_train.py --device cuda --set cuda_graph=true     all of it on a GPU, into results/train_cuda.json
+    python benchmarks/bench_train.py --device cuda --set cuda_graph=false    all of it on a GPU, into results/train_cuda.json
     python benchmarks/bench_train.py --cases '' --scale '' --curves options  what each option of speed costs in quality
     python benchmarks/bench_train.py --profile baby                          where a step of ours spends its time
 
