@@ -230,10 +230,11 @@ def test_matrices_with_other_weights_at_the_same_places_share_how_rows_are_cut()
 def test_free_choice_on_cuda_agrees_with_the_cpu(dtype):
     dst, src = skewed(301, 217, 9_001, seed=6)
     matrix = normalise(dst, src, (301, 217))
-    x, target = torch.randn(217, 64), torch.randn(301, 64)
+    draw = torch.Generator().manual_seed(7)
+    x, target = torch.randn(217, 64, generator=draw), torch.randn(301, 64, generator=draw)
     expected = product(matrix, x, target, "csr")
     found = product(matrix.to("cuda"), x.to("cuda", dtype), target.to("cuda", dtype), None)
-    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    tolerance = 1e-4 if dtype == torch.float32 else 2e-2  # sums of up to some hundred terms in another order
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one.cpu().float(), other, rtol=tolerance, atol=tolerance)
 
