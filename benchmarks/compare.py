@@ -84,11 +84,12 @@ DATA = {
 # of all trials has such batches by --set). They stand outside of the SEARCH spaces, because a key more there would change every
 # draw and throw the cached trials away.
 LARGE = tuple({"batch_size": 16384, "lr": rate} for rate in (1e-3, 3e-3, 1e-2))
+SMALL = ({"batch_size": 2048},)  # and one more with --small, where --set gives all others larger batches
 
 
-def draw_configs(model: str, trials: int, large: bool = False, train: dict | None = None) -> list[dict]:
-    """The defaults, then `trials - 1` distinct draws from the model's SEARCH space, the same for every machine; then the `large`
-    ones that the options of all trainings, `train`, do not make one of those.
+def draw_configs(model: str, trials: int, more: tuple[dict, ...] = (), train: dict | None = None) -> list[dict]:
+    """The defaults, then `trials - 1` distinct draws from the model's SEARCH space, the same for every machine; then those of
+    `more` that the options of all trainings, `train`, do not make one of the others.
     """
     from dualgnn_dgl.models import model_class, search_space
 
@@ -99,9 +100,9 @@ def draw_configs(model: str, trials: int, large: bool = False, train: dict | Non
         config = {key: draw.choice(values) for key, values in space.items()}
         if space and config not in configs and len(configs) < trials:
             configs.append(config)
-    if large and model_class(model).trainable:
-        known = [in_full(config, train or {}) for config in configs]
-        configs += [config for config in LARGE if in_full(config, train or {}) not in known]
+    known = [in_full(config, train or {}) for config in configs]
+    if model_class(model).trainable:
+        configs += [config for config in more if in_full(config, train or {}) not in known]
     return configs
 
 
@@ -259,7 +260,7 @@ def compare(
     threads: int,
     results: Path,
     refill: bool,
-    large: bool = False,
+    more: tuple[dict, ...] = (),
     settings_of: str | None = None,
 ) -> dict:
     """A model's row in the table of a data set; `ranked` adds the tests."""
@@ -269,7 +270,7 @@ def compare(
     if settings_of is None:
         tried = [
             (config, cached(name, folder, model, config, 0, options, test=False, threads=threads, results=results))
-            for config in draw_configs(model, trials, large, train)
+            for config in draw_configs(model, trials, more, train)
         ]
         config, best = max(tried, key=lambda pair: pair[1]["valid"])
         row |= {"trials": len(tried), "valid": best["valid"]}
@@ -428,6 +429,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     parser.add_argument("--quick", action="store_true", help="one trial, one seed, five epochs: does it run?")
     parser.add_argument("--large", action="store_true", help="up to three trials more for every trained model: batches of 16,384")
+    parser.add_argument("--small", action="store_true", help="one more: batches of 2,048, where --set says otherwise")
     parser.add_argument("--settings-of", metavar="NAME", help="no search: each model's settings in that table, or defaults")
     parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -453,7 +455,7 @@ def main() -> None:
                 arguments.threads,
                 results,
                 arguments.refill,
-                arguments.large,
+                (LARGE if arguments.large else ()) + (SMALL if arguments.small else ()),
                 arguments.settings_of,
             )
             # what is kept is read anew: another process may have added to it meanwhile

@@ -44,10 +44,11 @@ def test_trials_are_distinct_and_the_defaults_are_first(script) -> None:
 
 
 def test_large_trials_repeat_none_of_the_others(script) -> None:
-    assert script.draw_configs("lightgcn", 2, True)[2:] == list(script.LARGE)
-    in_large_batches = script.draw_configs("lightgcn", 2, True, {"epochs": 9, "batch_size": "16384"})
-    assert in_large_batches[2:] == list(script.LARGE[1:]), "the first trial has the first of these"
-    assert script.draw_configs("mostpop", 2, True) == [{}]
+    assert script.draw_configs("lightgcn", 2, script.LARGE)[2:] == list(script.LARGE)
+    in_large_batches = script.draw_configs("lightgcn", 2, script.LARGE + script.SMALL, {"epochs": 9, "batch_size": "16384"})
+    assert in_large_batches[2:] == [*script.LARGE[1:], *script.SMALL], "the first trial has the first of the large"
+    assert script.draw_configs("lightgcn", 2, script.SMALL) == script.draw_configs("lightgcn", 2), "2,048 is what training takes"
+    assert script.draw_configs("mostpop", 2, script.LARGE) == [{}]
 
 
 def test_hits_give_every_metric_back(script, tmp_path) -> None:
