@@ -12,8 +12,9 @@ import argparse
 import json
 from pathlib import Path
 
-from compare import DATA, HERE, METRIC, RESULTS, cached, over_seeds, significance, small, spread, users_mean
+from compare import DATA, cached, over_seeds, significance, users_mean
 from prepared import prepare
+from tables import HERE, METRIC, RESULTS, small, spread
 
 FIGURES = ("valid", METRIC, "ndcg@20")  # what a row shows
 PARTS: dict[str, dict] = {

@@ -26,8 +26,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from compare import HERE, machine
+from compare import machine
 from prepared import prepare
+from tables import HERE
 from torch.nn import functional
 
 from dualgnn_dgl import cold_items, data, graph, models, newcomers, training, update

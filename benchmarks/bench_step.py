@@ -22,6 +22,7 @@ from pathlib import Path
 import compare
 import torch
 from prepared import prepare
+from tables import HERE
 from torch.profiler import ProfilerActivity, profile
 
 from dualgnn_dgl import data, graph, models
@@ -32,7 +33,7 @@ from dualgnn_dgl.sampling import TripleSampler
 from dualgnn_dgl.step import Step
 from dualgnn_dgl.training import tables
 
-RESULT = compare.HERE / "results" / "step.json"
+RESULT = HERE / "results" / "step.json"
 TRAINED = tuple(name for name in models.MODELS if models.model_class(name).trainable)
 WARM_UP, PROFILED = 5, 5
 
@@ -129,7 +130,7 @@ def line(row: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=compare.HERE.parent.parent / "shared" / "data", help="the raw data sets")
+    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="the raw data sets")
     parser.add_argument("--data", default="movielens-1m", choices=compare.DATA)
     parser.add_argument("--models", default=",".join(TRAINED))
     parser.add_argument("--batch", type=int, default=16384)

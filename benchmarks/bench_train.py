@@ -36,12 +36,13 @@ from pathlib import Path
 
 import compare
 import shapes
+from tables import HERE
 
 from dualgnn_dgl.files import read_json, write_json
 from dualgnn_dgl.options import parse_pair
 
-SIDE = compare.HERE / "train_side.py"
-RESULT = compare.HERE / "results" / "train.json"
+SIDE = HERE / "train_side.py"
+RESULT = HERE / "results" / "train.json"
 SHARE, K = 0.99, 20
 WARM_UP = 3
 
@@ -237,7 +238,7 @@ def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--root", type=Path, default=compare.HERE.parent.parent / "shared" / "data", help="folder of the raw data"
+        "--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data"
     )
     parser.add_argument("--cases", default=",".join(CASES), help="comma-separated; '' for none")
     parser.add_argument("--scale", default="5,6,7", help="10^N interactions each; '' for none")

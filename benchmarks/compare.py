@@ -36,11 +36,9 @@ from pathlib import Path
 
 import numpy as np
 from prepared import CACHE, prepare
+from tables import HERE, METRIC, RESULTS, kept_rows, markdown, table_of
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "compare"
 KS = (10, 20)
-METRIC = "recall@20"
 
 # What others published on the same files: recall@20 and NDCG@20, by our names. Not by the same protocol: see NOTES.
 PUBLISHED = {
@@ -306,16 +304,6 @@ def settled(name: str, model: str) -> tuple[dict, int]:
     return rows[model]["config"], rows[model]["trials"]
 
 
-def table_of(name: str) -> Path:
-    """Where the rows of a data set's table are kept."""
-    return RESULTS.parent / f"compare-{name}.json"
-
-
-def kept_rows(name: str) -> list[dict]:
-    """The rows of a data set's table so far."""
-    return json.loads(table_of(name).read_text()) if table_of(name).is_file() else []
-
-
 def over_seeds(figures: list[dict], names: tuple[str, ...]) -> dict[str, float]:
     """Mean and standard deviation (0 of one seed) of each named figure."""
     found = {}
@@ -362,45 +350,6 @@ def significance(per_user: dict[str, np.ndarray], leader: str) -> dict[str, dict
         model: {"difference": d.mean, "difference interval": [d.low, d.high], "p bootstrap": p, "p Wilcoxon": q}
         for (model, d), p, q in zip(found.items(), bootstrap, wilcoxon, strict=True)
     }
-
-
-def markdown(rows: list[dict]) -> str:
-    """The table as it stands in the README: mean over seeds ± their standard deviation, and the users' 95 % interval."""
-    heads = ("model", "trials × seeds", "recall@10", "recall@20", "95 % interval", "to the leader", "p bootstrap", "p Wilcoxon")
-    heads += ("NDCG@20", "published recall / NDCG@20", "coverage@20", "s/epoch", "s to best", "MB")
-    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
-    for place, row in enumerate(rows):
-        low, high = row["interval recall@20"]
-        tests = ("leader", "", "") if not place else ("–", "–", "–")
-        if "difference" in row:
-            tests = (f"{row['difference']:+.4f}", small(row["p bootstrap"]), small(row["p Wilcoxon"]))
-        cells = (
-            row["model"],
-            f"{row['trials']} × {row['seeds']}",
-            f"{row['recall@10']:.4f}",
-            spread(row, "recall@20"),
-            f"{low:.4f}–{high:.4f}",
-            *tests,
-            spread(row, "ndcg@20"),
-            "–" if row["published"] is None else "{:.4f} / {:.4f}".format(*row["published"]),
-            f"{row['coverage@20']:.3f}",
-            f"{row['epoch_s']:.2f}",
-            f"{row['to_best_s']:.0f}",
-            f"{row['peak_mb']:.0f}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def spread(row: dict, metric: str) -> str:
-    """Mean ± standard deviation over seeds, where there are several."""
-    deviation = f" ± {row[f'{metric} sd']:.4f}" if row["seeds"] > 1 else ""
-    return f"{row[metric]:.4f}{deviation}"
-
-
-def small(p: float) -> str:
-    """A p-value for people."""
-    return f"{p:.4f}" if p >= 0.0001 else "< 0.0001"
 
 
 def title(name: str, rows: list[dict]) -> str:

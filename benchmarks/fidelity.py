@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from compare import HERE, cached
+from compare import cached
 from prepared import CACHE, prepare
+from tables import HERE
 
 RESULTS = HERE / "results" / "fidelity"
 HOLES = 0.4

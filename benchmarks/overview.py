@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compare import METRIC, RESULTS, kept_rows
+from tables import METRIC, RESULTS, kept_rows
 
 TITLES = {
     "tiktok": "TikTok (image, audio)",

@@ -13,7 +13,7 @@ import random
 
 import numpy as np
 import optuna
-from compare import METRIC, RESULTS
+from tables import METRIC, RESULTS
 
 RULES = {
     "median, from epoch 10": optuna.pruners.MedianPruner(2, 10),

@@ -23,7 +23,8 @@ SHARED = BENCHMARKS.parent.parent / "shared" / "data"
 def script(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     yield importlib.import_module("compare")
-    sys.modules.pop("compare", None)
+    for name in ("compare", "tables", "prepared"):
+        sys.modules.pop(name, None)
 
 
 def test_every_kept_result_is_found_under_the_name_of_its_content(script) -> None:
@@ -77,16 +78,28 @@ def test_the_leader_is_compared_with_all_others(script) -> None:
 
 def test_the_table_says_what_is_missing(script) -> None:
     row = {"model": "lightgcn", "trials": 8, "seeds": 1, "published": (0.1, 0.05), "interval recall@20": [0.01, 0.03]}
-    row |= {"epoch_s": 1.0, "to_best_s": 3.0, "peak_mb": 70.0, "coverage@20": 0.5}
-    row |= {name: 0.02 for name in ("recall@10", "recall@20", "ndcg@20")} | {"recall@20 sd": 0.0, "ndcg@20 sd": 0.0}
-    other = row | {"model": "bprmf", "seeds": 3, "published": None}
+    row |= {"epoch_s": 1.0, "to_best_s": 3.0, "peak_mb": 70.0, "coverage@20": 0.5, "machines": ["AMD EPYC"]}
+    row |= {name: 0.02 for name in ("recall@10", "recall@20", "ndcg@20")} | {"recall@20 sd": 0.003, "ndcg@20 sd": 0.0}
+    other = row | {"model": "bprmf", "seeds": 3, "published": None, "machines": ["AMD EPYC", "NVIDIA H200"]}
     tested = other | {"model": "vbpr", "difference": -0.01, "p bootstrap": 0.00001, "p Wilcoxon": 0.25}
     head, rule, *lines = script.markdown([row, other, tested]).splitlines()
     assert len({line.count("|") for line in (head, rule, *lines)}) == 1
-    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-    assert "| leader |" in lines[0] and "0.1000 / 0.0500" in lines[0] and "8 × 1" in lines[0] and "±" not in lines[0]
-    assert cells[1][5:8] == ["–", "–", "–"] and "± 0.0000" in lines[1]
-    assert cells[2][5:8] == ["-0.0100", "< 0.0001", "0.2500"]
+    cells = [dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in lines]
+    assert "**lightgcn**" in lines[0] and cells[0]["recall@20"] == "**0.0200**" and "8 × 1" in lines[0]
+    assert [cell["to the leader, p bootstrap, p Wilcoxon"] for cell in cells] == ["", "–", "−0.0100, < .0001, .2500"]
+    assert cells[1]["recall@20"] == "0.0200 ± 0.0030" and cells[1]["NDCG@20"] == "0.0200", "no deviation where there is none"
+    assert [cell["published recall / NDCG@20"] for cell in cells] == ["0.1000 / 0.0500", "", ""]
+    assert [cell["s/epoch"] for cell in cells] == ["1.00", "1.00 (GPU)", "1.00 (GPU)"]
+    assert "published" not in script.markdown([other, tested])
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results(script) -> None:
+    tables = importlib.import_module("tables")
+    text = tables.README.read_text("utf-8")
+    assert len(tables.MARK.findall(text)) >= 6
+    assert tables.refreshed(text) == (text, []), "run benchmarks/tables.py"
+    spoilt = text.replace("| **dualgnn_plus** | 8 × 3 |", "| **dualgnn_plus** | 9 × 3 |", 1)
+    assert tables.refreshed(spoilt) == (text, ["tiktok"])
 
 
 def test_a_run_of_few_models_keeps_the_other_rows_and_tests_all_anew(script, tmp_path) -> None:
@@ -118,7 +131,7 @@ def test_the_title_names_the_data_and_what_every_trial_was_given(script) -> None
 
 
 def test_settings_of_another_table_are_its_rows(script, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(script, "RESULTS", tmp_path / "compare")
+    monkeypatch.setattr(importlib.import_module("tables"), "RESULTS", tmp_path / "compare")
     (tmp_path / "compare-small.json").write_text(json.dumps([{"model": "vbpr", "config": {"lr": 0.003}, "trials": 8}]))
     assert script.settled("small", "vbpr") == ({"lr": 0.003}, 8)
     with pytest.raises(SystemExit, match="no row of mgcn: make it first, compare.py --data small --models mgcn"):
@@ -138,4 +151,4 @@ def test_the_data_that_training_is_timed_on_can_be_prepared(script, monkeypatch,
         for name in ("tiktok", "baby", "baby-5", "scale-4"):
             assert shapes.prepared(name, SHARED).is_relative_to(tmp_path)
     finally:
-        sys.modules.pop("shapes"), sys.modules.pop("prepared")
+        sys.modules.pop("shapes")

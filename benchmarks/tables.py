@@ -1,0 +1,101 @@
+"""The tables of compare.py as Markdown, and the README's brought up to date with what results/compare-NAME.json holds.
+
+    python benchmarks/tables.py            rewrites the tables of the README; prints which have changed
+    python benchmarks/tables.py tiktok     prints one
+
+A table stands in the README under the line `<!-- compare-NAME.json -->`, and ends with the next empty line. Everything else
+there is written by hand, figures in running text included: look at them when a table has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+RESULTS = HERE / "results" / "compare"
+README = HERE.parent / "README.md"
+METRIC = "recall@20"
+MARK = re.compile(r"<!-- compare-([\w-]+)\.json -->\n((?:\|.*\n)*)")
+
+
+def table_of(name: str) -> Path:
+    """Where the rows of a data set's table are kept."""
+    return RESULTS.parent / f"compare-{name}.json"
+
+
+def kept_rows(name: str) -> list[dict]:
+    """The rows of a data set's table so far, best first."""
+    return json.loads(table_of(name).read_text()) if table_of(name).is_file() else []
+
+
+def markdown(rows: list[dict]) -> str:
+    """The table: mean over seeds ± their standard deviation, the users' 95 % interval, and each row's tests against the first."""
+    published = any(row["published"] for row in rows)
+    heads = ["model", "trials × seeds", "recall@10", METRIC, "95 % interval", "to the leader, p bootstrap, p Wilcoxon", "NDCG@20"]
+    heads += ["published recall / NDCG@20"] if published else []
+    heads += ["coverage@20", "s/epoch", "s to best", "MB"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for place, row in enumerate(rows):
+        low, high = row[f"interval {METRIC}"]
+        tests = "–" if place else ""
+        if "difference" in row:
+            tests = f"{row['difference']:+.4f}, {small(row['p bootstrap'])}, {small(row['p Wilcoxon'])}".replace("-", "−")
+        cells = [row["model"], f"{row['trials']} × {row['seeds']}", f"{row['recall@10']:.4f}", spread(row, METRIC)]
+        if not place:
+            cells[0], cells[3] = f"**{cells[0]}**", f"**{cells[3]}**"
+        cells += [f"{low:.4f}–{high:.4f}", tests, spread(row, "ndcg@20")]
+        if published:
+            cells.append("{:.4f} / {:.4f}".format(*row["published"]) if row["published"] else "")
+        gpu = " (GPU)" if any("NVIDIA" in machine for machine in row["machines"]) else ""
+        cells += [f"{row['coverage@20']:.3f}", f"{row['epoch_s']:.2f}{gpu}", f"{row['to_best_s']:.0f}{gpu}"]
+        cells.append(f"{row['peak_mb']:.0f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def spread(row: dict, metric: str) -> str:
+    """Mean ± standard deviation over seeds, where there are several and they differ."""
+    deviation = f"{row[f'{metric} sd']:.4f}" if row["seeds"] > 1 else "0.0000"
+    return f"{row[metric]:.4f}" + (f" ± {deviation}" if deviation != "0.0000" else "")
+
+
+def small(p: float) -> str:
+    """A p-value for people.
+
+    >>> small(0.00314), small(0.00004), small(1.0)
+    ('.0031', '< .0001', '1.0000')
+    """
+    return f"{p:.4f}".removeprefix("0") if p >= 0.0001 else "< .0001"
+
+
+def refreshed(text: str) -> tuple[str, list[str]]:
+    """A document with its marked tables as they are now, and the names of those that have changed."""
+    changed = []
+
+    def anew(found: re.Match[str]) -> str:
+        name, before = found.groups()
+        rows = kept_rows(name)
+        if not rows:
+            raise SystemExit(f"{table_of(name)} is not there: make it with compare.py --data {name}, or take the mark out")
+        table = markdown(rows) + "\n"
+        if table != before:
+            changed.append(name)
+        return f"<!-- compare-{name}.json -->\n{table}"
+
+    return MARK.sub(anew, text), changed
+
+
+def main() -> None:
+    for name in sys.argv[1:]:
+        print(markdown(kept_rows(name)))
+    if not sys.argv[1:]:
+        text, changed = refreshed(README.read_text(encoding="utf-8"))
+        README.write_text(text, encoding="utf-8")
+        print(f"changed: {', '.join(changed) or 'none'}")
+
+
+if __name__ == "__main__":
+    main()
