@@ -18,6 +18,7 @@ TITLES = {
     "microlens-loo": "MicroLens-50k (titles), last video",
     "microlens-time": "MicroLens-50k (titles), by time",
     "movielens-1m": "MovieLens-1M (posters, plots)",
+    "movielens-800": "MovieLens-1M, 800 users",
     "baby": "Amazon-Baby (no features)",
 }
 FAMILY, OTHERS = "#c2410c", "#475569"
@@ -30,8 +31,10 @@ def draw(tables: dict[str, list[dict]], file: Path) -> None:
 
     from dualgnn_dgl.files import atomic_file
 
-    figure = Figure(figsize=(12, 7.2), layout="constrained")
+    figure = Figure(figsize=(15, 7.2), layout="constrained")
     panels = figure.subplots(2, -(-len(tables) // 2)).flat
+    for panel in panels[len(tables) :]:
+        panel.set_axis_off()
     for panel, (name, rows) in zip(panels, tables.items(), strict=False):
         rows = sorted(rows, key=lambda row: row[METRIC])
         for place, row in enumerate(rows):
