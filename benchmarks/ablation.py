@@ -13,8 +13,8 @@ import json
 from pathlib import Path
 
 from compare import DATA, cached, over_seeds, significance, users_mean
-from prepared import prepare
-from tables import HERE, METRIC, RESULTS, small, spread
+from prepared import ROOT, prepare
+from tables import METRIC, RESULTS, small, spread
 
 FIGURES = ("valid", METRIC, "ndcg@20")  # what a row shows
 PARTS: dict[str, dict] = {
@@ -61,7 +61,7 @@ def markdown(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
     parser.add_argument("--data", default="tiktok")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", help="comma-separated numbers of the rows, 0 the defaults; all by default")

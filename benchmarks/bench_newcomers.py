@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from compare import machine
-from prepared import prepare
+from prepared import ROOT, prepare
 from tables import HERE
 from torch.nn import functional
 
@@ -234,7 +234,7 @@ def milliseconds(function: Callable[..., object], *given: object) -> tuple[float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
     parser.add_argument("--parts", default="users,items,update,speed")
     parser.add_argument("--data", default=",".join(SHARES))
     parser.add_argument("--models", default="lightgcn,dualgnn,dualgnn_plus")

@@ -35,6 +35,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from prepared import ROOT
 from torch import Tensor
 
 from dualgnn_dgl import ops
@@ -44,7 +45,6 @@ from dualgnn_dgl.ops import Adjacency, normalise, triton_kernel
 from dualgnn_dgl.ops.learned import Edges
 
 RESULTS = Path(__file__).parent / "results"
-ROOT = Path(__file__).parent.parent.parent / "shared" / "data"
 Row = dict[str, object]
 TABLES = ("propagation", "learned", "loss")
 WIDTHS = (64, 128, 192, 256)

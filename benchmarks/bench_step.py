@@ -21,7 +21,7 @@ from pathlib import Path
 
 import compare
 import torch
-from prepared import prepare
+from prepared import ROOT, prepare
 from tables import HERE
 from torch.profiler import ProfilerActivity, profile
 
@@ -130,7 +130,7 @@ def line(row: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="the raw data sets")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the raw data sets")
     parser.add_argument("--data", default="movielens-1m", choices=compare.DATA)
     parser.add_argument("--models", default=",".join(TRAINED))
     parser.add_argument("--batch", type=int, default=16384)
@@ -146,10 +146,10 @@ def main() -> None:
     rows = {row["model"]: row for row in kept.get(arguments.data, {}).get("rows", ())}
     print(f"{arguments.data}: {len(dataset.train):,} pairs, batches of {arguments.batch}, {arguments.device}\n")
     print("| model | ms a step | recorded | on the device | kernels | s a ranking |\n| --- | --- | --- | --- | --- | --- |")
+    facts = {"pairs": len(dataset.train), "batch": arguments.batch, "machine": compare.machine(arguments.threads)}
     for name in arguments.models.split(","):
         rows[name] = measure(name, dataset, arguments)
         print(line(rows[name]), flush=True)
-        facts = {"pairs": len(dataset.train), "batch": arguments.batch, "machine": compare.machine(arguments.threads)}
         write_json(file, kept | {arguments.data: facts | {"rows": list(rows.values())}})
 
 

@@ -36,6 +36,7 @@ from pathlib import Path
 
 import compare
 import shapes
+from prepared import CACHE, ROOT
 from tables import HERE
 
 from dualgnn_dgl.files import read_json, write_json
@@ -237,9 +238,7 @@ def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data"
-    )
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data")
     parser.add_argument("--cases", default=",".join(CASES), help="comma-separated; '' for none")
     parser.add_argument("--scale", default="5,6,7", help="10^N interactions each; '' for none")
     parser.add_argument(
@@ -273,7 +272,7 @@ def main() -> None:
     if arguments.quick:
         arguments.cases, arguments.scale, arguments.curves = "tiktok", "5", ""
         arguments.rounds, arguments.seconds = 3, 3
-        arguments.out = compare.CACHE / "quick" / "train.json"
+        arguments.out = CACHE / "quick" / "train.json"
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
     found = read_json(arguments.out) if arguments.out.is_file() else {}
     for case in filter(None, arguments.cases.split(",")):

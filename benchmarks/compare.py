@@ -35,8 +35,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from prepared import CACHE, prepare
-from tables import HERE, METRIC, RESULTS, kept_rows, markdown, table_of
+from prepared import CACHE, ROOT, prepare
+from tables import METRIC, RESULTS, kept_rows, markdown, table_of
 
 KS = (10, 20)
 
@@ -366,7 +366,7 @@ def title(name: str, rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
     parser.add_argument("--data", default="tiktok", help=f"comma-separated: {', '.join(DATA)}")
     parser.add_argument("--models", default="mostpop,bprmf,lightgcn,dualgnn")
     parser.add_argument("--trials", type=int, default=8, help="configurations a model, the defaults among them")

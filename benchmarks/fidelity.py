@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from compare import cached
-from prepared import CACHE, prepare
+from prepared import CACHE, ROOT, prepare
 from tables import HERE
 
 RESULTS = HERE / "results" / "fidelity"
@@ -102,7 +102,7 @@ def _deviation(found: dict, metric: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", choices=sorted({case.model for case in CASES}), help="the cases of one model; no file")
     parser.add_argument("--quick", action="store_true", help="one seed, two epochs: does it run?")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dualgnn_dgl.preprocess.tables import RawInput
 
 CACHE = Path(__file__).resolve().parent.parent / ".benchmarks"
+ROOT = CACHE.parent.parent / "shared" / "data"  # where the raw data sets lie, if nothing else is said
 
 
 @dataclass(frozen=True)

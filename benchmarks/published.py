@@ -15,7 +15,8 @@ import os
 from pathlib import Path
 
 import compare
-from tables import HERE, RESULTS
+from prepared import CACHE, ROOT, prepare
+from tables import RESULTS
 
 PUBLISHED = {
     # model: (configuration, published recall@20, how near it must come)
@@ -27,14 +28,14 @@ TRAIN = {"epochs": 400, "patience": 10, "eval_every": 3}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data")
+    parser.add_argument("--root", type=Path, default=ROOT)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="three epochs: does it run?")
     arguments = parser.parse_args()
-    folder = compare.prepare("baby", "given", arguments.root)
+    folder = prepare("baby", "given", arguments.root)
     train = TRAIN | ({"epochs": 3} if arguments.quick else {})
-    results = compare.CACHE / "quick" if arguments.quick else RESULTS
+    results = CACHE / "quick" if arguments.quick else RESULTS
     rows = []
     print("| model | recall@20 | 95 % interval | published | off by | within |\n| --- | --- | --- | --- | --- | --- |")
     for model, (config, published, bound) in PUBLISHED.items():

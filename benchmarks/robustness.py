@@ -16,7 +16,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from prepared import CACHE, prepare
+from prepared import CACHE, ROOT, prepare
 
 HERE = Path(__file__).resolve().parent
 SETS = {  # name → source in prepared.py, split
@@ -47,7 +47,7 @@ def settings(name: str, model: str, own: dict[str, str], train: dict[str, object
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=HERE.parent.parent / "shared" / "data", help="folder of the raw data sets")
+    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
     parser.add_argument("--data", default="tiktok", choices=tuple(SETS))
     parser.add_argument("--models", default="dualgnn_plus,lightgcn")
     parser.add_argument("--rates", default="0,.2,.4,.6,.8,.95")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import compare
 import numpy as np
+from prepared import CACHE, prepare
 
 from dualgnn_dgl import data, preprocess
 from dualgnn_dgl.cooccurrence import co_occurrence
@@ -27,8 +27,8 @@ MOVIELENS = (55_485, 5_986, 1_239_508, {"visual": 2048, "acoustic": 128, "textua
 def prepared(name: str, root: Path) -> Path:
     """The prepared folder of 'baby', 'tiktok', 'movielens', 'gowalla', 'scale-N' (10^N pairs) or 'NAME-256'; made once."""
     if name == "tiktok":
-        return compare.prepare(name, "given", root)
-    folder = compare.CACHE / "data" / f"train-{name}"
+        return prepare(name, "given", root)
+    folder = CACHE / "data" / f"train-{name}"
     if not (folder / data.MANIFEST).is_file():
         data.save(_make(name, root), folder, options={"made for": "bench_train.py"}, force=True)
     return folder
@@ -42,7 +42,7 @@ def _make(name: str, root: Path) -> Dataset:
         }
         return dataclasses.replace(whole, modalities=reduced)
     if name == "baby":
-        whole = data.load(compare.prepare("baby", "given", root))
+        whole = data.load(prepare("baby", "given", root))
         return dataclasses.replace(whole, modalities=features(whole.num_items, BABY))
     if name == "gowalla":
         raw = read(root / "gowalla")

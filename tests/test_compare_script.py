@@ -144,7 +144,7 @@ def test_settings_of_another_table_are_its_rows(script, tmp_path, monkeypatch) -
 def test_the_data_that_training_is_timed_on_can_be_prepared(script, monkeypatch, tmp_path) -> None:
     shapes, prepared = importlib.import_module("shapes"), importlib.import_module("prepared")
     monkeypatch.setattr(prepared, "CACHE", tmp_path)
-    monkeypatch.setattr(script, "CACHE", tmp_path)
+    monkeypatch.setattr(shapes, "CACHE", tmp_path)
     monkeypatch.setattr(shapes, "BABY", {"visual": 8})
     monkeypatch.setattr(shapes, "REDUCED", 5)
     try:
