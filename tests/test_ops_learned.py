@@ -83,6 +83,8 @@ def test_gradcheck_twice(kernel, shape):
             assert torch.autograd.gradcheck(function, inputs)
             assert torch.autograd.gradgradcheck(function, inputs)
         assert torch.autograd.gradcheck(edges.turn, (weight,))
+        own = randn(edges.shape[1], seed=5)
+        assert torch.autograd.gradcheck(edges.from_source, (own,)) and torch.autograd.gradgradcheck(edges.from_source, (own,))
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -127,6 +129,12 @@ def test_turned_round_it_is_the_transpose():
     assert torch.equal(edges.T.turn(turned), weight)
     pairs, back = edges.ends(), edges.T.ends()
     assert torch.equal(edges.turn(pairs[0]), back[1]) and torch.equal(edges.turn(pairs[1]), back[0])
+
+
+def test_every_edge_has_its_source_s_number():
+    for edges in (make(), make().T, make(6, 3, 0)):
+        own = randn(edges.shape[1]).detach()
+        assert torch.equal(edges.from_source(own), own[edges.ends()[1]])
 
 
 def test_same_bits_with_several_threads():
@@ -175,6 +183,7 @@ def test_on_cuda_as_on_the_cpu():
         (lambda e: e.softmax(torch.zeros(2)), "need as many numbers"),
         (lambda e: e.sum(torch.zeros(e.num_edges), torch.zeros(ROWS, 3)), "cannot multiply"),
         (lambda e: e.turn(torch.zeros(e.num_edges, 1)), "need as many numbers"),
+        (lambda e: e.from_source(torch.zeros(ROWS)), "11 sources need as many numbers"),
     ],
 )
 def test_wrong_shapes_are_refused(call, words):

@@ -37,7 +37,7 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
 from dualgnn_dgl.models.base import Features, Recommender, node_table, table, unit_rows
-from dualgnn_dgl.models.losses import pick, released_penalty
+from dualgnn_dgl.models.losses import released_penalty
 from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.ops.learned import Edges
 from dualgnn_dgl.options import Options, option
@@ -107,10 +107,11 @@ class GRCN(Recommender):
 
     def refined(self, edges: Edges, attention: list[Tensor], confidence: Tensor | None) -> Tensor:
         """w (E,) from the α of each modality, (E,) each, and the confidence of the senders (num_src, M)."""
-        weight = torch.stack(attention, dim=1)  # (E, M)
         if confidence is None:
+            weight = torch.stack(attention, dim=1)  # (E, M)
             return weight.mean(1) if self.config.edge_weight == "mean" else weight.amax(1)
-        best = (weight * pick(confidence, edges.ends()[1])).amax(1)
+        sure = (edges.from_source(column) for column in confidence.unbind(1))
+        best = torch.stack([weight * own for weight, own in zip(attention, sure, strict=True)], dim=1).amax(1)
         return best.relu() if self.config.prune else best
 
     def identity(self, to_user: Tensor, to_item: Tensor) -> tuple[Tensor, Tensor]:

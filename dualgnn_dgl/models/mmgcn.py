@@ -34,7 +34,7 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.models.base import Features, Recommender, node_table, table, unit_rows
 from dualgnn_dgl.models.losses import released_penalty
-from dualgnn_dgl.ops import average
+from dualgnn_dgl.ops import Adjacency, average
 from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.options import Options, option
 
@@ -94,7 +94,7 @@ class MMGCN(Recommender):
         user = unit_rows(self.preference[m])
         item = unit_rows(self.project[m](self.features[m]), self.features.present[:, m])
         for layer in self.layers[m]:
-            from_items, from_users = self.to_user @ layer.send(item), self.to_item @ layer.send(user)
+            from_items, from_users = layer.received(self.to_user, item), layer.received(self.to_item, user)
             user, item = layer(from_items, user, self.user), layer(from_users, item, self.item)
         return user, item
 
@@ -115,6 +115,11 @@ class _Layer(nn.Module):
         self.send = _linear(width, width, bias=False)  # W_l
         self.keep = _linear(width, config.width)  # L_l
         self.join = _linear(width + config.width if self.concat else width, config.width)  # G_l
+
+    def received(self, mean: Adjacency, sent: Tensor) -> Tensor:
+        """mean(x_j) W_l (N, width) from x^{l-1} of the senders: W_l is applied at the end with fewer rows, for it costs most."""
+        receivers, senders = mean.shape
+        return self.send(mean @ sent) if receivers < senders else mean @ self.send(sent)
 
     def forward(self, received: Tensor, own: Tensor, identity: Tensor) -> Tensor:
         """x^l (N, D) of the mean message (N, width), x^{l-1} (N, width) and Q (N, D)."""

@@ -229,6 +229,13 @@ class Edges(nn.Module):
         self._check(value)
         return _Turn.apply(value, *self._patterns)
 
+    def from_source(self, value: Tensor) -> Tensor:
+        """The source's number of every edge, (num_src,) → (E,); its gradient adds up by row, in a fixed order."""
+        if value.shape != self.shape[1:]:
+            raise ValueError(f"{self.shape[1]} sources need as many numbers, not a tensor of shape {tuple(value.shape)}")
+        here, back = self._patterns
+        return _Turn.apply(_Spread.apply(value, back), back, here)
+
     def _check(self, value: Tensor) -> None:
         if value.shape != (self.num_edges,):
             raise ValueError(f"{self.num_edges} edges need as many numbers, not a tensor of shape {tuple(value.shape)}")
