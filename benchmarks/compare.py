@@ -18,6 +18,7 @@ validation of that data set, and the table says so. It is for sets too large to 
 other splits. `--settings-of defaults` takes what a model is shipped with, as `dualgnn train` would.
 
 A run may name a few models only: results/compare-NAME.json keeps the rows of all others, and the tests are made anew among all.
+With `--against MODEL` nothing is trained: the kept runs of `--models` are tested against that model's, which need not lead.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from pathlib import Path
 
 import numpy as np
 from prepared import CACHE, ROOT, prepare
-from tables import METRIC, RESULTS, kept_rows, markdown, table_of
+from tables import METRIC, RESULTS, kept_rows, markdown, small, table_of
 
 KS = (10, 20)
 
@@ -337,6 +338,25 @@ def ranked(rows: list[dict], results: Path) -> list[dict]:
     return [{key: v for key, v in row.items() if key not in tests} | found.get(row["model"], {}) for row in rows]
 
 
+def against(name: str, base: str, models: list[str], results: Path) -> str:
+    """A Markdown table of kept rows' recall@20 against that of `base`, Holm's correction for as many as are named."""
+    rows, per_user = {row["model"]: row for row in kept_rows(name)}, {}
+    for model in (base, *models):
+        files = [results / file for file in rows.get(model, {}).get("hits", ())]
+        if not files or not all(file.is_file() for file in files):
+            made = f"compare.py --data {name} --models {model}"
+            raise SystemExit(f"{table_of(name)} has no row of {model} with its users' hits: {made} makes it")
+        per_user[model] = users_mean(files)
+    lines = [f"| {base} {rows[base][METRIC]:.4f} against | {METRIC} | lead, 95 % interval | p bootstrap | p Wilcoxon |"]
+    lines.append("| --- " * 5 + "|")
+    for model, found in significance(per_user, base).items():
+        low, high = found["difference interval"]
+        lead = f"{-found['difference']:+.4f} ({-high:+.4f} to {-low:+.4f})".replace("-", "−")
+        cells = [model, f"{rows[model][METRIC]:.4f}", lead, small(found["p bootstrap"]), small(found["p Wilcoxon"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def significance(per_user: dict[str, np.ndarray], leader: str) -> dict[str, dict]:
     """model → its difference to the leader in recall@20, over the same users, and both tests' p-values with Holm's correction."""
     from dualgnn_dgl.evaluation import holm, paired
@@ -380,6 +400,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="up to three trials more for every trained model: batches of 16,384")
     parser.add_argument("--small", action="store_true", help="one more: batches of 2,048, where --set says otherwise")
     parser.add_argument("--settings-of", metavar="NAME", help="no search: each model's settings in that table, or defaults")
+    parser.add_argument("--against", metavar="MODEL", help="no training: test the kept runs of --models against this model's")
     parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -392,6 +413,10 @@ def main() -> None:
     results = CACHE / "quick" if arguments.quick else RESULTS
     train = {"epochs": epochs, "patience": arguments.patience} | dict(map(parse_pair, arguments.set))
     for name in arguments.data.split(","):
+        if arguments.against:
+            others = [model for model in arguments.models.split(",") if model != arguments.against]
+            print(f"\n{name}\n\n{against(name, arguments.against, others, results)}")
+            continue
         rows: list[dict] = []
         for model in arguments.models.split(","):  # the table grows row by row: what is done stands if the rest is cut off
             row = compare(

@@ -123,6 +123,25 @@ def test_a_run_of_few_models_keeps_the_other_rows_and_tests_all_anew(script, tmp
     assert ["difference" in row for row in bare] == [False, True, False], "no hits kept, no test"
 
 
+def test_any_model_can_be_tested_against_others_without_training(script, monkeypatch, capsys) -> None:
+    name = "microlens-15k-loo"
+    asked = ["--data", name, "--against", "dualgnn", "--models", "lightgcn,dualgnn,freedom"]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *asked])
+    monkeypatch.setattr(script, "cached", None)
+    script.main()
+    rows = {row["model"]: row for row in script.kept_rows(name)}
+    values = {model: script.users_mean([script.RESULTS / file for file in row["hits"]]) for model, row in rows.items()}
+    expected = paired(values["dualgnn"], {model: values[model] for model in ("lightgcn", "freedom")}, resamples=10_000)
+    table = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [cells[0].strip() for cells in table[2:]] == ["lightgcn", "freedom"], "not against itself"
+    for cells, found, p in zip(table[2:], expected.values(), holm([d.p_bootstrap for d in expected.values()]), strict=True):
+        lead = float(cells[2].split()[0].replace("−", "-"))
+        assert lead == round(-found.mean, 4) == round(rows["dualgnn"]["recall@20"] - rows[cells[0].strip()]["recall@20"], 4)
+        assert cells[3].strip() == script.small(p)
+    with pytest.raises(SystemExit, match="no row of vpbr"):
+        script.against(name, "dualgnn", ["vpbr"], script.RESULTS)
+
+
 def test_the_title_names_the_data_and_what_every_trial_was_given(script) -> None:
     row = {"users": 5_651, "machines": ["a CPU"], "train": {"epochs": 9, "patience": 3, "batch_size": "16384"}}
     text = script.title("microlens-15k-loo", [row, {"users": 5_651, "machines": ["a GPU"]}])
