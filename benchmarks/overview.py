@@ -15,6 +15,7 @@ from tables import METRIC, RESULTS, kept_rows
 TITLES = {
     "tiktok": "TikTok (image, audio)",
     "microlens-15k-loo": "MicroLens, 15,000 users (titles)",
+    "microlens-15k-random": "… the same, split at random",
     "microlens-loo": "MicroLens-50k (titles), last video",
     "microlens-time": "MicroLens-50k (titles), by time",
     "movielens-1m": "MovieLens-1M (posters, plots)",
