@@ -314,6 +314,12 @@ def over_seeds(figures: list[dict], names: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
+def kept_hits(row: dict, results: Path) -> list[Path]:
+    """The files of a row's test hits, one a seed; none unless all are there."""
+    files = [results / name for name in row.get("hits", ())]
+    return files if len(files) == row["seeds"] and all(file.is_file() for file in files) else []
+
+
 def users_mean(files: list[Path]) -> np.ndarray:
     """Each test user's recall@20, the mean over the seeds whose hits the files keep, (B,)."""
     return np.mean([read_hits(file)[METRIC] for file in files], axis=0)
@@ -330,8 +336,7 @@ def ranked(rows: list[dict], results: Path) -> list[dict]:
     rows = sorted(rows, key=lambda row: -row[METRIC])
     per_user = {}
     for row in rows:
-        files = [results / name for name in row.get("hits", ())]
-        if len(files) == row["seeds"] and all(file.is_file() for file in files):
+        if files := kept_hits(row, results):
             per_user[row["model"]] = users_mean(files)
     found = significance(per_user, rows[0]["model"])
     tests = ("difference", "difference interval", "p bootstrap", "p Wilcoxon")
@@ -342,8 +347,8 @@ def against(name: str, base: str, models: list[str], results: Path) -> str:
     """A Markdown table of kept rows' recall@20 against that of `base`, Holm's correction for as many as are named."""
     rows, per_user = {row["model"]: row for row in kept_rows(name)}, {}
     for model in (base, *models):
-        files = [results / file for file in rows.get(model, {}).get("hits", ())]
-        if not files or not all(file.is_file() for file in files):
+        files = kept_hits(rows[model], results) if model in rows else []
+        if not files:
             made = f"compare.py --data {name} --models {model}"
             raise SystemExit(f"{table_of(name)} has no row of {model} with its users' hits: {made} makes it")
         per_user[model] = users_mean(files)
