@@ -5,7 +5,10 @@ A whole-graph model pays a propagation for every step, whatever the batch: what 
 
 from __future__ import annotations
 
+import gc
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +28,43 @@ class _Loss(nn.Module):
 
     def forward(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         return self.model.loss(users, positives, negatives)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No garbage is collected meanwhile: to free an earlier training's recording while CUDA records ends what it records."""
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def put_back(device: torch.device) -> Iterator[None]:
+    """What a refused recording would leave behind: its stream the current one, CUDA's generator in the midst of recording."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.current_stream(device)
+    generator = torch.cuda.default_generators[stream.device_index]
+    state = generator.clone_state()
+    try:
+        yield
+    except RuntimeError:
+        torch.cuda.set_stream(stream)
+        generator.graphsafe_set_state(state)
+        raise
+
+
+def first_cause(error: BaseException) -> str:
+    """The first line of what went wrong first: a recording that an error ends complains once more when it is closed."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).partition("\n")[0]
 
 
 class Step:
@@ -98,7 +138,7 @@ class Step:
         """Capture the loss and its gradient for batches of this size; where CUDA cannot, say so and go on plainly."""
         samples = tuple(part.clone() for part in batch)
         try:
-            with self.autocast(cache=False):
+            with undisturbed(), put_back(self.device), self.autocast(cache=False):
                 self.replayed = torch.cuda.make_graphed_callables(_Loss(self.model), samples, allow_unused_input=True)
             self.size = len(batch[0])
             # the recording lives on a stream of its own, which torch mentions at the first replay: it waits where it must
@@ -106,7 +146,7 @@ class Step:
                 quiet(False)
         except RuntimeError as error:
             self.capture = False
-            warnings.warn(f"cuda_graph: the step cannot be captured ({str(error).splitlines()[0][:160]})", stacklevel=2)
+            warnings.warn(f"cuda_graph: the step cannot be captured ({first_cause(error)[:160]})", stacklevel=2)
 
     def autocast(self, *, cache: bool = True) -> torch.autocast:
         """Dense products in bfloat16, if they are to be."""

@@ -91,10 +91,27 @@ def test_a_step_is_recorded_wherever_all_steps_are_the_same(name: str, switches:
     for _ in range(2):
         step(tuple(part.cuda() for part in triples()))
     complaints = [str(warning.message) for warning in recwarn if "cuda_graph" in str(warning.message)]
-    if name == "grcn":  # recorded on MovieLens-1M in 64 columns (bench_step.py), refused by an H200 in six: it must say so
-        assert (step.replayed is None) == bool(complaints)
-        return
     assert (step.replayed is not None) == model.static_step and not complaints
+
+
+def test_a_refused_recording_spoils_nothing_that_comes_after() -> None:
+    """It goes on plainly, on the stream of before; what draws on the device draws, and another model's step is recorded."""
+    batch, device, stream = tuple(part.cuda() for part in triples()), torch.device("cuda"), torch.cuda.current_stream()
+    model = make("lightgcn").cuda()
+    whole = model.loss
+    model.loss = lambda *batch: whole(*batch) * float(whole(*batch).detach() > 0)  # waits for a number: CUDA refuses
+    step = Step(model, device, capture=True)
+    torch.cuda.manual_seed(5)
+    with pytest.warns(UserWarning, match="cuda_graph: the step cannot be captured .*stream is capturing"):
+        found = step(batch)
+    close(found, whole(*batch).detach().cpu(), "loss")
+    assert step.replayed is None and torch.cuda.current_stream() == stream
+    drawn = torch.rand(3, device=device)
+    torch.cuda.manual_seed(5)
+    assert torch.equal(drawn, torch.rand(3, device=device))
+    other = Step(make("lightgcn").cuda(), device, capture=True)
+    other(batch)
+    assert other.replayed is not None
 
 
 def test_lists_are_those_of_the_cpu() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -259,7 +261,10 @@ def test_models_that_draw_each_epoch_are_not_recorded() -> None:
 
 def test_what_cannot_be_recorded_runs_plainly_with_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")  # as torch does when it closes it
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
     model, batch = make("lightgcn"), triples()
@@ -269,6 +274,23 @@ def test_what_cannot_be_recorded_runs_plainly_with_a_word(monkeypatch: pytest.Mo
         assert torch.equal(step(batch), loss)
     agree(gradients(model), expected)
     assert not step.capture and torch.equal(step(batch), loss)
+
+
+def test_no_garbage_is_collected_while_a_step_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An earlier training's recording is freed before, not meanwhile: freeing it would end the new one."""
+    earlier = captured(make("lightgcn"))
+    earlier.own = earlier  # type: ignore[attr-defined]
+    gone = weakref.ref(earlier)
+    del earlier
+
+    def refuse(*_: object, **__: object) -> None:
+        assert gone() is None and not gc.isenabled()
+        raise RuntimeError("refused")
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
+    with pytest.warns(UserWarning, match="refused"):
+        captured(make("lightgcn"))(triples())
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("bm3", "grcn")])  # a generator; sparse tensors
