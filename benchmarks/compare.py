@@ -15,7 +15,8 @@ and replaces them only if their figures do not repeat.
 
 With `--settings-of NAME` nothing is searched here: each model takes what its row in results/compare-NAME.json has chosen on the
 validation of that data set, and the table says so. It is for sets too large to search on, beside a sample of theirs, and for
-other splits. `--settings-of defaults` takes what a model is shipped with, as `dualgnn train` would.
+other splits. `--settings-of defaults` takes what a model is shipped with, as `dualgnn train` would. Of several names, by commas, the
+settings with the best validation here, the mean over the seeds, are taken.
 
 A run may name a few models only: results/compare-NAME.json keeps the rows of all others, and the tests are made anew among all.
 With `--against MODEL` nothing is trained: the kept runs of `--models` are tested against that model's, which need not lead.
@@ -266,6 +267,11 @@ def compare(
     folder = prepare(*DATA[name][:2], root)
     options = train | {"patience": max(int(train["patience"]), PATIENCE.get(model, 0))}
     row: dict = {"data": name, "model": model}
+
+    def seeded(config: dict) -> list[dict]:
+        ways = {"test": True, "threads": threads, "results": results, "refill": refill}
+        return [cached(name, folder, model, config, seed, options, **ways) for seed in range(seeds)]
+
     if settings_of is None:
         tried = [
             (config, cached(name, folder, model, config, 0, options, test=False, threads=threads, results=results))
@@ -273,15 +279,13 @@ def compare(
         ]
         config, best = max(tried, key=lambda pair: pair[1]["valid"])
         row |= {"trials": len(tried), "valid": best["valid"]}
+        runs = seeded(config)
     else:
-        config, number = settled(settings_of, model)
-        row |= {"trials": number, "settings of": settings_of}
-    runs = [
-        cached(name, folder, model, config, seed, options, test=True, threads=threads, results=results, refill=refill)
-        for seed in range(seeds)
-    ]
-    row = {**row, "seeds": len(runs), "config": config, "train": options}
-    row.setdefault("valid", float(np.mean([run["valid"] for run in runs])))
+        known = [(place, *settled(place, model)) for place in settings_of.split(",")]
+        of_each = [(place, config, seeded(config)) for place, config, _ in known]
+        place, config, runs = max(of_each, key=lambda one: valid_of(one[2]))
+        row |= {"trials": sum(number for *_, number in known), "settings of": place, "valid": valid_of(runs)}
+    row |= {"seeds": len(runs), "config": config, "train": options}
     row |= over_seeds([run["test"] for run in runs], ("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"))
     row["interval recall@20"] = runs[0]["intervals"]["recall@20"]
     row["users"] = runs[0]["users"]
@@ -303,6 +307,11 @@ def settled(name: str, model: str) -> tuple[dict, int]:
     if model not in rows:
         raise SystemExit(f"{table_of(name)} has no row of {model}: make it first, compare.py --data {name} --models {model}")
     return rows[model]["config"], rows[model]["trials"]
+
+
+def valid_of(runs: list[dict]) -> float:
+    """Validation recall@20, the mean over the seeds."""
+    return float(np.mean([run["valid"] for run in runs]))
 
 
 def over_seeds(figures: list[dict], names: tuple[str, ...]) -> dict[str, float]:
@@ -404,7 +413,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one trial, one seed, five epochs: does it run?")
     parser.add_argument("--large", action="store_true", help="up to three trials more for every trained model: batches of 16,384")
     parser.add_argument("--small", action="store_true", help="one more: batches of 2,048, where --set says otherwise")
-    parser.add_argument("--settings-of", metavar="NAME", help="no search: each model's settings in that table, or defaults")
+    parser.add_argument("--settings-of", metavar="NAMES", help="no search: a model's settings in that table, or defaults")
     parser.add_argument("--against", metavar="MODEL", help="no training: test the kept runs of --models against this model's")
     parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     parser.add_argument("--one", help=argparse.SUPPRESS)

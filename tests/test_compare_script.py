@@ -159,6 +159,28 @@ def test_settings_of_another_table_are_its_rows(script, tmp_path, monkeypatch) -
     assert "settings those of small" in script.title("microlens-loo", [row])
 
 
+def test_of_several_settings_validation_chooses_over_all_seeds(script, tmp_path, monkeypatch) -> None:
+    valid = {0.003: (0.9, 0.1), 0.01: (0.6, 0.5)}  # the first would win with seed 0 alone
+
+    def cached(name, folder, model, config, seed, train, **ways) -> dict:
+        assert ways["test"]
+        test = dict.fromkeys(("recall@10", "recall@20", "ndcg@10", "ndcg@20", "coverage@20"), 0.2 - config["lr"])
+        times = {"epoch_s": 1.0, "to_best_s": 2.0, "peak_mb": 3}
+        machine = {"gpu": None, "cpu": "a CPU"}
+        return {"valid": valid[config["lr"]][seed], "test": test, "users": 3, "machine": machine, **times} | {
+            "intervals": {"recall@20": [0.1, 0.2]}
+        }
+
+    rows = {"small": ({"lr": 0.003}, 8), "defaults": ({"lr": 0.01}, 1)}
+    monkeypatch.setattr(script, "prepare", lambda *_: tmp_path)
+    monkeypatch.setattr(script, "settled", lambda place, model: rows[place])
+    monkeypatch.setattr(script, "cached", cached)
+    train = {"epochs": 9, "patience": 3}
+    row = script.compare("tiktok", tmp_path, "vbpr", 8, 2, train, 1, tmp_path, False, settings_of="small,defaults")
+    assert (row["config"], row["settings of"], row["trials"], row["seeds"]) == ({"lr": 0.01}, "defaults", 9, 2)
+    assert row["valid"] == pytest.approx(0.55) and row["recall@20"] == pytest.approx(0.19)
+
+
 @pytest.mark.skipif(not (SHARED / "tiktok").is_dir(), reason="the real data sets are not beside this checkout")
 def test_the_data_that_training_is_timed_on_can_be_prepared(script, monkeypatch, tmp_path) -> None:
     shapes, prepared = importlib.import_module("shapes"), importlib.import_module("prepared")
