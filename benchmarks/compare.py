@@ -15,7 +15,7 @@ and replaces them only if their figures do not repeat.
 
 With `--settings-of NAME` nothing is searched here: each model takes what its row in results/compare-NAME.json has chosen on the
 validation of that data set, and the table says so. It is for sets too large to search on, beside a sample of theirs, and for
-other splits. `--settings-of defaults` takes what a model is shipped with, as `dualgnn train` would. Of several names, by commas, the
+other splits. `--settings-of defaults` takes what a model is shipped with, as `dualgnn train` would. Of several names (commas) the
 settings with the best validation here, the mean over the seeds, are taken.
 
 A run may name a few models only: results/compare-NAME.json keeps the rows of all others, and the tests are made anew among all.
