@@ -3,8 +3,9 @@
     python benchmarks/tables.py            rewrites the tables of the README; prints which have changed
     python benchmarks/tables.py tiktok     prints one
 
-A table stands in the README under the line `<!-- compare-NAME.json -->`, and ends with the next empty line. Everything else
-there is written by hand, figures in running text included: look at them when a table has changed.
+A table stands in the README under the line `<!-- compare-NAME.json -->`, and ends with the next empty line. With several names,
+by commas, it is one of their recall@20 side by side, a row a split. Everything else there is written by hand, figures in running
+text included: look at them when a table has changed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "compare"
 README = HERE.parent / "README.md"
 METRIC = "recall@20"
-MARK = re.compile(r"<!-- compare-([\w-]+)\.json -->\n((?:\|.*\n)*)")
+MARK = re.compile(r"<!-- (compare-[\w-]+\.json(?:, compare-[\w-]+\.json)*) -->\n((?:\|.*\n)*)")
+SPLITS = {"loo": "leave-one-out (each user's last)", "time": "by time, a share of each user's last", "random": "random"}
 
 
 def table_of(name: str) -> Path:
@@ -56,6 +58,17 @@ def markdown(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def side_by_side(tables: dict[str, list[dict]]) -> str:
+    """Recall@20 under several splits, name → rows: a column a model, in the order of the first table, – where it has no row."""
+    models = [row["model"] for row in next(iter(tables.values()))]
+    lines = [f"| split | {' | '.join(models)} |", "| --- " * (len(models) + 1) + "|"]
+    for name, rows in tables.items():
+        found = {row["model"]: f"{row[METRIC]:.4f}" for row in rows}
+        cells = [SPLITS[name.rpartition("-")[2]], *(found.get(model, "–") for model in models)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def spread(row: dict, metric: str) -> str:
     """Mean ± standard deviation over seeds, where there are several and they differ."""
     deviation = f"{row[f'{metric} sd']:.4f}" if row["seeds"] > 1 else "0.0000"
@@ -76,14 +89,14 @@ def refreshed(text: str) -> tuple[str, list[str]]:
     changed = []
 
     def anew(found: re.Match[str]) -> str:
-        name, before = found.groups()
-        rows = kept_rows(name)
-        if not rows:
+        files, before = found.groups()
+        tables = {name: kept_rows(name) for name in re.findall(r"compare-([\w-]+)\.json", files)}
+        for name in [name for name, rows in tables.items() if not rows]:
             raise SystemExit(f"{table_of(name)} is not there: make it with compare.py --data {name}, or take the mark out")
-        table = markdown(rows) + "\n"
+        table = (side_by_side(tables) if len(tables) > 1 else markdown(*tables.values())) + "\n"
         if table != before:
-            changed.append(name)
-        return f"<!-- compare-{name}.json -->\n{table}"
+            changed.append(" and ".join(tables))
+        return f"<!-- {files} -->\n{table}"
 
     return MARK.sub(anew, text), changed
 

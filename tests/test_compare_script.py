@@ -100,6 +100,15 @@ def test_the_tables_of_the_readme_are_those_of_the_results(script) -> None:
     assert tables.refreshed(text) == (text, []), "run benchmarks/tables.py"
     spoilt = text.replace("| **dualgnn_plus** | 8 × 3 |", "| **dualgnn_plus** | 9 × 3 |", 1)
     assert tables.refreshed(spoilt) == (text, ["tiktok"])
+    spoilt = text.replace("| random | 0.", "| random | 1.", 1)
+    assert tables.refreshed(spoilt) == (text, ["microlens-15k-loo and microlens-15k-time and microlens-15k-random"])
+
+
+def test_splits_stand_side_by_side(script) -> None:
+    tables = importlib.import_module("tables")
+    first, second = [{"model": "b", "recall@20": 0.2}, {"model": "a", "recall@20": 0.1}], [{"model": "a", "recall@20": 0.3}]
+    head, _, *lines = tables.side_by_side({"small-loo": first, "small-random": second}).splitlines()
+    assert head == "| split | b | a |" and lines[0].endswith("| 0.2000 | 0.1000 |") and lines[1] == "| random | – | 0.3000 |"
 
 
 def test_a_run_of_few_models_keeps_the_other_rows_and_tests_all_anew(script, tmp_path) -> None:
