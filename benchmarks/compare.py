@@ -292,8 +292,11 @@ def compare(
     row["published"] = PUBLISHED.get(name, {}).get(model)
     row["machines"] = sorted({str(run["machine"]["gpu"] or run["machine"]["cpu"]) for run in runs})
     row["hits"] = [run["hits"].name for run in runs if "hits" in run]
+    on_gpu = [run["machine"]["gpu"] is not None for run in runs]
+    row["timed on a GPU"] = sum(on_gpu) * 2 > len(runs)  # where seeds were trained on either, times are those of the more
+    timed = [run for run, gpu in zip(runs, on_gpu, strict=True) if gpu == row["timed on a GPU"]]
     for figure in ("epoch_s", "to_best_s", "peak_mb"):
-        row[figure] = float(np.median([run[figure] for run in runs]))
+        row[figure] = float(np.median([run[figure] for run in timed]))
     return row
 
 

@@ -51,7 +51,7 @@ def markdown(rows: list[dict]) -> str:
         cells += [f"{low:.4f}–{high:.4f}", tests, spread(row, "ndcg@20")]
         if published:
             cells.append("{:.4f} / {:.4f}".format(*row["published"]) if row["published"] else "")
-        gpu = " (GPU)" if any("NVIDIA" in machine for machine in row["machines"]) else ""
+        gpu = " (GPU)" if row["timed on a GPU"] else ""
         cells += [f"{row['coverage@20']:.3f}", f"{row['epoch_s']:.2f}{gpu}", f"{row['to_best_s']:.0f}{gpu}"]
         cells.append(f"{row['peak_mb']:.0f}")
         lines.append(f"| {' | '.join(cells)} |")
