@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 if TYPE_CHECKING:
     from dualgnn_dgl.preprocess.tables import RawInput
@@ -41,12 +40,9 @@ SOURCES = {
 
 def prepare(name: str, split: str, root: Path) -> Path:
     """The prepared folder of a source with a split, after the 5-core where the split is not a given one; made once."""
-    import sklearn.decomposition  # noqa: F401  with a BLAS of its own, which the limit below reaches only if it is loaded
-
     from dualgnn_dgl import data, preprocess
     from dualgnn_dgl.preprocess.reader import read
 
-    __import__("sklearn.decomposition")  # with a BLAS of its own, which the limit below reaches only if it is loaded
     source = SOURCES[name]
     folder = CACHE / "data" / f"{name}-{split}"
     if not (folder / data.MANIFEST).is_file():
@@ -55,8 +51,7 @@ def prepare(name: str, split: str, root: Path) -> Path:
         if source.users is not None:
             raw = sample(raw, source.users)
         options = preprocess.Options(split=split, feature_dim=source.width)
-        with threadpool_limits(1):  # a product's last bits hang on how many share it, and the data's hash on the bits
-            prepared = preprocess.prepare(raw, options)
+        prepared = preprocess.prepare(raw, options)
         kept = {"split": split, "feature_dim": source.width}
         data.save(prepared.dataset, folder, options=kept, report=prepared.report, force=True)
     return folder

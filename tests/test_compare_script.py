@@ -5,14 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from small import dataset
-from threadpoolctl import threadpool_limits
 
 from dualgnn_dgl.evaluation import Evaluator, holm, paired
 from dualgnn_dgl.models import MODELS
@@ -192,19 +190,6 @@ def test_of_several_settings_validation_chooses_over_all_seeds(script, tmp_path,
     assert row["valid"] == pytest.approx(0.5) and row["recall@20"] == pytest.approx(0.19)
     assert row["machines"] == ["a CPU", "a GPU"] and not row["timed on a GPU"], "two of three seeds were on a CPU"
     assert row["epoch_s"] == 2.0, "and theirs alone are the times"
-
-
-@pytest.mark.skipif(not (SHARED / "movielens-1m").is_dir(), reason="the real data sets are not beside this checkout")
-def test_reduced_features_are_the_same_bits_with_any_number_of_threads(script, monkeypatch, tmp_path) -> None:
-    """Every cached result is named by the data's hash, and that is taken over the features."""
-    prepared, found = importlib.import_module("prepared"), []
-    monkeypatch.setitem(prepared.SOURCES, "movielens-200", replace(prepared.MOVIELENS, users=200))
-    for threads in (1, 2):
-        monkeypatch.setattr(prepared, "CACHE", tmp_path / str(threads))
-        with threadpool_limits(threads):
-            folder = prepared.prepare("movielens-200", "random", SHARED)
-        found.append(json.loads((folder / "dataset.json").read_text())["hash"])
-    assert found[0] == found[1]
 
 
 @pytest.mark.skipif(not (SHARED / "tiktok").is_dir(), reason="the real data sets are not beside this checkout")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from threadpoolctl import threadpool_limits
 
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.preprocess.features import looks_like_features, modality_name, read_modality, reduce_width
@@ -315,6 +316,18 @@ def test_a_large_reduction_is_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch
     for reduced in (whole, sampled):
         distances = np.linalg.norm(reduced[:, None] - reduced[None], axis=-1)
         np.testing.assert_allclose(distances, np.linalg.norm(values[:, None] - values[None], axis=-1), atol=1e-3)
+
+
+def test_reduced_features_are_the_same_bits_with_any_number_of_threads() -> None:
+    """The data's hash is taken over them: prepared on another machine of the kind, it is the same data."""
+    import sklearn.decomposition  # noqa: F401  loads the BLAS that the limits below have to find
+
+    values, found = np.random.default_rng(8).normal(size=(700, 640)).astype(np.float32), []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            reduced, reduction = reduce_width(values, np.ones(700, dtype=bool), 48, 0)
+        found.append((reduced, reduction.components))
+    assert all(np.array_equal(one, two) for one, two in zip(*found, strict=True))
 
 
 def test_widths_that_leave_nothing_to_do_or_cannot_be() -> None:

@@ -184,7 +184,8 @@ def reduce_width(
     PCA rather than truncated SVD: the mean of a feature is the same for all items and tells none from another, yet an
     uncentred SVD spends its first direction on it, and the encoders that read the result have a bias for a shift. The
     projection is fitted on present rows only (at most 50,000, drawn with `seed`), of which `fitted` may leave some out: those
-    are mapped without a say in the map. Absent rows become zero and stay absent.
+    are mapped without a say in the map. Absent rows become zero and stay absent. One thread: the same features give the same
+    bits, and so the same data, wherever this processor's kind of arithmetic is at hand.
 
     Parameters
     ----------
@@ -212,10 +213,12 @@ def reduce_width(
             f"features present for {rows.size} items {'' if fitted is None else 'in training '}only cannot be reduced to "
             f"{width} columns: choose --feature-dim of at most {max(rows.size, 1)}"
         )
-    from sklearn.decomposition import PCA
+    from sklearn.decomposition import PCA  # first: it loads a BLAS of its own, which the limit has to find
+    from threadpoolctl import threadpool_limits
 
     if rows.size > MOST_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
-    pca = PCA(n_components=width, random_state=seed).fit(values[rows])
-    reduction = Reduction(pca.mean_, pca.components_)
-    return reduction.apply(values, present), reduction
+    with threadpool_limits(1):  # a sum's last bits hang on how many share it, and the data's hash on the bits
+        pca = PCA(n_components=width, random_state=seed).fit(values[rows])
+        reduction = Reduction(pca.mean_, pca.components_)
+        return reduction.apply(values, present), reduction
