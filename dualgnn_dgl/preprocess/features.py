@@ -184,8 +184,8 @@ def reduce_width(
     PCA rather than truncated SVD: the mean of a feature is the same for all items and tells none from another, yet an
     uncentred SVD spends its first direction on it, and the encoders that read the result have a bias for a shift. The
     projection is fitted on present rows only (at most 50,000, drawn with `seed`), of which `fitted` may leave some out: those
-    are mapped without a say in the map. Absent rows become zero and stay absent. One thread: the same features give the same
-    bits, and so the same data, wherever this processor's kind of arithmetic is at hand.
+    are mapped without a say in the map. Absent rows become zero and stay absent. One thread does it: on one kind of
+    processor the same features give the same bits, and so the same data.
 
     Parameters
     ----------
