@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,8 @@ def command(
         dualgnn preprocess --input ratings.csv --features visual.npy --data data
     """
     from dualgnn_dgl import data as prepared_folder
-    from dualgnn_dgl.files import check_free
+    from dualgnn_dgl import locks
+    from dualgnn_dgl.folders import check_free
     from dualgnn_dgl.preprocess import Options, prepare
 
     options = Options(min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute=impute)
@@ -115,9 +116,10 @@ def command(
             "columns, separator, features and items belong to a log: name it with --input; the built-in demo takes none of them"
         )
     note(f"input: {source or 'built-in demo'}, data: {'(--check: nothing is written)' if check else data}")
-    if not check:
-        check_free(data, prepared_folder.MANIFEST, force=force)  # before the long work
-    with _progress() as say:
+    with ExitStack() as held, _progress() as say:
+        if not check:  # before the long work
+            held.enter_context(locks.writing(data, "choose another --data"))
+            check_free(data, prepared_folder.FOLDER, force=force)
         raw = _demo(say) if source is None else _read(source, *columns[:-1], features, items, say)
         prepared = prepare(raw, options, co_occurrence=not check, progress=say)
         report = prepared.report

@@ -169,13 +169,11 @@ def _places(users: list[str], found: Found) -> np.ndarray:
 
 def _left_out(folder: str) -> dict[str, int]:
     """Why preprocessing left out how many rows, as its report says; nothing where there is no sound report."""
-    from pathlib import Path
-
+    from dualgnn_dgl.data import read_report
     from dualgnn_dgl.errors import DataError
-    from dualgnn_dgl.files import read_json
 
     try:
-        return dict(read_json(Path(folder) / "report.json")["rows"]["dropped"])
+        return dict(read_report(folder)["rows"]["dropped"])
     except (DataError, OSError, KeyError, TypeError, ValueError):
         return {}
 

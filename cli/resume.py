@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from dualgnn_dgl.training import TrainConfig
 
 _WITH_WHAT = "--resume goes on with the options it was begun with ({}): leave them out, or begin anew with --force"
+# the command line's name of what is remembered of how checkpoints are kept → its name in `Checkpoints`
+KEPT = {"checkpoint_every": "every", "checkpoint_minutes": "minutes", "keep_last": "last", "keep_checkpoints": "leave"}
 RAISED = ("epochs", "patience")  # what a training may be given more of when it goes on
 
 # (name, model configuration, training configuration) out of the options given now over those of an earlier training
@@ -51,12 +53,17 @@ def refuse_unfinished(keeper: Checkpoints) -> None:
         )
 
 
-def go_on(keeper: Checkpoints, resolve: Resolve, data: str | None, gpu: int | None) -> Plan | None:
-    """The plan that goes on from the newest sound checkpoint, or that finds the run finished; None with neither.
+def go_on(
+    keeper: Checkpoints, resolve: Resolve, data: str | None, gpu: int | None, explicit: Collection[str] = ()
+) -> Plan | None:
+    """The plan that continues from the newest valid checkpoint or from the start, or that finds the run finished.
+
+    None if nothing is known of an earlier training. The keeper takes the training's own way of keeping checkpoints.
 
     Parameters
     ----------
     data, gpu : as given on the command line; None takes what the training was begun with.
+    explicit : names of the options given on the command line; those about checkpoints replace the training's own.
 
     Raises
     ------
@@ -75,14 +82,20 @@ def go_on(keeper: Checkpoints, resolve: Resolve, data: str | None, gpu: int | No
         if found is None:
             raise
         note(f"{error}: it will be replaced")
-    about: Mapping[str, Any] | None = found.about if found else done
+    about: Mapping[str, Any] | None = found.about if found else keeper.begun() or done
     if about is None:
         note(f"there is no checkpoint in {keeper.folder}: training begins at the beginning")
         return None
+    for name, attribute in KEPT.items():
+        if name not in explicit and attribute in about.get("keep", {}):
+            setattr(keeper, attribute, about["keep"][attribute])
     name, config, train = resolve(about)
     plan = Plan(name, config, train, data or about["data"]["path"], _device(about, gpu), about, found.snapshot if found else None)
     if done is not None and not done["interrupted"] and _same(done, plan, about):
         return replace(plan, finished=done)
+    if found is None and about is not done:
+        note(f"{keeper.folder} holds no checkpoint yet: training starts from the beginning, with the options it was begun with")
+        return plan
     if found is None:
         cause = "was stopped early" if done and done["interrupted"] else "is finished"
         raise RunError(
@@ -139,38 +152,48 @@ def refuse_differences(about: Mapping[str, Any], config: Options, train: TrainCo
         raise ConfigError(_WITH_WHAT.format("; ".join(differ)))
 
 
-def prepare(keeper: Checkpoints, plan: Plan, dataset: Dataset) -> None:
-    """Tell the keeper where to go on, and what to write down of this training.
+def check_data(plan: Plan, dataset: Dataset) -> None:
+    """Check that a training continues on the data it was begun with, and say so where versions differ.
 
     Raises
     ------
     DataError
-        if the data are not those the training was begun with.
+        if the data are others.
     """
-    import torch
-
-    from dualgnn_dgl.checkpoint import versions
     from dualgnn_dgl.errors import DataError
 
-    now = {**versions(), "threads": str(torch.get_num_threads())}
-    if plan.about is not None:
-        before = plan.about["data"]["hash"]
-        if before != dataset.hash:
-            raise DataError(
-                f"the training was begun on other data (hash {before[:12]}…, {plan.data} has {dataset.hash[:12]}…): "
-                "point --data to the folder it was begun on, or begin anew with --force"
-            )
-        then = plan.about["versions"]
-        differ = [f"{key} {then.get(key)} → {value}" for key, value in now.items() if then.get(key) != value]
-        if differ and plan.start is not None:
-            note(f"other versions than it was begun with ({', '.join(differ)}): the last bits of the result may differ")
+    if plan.about is None:
+        return
+    before = plan.about["data"]["hash"]
+    if before != dataset.hash:
+        raise DataError(
+            f"the training was begun on other data (hash {before[:12]}…, {plan.data} has {dataset.hash[:12]}…): "
+            "point --data to the folder it was begun on, or begin again with --force"
+        )
+    then = plan.about["versions"]
+    differ = [f"{key} {then.get(key)} → {value}" for key, value in _versions().items() if then.get(key) != value]
+    if differ and plan.start is not None:
+        note(f"other versions than it was begun with ({', '.join(differ)}): the last bits of the result may differ")
+
+
+def begin(keeper: Checkpoints, plan: Plan, dataset: Dataset) -> None:
+    """Tell the keeper where to continue, and have it write down what the training is begun with."""
     keeper.start = plan.start
-    keeper.about = {
+    about = {
         "model": plan.name,
         "config": asdict(plan.config),  # type: ignore[call-overload]
         "train": asdict(plan.train),
         "data": {"path": str(Path(plan.data)), "hash": dataset.hash},
         "device": str(plan.device),
-        "versions": now,
-        "leave": keeper.leave,
+        "versions": _versions(),
+        "keep": {attribute: getattr(keeper, attribute) for attribute in KEPT.values()},
     }
+    keeper.begin(about)
+
+
+def _versions() -> dict[str, str]:
+    import torch
+
+    from dualgnn_dgl.checkpoint import versions
+
+    return {**versions(), "threads": str(torch.get_num_threads())}

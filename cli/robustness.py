@@ -107,7 +107,7 @@ def command(
         dualgnn robustness --data data --models dualgnn,lightgcn --rates 0,.4,.8 --seeds 3 --out holes
     """
     from dualgnn_dgl import data as datasets
-    from dualgnn_dgl import robustness
+    from dualgnn_dgl import locks, robustness
     from dualgnn_dgl.files import atomic_file, write_json
 
     settings = {model: _settings(model, models, pairs, {"epochs": epochs, "patience": patience}) for model in models}
@@ -117,18 +117,19 @@ def command(
     plan = _fit_lists(plan, dataset.num_items)
     cells = len(plan.cells(dataset))
     note(f"data: {data} · out: {out} · {cells} cells · device: {device}")
-    limit = float("inf") if minutes is None else 60 * minutes
-    try:
-        left = robustness.run(plan, dataset, out, device, seconds=limit, report=_reporter(plan.ks[-1]))
-    except KeyboardInterrupt:
-        note("interrupted: the finished cells are kept, the same command goes on")
-        raise SystemExit(130) from None
-    summary = robustness.summarise(plan, dataset, out, f"recall@{plan.ks[-1]}") | {"missing_cells": left}
-    write_json(Path(out) / "summary.json", summary)
-    table = robustness.markdown(summary)
-    with atomic_file(Path(out) / "table.md") as temporary:
-        temporary.write_text(table, "utf-8")
-    robustness.draw(summary, Path(out) / "curves.png")
+    with locks.writing(out, "choose another --out"):
+        limit = float("inf") if minutes is None else 60 * minutes
+        try:
+            left = robustness.run(plan, dataset, out, device, seconds=limit, report=_reporter(plan.ks[-1]))
+        except KeyboardInterrupt:
+            note("interrupted: the finished cells are kept, the same command goes on")
+            raise SystemExit(130) from None
+        summary = robustness.summarise(plan, dataset, out, f"recall@{plan.ks[-1]}") | {"missing_cells": left}
+        write_json(Path(out) / "summary.json", summary)
+        table = robustness.markdown(summary)
+        with atomic_file(Path(out) / "table.md") as temporary:
+            temporary.write_text(table, "utf-8")
+        robustness.draw(summary, Path(out) / "curves.png")
     if left:
         note(f"{left} of {cells} cells are still to run: the same command goes on")
     if as_json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.resume import Plan, go_on, prepare, refuse_unfinished
+from dualgnn_dgl.cli.resume import Plan, begin, check_data, go_on, refuse_unfinished
 from dualgnn_dgl.cli.show import data_option, force_option, json_option, memory_option, note, result, run_option
 from dualgnn_dgl.cli.stop import Stop
 from dualgnn_dgl.models import MODELS
@@ -123,31 +123,34 @@ def command(
     from dualgnn_dgl import checkpoint
     from dualgnn_dgl import data as datasets
     from dualgnn_dgl.checkpoint.working import Checkpoints
-    from dualgnn_dgl.files import check_free
+    from dualgnn_dgl.folders import check_free
 
-    check_free(run, checkpoint.MARKER, force=True)
+    check_free(run, checkpoint.FOLDER, force=True)
     keeper = Checkpoints(
         run, every=checkpoint_every, minutes=checkpoint_minutes, last=keep_last, leave=keep_checkpoints, say=note
     )
     with Stop() as stop, keeper:
-        given = data if context.get_parameter_source("data") == click.core.ParameterSource.COMMANDLINE else None
-        plan = go_on(keeper, options, given, gpu) if resume else None
+        explicit = {
+            name for name in context.params if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+        }
+        plan = go_on(keeper, options, data if "data" in explicit else None, gpu, explicit) if resume else None
         if plan is None:
             if not force:
                 refuse_unfinished(keeper)
-                check_free(run, checkpoint.MARKER)
+                check_free(run, checkpoint.FOLDER)
             plan = Plan(*options(None), data, pick_device(gpu))
         note(f"data: {plan.data} · run: {run} · model: {plan.name} · device: {plan.device}")
         dataset = datasets.load(plan.data)
-        prepare(keeper, plan, dataset)
+        check_data(plan, dataset)
         if plan.finished is not None:
             note(f"{run} is finished: nothing is left to do")
-            if plan.about and not plan.about.get("leave", True):
+            if not keeper.leave:
                 keeper.clear()  # it was killed between saving the run and this
             info, fit, seconds = dict(plan.finished), None, None
         else:
             if force:
                 keeper.clear()
+            begin(keeper, plan, dataset)
             stop.ask, started = keeper.ask, time.perf_counter()
             try:
                 fit = _train(dataset, plan, keeper)
@@ -166,7 +169,7 @@ def command(
                 device=str(plan.device),
                 force=force or resume,
             )
-            if not fit.interrupted and not keep_checkpoints:
+            if not fit.interrupted and not keeper.leave:
                 keeper.clear()
     if as_json:
         result({"run": run, **info})
@@ -317,15 +320,14 @@ def attention_lines(folder: Path, dataset: Dataset, fit: Fit) -> list[str]:
         return []
     import numpy as np
 
-    from dualgnn_dgl.data import MANIFEST
-    from dualgnn_dgl.files import read_json
+    from dualgnn_dgl.data import read_options
 
     names = list(dataset.modalities)
     strongest = fit.attention.argmax(1).cpu().numpy()  # (U,)
     shares = np.bincount(strongest, minlength=len(names)) / len(strongest)
     listed = " · ".join(f"{name} for {share:.0%}" for name, share in zip(names, shares, strict=True))
     lines = [f"Attention: the modality that weighs most is {listed} of the users."]
-    if read_json(folder / MANIFEST)["options"].get("input", "") is None:
+    if read_options(folder).get("input", "") is None:
         from dualgnn_dgl.synthetic import planted
 
         favourite = planted().favourite_of()

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from dualgnn_dgl.cli.evaluate import data_option, open_run
 from dualgnn_dgl.cli.show import force_option, json_option, memory_option, note, result, run_option
+
+UPDATE = "update.json"  # in the new run folder: what the update was asked for, and what it brought
 
 
 @click.command(short_help="Add new interactions, users and videos to a trained run without training it again.")
@@ -50,9 +54,10 @@ def command(
         dualgnn update --input tuesday.csv
         dualgnn update --input tuesday.csv --features visual.parquet --epochs 3
     """
-    from dualgnn_dgl import checkpoint, training, update
+    from dualgnn_dgl import checkpoint, locks, training, update
     from dualgnn_dgl import data as folders
-    from dualgnn_dgl.files import check_free, read_json
+    from dualgnn_dgl.files import json_text
+    from dualgnn_dgl.folders import check_apart, check_free, recover, replace_folders
     from dualgnn_dgl.models import model_class
     from dualgnn_dgl.options import build
     from dualgnn_dgl.preprocess.reader import read
@@ -60,43 +65,72 @@ def command(
     started = time.perf_counter()
     loaded, dataset, data = open_run(run, data)
     new_data, new_run = new_data or f"{data.rstrip('/')}-updated", new_run or f"{run.rstrip('/')}-updated"
-    check_free(new_data, folders.MANIFEST, force=force)
-    check_free(new_run, checkpoint.MARKER, force=force)
-    model = checkpoint.restore(loaded, dataset)
-    name, options = str(loaded.info["model"]), read_json(Path(data) / folders.MANIFEST).get("options", {})
-    config = build(model_class(name).Config, loaded.info["config"])
-    changes = {"lr": lr} if lr is not None else {}
-    train = build(training.TrainConfig, {**loaded.info["train"], "epochs": max(epochs, 1), **changes})
-    note(f"reading {source}")
-    raw = read(source, features=features, items=items)
-    larger, added = update.extend(
-        dataset, raw, min_rating=options.get("min_rating"), cooc_top=int(options.get("cooc_top") or 200)
-    )
-    modalities = training.features(larger, train)
-    note(f"placing {added.users:,} new users and {added.items:,} new micro-videos in {name}")
-    grown = update.grow(model, dataset, larger, name, config, modalities)
-    before = training.as_it_is(grown, larger.train, larger.valid, train)
-    fit = before
-    if epochs and grown.trainable:
-        note(f"training on for {epochs} epochs")
-        after = training.fit(grown, larger.train, larger.valid, train, modalities=modalities)
-        fit = after if before.best_value is None or (after.best_value or 0) > before.best_value else before
-    folders.save(larger, new_data, options=options | {"updated_from": dataset.hash}, force=force)
-    checkpoint.save_run(
-        new_run, fit, model=name, config=config, train=train, data_path=new_data, dataset=larger, device="cpu", force=force
-    )
-    value = {"run": new_run, "data": new_data, "added": asdict(added), "seconds": time.perf_counter() - started}
-    value |= {"metric": train.metric, "before": before.best_value, "kept": fit.best_value, "epoch": fit.best_epoch}
+    request = {"run": run, "data": dataset.hash, "input": source, "features": list(features), "items": items}
+    request |= {"new_data": new_data, "epochs": epochs, "lr": lr}
+    check_apart(new_data, new_run)
+    with ExitStack() as held:
+        for folder, option in ((new_data, "--new-data"), (new_run, "--new-run")):
+            held.enter_context(locks.writing(folder, f"choose another {option}"))
+        if recover(new_run) and (done := _completed(new_run, request)) is not None:
+            note("this update had been cut off after its last step: nothing is left to do")
+            _show(done, as_json)
+            return
+        check_free(new_data, folders.FOLDER, force=force)
+        check_free(new_run, checkpoint.FOLDER, force=force)
+        model = checkpoint.restore(loaded, dataset)
+        name, options = str(loaded.info["model"]), folders.read_options(data)
+        config = build(model_class(name).Config, loaded.info["config"])
+        changes = {"lr": lr} if lr is not None else {}
+        train = build(training.TrainConfig, {**loaded.info["train"], "epochs": max(epochs, 1), **changes})
+        note(f"reading {source}")
+        raw = read(source, features=features, items=items)
+        larger, added = update.extend(
+            dataset, raw, min_rating=options.get("min_rating"), cooc_top=int(options.get("cooc_top") or 200)
+        )
+        modalities = training.features(larger, train)
+        note(f"placing {added.users:,} new users and {added.items:,} new micro-videos in {name}")
+        grown = update.grow(model, dataset, larger, name, config, modalities)
+        before = training.as_it_is(grown, larger.train, larger.valid, train)
+        fit = before
+        if epochs and grown.trainable:
+            note(f"training on for {epochs} epochs")
+            after = training.fit(grown, larger.train, larger.valid, train, modalities=modalities)
+            fit = after if before.best_value is None or (after.best_value or 0) > before.best_value else before
+        value = {"run": new_run, "data": new_data, "added": asdict(added), "seconds": time.perf_counter() - started}
+        value |= {"metric": train.metric, "before": before.best_value, "kept": fit.best_value, "epoch": fit.best_epoch}
+        both = ((new_data, folders.FOLDER), (new_run, checkpoint.FOLDER))
+        with replace_folders(*both, force=force) as (data_files, run_files):
+            folders.write(larger, data_files, options=options | {"updated_from": dataset.hash})
+            (run_files / UPDATE).write_text(json_text({"request": request, "result": value}), "utf-8")
+            checkpoint.write_run(
+                run_files, fit, model=name, config=config, train=train, data_path=new_data, dataset=larger, device="cpu"
+            )
+    _show(value, as_json)
+
+
+def _completed(run: str, request: dict[str, Any]) -> dict[str, Any] | None:
+    """The result of an update that this very command had begun, from the run folder it made."""
+    from dualgnn_dgl.checkpoint import load_run
+    from dualgnn_dgl.files import read_json
+
+    load_run(run)  # checks the file that is read here
+    kept = read_json(Path(run) / UPDATE)
+    return dict(kept["result"]) if kept.get("request") == request else None
+
+
+def _show(value: dict[str, Any], as_json: bool) -> None:
+    """Print the result of an update."""
     if as_json:
         result(value)
         return
-    filled = "".join(f", {name} for {count:,} that lacked it" for name, count in added.filled.items() if count)
-    pairs = f"{added.pairs:,} pairs ({added.known_pairs:,} were known)"
-    click.echo(f"Added {pairs}, {added.users:,} users, {added.items:,} micro-videos{filled}.")
-    if added.dropped:
-        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in added.dropped.items())
-        click.echo(f"Of {added.rows:,} rows left out: {reasons}.")
-    if before.best_value is not None:
-        trained = f", {fit.best_value:.4f} after training on (epoch {fit.best_epoch})" if fit is not before else ""
-        click.echo(f"Validation {train.metric}: {before.best_value:.4f}{trained}.")
-    click.echo(f"Run: {new_run}, data: {new_data}")
+    added = value["added"]
+    filled = "".join(f", {name} for {count:,} that lacked it" for name, count in added["filled"].items() if count)
+    pairs = f"{added['pairs']:,} pairs ({added['known_pairs']:,} were known)"
+    click.echo(f"Added {pairs}, {added['users']:,} users, {added['items']:,} micro-videos{filled}.")
+    if added["dropped"]:
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in added["dropped"].items())
+        click.echo(f"Of {added['rows']:,} rows left out: {reasons}.")
+    if value["before"] is not None:
+        trained = f", {value['kept']:.4f} after training on (epoch {value['epoch']})" if value["epoch"] else ""
+        click.echo(f"Validation {value['metric']}: {value['before']:.4f}{trained}.")
+    click.echo(f"Run: {value['run']}, data: {value['data']}")

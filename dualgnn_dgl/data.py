@@ -6,6 +6,7 @@ The prepared folder holds JSON, Parquet and NPY only; nothing in it is ever unpi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,15 @@ from scipy import sparse
 
 from dualgnn_dgl import reduction
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.files import atomic_folder, content_hash, load_array, read_columns, read_json, write_json
+from dualgnn_dgl.files import content_hash, json_text, load_array, read_columns, read_json
+from dualgnn_dgl.folders import Kind, check_files, read_manifest, reading, replace_folders, seal
 from dualgnn_dgl.reduction import Reduction
 
 MANIFEST = "dataset.json"
-FORMAT = 1
+FORMAT = 2  # 1: no list of files with their SHA-256 in the manifest
 SPLITS = ("train", "valid", "test")
+NAMES = r"(dataset|report)\.json|(train|valid|test|users|items|co_occurrence)\.parquet|(co_occurrence|modality)\..+\.npy"
+FOLDER = Kind(MANIFEST, re.compile(NAMES, re.DOTALL), DataError, "run preprocess again")
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,42 +286,75 @@ def save(
     RunError
         if `folder` holds something and `force` is not set, or holds files that are not ours.
     """
-    with atomic_folder(folder, MANIFEST, force=force) as target:
-        for split in SPLITS:
-            part = getattr(dataset, split)
-            pq.write_table(pa.table({"user": part.user, "item": part.item}), target / f"{split}.parquet")
-        pq.write_table(pa.table({"id": pa.array(dataset.user_ids.tolist(), pa.string())}), target / "users.parquet")
-        items = {"id": pa.array(dataset.item_ids.tolist(), pa.string())}
-        if dataset.titles is not None:
-            items["title"] = pa.array([str(title) for title in dataset.titles], pa.string())
-        pq.write_table(pa.table(items), target / "items.parquet")
-        for name, modality in dataset.modalities.items():
-            np.save(target / f"modality.{name}.values.npy", modality.values, allow_pickle=False)
-            np.save(target / f"modality.{name}.present.npy", modality.present, allow_pickle=False)
-            if modality.imputed.any():
-                np.save(target / f"modality.{name}.imputed.npy", modality.imputed, allow_pickle=False)
-        if dataset.co_occurrence is not None:
-            lists = dataset.co_occurrence
-            np.save(target / "co_occurrence.indptr.npy", lists.indptr, allow_pickle=False)
-            pq.write_table(pa.table({"neighbour": lists.neighbour, "weight": lists.weight}), target / "co_occurrence.parquet")
-        maps = reduction.write(dataset.reductions, target)
-        if report is not None:
-            write_json(target / "report.json", dict(report))
-        manifest = {
-            "format": FORMAT,
-            "hash": dataset.hash,
-            **_counts(dataset),
-            "modalities": {
-                name: {"width": m.width, "coverage": m.coverage}
-                | ({"imputed": int(m.imputed.sum())} if m.imputed.any() else {})
-                | maps.get(name, {})
-                for name, m in dataset.modalities.items()
-            },
-            "titles": dataset.titles is not None,
-            "co_occurrence": dataset.co_occurrence.measure if dataset.co_occurrence is not None else None,
-            "options": dict(options or {}),
-        }
-        write_json(target / MANIFEST, manifest)
+    with replace_folders((folder, FOLDER), force=force) as (target,):
+        write(dataset, target, options=options, report=report)
+
+
+def write(
+    dataset: Dataset, target: Path, *, options: Mapping[str, Any] | None = None, report: Mapping[str, Any] | None = None
+) -> None:
+    """Write all files of a prepared folder into an empty one."""
+    for split in SPLITS:
+        part = getattr(dataset, split)
+        pq.write_table(pa.table({"user": part.user, "item": part.item}), target / f"{split}.parquet")
+    pq.write_table(pa.table({"id": pa.array(dataset.user_ids.tolist(), pa.string())}), target / "users.parquet")
+    items = {"id": pa.array(dataset.item_ids.tolist(), pa.string())}
+    if dataset.titles is not None:
+        items["title"] = pa.array([str(title) for title in dataset.titles], pa.string())
+    pq.write_table(pa.table(items), target / "items.parquet")
+    for name, modality in dataset.modalities.items():
+        np.save(target / f"modality.{name}.values.npy", modality.values, allow_pickle=False)
+        np.save(target / f"modality.{name}.present.npy", modality.present, allow_pickle=False)
+        if modality.imputed.any():
+            np.save(target / f"modality.{name}.imputed.npy", modality.imputed, allow_pickle=False)
+    if dataset.co_occurrence is not None:
+        lists = dataset.co_occurrence
+        np.save(target / "co_occurrence.indptr.npy", lists.indptr, allow_pickle=False)
+        pq.write_table(pa.table({"neighbour": lists.neighbour, "weight": lists.weight}), target / "co_occurrence.parquet")
+    maps = reduction.write(dataset.reductions, target)
+    if report is not None:
+        (target / "report.json").write_text(json_text(dict(report)), "utf-8")
+    manifest = {
+        "format": FORMAT,
+        "hash": dataset.hash,
+        **_counts(dataset),
+        "modalities": {
+            name: {"width": m.width, "coverage": m.coverage}
+            | ({"imputed": int(m.imputed.sum())} if m.imputed.any() else {})
+            | maps.get(name, {})
+            for name, m in dataset.modalities.items()
+        },
+        "titles": dataset.titles is not None,
+        "co_occurrence": dataset.co_occurrence.measure if dataset.co_occurrence is not None else None,
+        "options": dict(options or {}),
+    }
+    seal(target, FOLDER, manifest)
+
+
+def read_options(folder: str | Path) -> dict[str, Any]:
+    """The options that a prepared folder was made with, `input` among them.
+
+    Raises:
+        DataError: If its manifest is missing, damaged or altered.
+    """
+    folder = Path(folder)
+    with reading(folder):
+        return dict(read_manifest(folder, FOLDER).get("options") or {})
+
+
+def read_report(folder: str | Path) -> dict[str, Any]:
+    """The preprocess report of a prepared folder; empty where none was kept.
+
+    Raises:
+        DataError: If the manifest or the report is damaged or altered.
+    """
+    folder = Path(folder)
+    with reading(folder):
+        files = read_manifest(folder, FOLDER).get("files", {})
+        if "report.json" not in files and not (folder / "report.json").is_file():
+            return {}
+        check_files(folder, FOLDER, {name: files[name] for name in ("report.json",) if name in files})
+        return read_json(folder / "report.json")
 
 
 def _counts(dataset: Dataset) -> dict[str, Any]:
@@ -346,13 +383,20 @@ def load(folder: str | Path) -> Dataset:
         if the folder is missing, not a prepared one, from a newer format, damaged or altered.
     """
     folder = Path(folder)
+    with reading(folder):
+        return _load(folder)
+
+
+def _load(folder: Path) -> Dataset:
     if not (folder / MANIFEST).is_file():
         hint = "run 'dualgnn preprocess' first" if not folder.exists() else "it is not a prepared data folder"
         raise DataError(f"{folder / MANIFEST} does not exist: {hint}, or point --data to the right folder")
-    manifest = read_json(folder / MANIFEST)
+    manifest = read_manifest(folder, FOLDER)
     found = manifest.get("format")
-    if found != FORMAT:
+    if found not in (1, FORMAT):
         raise DataError(f"{folder / MANIFEST} has format {found}, this version reads {FORMAT}: run preprocess again")
+    # the content hash below covers the arrays and tables
+    check_files(folder, FOLDER, {name: digest for name, digest in manifest.get("files", {}).items() if name.endswith(".json")})
     user_ids = read_columns(folder / "users.parquet", id=pa.string())["id"]
     titled = bool(manifest.get("titles"))
     items = read_columns(folder / "items.parquet", id=pa.string(), **({"title": pa.string()} if titled else {}))

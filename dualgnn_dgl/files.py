@@ -1,34 +1,34 @@
-"""Files written whole or not at all, and read without executing anything.
+"""Single files: written whole or not at all, and read without executing anything.
 
 Writers go to a temporary name beside the target and are renamed into place, so a crash, a full disk or
-Ctrl-C leaves either the old content or the new one. Readers never unpickle.
+Ctrl-C leaves either the old content or the new one. Readers never unpickle. Whole folders: `folders.py`.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import math
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dualgnn_dgl import locks
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Flush a file or folder to the disk, so that a rename cannot overtake its content."""
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -37,111 +37,104 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+# A temporary name proves that it is one of ours: .NAME.TOKEN.tmp, where the token's second half follows from NAME and the first.
+_TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8})([0-9a-f]{8})\.tmp", re.DOTALL)
+_NAME = 200  # bytes of NAME that a temporary name holds; file systems take 255
+
+
+def temporary_name(name: str) -> str:
+    """A new name for what will be renamed to `name`."""
+    short, token = _short(name), secrets.token_hex(4)
+    return f".{short}.{token}{_check(short, token)}.tmp"
+
+
+def _short(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:_NAME])
+
+
+def _check(short: str, token: str) -> str:
+    return hashlib.sha256(os.fsencode(f"dualgnn-dgl {short} {token}")).hexdigest()[:8]
+
+
+def is_temporary(path: Path, name: str | None = None) -> bool:
+    """Whether a path bears a name that `temporary_name` made, for `name` if one is given.
+
+    >>> is_temporary(Path(temporary_name("run.json")), "run.json"), is_temporary(Path(".run.json.0123456789abcdef.tmp"))
+    (True, False)
+    """
+    found = _TEMPORARY.fullmatch(path.name)
+    if found is None or _check(found[1], found[2]) != found[3]:
+        return False
+    return name is None or found[1] == _short(name)
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it replaces `path` when the block ends without an error."""
-    path = Path(path)
+    """Give a temporary path to write to; it replaces `path` when the block ends without an error.
+
+    Where `path` is a link, its target is replaced.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise RunError(f"{path} is {kind} and cannot be replaced by a file: choose another path")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    sweep(path)
+    temporary, handle = _create(path)
     try:
         yield temporary
-        os.chmod(temporary, 0o644)
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def atomic_folder(path: str | Path, marker: str, *, force: bool = False) -> Iterator[Path]:
-    """Give a temporary folder to fill; it becomes `path` when the block ends without an error.
+def _create(path: Path) -> tuple[Path, int]:
+    """A new temporary file beside `path`, locked for as long as its handle is open, with the rights that the umask leaves."""
+    while True:
+        temporary = path.with_name(temporary_name(path.name))
+        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        locks.hold(handle)
+        if temporary.exists():
+            return temporary, handle
+        os.close(handle)  # swept before it was locked
 
-    An existing, non-empty `path` is refused unless `force` is set, and even then only a folder that holds
-    the file `marker` (one that this library wrote) is replaced. Where `path` is a link, its target is meant.
 
-    Raises
-    ------
-    RunError
-        if `path` is occupied or cannot be made.
-    """
-    check_free(path, marker, force=force)
-    path = Path(path).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+def sweep(path: Path) -> None:
+    """Remove temporary files and folders that killed processes left beside `path` while they wrote it, and no others."""
+    with suppress(OSError):
+        for left in [left for left in path.parent.iterdir() if is_temporary(left, path.name)]:
+            remove_if_orphaned(left)
+
+
+def remove_if_orphaned(left: Path) -> None:
+    """Remove a temporary file or folder unless a living process holds its lock."""
     try:
-        yield temporary
-        os.chmod(temporary, 0o755)
-        for file in sorted(temporary.rglob("*")):
-            _sync(file)
-        _sync(temporary)
-        _swap(temporary, path)
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _swap(new: Path, path: Path) -> None:
-    """Rename the folder `new` to `path`; what was there is removed, or comes back if anything strikes in between."""
-    if not path.exists():
-        os.rename(new, path)
+        handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
         return
-    aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-    old = aside / path.name
     try:
-        os.rename(path, old)
-        os.rename(new, path)
-    except BaseException:  # Ctrl-C included: the two renames belong together
-        if old.exists() and not path.exists():
-            os.rename(old, path)
-        raise
+        if locks.alive(handle):
+            return
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
     finally:
-        if path.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def sweep(path: str | Path) -> None:
-    """Remove what a writer of the folder `path` left beside it when it was killed; a folder that it had moved aside
-    comes back if nothing has taken its place. Only for who knows that nobody else is writing `path` now.
-    """
-    path = Path(path).resolve()
-    if not path.parent.is_dir():
-        return
-    for left in sorted(path.parent.glob(f".{glob.escape(path.name)}.*")):
-        if re.fullmatch(r"\w{8}\.(tmp|old)", left.name[len(path.name) + 2 :]) is None or left.is_symlink():
-            continue
-        if left.suffix == ".old" and (left / path.name).exists() and not path.exists():
-            os.rename(left / path.name, path)
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def check_free(path: str | Path, marker: str, *, force: bool = False) -> None:
-    """Raise `RunError` unless `path` may be written: absent, empty, or ours and `force` is set. Makes nothing."""
-    path = Path(path)
-    if path.is_file():
-        raise RunError(f"{path} is a file, a folder is needed here: choose another path")
-    place = path.resolve()
-    if Path.cwd().is_relative_to(place):
-        raise RunError(f"{place} is the folder you stand in, it cannot be replaced as a whole: name a folder inside it")
-    ancestor = next(parent for parent in place.parents if parent.exists())
-    if not ancestor.is_dir():
-        raise RunError(f"{ancestor} is a file, so the folder {path} cannot be made: choose another path")
-    if not os.access(ancestor, os.W_OK | os.X_OK):
-        raise RunError(f"you may not write into {ancestor}, where {path} would be made: choose another folder")
-    if not path.is_dir() or not any(path.iterdir()):
-        return
-    if not (path / marker).is_file():
-        raise RunError(f"{path} holds files that are not ours (no {marker}): choose another folder")
-    if not force:
-        raise RunError(f"{path} already holds a result: choose another folder, or replace it with --force")
+        os.close(handle)
 
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        temporary.write_text(json_text(value), "utf-8")
+
+
+def json_text(value: Any) -> str:
+    """`value` as readable JSON."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json(path: str | Path, what: type[DualGNNError] = DataError) -> dict[str, Any]:

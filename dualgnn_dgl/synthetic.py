@@ -16,18 +16,20 @@ Gumbel noise are a draw of n items in proportion to their weights.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dualgnn_dgl.files import atomic_folder, write_json
+from dualgnn_dgl.folders import Kind, replace_folders, seal
 from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
 from dualgnn_dgl.synthetic_words import MODALITIES, PHRASES, TEMPLATES
 
 WIDTHS = {"visual": 96, "acoustic": 48, "textual": 64}
 MARKER = "synthetic.json"
+FOLDER = Kind(MARKER, re.compile(r"synthetic\.json|(log|items)\.csv|[^.]+\.npy"))
 
 _BLOCK = 512  # users whose (block, I) weights are held at once
 _START, _SPAN = 1_704_067_200, 180 * 86_400  # seconds: the log begins on 2024-01-01 and runs half a year
@@ -209,7 +211,7 @@ def write_raw(raw: RawInput, folder: str | Path, *, force: bool = False) -> None
     if log.time is not None:
         columns["timestamp"] = log.time
     ids = next(iter(raw.modalities.values())).ids if raw.modalities else log.item_ids
-    with atomic_folder(folder, MARKER, force=force) as target:
+    with replace_folders((folder, FOLDER), force=force) as (target,):
         pd.DataFrame(columns).to_csv(target / "log.csv", index=False)
         titles = [raw.titles.get(str(item), "") for item in ids]
         pd.DataFrame({"id": ids, "title": titles}).to_csv(target / "items.csv", index=False)
@@ -217,4 +219,4 @@ def write_raw(raw: RawInput, folder: str | Path, *, force: bool = False) -> None
             values = np.where(modality.present[:, None], modality.values, np.float32(np.nan))
             np.save(target / f"{name}.npy", values, allow_pickle=False)
         about = {"made_by": "dualgnn_dgl.synthetic", "rows": log.rows_read, "users": len(log.user_ids), "items": len(ids)}
-        write_json(target / MARKER, about)
+        seal(target, FOLDER, about)

@@ -16,13 +16,14 @@ Sources: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
 import json
 import math
 import random
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dualgnn_dgl import memory, models
+from dualgnn_dgl import locks, memory, models
 from dualgnn_dgl.checkpoint import run_toml, versions
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, RunError
-from dualgnn_dgl.files import atomic_file, check_free, read_json, write_json
+from dualgnn_dgl.files import atomic_file, json_digest, read_json, write_json
+from dualgnn_dgl.folders import Kind, check_free
 from dualgnn_dgl.options import Options, build, keys
 from dualgnn_dgl.training import Progress, TrainConfig, fit
 
@@ -42,7 +44,10 @@ if TYPE_CHECKING:
     import optuna
 
 MARKER, JOURNAL, BEST = "study.json", "journal.jsonl", "run.toml"
+JOURNAL_SHA256 = "journal.sha256.json"
+FOLDER = Kind(MARKER, re.compile(r"study\.json|journal\.jsonl(\.lock)?|journal\.sha256\.json|run\.toml"), RunError)
 FORMAT = 1
+_DAMAGED = "is not what was written there (damaged or edited): begin again with --force, or choose another --study"
 # A trial ends early when its best value so far is among the worst tenth of the earlier trials at that epoch, once so many
 # trials have run, and from that epoch on. The usual half ends slow learners that would have won: see benchmarks/LOG.md,
 # 2026-11-25, and benchmarks/pruners.py.
@@ -124,6 +129,8 @@ def read_plan(folder: str | Path) -> Plan | None:
     if not path.is_file():
         return None
     info = read_json(path, RunError)
+    if info.pop("self", None) not in (None, json_digest(info)):
+        raise RunError(f"{path} {_DAMAGED}")
     if info.get("format") != FORMAT:
         raise RunError(f"{path} has format {info.get('format')}, this version reads {FORMAT}: choose another --study")
     try:
@@ -155,39 +162,37 @@ class Study:
     def __init__(self, folder: str | Path, plan: Plan, *, prune: bool = True, force: bool = False) -> None:
         self.folder, self.plan, self.prune = Path(folder), plan, prune
         self._optuna = _optuna()
-        begun = (self.folder / MARKER).is_file()
-        if not begun or force:
-            check_free(folder, MARKER, force=force)
-        if begun and not force:
-            _check_same(self.folder, plan)
-
         self._force = force
-        self._begun = begun
+        self._held = ExitStack()
 
     def __enter__(self) -> Study:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not self._begun:
-            write_json(self.folder / MARKER, self.plan.record() | {"versions": versions()})
-        self._lock = (self.folder / MARKER).open("rb")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise RunError(f"another process works on the study {self.folder}: wait for it, or choose another --study") from None
-        if self._begun and self._force:
-            for name in (JOURNAL, BEST):
-                (self.folder / name).unlink(missing_ok=True)
-            write_json(self.folder / MARKER, self.plan.record() | {"versions": versions()})
-        with _readable(self.folder):
-            self._study = self._open()
+        with ExitStack() as held:
+            held.enter_context(locks.writing(self.folder, "choose another --study"))
+            self._prepare()
+            with _readable(self.folder):
+                self._study = self._open()
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lock.close()
+        self._held.close()
+
+    def _prepare(self) -> None:
+        """Check the folder, and make it a new study where there is none, or where it is to be begun again."""
+        begun = (self.folder / MARKER).is_file()
+        if begun and not self._force:
+            _check_same(self.folder, self.plan)
+            return
+        check_free(self.folder, FOLDER, force=self._force)
+        for name in (JOURNAL, JOURNAL_SHA256, f"{JOURNAL}.lock", BEST):
+            (self.folder / name).unlink(missing_ok=True)
+        record = self.plan.record() | {"versions": versions()}
+        write_json(self.folder / MARKER, record | {"self": json_digest(record)})
 
     def _open(self) -> optuna.Study:
         journal = (self.folder / JOURNAL).resolve()
-        _mend(journal)
+        _cut(journal)
+        _check_journal(journal)
         optuna = self._optuna
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
@@ -253,6 +258,7 @@ class Study:
                 return False
             progress = begin(len(done), dict(trial.params)) if begin else None
             finished = self._run(trial, len(done), graph, modalities, train, valid, device, progress)
+            _note_journal((self.folder / JOURNAL).resolve())
             best = self.best()
             if best is not None and best.number == finished.number:
                 with atomic_file(self.folder / BEST) as temporary:
@@ -375,11 +381,29 @@ def _check_same(folder: Path, plan: Plan) -> None:
             raise RunError(f"{folder} is a study of {what}{shown}: choose another --study, or begin anew with --force")
 
 
-def _mend(journal: Path) -> None:
+def _cut(journal: Path) -> None:
     """Cut off a last line that a crash left half written: Optuna would write the next one behind it."""
     if journal.is_file() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
         with journal.open("r+b") as handle:
             handle.truncate(content.rfind(b"\n") + 1)
+
+
+def _note_journal(journal: Path) -> None:
+    """Keep the SHA-256 of the journal up to here, which holds finished trials only."""
+    content = journal.read_bytes()
+    write_json(journal.with_name(JOURNAL_SHA256), {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
+
+
+def _check_journal(journal: Path) -> None:
+    """Compare the journal with the SHA-256 kept after its last finished trial; what came after is of an interrupted one."""
+    kept = journal.with_name(JOURNAL_SHA256)
+    if not kept.is_file():
+        return
+    said = read_json(kept, RunError)
+    content = journal.read_bytes() if journal.is_file() else b""
+    size = said.get("bytes")
+    if type(size) is not int or hashlib.sha256(content[:size]).hexdigest() != said.get("sha256") or size > len(content):
+        raise RunError(f"{journal} {_DAMAGED}")
 
 
 @contextmanager

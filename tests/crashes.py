@@ -277,7 +277,7 @@ def crowds(rounds: int, draw: random.Random) -> dict:
         os.kill(pids[draw.randrange(3)], signal.SIGKILL)
         codes = [ended(pid) for pid in pids]
         assert set(codes) <= {0, 1, -signal.SIGKILL}, (codes, said())
-        assert said().count("another training (process ") == codes.count(1), (codes, said())
+        assert said().count("another command (process ") == codes.count(1), (codes, said())
         figures["started"] += 3
         figures["refused"] += codes.count(1)
         sound(run)

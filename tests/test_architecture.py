@@ -17,7 +17,9 @@ LONGEST = 400
 # A new module is added here, at its height.
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
+    ("locks",),
     ("files", "memory", "options"),
+    ("folders",),
     ("reduction",),
     ("_dgl", "data", "ids", "preprocess.tables", "synthetic_words"),
     ("ops", "cooccurrence", "sampling"),
@@ -49,7 +51,8 @@ ONLY_IN = {
     "optuna": {"tuning"},
 }
 WITHOUT_TORCH = {
-    *("errors", "files", "reduction", "data", "modality", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"),
+    *("errors", "locks", "files", "folders", "reduction", "data", "modality", "preprocess", "preprocess.tables"),
+    *("synthetic", "synthetic_words"),
 }
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

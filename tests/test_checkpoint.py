@@ -179,7 +179,7 @@ def test_any_byte_of_run_json_is_an_error_or_leaves_a_sound_run(copied, dualgnn)
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda i: i.update(format=2),
+        lambda i: i.update(format=3),
         lambda i: i.pop("format"),
         lambda i: i.update(users=5),
         lambda i: i.pop("items"),
@@ -187,9 +187,11 @@ def test_any_byte_of_run_json_is_an_error_or_leaves_a_sound_run(copied, dualgnn)
         lambda i: i.update(data="data"),
         lambda i: i["data"].pop("hash"),
         lambda i: i["data"].update(hash=3),
-        lambda i: i.pop("sha256"),
-        lambda i: i.update(sha256=[]),
-        lambda i: i["sha256"].pop("weights.safetensors"),
+        lambda i: i.pop("files"),
+        lambda i: i.update(files=[]),
+        lambda i: i["files"].pop("weights.safetensors"),
+        lambda i: i["files"].update({"../run.json": "0" * 64}),
+        lambda i: i["files"].update({"notes.txt": "0" * 64}),
         lambda i: i.update(modalities=["visual"]),
         lambda i: i.update(modalities=5),
         lambda i: i.pop("model"),
@@ -212,7 +214,8 @@ def test_an_edited_run_json_is_refused(copied, edit):
         lambda i: i["config"].update(layers=9),
         lambda i: i["train"].update(seed=5),
         lambda i: i.update(seconds=1),
-        lambda i: i["sha256"].pop("run.json"),
+        lambda i: i.pop("self"),
+        lambda i: i["files"].pop("history.jsonl"),
         lambda i: i.update(comment="mine"),
     ],
 )
@@ -275,7 +278,7 @@ def test_occupied_folder_is_refused_and_force_replaces(tmp_path, dualgnn):
         store(tmp_path / "home", "dualgnn", dualgnn, force=True)
 
 
-@pytest.mark.parametrize("function", ["write_tensors", "draw_curve", "write_json"])
+@pytest.mark.parametrize("function", ["write_tensors", "draw_curve", "seal"])
 def test_full_disk_leaves_nothing_or_the_old_run(tmp_path, monkeypatch, dualgnn, function):
     store(tmp_path / "old", "dualgnn", dualgnn)
     before = load_run(tmp_path / "old").info

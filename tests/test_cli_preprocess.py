@@ -160,7 +160,7 @@ def test_stopped_while_writing_leaves_nothing(raw: Path, monkeypatch: pytest.Mon
     def stop(*_: object, **__: object) -> None:
         raise fault
 
-    monkeypatch.setattr(data, "write_json", stop)
+    monkeypatch.setattr(data, "seal", stop)
     run = dualgnn("--input", str(raw), *NAMED)
     assert run.exit_code == 1 and ("Aborted!" in run.stderr or "No space left on device" in run.stderr)
     assert sorted(Path().rglob("*")) == before

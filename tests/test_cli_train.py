@@ -243,7 +243,7 @@ def test_foreign_folders_and_impossible_places_are_refused_before_the_work(home,
     Path("photos").mkdir()
     Path("photos/wedding.jpg").write_text("precious")
     Path("file").write_text("precious")
-    places = {"photos": "not ours", "file": "is a file", "file/run": "is a file", ".": "stand in", "data": "not ours"}
+    places = {"photos": "not ours", "file": "is a file", "file/run": "is a file", ".": "not ours", "data": "not ours"}
     for place, says in places.items():
         assert says in refused("train", "--run", place, "--epochs", "100000", "--patience", "100000", *words)
     assert Path("photos/wedding.jpg").read_text() == "precious"

@@ -354,7 +354,7 @@ def test_files_exchanged_are_noticed(whole, tmp_path):
 @pytest.mark.parametrize(
     "edit",
     [
-        lambda m: m.update(format=2),
+        lambda m: m.update(format=3),
         lambda m: m.pop("format"),
         lambda m: m.update(hash="0" * 64),
         lambda m: m.pop("hash"),

@@ -1,10 +1,6 @@
 """Files appear whole or not at all, and reading one never runs anything."""
 
-import errno
-import os
 import pickle
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -12,11 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualgnn_dgl import files
-from dualgnn_dgl.errors import DataError, DualGNNError, RunError
-from dualgnn_dgl.files import atomic_file, atomic_folder, check_free, content_hash, load_array, read_json, write_json
-
-MARKER = "ours.json"
+from dualgnn_dgl.errors import DataError, RunError
+from dualgnn_dgl.files import atomic_file, content_hash, load_array, read_json, write_json
 
 
 def everything(folder):
@@ -195,176 +188,6 @@ def test_failed_file_leaves_the_old_one_and_nothing_else(tmp_path, error):
         temporary.write_text("half")
         raise error
     assert path.read_text() == "old" and everything(tmp_path) == ["a.txt"]
-
-
-# ---------------------------------------------------------------- writing a folder
-
-
-def fill(folder, text="new"):
-    (folder / MARKER).write_text(text)
-    (folder / "sub").mkdir()
-    (folder / "sub" / "part").write_text(text)
-
-
-def test_folder_appears_whole(tmp_path):
-    target = tmp_path / "a" / "b"
-    with atomic_folder(target, MARKER) as temporary:
-        fill(temporary)
-        assert not target.exists()
-    assert everything(target) == [MARKER, "sub", "sub/part"]
-    assert everything(tmp_path / "a") == ["b", f"b/{MARKER}", "b/sub", "b/sub/part"]
-    assert target.stat().st_mode & 0o777 == 0o755
-
-
-def test_empty_folder_may_be_used(tmp_path):
-    (tmp_path / "a").mkdir()
-    with atomic_folder(tmp_path / "a", MARKER) as temporary:
-        fill(temporary)
-    assert everything(tmp_path) == ["a", f"a/{MARKER}", "a/sub", "a/sub/part"]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, MemoryError])
-@pytest.mark.parametrize("occupied", [False, True])
-def test_failed_folder_leaves_nothing_new(tmp_path, error, occupied):
-    target = tmp_path / "a"
-    if occupied:
-        target.mkdir()
-        fill(target, "old")
-    before = everything(tmp_path)
-    with pytest.raises(error), atomic_folder(target, MARKER, force=occupied) as temporary:
-        fill(temporary, "half")
-        raise error
-    assert everything(tmp_path) == before
-    assert not occupied or (target / MARKER).read_text() == "old"
-
-
-def test_occupied_folder_is_refused_and_force_replaces_it(tmp_path):
-    target = tmp_path / "a"
-    target.mkdir()
-    fill(target, "old")
-    (target / "extra").write_text("from an older version")
-    with pytest.raises(RunError, match="--force"), atomic_folder(target, MARKER):
-        raise AssertionError("the block must not run")
-    with atomic_folder(target, MARKER, force=True) as temporary:
-        fill(temporary, "new")
-    assert everything(tmp_path) == ["a", f"a/{MARKER}", "a/sub", "a/sub/part"]
-    assert (target / MARKER).read_text() == "new"
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_foreign_folder_and_file_are_refused_even_with_force(tmp_path, force):
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "wedding.jpg").write_text("precious")
-    (tmp_path / "file").write_text("precious")
-    for name, words in (("photos", "not ours"), ("file", "is a file")):
-        with pytest.raises(RunError, match=words), atomic_folder(tmp_path / name, MARKER, force=force):
-            raise AssertionError("the block must not run")
-        with pytest.raises(RunError, match=words):
-            check_free(tmp_path / name, MARKER, force=force)
-    assert everything(tmp_path) == ["file", "photos", "photos/wedding.jpg"]
-
-
-def test_hidden_file_also_makes_a_folder_foreign(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / ".git").write_text("precious")
-    with pytest.raises(RunError, match="not ours"):
-        check_free(tmp_path / "a", MARKER, force=True)
-
-
-def test_a_path_that_can_never_be_written_is_refused_before_the_work(tmp_path):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(DualGNNError, match="file"):
-        check_free(tmp_path / "file" / "run", MARKER)
-    with pytest.raises(DualGNNError, match="file"):
-        check_free(tmp_path / "file" / "deep" / "run", MARKER)
-    check_free(tmp_path / "new" / "deep" / "run", MARKER)
-    assert everything(tmp_path) == ["file"], "asking makes nothing"
-
-
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("call", [0, 1])
-def test_trouble_between_the_renames_keeps_the_old_folder(tmp_path, monkeypatch, error, call):
-    """The old folder is moved aside, the new one moved in: whatever strikes in between, one of them is there whole."""
-    target = tmp_path / "a"
-    target.mkdir()
-    fill(target, "old")
-    rename, calls = os.rename, []
-
-    def failing(source, destination):
-        calls.append(source)
-        if len(calls) == call + 1:
-            raise error
-        rename(source, destination)
-
-    monkeypatch.setattr(files.os, "rename", failing)
-    with pytest.raises(type(error)), atomic_folder(target, MARKER, force=True) as temporary:
-        fill(temporary, "new")
-    assert everything(tmp_path) == ["a", f"a/{MARKER}", "a/sub", "a/sub/part"]
-    assert (target / MARKER).read_text() == "old"
-
-
-def test_full_disk_at_the_last_flush_leaves_nothing(tmp_path, monkeypatch):
-    def full(handle):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"), atomic_folder(tmp_path / "a", MARKER) as temporary:
-        fill(temporary)
-    with pytest.raises(OSError, match="No space"), atomic_file(tmp_path / "b") as temporary:
-        temporary.write_text("x")
-    assert everything(tmp_path) == []
-
-
-LIMITED = """
-import resource, signal, sys
-import numpy as np
-from dualgnn_dgl.files import atomic_folder
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    with atomic_folder(sys.argv[1], "ours.json", force=True) as folder:
-        np.save(folder / "small.npy", np.zeros(10))
-        np.save(folder / "large.npy", np.zeros(100_000), allow_pickle=False)
-except OSError as error:
-    sys.exit(33)
-"""
-
-
-def test_a_write_that_hits_a_real_limit_leaves_nothing_half_written(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "a")], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 33, done.stderr
-    assert everything(tmp_path) == []
-
-
-@pytest.mark.parametrize("name", [".", "./", "sub/..", ""])
-def test_the_folder_one_stands_in(tmp_path, monkeypatch, name):
-    """Written or refused before the work, never an obscure error after it; nothing odd is left."""
-    home = tmp_path / "home"
-    (home / "sub").mkdir(parents=True)
-    if "sub" not in name:
-        (home / "sub").rmdir()
-    monkeypatch.chdir(home)
-    started = []
-    try:
-        with atomic_folder(name, MARKER) as temporary:
-            started.append(True)
-            fill(temporary)
-    except RunError:
-        assert not started
-    else:
-        assert (home / MARKER).read_text() == "new"
-    assert [path for path in everything(tmp_path) if ".tmp" in path or ".old" in path] == []
-
-
-def test_a_linked_folder_stays_a_link(tmp_path):
-    """`data -> big disk`: the content goes where the link points."""
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "data").symlink_to(tmp_path / "disk")
-    for text in ("one", "two"):
-        with atomic_folder(tmp_path / "data", MARKER, force=True) as temporary:
-            fill(temporary, text)
-    assert (tmp_path / "data").is_symlink() and (tmp_path / "disk" / MARKER).read_text() == "two"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "disk"]
 
 
 # ---------------------------------------------------------------- the hash

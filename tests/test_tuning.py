@@ -191,8 +191,8 @@ def test_only_its_own_study_is_taken_up(tmp_path) -> None:
         (plan(fixed=("l2",)), "other values to try"),
         (dataclasses.replace(plan(), data_hash="other"), "other data"),
     ):
-        with pytest.raises(RunError, match=says):
-            tuning.Study(tmp_path / "s", about)
+        with pytest.raises(RunError, match=says), tuning.Study(tmp_path / "s", about):
+            pass
     again = search(tmp_path / "s", plan("bprmf"), 1, force=True)
     assert set(again[0].params) == {"l2", "lr"}
     assert tuning.read_plan(tmp_path / "s") == plan("bprmf") and tuning.read_plan(tmp_path / "nowhere") is None
@@ -200,7 +200,7 @@ def test_only_its_own_study_is_taken_up(tmp_path) -> None:
 
 def test_one_process_at_a_time(tmp_path) -> None:
     with tuning.Study(tmp_path / "s", plan()):
-        with pytest.raises(RunError, match="another process works on"):
+        with pytest.raises(RunError, match="is writing .*: wait for it, or choose another --study"):
             tuning.Study(tmp_path / "s", plan()).__enter__()
     with tuning.Study(tmp_path / "s", plan()) as study:
         assert study.trials() == [] and study.best() is None
@@ -209,7 +209,7 @@ def test_one_process_at_a_time(tmp_path) -> None:
 def test_nothing_but_json_lies_in_the_folder_and_damage_is_told(tmp_path) -> None:
     folder = tmp_path / "s"
     before = told(search(folder, plan(), 3))
-    assert sorted(path.name for path in folder.iterdir()) == ["journal.jsonl", "run.toml", "study.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["journal.jsonl", "journal.sha256.json", "run.toml", "study.json"]
     lines = (folder / "journal.jsonl").read_bytes().splitlines()
     assert all(isinstance(json.loads(line), dict) for line in lines)
     with (folder / "journal.jsonl").open("ab") as handle:
@@ -219,6 +219,9 @@ def test_nothing_but_json_lies_in_the_folder_and_damage_is_told(tmp_path) -> Non
     content = (folder / "journal.jsonl").read_bytes()
     for broken in (content.replace(b'"op_code":', b'"op":', 1), b"\x80\x04nonsense\n" + content, b"[]\n" + content):
         (folder / "journal.jsonl").write_bytes(broken)
+        with pytest.raises(RunError, match="is not what was written there|is damaged"):
+            search(folder, plan(), 6)
+        (folder / "journal.sha256.json").unlink(missing_ok=True)  # of a version that kept none
         with pytest.raises(RunError, match="is damaged"):
             search(folder, plan(), 6)
     (folder / "study.json").write_text("{")
@@ -274,7 +277,7 @@ def test_tune_then_train_with_what_it_found(home) -> None:
         (("--set", "layrs=3"), "did you mean 'layers'"),
         (("--data", "nowhere"), "dualgnn preprocess"),
         (("--study", "data"), "not ours"),
-        (("--study", "."), "stand in"),
+        (("--study", "."), "not ours"),
         (("--config", "none.toml"), "none.toml does not exist"),
         (("--epochs", "0"), "at least 1"),
     ],

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from dualgnn_dgl import files
+from dualgnn_dgl import data as datasets
+from dualgnn_dgl import files, folders, locks
 from dualgnn_dgl.checkpoint import working
 from dualgnn_dgl.checkpoint.working import Checkpoints
 from dualgnn_dgl.errors import RunError
@@ -53,7 +54,6 @@ def test_the_newest_comes_back_equal_and_the_last_two_stay(filled):
         "checkpoint-000004-000000000.safetensors",
         "checkpoint-000005-000000000.json",
         "checkpoint-000005-000000000.safetensors",
-        "lock",
     ]
     found = reopened(keeper)
     assert found.name == "checkpoint-000005-000000000" and found.about == {"model": "bprmf"} and said == []
@@ -74,7 +74,7 @@ def test_newest_is_by_number_not_by_letter(tmp_path):
 
 def test_nothing_is_left_where_nothing_was_kept(tmp_path):
     with Checkpoints(tmp_path / "deep" / "er" / "a"):
-        assert (tmp_path / "deep" / "er" / "a.training" / "lock").read_text() == str(os.getpid())
+        assert (tmp_path / "deep" / "er" / ".a.lock").read_text() == str(os.getpid())
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "there").mkdir()
     with Checkpoints(tmp_path / "there" / "a") as keeper:
@@ -143,21 +143,14 @@ def test_nothing_sound_is_one_line_and_none_at_all_is_none(filled, tmp_path):
 
 
 def test_what_a_kill_left_is_cleared_away(filled):
-    """Half a write, and a pair whose JSON never came."""
+    """Half a write, and a pair whose JSON never came; nothing that only looks like it."""
     keeper, _ = filled
-    (keeper.folder / ".checkpoint-000006-000000000.safetensors.abcd1234.tmp").write_bytes(b"half")
+    (keeper.folder / files.temporary_name("checkpoint-000006-000000000.safetensors")).write_bytes(b"half")
     (keeper.folder / "checkpoint-000006-000000000.safetensors").write_bytes(b"whole, but nobody's")
-    half, aside = keeper.run.parent / ".a.abcd1234.tmp", keeper.run.parent / ".a.abcd1234.old"
-    half.mkdir()
-    (half / "run.json").write_text("{}")
-    (aside / "a").mkdir(parents=True)
-    (aside / "a" / "run.json").write_text("the old run")
-    neighbour = keeper.run.parent / ".a.b.abcd1234.tmp"
-    neighbour.mkdir()
+    (keeper.folder / ".checkpoint-000006-000000000.safetensors.abcd1234.tmp").write_bytes(b"a user's")
+    (keeper.folder / "model.safetensors").write_bytes(b"a user's")
     assert reopened(keeper).name == "checkpoint-000005-000000000"
-    assert (keeper.run / "run.json").read_text() == "the old run", "killed between two renames: the old run comes back"
-    assert sorted(path.name for path in keeper.run.parent.iterdir()) == [".a.b.abcd1234.tmp", "a", "a.training"]
-    assert len(list(keeper.folder.iterdir())) == 5
+    assert len(list(keeper.folder.iterdir())) == 6
 
 
 def test_a_pickle_in_the_place_of_a_checkpoint_does_not_run(filled, tmp_path):
@@ -188,7 +181,7 @@ def test_a_full_disk_is_said_keeps_the_last_and_does_not_end_training(filled, mo
         assert again.newest().name == "checkpoint-000005-000000000"
         again.keep(shot(7, fill=7))
         assert same(again.newest().snapshot, shot(7, fill=7)), "when there is room again"
-    assert len(list(keeper.folder.iterdir())) == 5
+    assert len(list(keeper.folder.iterdir())) == 4
 
 
 def test_due(tmp_path, monkeypatch):
@@ -226,46 +219,62 @@ def test_a_second_training_is_refused_at_once_and_a_killed_one_holds_nothing(tmp
             with pytest.raises(RunError, match=f"process {child.pid}.*--run") as error, Checkpoints(f"{tmp_path}/{name}"):
                 pass
             assert "\n" not in str(error.value)
-        assert (tmp_path / "a.training" / "lock").exists()
+        assert (tmp_path / ".a.lock").exists()
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
-    with Checkpoints(tmp_path / "a") as keeper:
-        assert (keeper.folder / "lock").read_text() == str(os.getpid())
+    with Checkpoints(tmp_path / "a"):
+        assert (tmp_path / ".a.lock").read_text() == str(os.getpid())
 
 
 def test_a_lock_file_that_its_owner_has_removed_is_no_lock(tmp_path, monkeypatch):
     """Opened before the owner removed it, held after: another process would make a new one. So it is tried again."""
-    flock, seen = working.fcntl.flock, []
+    flock, seen = locks.fcntl.flock, []
 
     def late(handle, how):
         if not seen:
-            (tmp_path / "a.training" / "lock").unlink()
+            (tmp_path / ".a.lock").unlink()
         seen.append(handle)
         flock(handle, how)
 
-    monkeypatch.setattr(working.fcntl, "flock", late)
-    with Checkpoints(tmp_path / "a") as keeper:
-        assert len(seen) == 2 and (keeper.folder / "lock").read_text() == str(os.getpid())
+    monkeypatch.setattr(locks.fcntl, "flock", late)
+    with Checkpoints(tmp_path / "a"):
+        assert len(seen) == 2 and (tmp_path / ".a.lock").read_text() == str(os.getpid())
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
     def none(handle, how):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(working.fcntl, "flock", none)
-    said: list[str] = []
-    with Checkpoints(tmp_path / "a", say=said.append):
-        assert len(said) == 1 and "locks" in said[0]
+    monkeypatch.setattr(locks.fcntl, "flock", none)
+    with pytest.warns(UserWarning, match="without locks"), Checkpoints(tmp_path / "a") as keeper:
+        keeper.keep(shot(1))
+        assert keeper.newest().name == "checkpoint-000001-000000000"
 
 
 def test_files_are_flushed_with_the_folder_that_names_them(tmp_path, monkeypatch):
     """A rename is on the disk only when its folder is."""
     flushed: list[str] = []
-    monkeypatch.setattr(files, "_sync", lambda path: flushed.append(path.name))
+    for module in (files, folders):
+        monkeypatch.setattr(module, "sync", lambda path: flushed.append(path.name))
     with files.atomic_file(tmp_path / "x") as temporary:
         temporary.write_text("1")
     assert flushed[-1] == tmp_path.name and len(flushed) == 2
-    with files.atomic_folder(tmp_path / "y", "marker"):
+    with folders.replace_folders((tmp_path / "y", datasets.FOLDER)):
         pass
     assert flushed[-1] == tmp_path.name
+
+
+def test_what_a_training_is_begun_with_is_known_before_its_first_checkpoint(tmp_path):
+    about = {"model": "bprmf", "keep": {"every": 3}}
+    with pytest.raises(KeyboardInterrupt), Checkpoints(tmp_path / "a") as keeper:
+        keeper.begin(about)
+        raise KeyboardInterrupt
+    with Checkpoints(tmp_path / "a") as again:
+        assert again.begun() == about
+        path = again.folder / "begun.json"
+        path.write_text(path.read_text().replace("bprmf", "bprmg"))
+        said: list[str] = []
+        again.say = said.append
+        assert again.begun() is None and "begun.json is not what was written there" in said[0]
+    assert list(tmp_path.iterdir()) == [], "a training that ended leaves nothing"

@@ -1,7 +1,7 @@
 """The run folder: everything a trained model leaves, as JSON, TOML, safetensors and a picture; never a pickle.
 
-run.json            what was run: model, configuration, seed, versions, data path and hash, best epoch, seconds; and the
-                    SHA-256 of the two files of tensors, which have no check of their own, and of all else it says
+run.json            the manifest: model, configuration, seed, versions, data path and hash, best epoch, seconds; and the
+                    SHA-256 of every other file, and of all that it says itself
 run.toml            the configuration alone, to run again with `dualgnn train --config run.toml`
 tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs; `attention` (U, M) if there is one.
                     A sparse table is three: `user.index` (2, n) rows and columns in order, `user.value` (n,), `user.size` (2,)
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,11 +26,12 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl import __version__
-from dualgnn_dgl.checkpoint.tensors import digest, flat, unflat, write_tensors
+from dualgnn_dgl.checkpoint.tensors import flat, unflat, write_tensors
 from dualgnn_dgl.checkpoint.tensors import read_tensors as read_tensors
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, RunError
-from dualgnn_dgl.files import atomic_folder, json_digest, read_json, write_json
+from dualgnn_dgl.files import json_digest
+from dualgnn_dgl.folders import Kind, check_files, read_manifest, reading, replace_folders, seal
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.base import Recommender
@@ -37,8 +39,10 @@ from dualgnn_dgl.options import Options, build, to_toml
 from dualgnn_dgl.training import Fit, TrainConfig, features
 
 MARKER = "run.json"
-FORMAT = 1
+FORMAT = 2  # 1: the SHA-256 of tensors and manifest only, under the key "sha256"
 TENSORS = ("tables.safetensors", "weights.safetensors")
+NAMES = r"run\.(json|toml)|(tables|weights)\.safetensors|history\.jsonl|curve\.png|update\.json"
+FOLDER = Kind(MARKER, re.compile(NAMES), RunError, "train again")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,23 @@ def save_run(
     RunError
         if the folder is occupied and `force` is not set, or holds files that are not ours.
     """
+    with replace_folders((folder, FOLDER), force=force) as (target,):
+        about = {"model": model, "config": config, "train": train, "data_path": data_path, "dataset": dataset, "device": device}
+        return write_run(target, fit, **about)  # type: ignore[arg-type]
+
+
+def write_run(
+    target: Path,
+    fit: Fit,
+    *,
+    model: str,
+    config: Options,
+    train: TrainConfig,
+    data_path: str | Path,
+    dataset: Dataset,
+    device: str,
+) -> dict[str, Any]:
+    """Write all files of a run into an empty folder, beside those already there, and return what run.json says."""
     # the metric as it was taken: a catalogue of fewer than K items shortens the list
     metric = next((key for row in fit.history for key in row if "@" in key), train.metric)
     info = {
@@ -108,18 +129,15 @@ def save_run(
         "device": device,
         "versions": versions(),
     }
-    with atomic_folder(folder, MARKER, force=force) as target:
-        tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
-        pairs = zip(TENSORS, (flat(tables), fit.state), strict=True)
-        info["sha256"] = {name: write_tensors(target / name, tensors) for name, tensors in pairs}
-        lines = "".join(json.dumps(row) + "\n" for row in fit.history)
-        (target / "history.jsonl").write_text(lines, "utf-8")
-        (target / "run.toml").write_text(run_toml(model, config, train), "utf-8")
-        if len(fit.history) > 1:
-            draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
-        info["sha256"][MARKER] = json_digest(info)
-        write_json(target / MARKER, info)
-    return info
+    tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
+    for name, tensors in zip(TENSORS, (flat(tables), fit.state), strict=True):
+        write_tensors(target / name, tensors)
+    lines = "".join(json.dumps(row) + "\n" for row in fit.history)
+    (target / "history.jsonl").write_text(lines, "utf-8")
+    (target / "run.toml").write_text(run_toml(model, config, train), "utf-8")
+    if len(fit.history) > 1:
+        draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
+    return seal(target, FOLDER, info)
 
 
 def run_toml(model: str, config: Options, train: TrainConfig) -> str:
@@ -136,18 +154,26 @@ def load_run(folder: str | Path) -> Run:
         if it is missing, not a run folder, of another format, or damaged.
     """
     folder = Path(folder)
+    with reading(folder):
+        return _load_run(folder)
+
+
+def _load_run(folder: Path) -> Run:
     if not (folder / MARKER).is_file():
         hint = "run 'dualgnn train' first" if not folder.exists() else "it is not a run folder"
         raise RunError(f"{folder / MARKER} does not exist: {hint}, or point --run to the right folder")
-    info = read_json(folder / MARKER, RunError)
-    if info.get("format") != FORMAT:
+    info = read_manifest(folder, FOLDER)
+    if info.get("format") not in (1, FORMAT):
         raise RunError(f"{folder / MARKER} has format {info.get('format')}, this version reads {FORMAT}: train again")
     for key, kind in {"model": str, "config": dict, "train": dict, "data": dict, "modalities": list, "best": dict}.items():
         if not isinstance(info.get(key), kind):
             raise RunError(f"{folder / MARKER} does not say '{key}' as it should: it was damaged or edited, train again")
     if not all(isinstance(info["data"].get(key), str) for key in ("path", "hash")):
         raise RunError(f"{folder / MARKER} does not say which data it was trained on: train again")
-    _check_digests(folder, info)
+    if info["format"] == 1:
+        _check_digests(folder, info)
+    else:
+        check_files(folder, FOLDER, info["files"])
     tensors = read_tensors(folder / "tables.safetensors")
     user, item = unflat(tensors, "user"), unflat(tensors, "item")
     shapes = (info.get("users"), info.get("items"))
@@ -199,17 +225,14 @@ def _of_another_version(run: Run, reason: str, written: str) -> str:
 
 
 def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:
-    """A changed byte among the numbers is still a number: only the digest shows it."""
+    """The checks of a run of format 1."""
     expected = info.get("sha256")
-    if isinstance(expected, dict):
-        without = {**info, "sha256": {name: value for name, value in expected.items() if name != MARKER}}
-        if expected.get(MARKER) != json_digest(without):
-            raise RunError(f"{folder / MARKER} is not what was written there (damaged or edited): train again")
-    for name in TENSORS:
-        if not (folder / name).is_file():
-            raise RunError(f"{folder / name} does not exist: the run folder is incomplete, train again")
-        if not isinstance(expected, dict) or expected.get(name) != digest(folder / name):
-            raise RunError(f"{folder / name} is not the file that {MARKER} describes (damaged or exchanged): train again")
+    if not isinstance(expected, dict):
+        raise RunError(f"{folder / MARKER} holds no SHA-256 of the run's files (damaged or edited): train again")
+    without = {**info, "sha256": {name: value for name, value in expected.items() if name != MARKER}}
+    if expected.get(MARKER) != json_digest(without):
+        raise RunError(f"{folder / MARKER} is not what was written there (damaged or edited): train again")
+    check_files(folder, FOLDER, {name: expected.get(name, "") for name in TENSORS})
 
 
 def check_belongs(run: Run, dataset: Dataset) -> None:

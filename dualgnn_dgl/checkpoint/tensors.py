@@ -21,12 +21,6 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Tensors of a safetensors file, on the CPU; damage is one line with the file's name.
 

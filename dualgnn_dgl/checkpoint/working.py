@@ -1,7 +1,6 @@
-"""The working folder RUN.training: who trains into RUN, and what the training needs to go on after a crash.
+"""The working folder RUN.training: everything that a training needs to continue after a crash.
 
-lock                            held by the training process (flock: the system lets go of it when the process is gone,
-                                however it went); contains its process id
+begun.json                      what the training was begun with: model, options, data, device, how checkpoints are kept
 checkpoint-EEEEEE-SSSSSSSSS.safetensors   a training put down in epoch E after S batches: see `state.State`
 checkpoint-EEEEEE-SSSSSSSSS.json          options, data hash, versions, history; the SHA-256 of the file above, and its own
 
@@ -11,25 +10,23 @@ last: a checkpoint without it does not exist. Every file comes to its name whole
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dualgnn_dgl import locks
 from dualgnn_dgl.checkpoint.tensors import read_tensors, write_tensors
 from dualgnn_dgl.errors import RunError
-from dualgnn_dgl.files import atomic_file, json_digest, read_json, sweep, write_json
+from dualgnn_dgl.files import atomic_file, is_temporary, json_digest, read_json, remove_if_orphaned, write_json
 from dualgnn_dgl.state import Snapshot
 
 FORMAT = 1
 NAME = re.compile(r"checkpoint-\d{6,}-\d{9,}")
-NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)  # file systems without flock
+BEGUN = "begun.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +39,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The working folder of one run, held with its lock inside the `with` block; a `state.Keeper` for `training.fit`.
+    """The working folder of one run, whose lock is held inside the `with` block; a `state.Keeper` for `training.fit`.
 
     Parameters
     ----------
@@ -75,70 +72,49 @@ class Checkpoints:
         self.start: Snapshot | None = None
         self.stop = False
         self._kept = time.monotonic()
-        self._lock: int | None = None
-        self._made: list[Path] = []  # folders that were not there before
-
-    # ------------------------------------------------------------ the lock
+        self._held = ExitStack()
+        self._begun = False
 
     def __enter__(self) -> Checkpoints:
-        folder = self.folder
-        while not folder.exists():
-            self._made.append(folder)
-            folder = folder.parent
-        self.folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock = self._take()
-        except BaseException:
-            self._remove_folders()
-            raise
-        sweep(self.run)
+        self._held.enter_context(locks.writing(self.run, "choose another --run"))
         whole = set(self.names())
-        for left in (*self.folder.glob(".checkpoint-*.tmp"), *self.folder.glob("checkpoint-*.safetensors")):
-            if left.stem not in whole:
-                left.unlink()
+        if self.folder.is_dir():
+            for left in list(self.folder.iterdir()):
+                if is_temporary(left):
+                    remove_if_orphaned(left)
+                elif left.suffix == ".safetensors" and NAME.fullmatch(left.stem) and left.stem not in whole:
+                    left.unlink()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if not any(self.names()):
-            (self.folder / "lock").unlink(missing_ok=True)
-            self._remove_folders()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            interrupted = kind is not None and not issubclass(kind, Exception)
+            if not any(self.names()) and not (self._begun and interrupted):
+                (self.folder / BEGUN).unlink(missing_ok=True)
+                with suppress(OSError):  # others' files are in it, or it was never made
+                    self.folder.rmdir()
+        finally:
+            self._held.close()
 
-    def _take(self) -> int:
-        """Hold the lock file. Whoever held it before may have removed it: then it is another file, and we try again."""
-        path = self.folder / "lock"
-        while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                    os.ftruncate(handle, 0)
-                    os.write(handle, str(os.getpid()).encode())
-                    return handle
-            except BlockingIOError:
-                owner = os.read(handle, 20).decode("ascii", "replace") or "unknown"
-                os.close(handle)
-                raise RunError(
-                    f"another training (process {owner}) is at work on {self.run}: wait for it, or choose another --run"
-                ) from None
-            except OSError as error:
-                if error.errno in NO_LOCKS:
-                    self.say(f"{self.folder}: this file system has no locks; do not train into one run twice at a time")
-                    return handle
-                os.close(handle)
-                raise
-            os.close(handle)
+    def begin(self, about: dict[str, Any]) -> None:
+        """Write down what the training is begun with, so that it continues with the same even before its first checkpoint."""
+        self.about, self._begun = about, True
+        info = {"format": FORMAT, "about": about}
+        try:
+            write_json(self.folder / BEGUN, {**info, "self": json_digest(info)})
+        except OSError as error:
+            self.say(f"{self.folder} cannot be written ({error.strerror}): training continues without checkpoints")
 
-    def _remove_folders(self) -> None:
-        """Remove the working folder and those above it that were made for it, as far as they are empty."""
-        for folder in self._made or [self.folder]:
-            try:
-                folder.rmdir()
-            except OSError:
-                return
+    def begun(self) -> dict[str, Any] | None:
+        """What the training was begun with; None where that is not known."""
+        path = self.folder / BEGUN
+        if not path.is_file():
+            return None
+        try:
+            return self._checked(path)["about"]
+        except RunError as error:
+            self.say(str(error))
+            return None
 
     # ------------------------------------------------------------ state.Keeper
 
@@ -191,15 +167,18 @@ class Checkpoints:
         return None
 
     def _read(self, name: str) -> Checkpoint:
-        path = self.folder / f"{name}.json"
+        info = self._checked(self.folder / f"{name}.json")
+        tensors = read_tensors(self.folder / f"{name}.safetensors", info["sha256"])
+        return Checkpoint(name, info["about"], Snapshot(tensors, info["training"]))
+
+    def _checked(self, path: Path) -> dict[str, Any]:
+        """A JSON file of this folder, after the check that it is what was written."""
         info = read_json(path, RunError)
-        said = info.pop("self", None)
-        if said != json_digest(info):
+        if info.pop("self", None) != json_digest(info):
             raise RunError(f"{path} is not what was written there (cut short or altered)")
         if info.get("format") != FORMAT:
             raise RunError(f"{path} has format {info.get('format')}, this version reads {FORMAT}")
-        tensors = read_tensors(self.folder / f"{name}.safetensors", info["sha256"])
-        return Checkpoint(name, info["about"], Snapshot(tensors, info["training"]))
+        return info
 
     def clear(self) -> None:
         """Remove all checkpoints."""

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl import checkpoint, graph, models, training
-from dualgnn_dgl.checkpoint.tensors import digest, write_tensors
+from dualgnn_dgl.checkpoint.tensors import write_tensors
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
 from dualgnn_dgl.files import atomic_file, json_digest, read_json, write_json
+from dualgnn_dgl.folders import file_digest
 from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
 from dualgnn_dgl.robustness.plan import NO_FEATURES, NO_HOLES, STAGES, Cell, Plan
 
@@ -91,7 +92,7 @@ def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[st
         result = _checked(file)
         if result.get("key") != key_of(plan, cell, dataset):
             return None
-        if "refused" not in result and digest(per_user := folder / "per_user" / f"{name}.parquet") != result.get("per_user"):
+        if "refused" not in result and file_digest(per_user := folder / "per_user" / f"{name}.parquet") != result.get("per_user"):
             raise RunError(f"{per_user} is not what was written there (cut short or altered)")
     except (OSError, RunError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
@@ -137,7 +138,7 @@ class Bench:
             user, item, about = self.tables(cell, holed)
             file = self.folder / "per_user" / f"{name}.parquet"
             result |= about | self.measure(user, item, holed, file)
-            result["per_user"] = digest(file)
+            result["per_user"] = file_digest(file)
         except DualGNNError as error:
             result["refused"] = str(error)
         config, train = self.plan.settings_of(cell)
