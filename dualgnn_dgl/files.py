@@ -17,12 +17,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tokenize import TokenError
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from dualgnn_dgl import locks
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
+from dualgnn_dgl.inputs import open_regular, refuse_special
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -141,7 +142,8 @@ def read_json(path: str | Path, what: type[DualGNNError] = DataError) -> dict[st
     """Read a JSON object; any damage raises `what` with the file's name."""
     path = Path(path)
     try:
-        value = json.loads(path.read_text("utf-8"))
+        with open_regular(path, what) as handle:
+            value = json.loads(handle.read().decode("utf-8"))
     except FileNotFoundError:
         raise what(f"{path} does not exist") from None
     except (ValueError, RecursionError) as error:
@@ -169,11 +171,12 @@ def refuse_foreign(path: str | Path) -> None:
         naming the way to a format that cannot run code.
     """
     path = Path(path)
+    refuse_special(path)
     if not path.is_file():
         return
     kind = FOREIGN.get(path.suffix.lower())
     if kind is None:
-        with path.open("rb") as handle:
+        with open_regular(path) as handle:
             start = handle.read(4)
         kind = next((name for mark, name in _FIRST_BYTES if start.startswith(mark)), None)
     if kind is None:
@@ -205,7 +208,7 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
     """
     path = Path(path)
     try:
-        with path.open("rb") as handle:
+        with open_regular(path) as handle:
             if handle.read(6) != b"\x93NUMPY":
                 refuse_foreign(path)
                 raise DataError(f"{path} is not a .npy array: save it with numpy.save(path, array)")
@@ -213,13 +216,17 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
             read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
             version, _ = np.lib.format.read_magic(handle)
             if version in read_header:
-                shape, _, kind = read_header[version](handle)
+                shape, by_column, kind = read_header[version](handle)
                 if min(shape, default=0) < 0:  # numpy 1 lets this pass
                     raise DataError(f"{path} is damaged (a negative length in its header): save it anew")
                 promised, held = math.prod(shape) * kind.itemsize, os.fstat(handle.fileno()).st_size - handle.tell()
                 if promised > held and not kind.hasobject:  # said before any memory is taken for it
                     raise DataError(f"{path} is damaged ({held:,} bytes where its header promises {promised:,}): save it anew")
-        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+                if mmap and not kind.hasobject:  # np.load maps names only, not open files
+                    order: Literal["F", "C"] = "F" if by_column else "C"
+                    return np.memmap(handle, kind, "r", handle.tell(), shape, order)
+            handle.seek(0)
+            return np.load(handle, allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None
     except IsADirectoryError:
@@ -246,7 +253,8 @@ def read_columns(path: str | Path, **columns: pa.DataType) -> dict[str, np.ndarr
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=list(columns))
+        with open_regular(path) as handle:
+            table = pq.read_table(handle, columns=list(columns))
         missing = [name for name in columns if name not in table.column_names]
         if missing:
             raise DataError(f"{path} lacks the column {missing[0]}: run preprocess again")

@@ -29,6 +29,7 @@ from typing import Any
 from dualgnn_dgl import locks
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 from dualgnn_dgl.files import is_temporary, json_digest, json_text, read_json, remove_if_orphaned, sweep, sync, temporary_name
+from dualgnn_dgl.inputs import open_regular
 
 COMMIT, PLAN = ".dualgnn-commit", ".dualgnn-plan.json"
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -97,7 +98,7 @@ def check_files(folder: Path, kind: Kind, files: Mapping[str, str]) -> None:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as handle:
+    with open_regular(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

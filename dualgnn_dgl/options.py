@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dualgnn_dgl.errors import ConfigError, unknown
+from dualgnn_dgl.inputs import open_regular
 
 C = TypeVar("C")
 
@@ -105,7 +106,7 @@ def parse_pair(text: str) -> tuple[str, str]:
 def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file as a dictionary; damage is one line with the file's name."""
     try:
-        with Path(path).open("rb") as handle:
+        with open_regular(path, ConfigError) as handle:
             return tomllib.load(handle)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: check --config") from None

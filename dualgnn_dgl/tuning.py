@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import random
 import re
 import time
@@ -37,6 +38,7 @@ from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.files import atomic_file, json_digest, read_json, write_json
 from dualgnn_dgl.folders import Kind, check_free
+from dualgnn_dgl.inputs import open_regular, refuse_special
 from dualgnn_dgl.options import Options, build, keys
 from dualgnn_dgl.training import Progress, TrainConfig, fit
 
@@ -190,6 +192,7 @@ class Study:
         write_json(self.folder / MARKER, record | {"self": json_digest(record)})
 
     def _open(self) -> optuna.Study:
+        refuse_special(self.folder / JOURNAL, RunError)  # Optuna would wait for the other end of a pipe
         journal = (self.folder / JOURNAL).resolve()
         _cut(journal)
         _check_journal(journal)
@@ -383,14 +386,18 @@ def _check_same(folder: Path, plan: Plan) -> None:
 
 def _cut(journal: Path) -> None:
     """Cut off a last line that a crash left half written: Optuna would write the next one behind it."""
-    if journal.is_file() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
-        with journal.open("r+b") as handle:
-            handle.truncate(content.rfind(b"\n") + 1)
+    if not journal.is_file():
+        return
+    with open_regular(journal, RunError) as handle:
+        content = handle.read()
+    if content and not content.endswith(b"\n"):
+        os.truncate(journal, content.rfind(b"\n") + 1)
 
 
 def _note_journal(journal: Path) -> None:
     """Keep the SHA-256 of the journal up to here, which holds finished trials only."""
-    content = journal.read_bytes()
+    with open_regular(journal, RunError) as handle:
+        content = handle.read()
     write_json(journal.with_name(JOURNAL_SHA256), {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
 
 
@@ -400,7 +407,10 @@ def _check_journal(journal: Path) -> None:
     if not kept.is_file():
         return
     said = read_json(kept, RunError)
-    content = journal.read_bytes() if journal.is_file() else b""
+    content = b""
+    if journal.is_file():
+        with open_regular(journal, RunError) as handle:
+            content = handle.read()
     size = said.get("bytes")
     if type(size) is not int or hashlib.sha256(content[:size]).hexdigest() != said.get("sha256") or size > len(content):
         raise RunError(f"{journal} {_DAMAGED}")

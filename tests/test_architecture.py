@@ -18,6 +18,7 @@ LONGEST = 400
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("locks",),
+    ("inputs",),
     ("files", "memory", "options"),
     ("folders",),
     ("reduction",),
@@ -51,7 +52,7 @@ ONLY_IN = {
     "optuna": {"tuning"},
 }
 WITHOUT_TORCH = {
-    *("errors", "locks", "files", "folders", "reduction", "data", "modality", "preprocess", "preprocess.tables"),
+    *("errors", "locks", "inputs", "files", "folders", "reduction", "data", "modality", "preprocess", "preprocess.tables"),
     *("synthetic", "synthetic_words"),
 }
 
@@ -262,3 +263,69 @@ def test_public_things_have_docstrings(path: Path) -> None:
     public = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")]
     undocumented += [node.name for node in public if not ast.get_docstring(node)]
     assert not undocumented, f"{path.name}: no docstring on {undocumented}"
+
+
+# --- files are opened in one place ------------------------------------------------------------------------------------------
+
+OPENERS = {  # what opens a file by its name, as the call ends
+    *("open", "read_text", "read_bytes", "input_stream", "memory_map", "OSFile", "fromfile", "loadtxt", "genfromtxt"),
+    *("load_file", "safe_open", "read_csv", "read_json_lines", "parse_file", "open_memmap", "FileIO"),
+}
+BY_HANDLE = {"pq.read_table", "pq.ParquetFile", "pq.read_schema", "pq.read_metadata", "np.load", "np.memmap", "json.load"}
+# module -> what it may call all the same: writers, locks, and files of the kernel
+OPENS = {
+    "inputs": {"os.open"},
+    "files": {"os.open"},  # flushes what was written
+    "memory": {"Path.read_text", "read_text", "path.read_text"},  # /proc and /sys
+    "ops": {"read_text"},  # /sys
+    "checkpoint.working": {"os.open"},  # the lock
+    "tuning": {"open"},  # the lock
+    "cli.main": {"os.open"},  # /dev/null
+    "preprocess.read_features": {"pa_csv.read_csv"},  # of an open stream
+}
+
+
+def opened_by_name(module: str, tree: ast.AST) -> list[str]:
+    """The calls in a file that open something by its name and so could wait for a pipe; see `inputs.open_regular`."""
+    faults = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = dotted(node.func) or (node.func.attr if isinstance(node.func, ast.Attribute) else "")
+        first = node.args[0] if node.args else None
+        if called in BY_HANDLE:
+            if not (isinstance(first, ast.Name) and first.id == "handle"):
+                faults.append(f"line {node.lineno}: {called} takes the `handle` of open_regular, not a name")
+        elif called.split(".")[-1] in OPENERS and called not in OPENS.get(module, ()):
+            faults.append(f"line {node.lineno}: {called}: open input with inputs.open_regular")
+    return faults
+
+
+@pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
+def test_input_is_opened_in_one_place(path: Path) -> None:
+    assert not opened_by_name(name_of(path), parse(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "faulty"),
+    [
+        ("open(path)", True),
+        ("path.open('rb')", True),
+        ("Path(path).open()", True),
+        ("(folder / name).open()", True),
+        ("(folder / name).read_text('utf-8')", True),
+        ("path.read_bytes()", True),
+        ("io.open(path)", True),
+        ("os.open(path, os.O_RDONLY)", True),
+        ("pq.read_table(path)", True),
+        ("pq.ParquetFile(str(path))", True),
+        ("pa.input_stream(str(path))", True),
+        ("np.load(path, allow_pickle=False)", True),
+        ("load_file(path)", True),
+        ("with open_regular(path) as handle:\n    pq.read_table(handle, columns=names)", False),
+        ("open_stream(path)", False),
+        ("webbrowser.open_new(path)", False),
+    ],
+)
+def test_the_guard_sees_files_opened_by_name(text: str, faulty: bool) -> None:
+    assert bool(opened_by_name("graph", ast.parse(text))) is faulty

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from dualgnn_dgl.errors import RunError
+from dualgnn_dgl.inputs import open_regular
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
@@ -31,10 +32,9 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """
     remedy = ": train again" if sha256 is None else ""  # a checkpoint has others before it
     try:
-        if sha256 is None:
-            return load_file(path)
-        content = path.read_bytes()
-        if hashlib.sha256(content).hexdigest() != sha256:
+        with open_regular(path, RunError) as handle:
+            content = handle.read()
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise RunError(f"{path} is not what was written there (cut short or altered)")
         return load(content)
     except FileNotFoundError:

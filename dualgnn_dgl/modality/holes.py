@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, DataError, unknown
 from dualgnn_dgl.files import atomic_file
+from dualgnn_dgl.inputs import open_regular
 
 PATTERNS = ("random", "rare", "one-modality", "whole-modality")
 
@@ -92,7 +93,8 @@ def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
         if the file is missing or damaged, knows other items or modalities, or has a row where the data set has none.
     """
     try:
-        found = pq.read_table(path)
+        with open_regular(path) as handle:
+            found = pq.read_table(handle)
         ids = np.array(found["item"].cast(pa.string()).to_pylist(), np.str_)
         present = {name: found[name].cast(pa.bool_()).to_numpy(zero_copy_only=False) for name in dataset.modalities}
     except (KeyError, OSError, ValueError, pa.ArrowException) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,7 @@ def read_modality(
         if the file is not a numeric (n, F) array or table, holds infinities or rows that are partly NaN, names an item
         twice, does not fit the item list, or shares no item with the log.
     """
-    refuse_foreign(path)
+    refuse_foreign(path)  # pipes and devices as well
     if suffix(path) == ".npy":
         modality = _read_array(path, log_ids, log_name, items)
     elif suffix(path) in TABLES:
@@ -109,7 +110,7 @@ def _read_array(path: Path, log_ids: np.ndarray | None, log_name: str, items: It
     beside = [
         path.with_name(f"{name}{ending}") for name in (path.stem, modality_name(path)) for ending in (".ids.txt", "_ids.txt")
     ]
-    own = next((file for file in beside if file.is_file()), None)
+    own = next((file for file in beside if os.path.lexists(file)), None)  # one that cannot be read must not be passed over
     if own is not None:
         items = read_items(own)
     rows = len(array)

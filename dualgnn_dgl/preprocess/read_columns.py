@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from dualgnn_dgl.errors import DataError, unknown
 from dualgnn_dgl.preprocess.read_table import Table
@@ -36,12 +37,22 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name.split(":")[0]).lower()
 
 
+def listed(columns: Sequence[str]) -> str:
+    """The first columns by name, for a message; a file that is no table can have one of a million letters.
+
+    >>> listed(["user", "x" * 60])
+    'user, xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…'
+    """
+    return ", ".join(name if len(name) <= 40 else f"{name[:40]}…" for name in columns[:20])
+
+
 def candidates(table: Table, role: str, wanted: str | None = None) -> list[str]:
     """The columns that can play a role, the best first: the one wanted (in another case, if need be), or common names."""
     if wanted:
         exact = [name for name in table.columns if name == wanted]
         return exact or [name for name in table.columns if name.split(":")[0].lower() == wanted.lower()]
-    return [name for known in NAMES[role] for name in table.columns if plain(name) == known]
+    known = [(plain(name), name) for name in table.columns]
+    return [name for wanted in NAMES[role] for short, name in known if short == wanted]
 
 
 def find_column(table: Table, role: str, wanted: str | None = None) -> str | None:
@@ -54,7 +65,7 @@ def find_column(table: Table, role: str, wanted: str | None = None) -> str | Non
     """
     found = candidates(table, role, wanted)
     if wanted and not found:
-        raise DataError(f"{table.name}: {unknown('column', wanted, table.columns)}")
+        raise DataError(f"{table.name}: {unknown('column', wanted, table.columns[:200])}")
     if not wanted and role in ("user", "item") and len(set(found)) > 1:
         raise DataError(
             f"{table.name} has {len(found)} columns that could be the {role} ({', '.join(found)}): choose with {OPTIONS[role]}"
@@ -72,7 +83,7 @@ def need_column(table: Table, role: str, wanted: str | None = None) -> str:
         if table.separator and all(re.fullmatch(r"[-+.\d]+", name) for name in table.columns):
             hint = " (its first line seems to be data: add a header such as user,item,rating,timestamp)"
         raise DataError(
-            f"{table.name} has the columns {', '.join(table.columns[:20])}; none is known to be the {role}{hint}: "
+            f"{table.name} has the columns {listed(table.columns)}; none is known to be the {role}{hint}: "
             f"name it with {OPTIONS[role]}"
         )
     return found

@@ -11,7 +11,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.preprocess.read_columns import plain
+from dualgnn_dgl.inputs import open_regular
+from dualgnn_dgl.preprocess.read_columns import listed, plain
 from dualgnn_dgl.preprocess.read_items import id_column, unique_ids
 from dualgnn_dgl.preprocess.read_table import Table, batches, csv_options, decoded, explained, open_table, text_stream
 from dualgnn_dgl.preprocess.read_values import encode, numbers
@@ -39,7 +40,7 @@ def read_feature_table(path: Path, item_col: str | None = None) -> tuple[np.ndar
     id_name = id_column(table, item_col)
     if id_name is None:
         raise DataError(
-            f"{path.name} has the columns {', '.join(table.columns[:20])}; none is known to hold item ids: rename it to item_id"
+            f"{path.name} has the columns {listed(table.columns)}; none is known to hold item ids: rename it to item_id"
         )
     kinds = {name: kind for name, kind in column_kinds(table).items() if name != id_name and plain(name) not in INDEX_COLUMNS}
     lists = [name for name, kind in kinds.items() if is_list(kind)]
@@ -67,7 +68,8 @@ def column_kinds(table: Table) -> dict[str, pa.DataType]:
     """Column -> type; for text, as its first rows look."""
     with explained(table.path, table):
         if table.separator is None:
-            schema = pq.read_schema(table.path)
+            with open_regular(table.path) as handle:
+                schema = pq.read_schema(handle)
         else:
             options = csv_options(table, {}, null_values=EMPTY)
             with pa_csv.open_csv(text_stream(table), *options) as reader:
@@ -91,8 +93,8 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def _read_parquet(path: Path, id_name: str, names: list[str]) -> pa.Table:
-    with explained(path):
-        return pq.read_table(path, columns=[id_name, *names])
+    with explained(path), open_regular(path) as handle:
+        return pq.read_table(handle, columns=[id_name, *names])
 
 
 def _read_text(table: Table, id_name: str, names: list[str]) -> pa.Table:

@@ -5,13 +5,16 @@ Archives of several members (zip, tar, .npz) are not read at all (`files.refuse_
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.inputs import open_regular
 
-COMPRESSED = (".gz", ".bz2", ".zst")
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # suffix -> Arrow's codec
 BLOCK = 1 << 24  # bytes of text read at once: bounds the memory, and the longest line
 # Logs shrink to a tenth or, written very regularly, to a fiftieth. A file beyond both limits was made to fill memory.
 MOST_TIMES, MOST_BYTES = 250, 1 << 30
@@ -25,10 +28,21 @@ def open_stream(path: Path) -> pa.NativeFile:
     DataError
         later, while it is read: if it expands to more than a gigabyte and 250 times its size.
     """
-    stream = pa.input_stream(str(path), compression="detect")
-    if path.suffix.lower() not in COMPRESSED:
-        return stream
-    return pa.PythonFile(_Bounded(stream, path), mode="r")
+    file = open_regular(path)
+    codec = COMPRESSED.get(path.suffix.lower())
+    if codec is None:
+        return pa.PythonFile(file, mode="r")
+    stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)
+    return pa.PythonFile(_Bounded(stream, file, path), mode="r")
+
+
+def read_fully(stream: pa.NativeFile, size: int) -> bytes:
+    """Read `size` bytes, or fewer where the stream ends; a single read may give fewer before the end, too."""
+    parts: list[bytes] = []
+    while size > 0 and (part := stream.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
 
 
 class _Bounded:
@@ -36,9 +50,9 @@ class _Bounded:
 
     closed = False
 
-    def __init__(self, stream: pa.NativeFile, path: Path) -> None:
+    def __init__(self, stream: pa.NativeFile, file: Any, path: Path) -> None:
         self.stream, self.path, self.count = stream, path, 0
-        self.most = max(MOST_BYTES, MOST_TIMES * path.stat().st_size)
+        self.most = max(MOST_BYTES, MOST_TIMES * os.fstat(file.fileno()).st_size)
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes."""

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.files import refuse_foreign
+from dualgnn_dgl.inputs import open_regular, refuse_special
 from dualgnn_dgl.preprocess.read_quotes import check_quotes
 from dualgnn_dgl.preprocess.read_stream import BLOCK, COMPRESSED, open_stream
 
@@ -72,6 +73,7 @@ def head(path: Path) -> list[str]:
     DataError
         if the file is missing, empty, binary or not text in UTF-8 (or, for `.dat` and `.data`, Latin-1).
     """
+    refuse_special(path)
     if not path.exists():
         raise DataError(f"{path} does not exist: check the path")
     if path.is_dir():
@@ -117,12 +119,12 @@ def open_table(path: Path, separator: str | None = None, names: Sequence[str] | 
     ----------
     names : of the columns, for a file without a header; cut to the number of fields of the first line.
     """
+    refuse_foreign(path)
     if not path.exists():
         raise DataError(f"{path} does not exist: check the path")
-    refuse_foreign(path)
     if suffix(path) == ".parquet":
-        with explained(path):
-            columns = tuple(pq.ParquetFile(path).schema_arrow.names)
+        with explained(path), open_regular(path) as handle:
+            columns = tuple(pq.ParquetFile(handle).schema_arrow.names)
         return Table(path, columns)
     if suffix(path) not in TEXT:
         raise DataError(
@@ -151,8 +153,8 @@ def batches(table: Table, columns: Sequence[str], notes: list[str] | None = None
         if the file is damaged, binary or in another encoding, or a line has too few or too many fields.
     """
     if table.separator is None:
-        with explained(table.path):
-            for batch in pq.ParquetFile(table.path).iter_batches(ROWS, columns=list(columns)):
+        with explained(table.path), open_regular(table.path) as handle:
+            for batch in pq.ParquetFile(handle).iter_batches(ROWS, columns=list(columns)):
                 found = [(name, batch.column(batch.schema.get_field_index(name))) for name in columns]
                 yield [decoded(column, f"{table.name}, column {name},") for name, column in found]
         return
@@ -171,7 +173,7 @@ def batches(table: Table, columns: Sequence[str], notes: list[str] | None = None
 
 def decoded(column: pa.Array, where: str) -> pa.Array:
     """A column of Parquet, a dictionary-encoded one (a pandas category) as its values; text is checked, Parquet does not."""
-    column = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     try:
         column.validate(full=True)
     except pa.ArrowInvalid as error:

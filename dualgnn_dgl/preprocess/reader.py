@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.inputs import refuse_special, special
 from dualgnn_dgl.preprocess.features import looks_like_features, modality_name, read_modality
 from dualgnn_dgl.preprocess.logs import Columns, Part, kind_of, read_log, split_of
 from dualgnn_dgl.preprocess.read_columns import candidates
@@ -52,6 +53,8 @@ def read(
         every `.npy` but MMRec's `user_graph_dict.npy`, and every Parquet, CSV and TSV table that `looks_like_features`.
         The name of the modality is that of the file without `_feat`, `_features`, `_embedding` and the like.
 
+    What is no file in a folder (a pipe, a socket, a device) is left out, and `progress` says so.
+
     Parameters
     ----------
     path : the log, or a folder that holds it.
@@ -73,6 +76,7 @@ def read(
         if not separator or "\n" in separator or '"' in separator:
             raise DataError(f"{separator!r} cannot separate fields: give --separator a comma, a tab (\\t), '::' or the like")
     columns = Columns(user_col or None, item_col or None, rating_col, time_col, split_col, separator)
+    refuse_special(path)
     if not path.exists():
         raise DataError(f"{path} does not exist: check --input")
     folder, beside = (path, _files(path)) if path.is_dir() else (None, [])
@@ -87,6 +91,7 @@ def read(
     else:
         feature_paths = [file for file in rest if file != item_path and looks_like_features(file)]
     unread = [file.name for file in rest if file not in (item_path, *feature_paths)]
+    unread += [f"{name} ({kind})" for name, kind in _special(folder)]
     if progress and unread:
         progress(f"not read: {', '.join(unread[:8])}{', …' if len(unread) > 8 else ''}")
     log_name = parts[0][0].name
@@ -102,6 +107,12 @@ def read(
 def _files(folder: Path) -> list[Path]:
     """The files of a folder, by name, without hidden ones."""
     return sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+
+
+def _special(folder: Path | None) -> list[tuple[str, str]]:
+    """The names in a folder, without hidden ones, that are neither files nor folders, and what they are."""
+    found = [(file.name, special(file)) for file in sorted(folder.iterdir())] if folder is not None else []
+    return [(name, kind) for name, kind in found if kind and not name.startswith(".")]
 
 
 def _placed(file: str | Path, folder: Path | None) -> Path:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.evaluation import holm
+from dualgnn_dgl.inputs import open_regular
 from dualgnn_dgl.robustness.cells import name_of, result_of
 from dualgnn_dgl.robustness.plan import Cell, Plan
 
@@ -96,10 +97,10 @@ class _Table:
     def resampled(self, names: tuple[str, ...]) -> tuple[float, np.ndarray]:
         """Mean over users and seeds, and (R,) the same of resampled users; the same resamples for all."""
         if names not in self.means:
-            columns = [
-                pq.read_table(self.folder / "per_user" / f"{name}.parquet", columns=[self.metric])[self.metric].to_numpy()
-                for name in names
-            ]
+            columns = []
+            for name in names:
+                with open_regular(self.folder / "per_user" / f"{name}.parquet") as handle:
+                    columns.append(pq.read_table(handle, columns=[self.metric])[self.metric].to_numpy())
             value = np.stack(columns).astype(np.float64).mean(axis=0)  # (B,)
             rng, users = np.random.default_rng(self.state), len(value)
             resampled = np.empty(RESAMPLES)

@@ -1,0 +1,93 @@
+"""Input files, opened in one place: regular files only, never waited for, whatever bytes their names hold.
+
+A FIFO without a writer, a terminal or a device would make a reader wait without end. `open_regular` refuses them before it
+opens anything and checks again afterwards, because a name can be given to another file in between. Readers take the open
+file, not its name: Arrow cannot open a name that is not UTF-8.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from dualgnn_dgl.errors import DataError, DualGNNError
+
+SPECIAL = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+)
+# O_NONBLOCK: a name that has become a FIFO since it was checked must not wait for a writer. Windows lacks both.
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+
+
+def special(path: str | Path) -> str:
+    """Says in words which kind of file cannot be read: 'a pipe', 'a socket', …; '' for files, folders and missing names."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a loop of links"
+        return "a link that leads nowhere" if error.errno == errno.ENOENT and os.path.islink(path) else ""
+    return _kind(mode)
+
+
+def refuse_special(path: str | Path, what: type[DualGNNError] = DataError) -> None:
+    """Raise `what` for a pipe, a socket, a device, and a link that leads in a circle or nowhere; opens nothing."""
+    kind = special(path)
+    if kind:
+        raise _refused(path, kind, what)
+
+
+def open_regular(path: str | Path, what: type[DualGNNError] = DataError) -> io.BufferedReader:
+    """Open a regular file for reading.
+
+    Args:
+        path: the file; links are followed.
+        what: the error to raise for everything that is no file.
+
+    Raises:
+        DualGNNError: `what`, for a pipe, a socket, a device, and a link that leads in a circle or nowhere.
+        OSError: FileNotFoundError, IsADirectoryError, PermissionError and the like, as the built-in `open` does.
+    """
+    refuse_special(path, what)
+    descriptor = os.open(path, FLAGS)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise _refused(path, _kind(mode), what)
+        return io.BufferedReader(_File(descriptor))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+class _File(io.FileIO):
+    """A file in which "nothing to read now", which some files of the kernel answer, is an error and not an empty read."""
+
+    def readinto(self, buffer: Any, /) -> int:
+        count = super().readinto(buffer)
+        if count is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return count
+
+    def readall(self) -> bytes:
+        content = super().readall()
+        if content is None:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return content
+
+
+def _kind(mode: int) -> str:
+    return next((name for test, name in SPECIAL if test(mode)), "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "no file")
+
+
+def _refused(path: str | Path, kind: str, what: type[DualGNNError]) -> DualGNNError:
+    return what(f"{path} is {kind}, which is not read: write the content to a file and name that file")
