@@ -24,7 +24,7 @@ IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
 
 
 @click.command("preprocess")
-@click.option("--input", "source", metavar="RAW", help="Raw log: a file or a folder.  [default: the built-in demo]")
+@click.option("--input", "source", metavar="RAW", help="Raw log: a file, a folder, or /dev/stdin.  [default: the built-in demo]")
 @data_option
 @click.option("--user-col", metavar="NAME", help="Column of user ids.  [default: found by its name]")
 @click.option("--item-col", metavar="NAME", help="Column of item ids.  [default: found by its name]")

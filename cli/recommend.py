@@ -32,7 +32,13 @@ _TITLE_CELLS = 100
     metavar="ID,ID,…",
     help="A user who came after training: the micro-videos they watched; repeatable, one user each.",
 )
-@click.option("--histories", "log", default=None, metavar="LOG", help="Such users from a log, in any form that preprocess reads.")
+@click.option(
+    "--histories",
+    "log",
+    default=None,
+    metavar="LOG",
+    help="Such users from a log, in any form that preprocess reads; /dev/stdin works, too.",
+)
 @click.option("--skip-unknown", is_flag=True, help="Leave out watched ids that the data does not know, instead of stopping.")
 @click.option(
     "--new-items",

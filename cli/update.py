@@ -19,7 +19,7 @@ UPDATE = "update.json"  # in the new run folder: what the update was asked for, 
 @click.command(short_help="Add new interactions, users and videos to a trained run without training it again.")
 @run_option
 @data_option
-@click.option("--input", "source", required=True, metavar="LOG", help="The new log, in any form that preprocess reads.")
+@click.option("--input", "source", required=True, metavar="LOG", help="New log, in a form that preprocess reads, or /dev/stdin.")
 @click.option("--features", multiple=True, metavar="FILE", help="Features of new videos, a file per modality named after it.")
 @click.option("--items", metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one in LOG]")
 @click.option("--new-data", metavar="DIR", help="Data folder to write.  [default: the old name with -updated]")

@@ -281,6 +281,7 @@ OPENS = {
     "checkpoint.working": {"os.open"},  # the lock
     "tuning": {"open"},  # the lock
     "cli.main": {"os.open"},  # /dev/null
+    "preprocess.read_pipe": {"copy.open"},  # a new file, written
     "preprocess.read_features": {"pa_csv.read_csv"},  # of an open stream
 }
 

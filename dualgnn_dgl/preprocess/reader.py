@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from dualgnn_dgl.preprocess.features import looks_like_features, modality_name, 
 from dualgnn_dgl.preprocess.logs import Columns, Part, kind_of, read_log, split_of
 from dualgnn_dgl.preprocess.read_columns import candidates
 from dualgnn_dgl.preprocess.read_items import ItemList, read_items
+from dualgnn_dgl.preprocess.read_pipe import as_file
 from dualgnn_dgl.preprocess.read_table import TEXT, open_table, stem, suffix
 from dualgnn_dgl.preprocess.tables import RawInput, RawModality
 
@@ -53,7 +55,8 @@ def read(
         every `.npy` but MMRec's `user_graph_dict.npy`, and every Parquet, CSV and TSV table that `looks_like_features`.
         The name of the modality is that of the file without `_feat`, `_features`, `_embedding` and the like.
 
-    What is no file in a folder (a pipe, a socket, a device) is left out, and `progress` says so.
+    What is no file in a folder (a pipe, a socket, a device) is left out, and `progress` says so. A log may come through a pipe:
+    `/dev/stdin` or `-`, see `read_pipe`.
 
     Parameters
     ----------
@@ -70,7 +73,24 @@ def read(
     DataError
         for anything that cannot be read or is ambiguous; the message says which file and what to do.
     """
-    path = Path(path)
+    with as_file(path) as file:
+        raw = _read(file, separator, (user_col, item_col, rating_col, time_col, split_col), features, items, progress)
+    if file.exists():
+        return raw
+    named = "/dev/stdin" if path == "-" else str(path)  # what was read is a copy, gone by now
+    return replace(raw, log=replace(raw.log, files=(named,)))
+
+
+def _read(
+    path: Path,
+    separator: str | None,
+    names: tuple[str | None, str | None, str | None, str | None, str | None],
+    features: Sequence[str | Path],
+    items: str | Path | None,
+    progress: Callable[[str], None] | None,
+) -> RawInput:
+    """`read` of a path that can be opened several times; `names` are those of the columns, in the order of `Columns`."""
+    user_col, item_col, rating_col, time_col, split_col = names
     if separator is not None:
         separator = {r"\t": "\t", "tab": "\t", "space": " "}.get(separator, separator)
         if not separator or "\n" in separator or '"' in separator:
