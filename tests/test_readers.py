@@ -501,6 +501,63 @@ def test_an_overlong_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read(write(tmp_path, "a.csv", "user,item\n1,2\n1," + "x" * 20000 + "\n"))
 
 
+@pytest.mark.parametrize("start", ["\n", " \n\t\r\n", "\r\r", "\ufeff\n", "\n" * 9_999])
+def test_blank_lines_before_the_header_do_not_make_it_a_row(tmp_path: Path, start: str) -> None:
+    for name, text in (("a.csv", "user,item\n1,2"), ("b.tsv", "user\titem\n1\t2\n"), ("c.csv.gz", "user,item\n1,2\n")):
+        data = (start + text).encode()
+        assert rows(read(write(tmp_path, name, gzip.compress(data) if "gz" in name else data)).log) == [("1", "2")]
+    log = write(tmp_path, "ratings.dat", f"{start}1::2::3\n4::5::6\n")
+    assert rows(read(log).log) == [("1", "2", 3.0), ("4", "5", 6.0)]
+    for name, text in (("x.csv", "item,title\n2,Two\n"), ("x.txt", "item_id\n2\n"), ("y.txt", "2\n")):
+        items = write(tmp_path, name, start + text)
+        assert read(tmp_path / "a.csv", items=items).titles in ({"2": "Two"}, {})
+    write(tmp_path, "visual.csv", f"{start}item,f0\n2,0.5\n")
+    assert read(tmp_path / "a.csv", features=[tmp_path / "visual.csv"]).modalities["visual"].ids.tolist() == ["2"]
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("name", ["log.csv", "log.tsv", "log.csv.gz", "my.inter", "train.txt", "my_pairs.tsv"])
+def test_a_first_line_longer_than_the_head_is_read(tmp_path: Path, name: str, ending: str) -> None:
+    """It was cut after 64 kB, and the rest of it refused for a reason that was not true."""
+    mark, many = "\t" if name.endswith(("tsv", "inter")) else ",", 20_000
+    if name in ("train.txt", "my_pairs.tsv"):
+        separator = "\t" if name == "my_pairs.tsv" else " "
+        lines = [f"{u}{separator}" + " ".join(f"v{i:07}" for i in range(many // (9 * u + 1))) for u in range(3)]
+        expected = sum(many // (9 * u + 1) for u in range(3))
+    else:
+        more = [f"column{c:05}" for c in range(many)]
+        header = mark.join(["user_id", *more, "item_id"])
+        lines, expected = [header, *(mark.join([f"u{u}", *["7"] * many, f"v{u % 2}"]) for u in range(3))], 3
+    data = (ending.join(lines) + ending).encode()
+    assert len(lines[0]) > 1 << 16
+    path = write(tmp_path, name, gzip.compress(data) if name.endswith("gz") else data)
+    assert read(path).log.rows_read == expected
+
+
+def test_a_wide_feature_table_and_a_wide_item_table_are_read(tmp_path: Path) -> None:
+    log = write(tmp_path, "log.csv", "user,item\nu,v1\nu,v2\n")
+    width = 20_000
+    rows = "".join(f"v{n}," + ",".join([f"{n}.5"] * width) + "\n" for n in (1, 2))
+    write(tmp_path, "visual.csv", "item_id," + ",".join(f"f{c}" for c in range(width)) + "\n" + rows)
+    tags = ",".join(f"tag{c}" for c in range(width))
+    write(tmp_path, "items.csv", f"item_id,{tags},title\nv1{',x' * width},One\nv2{',' * width},Two\n")
+    for source, more in ((log, {"features": [tmp_path / "visual.csv"], "items": tmp_path / "items.csv"}), (tmp_path, {})):
+        raw = read(source, **more)
+        assert raw.modalities["visual"].values.tolist() == [[1.5] * width, [2.5] * width]
+        assert raw.titles == {"v1": "One", "v2": "Two"}
+
+
+def test_a_first_line_without_end_is_refused_for_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_table, "BLOCK", 1 << 18)
+    monkeypatch.setattr(read_table, "HEAD", 1 << 12)
+    for name, data in (("a.csv", b"user,item" * 99_999), ("b.csv", b"\n \r\n" + b"user,item," * 99_999 + b"x\n1,2\n")):
+        with pytest.raises(DataError, match=f"{name} has a first line longer than .* MB"):
+            read(write(tmp_path, name, data))
+    with pytest.raises(DataError, match="none is known to be the user") as caught:
+        read(write(tmp_path, "c.csv", b"x" * 200_000 + b"\n1\n"))
+    assert len(str(caught.value)) < 300
+
+
 def test_a_mark_inside_a_field_is_no_quotation(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", 'user,item,size\n1,2,5" disk\n3,4,x\n')
     assert rows(read(path).log) == [("1", "2"), ("3", "4")]

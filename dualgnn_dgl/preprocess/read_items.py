@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.preprocess.read_columns import NAMES, find_column, plain
-from dualgnn_dgl.preprocess.read_table import Table, batches, head, open_table, suffix
+from dualgnn_dgl.preprocess.read_columns import NAMES, find_column, listed, plain
+from dualgnn_dgl.preprocess.read_table import Table, batches, blank_lines, head, open_table, suffix
 from dualgnn_dgl.preprocess.read_values import as_text, blank, encode, text_array, undotted
 
 HEADERLESS = ("item", "title")  # the first columns of MovieLens' movies.dat and u.item
@@ -50,7 +50,7 @@ def read_items(path: Path, item_col: str | None = None) -> ItemList:
     id_name = table.columns[0] if len(table.columns) == 1 and suffix(path) == ".txt" else id_column(table, item_col)
     if id_name is None:
         raise DataError(
-            f"{path.name} has the columns {', '.join(table.columns[:20])}; none is known to hold item ids: rename it to item_id"
+            f"{path.name} has the columns {listed(table.columns)}; none is known to hold item ids: rename it to item_id"
         )
     title_name = find_column(table, "title")
     names = [id_name] + ([title_name] if title_name and title_name != id_name else [])
@@ -93,5 +93,5 @@ def _open(path: Path) -> Table:
         if not any(mark in first for mark in ("\t", ",", ";", "|", "::")):
             header = plain(first) in (*NAMES["item"], "id")
             # a list: one id a line, which may hold blanks; the unit separator stands in no line
-            return Table(path, (first.strip(),) if header else ("item",), "\x1f", header)
+            return Table(path, (first.strip(),) if header else ("item",), "\x1f", header, blank=blank_lines(path))
     return open_table(path)

@@ -23,9 +23,10 @@ from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.files import refuse_foreign
 from dualgnn_dgl.inputs import open_regular, refuse_special
 from dualgnn_dgl.preprocess.read_quotes import check_quotes
-from dualgnn_dgl.preprocess.read_stream import BLOCK, COMPRESSED, open_stream
+from dualgnn_dgl.preprocess.read_stream import BLOCK, COMPRESSED, open_stream, read_fully
 
 ROWS = 1 << 19  # rows of Parquet read at once
+HEAD = 1 << 16  # bytes read of a file to see what it is; more where its first line is longer, up to BLOCK
 TEXT = (".csv", ".tsv", ".txt", ".inter", ".item", ".dat", ".data", ".tab", "")
 # Separators to look for in the first line, by suffix; the first one found there wins.
 SEPARATORS = {
@@ -46,6 +47,7 @@ class Table:
     separator: str | None = None  # None: Parquet
     header: bool = True
     encoding: str = "utf-8"
+    blank: int = 0  # lines before the first that is not blank
 
     @property
     def name(self) -> str:
@@ -71,15 +73,15 @@ def head(path: Path) -> list[str]:
     Raises
     ------
     DataError
-        if the file is missing, empty, binary or not text in UTF-8 (or, for `.dat` and `.data`, Latin-1).
+        if the file is missing, empty, binary or not text in UTF-8 (or, for `.dat` and `.data`, Latin-1), or if its first line is
+        longer than a block.
     """
     refuse_special(path)
     if not path.exists():
         raise DataError(f"{path} does not exist: check the path")
     if path.is_dir():
         raise DataError(f"{path} is a folder, a file is needed here")
-    with explained(path), open_stream(path) as stream:
-        start = stream.read(1 << 16)
+    start, ended = _start(path)
     if not start.strip():
         raise DataError(f"{path} is empty: give a file with a header and rows")
     if start[:4] == b"PAR1":
@@ -93,17 +95,45 @@ def head(path: Path) -> list[str]:
         lines = text.decode(start).splitlines()
     except UnicodeDecodeError:
         raise _encoding_error(path) from None
-    lines = [line for line in (lines[:-1] if len(start) == 1 << 16 and len(lines) > 1 else lines) if line.strip()]
+    lines = [line for line in (lines if ended else lines[:-1]) if line.strip()]
+    if not lines and not ended:
+        raise DataError(f"{path} has a first line longer than {BLOCK >> 20} MB: is it a table, and one row a line?")
     if not lines:
         raise DataError(f"{path} is empty: give a file with a header and rows")
     return lines[:256]
+
+
+def _start(path: Path) -> tuple[bytes, bool]:
+    """The first bytes of a text file, which hold its first line that is not blank, and whether that is all of it."""
+    with explained(path), open_stream(path) as stream:
+        start = read_fully(stream, HEAD)
+        wanted = HEAD
+        while len(start) == wanted < BLOCK and not _has_line(start) and b"\0" not in start:
+            more = read_fully(stream, min(3 * wanted, BLOCK - wanted))
+            start, wanted = start + more, min(4 * wanted, BLOCK)
+        return start, len(start) < wanted or not stream.read(1)
+
+
+def blank_lines(path: Path) -> int:
+    """Count the blank lines that a text file begins with: Arrow counts them when it leaves out the header."""
+    start = _start(path)[0].removeprefix(codecs.BOM_UTF8)
+    return len(re.findall(rb"\r\n|\r|\n", start[: len(start) - len(start.lstrip())]))
+
+
+def _has_line(start: bytes) -> bool:
+    """Whether a line that is not blank ends within these bytes."""
+    filled = start.lstrip()
+    return b"\n" in filled or b"\r" in filled
 
 
 def split_line(line: str, separator: str) -> list[str]:
     """The fields of one line; quotes count where the separator is one character."""
     if len(separator) > 1:
         return line.split(separator)
-    return next(csv.reader([line], delimiter=separator), [""])
+    try:
+        return next(csv.reader([line], delimiter=separator), [""])
+    except csv.Error:  # a field longer than any name or id
+        return line.split(separator)
 
 
 def sniff_separator(path: Path, line: str) -> str:
@@ -136,10 +166,10 @@ def open_table(path: Path, separator: str | None = None, names: Sequence[str] | 
     fields = [field.strip() for field in split_line(first, separator)]
     encoding = _encoding(path) if suffix(path) in (".dat", ".data") else "utf-8"
     if names is None:
-        return Table(path, tuple(fields), separator, True, encoding)
+        return Table(path, tuple(fields), separator, True, encoding, blank_lines(path))
     if len(fields) > len(names):
         names = [*names, *(f"column {i}" for i in range(len(names), len(fields)))]
-    return Table(path, tuple(names[: len(fields)]), separator, False, encoding)
+    return Table(path, tuple(names[: len(fields)]), separator, False, encoding, blank_lines(path))
 
 
 def batches(table: Table, columns: Sequence[str], notes: list[str] | None = None) -> Iterator[list[pa.Array]]:
@@ -187,7 +217,10 @@ def csv_options(table: Table, kinds: dict[str, pa.DataType], **convert: Any) -> 
     quote = _quote(table)
     return (
         pa_csv.ReadOptions(
-            block_size=BLOCK, column_names=list(table.columns), skip_rows=1 if table.header else 0, encoding=table.encoding
+            block_size=BLOCK,
+            column_names=list(table.columns),
+            skip_rows=table.blank + table.header,
+            encoding=table.encoding,
         ),
         pa_csv.ParseOptions(delimiter=UNIT if several else table.separator, quote_char=quote, newlines_in_values=bool(quote)),
         pa_csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), **convert),
