@@ -265,7 +265,7 @@ def test_public_things_have_docstrings(path: Path) -> None:
     assert not undocumented, f"{path.name}: no docstring on {undocumented}"
 
 
-# --- files are opened in one place ------------------------------------------------------------------------------------------
+# --- files are opened in one place, and no cast is unchecked ----------------------------------------------------------------
 
 OPENERS = {  # what opens a file by its name, as the call ends
     *("open", "read_text", "read_bytes", "input_stream", "memory_map", "OSFile", "fromfile", "loadtxt", "genfromtxt"),
@@ -330,3 +330,46 @@ def test_input_is_opened_in_one_place(path: Path) -> None:
 )
 def test_the_guard_sees_files_opened_by_name(text: str, faulty: bool) -> None:
     assert bool(opened_by_name("graph", ast.parse(text))) is faulty
+
+
+def unchecked(tree: ast.AST) -> list[str]:
+    """Casts that change a value which the new type cannot hold, instead of refusing it."""
+    faults = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            called = dotted(node.func)
+            faults += [f"line {node.lineno}: {called} with {k.arg}" for k in node.keywords if k.arg in UNCHECKED]
+            if called.split(".")[-1] == "cast" and len(node.args) > (2 if called in ("pc.cast", "typing.cast", "cast") else 1):
+                faults.append(f"line {node.lineno}: {called} says by position whether it is safe: leave that out")
+            if called.endswith("CastOptions.unsafe"):
+                faults.append(f"line {node.lineno}: {called}")
+    return faults
+
+
+UNCHECKED = {
+    "safe",
+    *(f"allow_{what}" for what in ("int_overflow", "float_truncate", "decimal_truncate", "time_truncate", "time_overflow")),
+    "allow_invalid_utf8",
+}
+
+
+@pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
+def test_no_cast_is_unchecked(path: Path) -> None:
+    assert not unchecked(parse(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "faulty"),
+    [
+        ("column.cast(pa.int64(), safe=False)", True),
+        ("column.cast(pa.int64(), False)", True),
+        ("pc.cast(column, pa.int64(), False)", True),
+        ("column.cast(options=pc.CastOptions.unsafe(pa.int64()))", True),
+        ("pc.CastOptions(pa.int64(), allow_int_overflow=True)", True),
+        ("pa.array(values, pa.int64(), safe=False)", True),
+        ("column.cast(pa.int64())", False),
+        ("cast(int, value)", False),
+    ],
+)
+def test_the_guard_sees_unchecked_casts(text: str, faulty: bool) -> None:
+    assert bool(unchecked(ast.parse(text))) is faulty

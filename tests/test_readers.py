@@ -394,12 +394,6 @@ def test_bad_files_give_one_clear_line(tmp_path: Path, name: str, text: str | by
     assert "\n" not in str(caught.value) and name in str(caught.value) and len(str(caught.value)) < 600
 
 
-def test_ratings_beyond_a_floats_whole_numbers_are_rounded(tmp_path: Path) -> None:
-    """Arrow's cast refuses them; found by the mutation fuzzer."""
-    pq.write_table(pa.table({"user": ["a", "b"], "item": ["x", "y"], "rating": [2**63 - 1, 3]}), tmp_path / "log.parquet")
-    assert read(tmp_path / "log.parquet").log.rating.tolist() == [2.0**63, 3.0]
-
-
 COMMENTED = ["user,item,rating,note", *(f"u{n},v{n % 3},4,fine" for n in range(9))]
 
 

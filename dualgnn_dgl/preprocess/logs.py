@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.files import refuse_foreign
+from dualgnn_dgl.preprocess import read_times
 from dualgnn_dgl.preprocess import read_values as values
 from dualgnn_dgl.preprocess.read_adjacency import read_lists
 from dualgnn_dgl.preprocess.read_columns import NAMES, find_column, need_column, plain
@@ -174,7 +175,7 @@ def _read_columns(parts: Sequence[Part], columns: Columns, name: str, progress: 
     samples: dict[str, str] = {}  # role -> an unreadable value, for the message
     roles: dict[str, str] = {}
     notes: list[str] = []
-    rows_read = 0
+    rows_read, unit = 0, None
     for path, part in parts:
         table = open_table(path, columns.separator, header)
         found = _roles(table, columns, part is not None)
@@ -186,7 +187,8 @@ def _read_columns(parts: Sequence[Part], columns: Columns, name: str, progress: 
         for arrays in batches(table, list(roles.values()), notes):
             batch = dict(zip(roles, arrays, strict=True))
             if dates is None and "time" in batch:
-                dates = values.holds_dates(batch["time"])
+                dates = read_times.holds_dates(batch["time"])
+                unit = _same_unit(unit, read_times.clock(batch["time"], dates), path.name, parts[0][0].name)
             _add_batch(batch, roles, table.name, bool(dates), rows, kept, dropped, samples)
             if part is not None:
                 kept["split"].append(np.full(len(kept["user"][-1][0]), part, dtype=np.int8))
@@ -207,7 +209,7 @@ def _read_columns(parts: Sequence[Part], columns: Columns, name: str, progress: 
         user_ids=user_ids,
         item_ids=item_ids,
         rating=np.concatenate(kept["rating"]) if "rating" in roles else None,
-        time=values.join_times(kept["time"]) if "time" in roles else None,
+        time=read_times.join_times(kept["time"], f"{parts[0][0].name}, column {roles['time']},") if "time" in roles else None,
         split=np.concatenate(kept["split"]) if kept["split"] else None,
         rows_read=rows_read,
         dropped=dropped,
@@ -237,18 +239,18 @@ def _add_batch(
         blank = values.blank(texts)
         faults.append((role, f"{role} id empty", blank[codes] if blank.any() else np.zeros(size, dtype=bool)))
     if "rating" in batch:
-        found["rating"] = values.numbers(batch["rating"])
-        faults.append(("rating", "rating not a number", np.isnan(found["rating"])))
+        found["rating"], unread, beyond = values.ratings(batch["rating"])
+        faults += [("rating", "rating not a number", unread), ("rating", "rating beyond a float's whole numbers", beyond)]
     if "time" in batch:
-        found["time"], unread = values.times(batch["time"], dates)
-        faults.append(("time", "time not readable", unread))
+        found["time"], unread, beyond = read_times.times(batch["time"], dates)
+        faults += [("time", "time not readable", unread), ("time", "time beyond 64 bits", beyond)]
     if "split" in batch:
         found["split"] = values.splits(batch["split"], f"{file}, column {roles['split']}", start)
     for role, reason, rows in faults:
         rows = rows & good
         if rows.any():
             dropped[reason] = dropped.get(reason, 0) + int(rows.sum())
-            samples.setdefault(role, str(batch[role][int(np.argmax(rows))].as_py() or ""))
+            samples.setdefault(role, _shown(batch[role][int(np.argmax(rows))]))
             good &= ~rows
     whole = bool(good.all())
     for role in found:
@@ -258,6 +260,21 @@ def _add_batch(
             kept[role].append(again)
         else:
             kept[role].append(found[role] if whole else found[role][good])
+
+
+def _same_unit(unit: str | None, found: str | None, name: str, first: str) -> str | None:
+    """The unit of the times; one log has one, or its files' times would be compared across units."""
+    if unit is not None and found is not None and found != unit:
+        raise DataError(f"{name} gives times in {found}, but {first} in {unit}: give all splits in one")
+    return unit or found
+
+
+def _shown(value: pa.Scalar) -> str:
+    """A value as text, also one that Python has no type for (a year beyond 9999)."""
+    try:
+        return str(value.as_py() if value.is_valid else "")
+    except (ValueError, OverflowError, pa.ArrowException):
+        return str(value)
 
 
 def _nothing_left(name: str, roles: dict[str, str], rows: int, dropped: dict[str, int], samples: dict[str, str]) -> DataError:

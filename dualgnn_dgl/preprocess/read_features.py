@@ -15,7 +15,7 @@ from dualgnn_dgl.inputs import open_regular
 from dualgnn_dgl.preprocess.read_columns import listed, plain
 from dualgnn_dgl.preprocess.read_items import id_column, unique_ids
 from dualgnn_dgl.preprocess.read_table import Table, batches, csv_options, decoded, explained, open_table, text_stream
-from dualgnn_dgl.preprocess.read_values import encode, numbers
+from dualgnn_dgl.preprocess.read_values import doubles, encode, numbers
 
 INDEX_COLUMNS = ("", "unnamed0", "indexlevel0")  # what pandas writes beside the columns
 # What stands for "no number" in text.
@@ -126,9 +126,7 @@ def _from_columns(read: pa.Table, names: list[str]) -> np.ndarray:
     """Columns of numbers as (n, F) float32, null as NaN."""
     values = np.empty((len(read), len(names)), dtype=np.float32)
     for position, name in enumerate(names):
-        column = read.column(name)
-        column = column.cast(pa.float64(), safe=False) if not pa.types.is_floating(column.type) else column
-        values[:, position] = column.to_numpy()
+        values[:, position] = np.concatenate([doubles(chunk) for chunk in read.column(name).chunks])
     return values
 
 
@@ -149,8 +147,7 @@ def _from_lists(column: pa.ChunkedArray, ids: np.ndarray, file: str) -> np.ndarr
     start = 0
     for chunk in column.chunks:  # chunk by chunk: the list offsets of a joined column could overflow
         filled = np.flatnonzero(lengths[start : start + len(chunk)] > 0)
-        flat = chunk.take(pa.array(filled)).flatten()
-        flat = flat.cast(pa.float64(), safe=False) if not pa.types.is_floating(flat.type) else flat
-        values[start + filled] = flat.to_numpy(zero_copy_only=False).reshape(len(filled), values.shape[1])
+        flat = doubles(chunk.take(pa.array(filled)).flatten())
+        values[start + filled] = flat.reshape(len(filled), values.shape[1])
         start += len(chunk)
     return values

@@ -142,4 +142,5 @@ def only_positions(user: np.ndarray, time: np.ndarray) -> bool:
     np.minimum.at(first, user, time)
     np.maximum.at(last, user, time)
     seen = counts > 0
-    return bool((first[seen] == start).all() and (last[seen] - start < counts[seen]).all())
+    spans = last[seen].view(np.uint64) - np.array(start).view(np.uint64)  # modulo 2^64: a difference of int64 may overflow
+    return bool((first[seen] == start).all() and (spans < counts[seen].astype(np.uint64)).all())

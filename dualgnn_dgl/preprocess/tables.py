@@ -21,8 +21,8 @@ class RawLog:
         every distinct id once, in order of first appearance (ids are text everywhere, "7" and "007" differ).
     rating : (E,) float64 or None
     time : (E,) int64 or None
-        any unit; only the order counts. Where a file gives an order but no times (MicroLens pairs), the
-        position within the user's list.
+        any unit; only the order counts, and it is exact. Where a file gives an order but no times (MicroLens pairs), the
+        position within the user's list. Fractions that microseconds cannot tell apart: the rank among all times.
     split : (E,) int8 or None
         0 train, 1 valid, 2 test, where the file carries a split.
     rows_read : int
