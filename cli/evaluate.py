@@ -171,7 +171,7 @@ def open_run(run: str, data: str | None) -> tuple[Run, Dataset, str]:
     from dualgnn_dgl import data as datasets
 
     loaded = checkpoint.load_run(run)
-    folder = loaded.info["data"]["path"] if data is None else data
+    folder = checkpoint.locate(loaded.info["data"], loaded.folder) if data is None else data
     dataset = datasets.load(folder)
     checkpoint.check_belongs(loaded, dataset)
     return loaded, dataset, folder

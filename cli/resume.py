@@ -70,7 +70,7 @@ def go_on(
     RunError, ConfigError
         if options or device are others than those it was begun with, or the checkpoints of an unfinished run are gone.
     """
-    from dualgnn_dgl.checkpoint import MARKER, load_run
+    from dualgnn_dgl.checkpoint import MARKER, load_run, locate
     from dualgnn_dgl.errors import RunError
 
     found = keeper.newest()
@@ -90,7 +90,8 @@ def go_on(
         if name not in explicit and attribute in about.get("keep", {}):
             setattr(keeper, attribute, about["keep"][attribute])
     name, config, train = resolve(about)
-    plan = Plan(name, config, train, data or about["data"]["path"], _device(about, gpu), about, found.snapshot if found else None)
+    data = data or locate(about["data"], keeper.run)
+    plan = Plan(name, config, train, data, _device(about, gpu), about, found.snapshot if found else None)
     if done is not None and not done["interrupted"] and _same(done, plan, about):
         return replace(plan, finished=done)
     if found is None and about is not done:
@@ -178,12 +179,14 @@ def check_data(plan: Plan, dataset: Dataset) -> None:
 
 def begin(keeper: Checkpoints, plan: Plan, dataset: Dataset) -> None:
     """Tell the keeper where to continue, and have it write down what the training is begun with."""
+    from dualgnn_dgl.checkpoint import reference
+
     keeper.start = plan.start
     about = {
         "model": plan.name,
         "config": asdict(plan.config),  # type: ignore[call-overload]
         "train": asdict(plan.train),
-        "data": {"path": str(Path(plan.data)), "hash": dataset.hash},
+        "data": reference(Path(plan.data), keeper.run) | {"hash": dataset.hash},
         "device": str(plan.device),
         "versions": _versions(),
         "keep": {attribute: getattr(keeper, attribute) for attribute in KEPT.values()},

@@ -103,7 +103,14 @@ def command(
             folders.write(larger, data_files, options=options | {"updated_from": dataset.hash})
             (run_files / UPDATE).write_text(json_text({"request": request, "result": value}), "utf-8")
             checkpoint.write_run(
-                run_files, fit, model=name, config=config, train=train, data_path=new_data, dataset=larger, device="cpu"
+                run_files,
+                fit,
+                model=name,
+                config=config,
+                train=train,
+                data=checkpoint.reference(new_data, new_run),
+                dataset=larger,
+                device="cpu",
             )
     _show(value, as_json)
 

@@ -30,6 +30,8 @@ def special(path: str | Path) -> str:
     """Says in words which kind of file cannot be read: 'a pipe', 'a socket', …; '' for files, folders and missing names."""
     try:
         mode = os.stat(path).st_mode
+    except ValueError:  # a NUL in the name
+        return ""
     except OSError as error:
         if error.errno == errno.ELOOP:
             return "a loop of links"

@@ -135,7 +135,7 @@ def load(run: str | Path, data: str | Path | None = None) -> Newcomers:
         if either folder is missing or damaged, they do not belong together, or another version wrote the run.
     """
     loaded = checkpoint.load_run(run)
-    folder = loaded.info["data"]["path"] if data is None else str(data)
+    folder = checkpoint.locate(loaded.info["data"], loaded.folder) if data is None else str(data)
     dataset = datasets.load(folder)
     model = checkpoint.restore(loaded, dataset)
     return Newcomers(model, dataset, str(folder), training.features(dataset, build(TrainConfig, loaded.info["train"])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import os
 import shutil
 import tomllib
 
@@ -77,7 +78,7 @@ def test_saved_then_loaded_is_equal(tmp_path, name):
     if run.attention is not None:
         assert torch.equal(run.attention, done.attention) and run.info["modalities"] == list(data.modalities)
     assert run.info["model"] == name and run.info["users"] == data.num_users and run.info["items"] == data.num_items
-    assert run.info["data"] == {"path": "data", "hash": data.hash}
+    assert run.info["data"] == {"path": "data", "from_run": os.path.relpath("data", tmp_path / "run"), "hash": data.hash}
     assert build(model_class(name).Config, run.info["config"]) == config and build(TrainConfig, run.info["train"]) == train
     assert run.info["best"] == {"epoch": done.best_epoch, "metric": f"recall@{small.ITEMS}", "value": done.best_value}
     assert run.info["versions"]["torch"] == torch.__version__ and "dgl" in run.info["versions"]

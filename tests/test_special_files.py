@@ -92,7 +92,7 @@ OPTIONS = {
     "preprocess --items, Parquet": ("items.parquet", "preprocess --check --input LOG --items FILE"),
     "train --config": ("run.toml", "train --config FILE --print-config"),
     "recommend --histories": ("log.csv", "recommend --run RUN --data DATA --gpu -1 --histories FILE"),
-    "recommend --new-items": ("visual.npy", "recommend --run RUN --data DATA --gpu -1 --user u1 --new-items FILE"),
+    "recommend --new-items": ("visual.npy", "recommend --run RUN --data DATA --gpu -1 --user user1 --new-items FILE"),
     "update --input": ("log.csv", "update --run RUN --data DATA --new-run OUT --new-data OUT2 --input FILE"),
     "update --features": ("visual.npy", "update --run RUN --data DATA --new-run OUT --new-data OUT2 --input LOG --features FILE"),
     "update --items": ("items.csv", "update --run RUN --data DATA --new-run OUT --new-data OUT2 --input LOG --items FILE"),

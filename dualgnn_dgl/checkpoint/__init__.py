@@ -26,6 +26,8 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl import __version__
+from dualgnn_dgl.checkpoint.data_path import locate as locate
+from dualgnn_dgl.checkpoint.data_path import reference as reference
 from dualgnn_dgl.checkpoint.tensors import flat, unflat, write_tensors
 from dualgnn_dgl.checkpoint.tensors import read_tensors as read_tensors
 from dualgnn_dgl.data import Dataset
@@ -95,8 +97,8 @@ def save_run(
         if the folder is occupied and `force` is not set, or holds files that are not ours.
     """
     with replace_folders((folder, FOLDER), force=force) as (target,):
-        about = {"model": model, "config": config, "train": train, "data_path": data_path, "dataset": dataset, "device": device}
-        return write_run(target, fit, **about)  # type: ignore[arg-type]
+        data = reference(data_path, folder)
+        return write_run(target, fit, model=model, config=config, train=train, data=data, dataset=dataset, device=device)
 
 
 def write_run(
@@ -106,11 +108,15 @@ def write_run(
     model: str,
     config: Options,
     train: TrainConfig,
-    data_path: str | Path,
+    data: Mapping[str, str],
     dataset: Dataset,
     device: str,
 ) -> dict[str, Any]:
-    """Write all files of a run into an empty folder, beside those already there, and return what run.json says."""
+    """Write all files of a run into an empty folder, beside those already there, and return what run.json says.
+
+    Args:
+        data: The place of the data, as `reference` gives it for the folder's final place.
+    """
     # the metric as it was taken: a catalogue of fewer than K items shortens the list
     metric = next((key for row in fit.history for key in row if "@" in key), train.metric)
     info = {
@@ -118,7 +124,7 @@ def write_run(
         "model": model,
         "config": asdict(config),  # type: ignore[call-overload]
         "train": asdict(train),
-        "data": {"path": str(data_path), "hash": dataset.hash},
+        "data": {**data, "hash": dataset.hash},
         "users": dataset.num_users,
         "items": dataset.num_items,
         "modalities": list(dataset.modalities),
