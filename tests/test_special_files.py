@@ -302,3 +302,23 @@ def test_data_and_run_folders_with_odd_names_are_read(world: trial.World, tmp_pa
     checkpoint.restore(loaded, dataset)
     table = pq.read_table(world.data / "users.parquet")
     assert dataset.user_ids.tolist() == table["id"].to_pylist()
+
+
+def test_odd_names_go_the_whole_way(world: trial.World, tmp_path: Path) -> None:
+    """From the log's name in dataset.json to a run on a data folder with such a name."""
+    log = odd(tmp_path, "log.csv")
+    log.write_bytes(trial.logs()["log.csv"])
+    data, run = (tmp_path / os.fsdecode(name.encode() + b"\xff") for name in ("data", "run"))
+    where = ("--run", run, "--data", data, "--gpu", -1)
+    for words in (
+        ("preprocess", "--input", log, "--features", world.folder / "acoustic.csv", "--data", tmp_path / "plain"),
+        ("train", "--model", "bprmf", "--epochs", 1, "--set", "width=3", *where),
+        ("eval", "--topk", 3, "--bootstrap", 0, *where),
+        ("eval", "--topk", 3, "--bootstrap", 0, "--run", run, "--gpu", -1),
+        ("recommend", "--history", "v1,v2", *where),
+        ("recommend", "--histories", log, *where),
+    ):
+        done = trial.call(*words)
+        assert trial.fault(done) == "" and done.code == 0, (words, done)
+        if words[0] == "preprocess":
+            shutil.copytree(tmp_path / "plain", data)
