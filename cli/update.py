@@ -56,7 +56,7 @@ def command(
     """
     from dualgnn_dgl import checkpoint, locks, training, update
     from dualgnn_dgl import data as folders
-    from dualgnn_dgl.files import json_text
+    from dualgnn_dgl.errors import json_text
     from dualgnn_dgl.folders import check_apart, check_free, recover, replace_folders
     from dualgnn_dgl.models import model_class
     from dualgnn_dgl.options import build
@@ -101,7 +101,7 @@ def command(
         both = ((new_data, folders.FOLDER), (new_run, checkpoint.FOLDER))
         with replace_folders(*both, force=force) as (data_files, run_files):
             folders.write(larger, data_files, options=options | {"updated_from": dataset.hash})
-            (run_files / UPDATE).write_text(json_text({"request": request, "result": value}), "utf-8")
+            (run_files / UPDATE).write_text(json_text({"request": request, "result": value}, indent=2), "utf-8")
             checkpoint.write_run(
                 run_files,
                 fit,

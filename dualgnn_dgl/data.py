@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from scipy import sparse
 
 from dualgnn_dgl import reduction
-from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.files import content_hash, json_text, load_array, read_columns, read_json
+from dualgnn_dgl.errors import DataError, json_text
+from dualgnn_dgl.files import content_hash, load_array, read_columns, read_json, write_columns
 from dualgnn_dgl.folders import Kind, check_files, read_manifest, reading, replace_folders, seal
 from dualgnn_dgl.reduction import Reduction
 
@@ -296,12 +295,12 @@ def write(
     """Write all files of a prepared folder into an empty one."""
     for split in SPLITS:
         part = getattr(dataset, split)
-        pq.write_table(pa.table({"user": part.user, "item": part.item}), target / f"{split}.parquet")
-    pq.write_table(pa.table({"id": pa.array(dataset.user_ids.tolist(), pa.string())}), target / "users.parquet")
+        write_columns(target / f"{split}.parquet", pa.table({"user": part.user, "item": part.item}))
+    write_columns(target / "users.parquet", pa.table({"id": pa.array(dataset.user_ids.tolist(), pa.string())}))
     items = {"id": pa.array(dataset.item_ids.tolist(), pa.string())}
     if dataset.titles is not None:
         items["title"] = pa.array([str(title) for title in dataset.titles], pa.string())
-    pq.write_table(pa.table(items), target / "items.parquet")
+    write_columns(target / "items.parquet", pa.table(items))
     for name, modality in dataset.modalities.items():
         np.save(target / f"modality.{name}.values.npy", modality.values, allow_pickle=False)
         np.save(target / f"modality.{name}.present.npy", modality.present, allow_pickle=False)
@@ -310,10 +309,10 @@ def write(
     if dataset.co_occurrence is not None:
         lists = dataset.co_occurrence
         np.save(target / "co_occurrence.indptr.npy", lists.indptr, allow_pickle=False)
-        pq.write_table(pa.table({"neighbour": lists.neighbour, "weight": lists.weight}), target / "co_occurrence.parquet")
+        write_columns(target / "co_occurrence.parquet", pa.table({"neighbour": lists.neighbour, "weight": lists.weight}))
     maps = reduction.write(dataset.reductions, target)
     if report is not None:
-        (target / "report.json").write_text(json_text(dict(report)), "utf-8")
+        (target / "report.json").write_text(json_text(dict(report), indent=2) + "\n", "utf-8")
     manifest = {
         "format": FORMAT,
         "hash": dataset.hash,

@@ -6,11 +6,15 @@ The command line turns each of them into that line and exit status 1; anything e
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
+LONGEST = 1200  # characters of a message, however much of a file, an id or a path it quotes
+_REMEDY = 500  # of these, characters kept at the end, where the remedy is
 _ESCAPE = re.compile(r"(\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")
 _JOINERS = "\u200c\u200d"  # hold emoji and some scripts together
 
@@ -25,7 +29,7 @@ class DualGNNError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(clean(message))
+        super().__init__(shorten(clean(message)))
 
 
 class DataError(DualGNNError):
@@ -52,11 +56,92 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {kind} '{name}'{hint} Known: {', '.join(names)}"
 
 
+class _Harmless(dict[int, str]):
+    """Replacement of each character for `str.translate`; the table grows with the characters that are met."""
+
+    def __missing__(self, code: int) -> str:
+        letter = chr(code)
+        kind = unicodedata.category(letter)
+        if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name that is not UTF-8
+            self[code] = f"\\x{code - 0xDC00:02x}"
+        elif kind == "Cs":
+            self[code] = f"\\u{code:04x}"
+        elif kind in ("Zl", "Zp") or letter == "\t":
+            self[code] = " "
+        else:
+            self[code] = "" if kind in ("Cc", "Cf") and letter not in _JOINERS + "\n" else letter
+        return self[code]
+
+
+_HARMLESS = _Harmless()
+
+
 def clean(text: str) -> str:
     r"""Text that cannot disturb a terminal: no escape sequences, no control or direction characters, one line.
 
+    A byte of a file name that is not UTF-8 is shown as its number.
+
     >>> clean("\x1b[31mred\x07\n tail\u202e")
     'red tail'
+    >>> print(clean("caf\udce9.csv"))
+    caf\xe9.csv
     """
-    text = re.sub(r"\s+", " ", _ESCAPE.sub("", str(text)))
-    return "".join(letter for letter in text if letter in _JOINERS or unicodedata.category(letter) not in ("Cc", "Cf", "Cs"))
+    return re.sub(r"\s+", " ", _ESCAPE.sub("", str(text))).translate(_HARMLESS)
+
+
+def clean_lines(text: str) -> str:
+    r"""As `clean`, for text of several lines whose line breaks and spaces are ours.
+
+    >>> clean_lines("rank  item\n   1  \x1b[2Ja\x85b")
+    'rank  item\n   1  ab'
+    """
+    return _ESCAPE.sub("", str(text)).translate(_HARMLESS)
+
+
+def shorten(text: str, longest: int = LONGEST) -> str:
+    """At most so many characters of a message: the middle of a longer one is left out.
+
+    >>> shorten("the id 'xxxxxxxxxxxxxxxxxxxxxxx' is unknown: check it", 30)
+    "the id 'xxxxxxx … wn: check it"
+    """
+    if len(text) <= longest:
+        return text
+    tail = min(_REMEDY, longest * 2 // 5)
+    return f"{text[: longest - tail - 3].rstrip()} … {text[-tail:].lstrip()}"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    r"""JSON that can be shown and stored anywhere, and reads back as the same value.
+
+    Control, direction and separator characters and lone surrogates (the bytes of file names that are not UTF-8) are
+    written as escapes, all other characters as they are.
+
+    >>> json_text({"title": "é\x9b31m\u202e", "path": "caf\udce9"})
+    '{"title": "é\\u009b31m\\u202e", "path": "caf\\udce9"}'
+    """
+    return _escaped(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False), wide=False)
+
+
+def toml_text(value: str) -> str:
+    r"""A TOML string with the same escapes.
+
+    >>> toml_text("a\x7fb\U000e0001")
+    '"a\\u007fb\\U000E0001"'
+    """
+    return _escaped(json.dumps(value, ensure_ascii=False), wide=True)
+
+
+def _escaped(text: str, wide: bool) -> str:
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(letter if _plain(letter) else _escape(letter, wide) for letter in text)
+
+
+def _plain(letter: str) -> bool:
+    return letter == "\n" or letter in _JOINERS or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escape(letter: str, wide: bool) -> str:
+    if ord(letter) < 0x10000:
+        return f"\\u{ord(letter):04x}"
+    return f"\\U{ord(letter):08X}" if wide else json.dumps(letter)[1:-1]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from dualgnn_dgl import locks
-from dualgnn_dgl.errors import DataError, DualGNNError, RunError
+from dualgnn_dgl.errors import DataError, DualGNNError, RunError, json_text
 from dualgnn_dgl.inputs import open_regular, refuse_special
 
 if TYPE_CHECKING:
@@ -130,12 +130,7 @@ def remove_if_orphaned(left: Path) -> None:
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as readable JSON, atomically."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json_text(value), "utf-8")
-
-
-def json_text(value: Any) -> str:
-    """`value` as readable JSON."""
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        temporary.write_text(json_text(value, indent=2) + "\n", "utf-8")
 
 
 def read_json(path: str | Path, what: type[DualGNNError] = DataError) -> dict[str, Any]:
@@ -269,6 +264,14 @@ def read_columns(path: str | Path, **columns: pa.DataType) -> dict[str, np.ndarr
         raise DataError(f"{path} does not exist: run preprocess again") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): run preprocess again") from None
+
+
+def write_columns(path: str | Path, table: pa.Table) -> None:
+    """Write a Parquet file. Arrow is given the open file, since it cannot open a name that is not UTF-8."""
+    import pyarrow.parquet as pq
+
+    with open(path, "wb") as handle:
+        pq.write_table(table, handle)
 
 
 def content_hash(arrays: Mapping[str, np.ndarray]) -> str:

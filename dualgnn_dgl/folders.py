@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from dualgnn_dgl import locks
-from dualgnn_dgl.errors import DataError, DualGNNError, RunError
-from dualgnn_dgl.files import is_temporary, json_digest, json_text, read_json, remove_if_orphaned, sweep, sync, temporary_name
+from dualgnn_dgl.errors import DataError, DualGNNError, RunError, json_text
+from dualgnn_dgl.files import is_temporary, json_digest, read_json, remove_if_orphaned, sweep, sync, temporary_name
 from dualgnn_dgl.inputs import open_regular
 
 COMMIT, PLAN = ".dualgnn-commit", ".dualgnn-plan.json"
@@ -60,7 +60,7 @@ def seal(folder: Path, kind: Kind, info: Mapping[str, Any]) -> dict[str, Any]:
     files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
     sealed = {**info, "files": files}
     sealed["self"] = json_digest(sealed)
-    (folder / kind.marker).write_text(json_text(sealed), "utf-8")
+    (folder / kind.marker).write_text(json_text(sealed, indent=2) + "\n", "utf-8")
     return sealed
 
 
@@ -190,7 +190,7 @@ class _Stage:
             remove = sorted(own - new)
         if self.inside or more:
             plan = {"marker": self.kind.marker, "remove": remove, **more}
-            (self.path / PLAN).write_text(json_text({**plan, "self": json_digest(plan)}), "utf-8")
+            (self.path / PLAN).write_text(json_text({**plan, "self": json_digest(plan)}, indent=2) + "\n", "utf-8")
         for path in self.path.iterdir():
             sync(path)
         sync(self.path)

@@ -7,14 +7,13 @@ carries its help and, where they apply, its choices and lower bound; there is no
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dualgnn_dgl.errors import ConfigError, unknown
+from dualgnn_dgl.errors import ConfigError, toml_text, unknown
 from dualgnn_dgl.inputs import open_regular
 
 C = TypeVar("C")
@@ -138,5 +137,5 @@ def _literal(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's escapes are TOML's, but for DEL
+        return toml_text(value)
     return repr(value)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, DataError, unknown
-from dualgnn_dgl.files import atomic_file
+from dualgnn_dgl.files import atomic_file, write_columns
 from dualgnn_dgl.inputs import open_regular
 
 PATTERNS = ("random", "rare", "one-modality", "whole-modality")
@@ -81,7 +81,7 @@ def write_holes(dataset: Dataset, path: str | Path) -> None:
     """Which item has which modality, as a Parquet file: `item` in the user's own ids, and one true/false column a modality."""
     columns: Mapping[str, object] = {name: modality.present for name, modality in dataset.modalities.items()}
     with atomic_file(path) as temporary:
-        pq.write_table(pa.table({"item": pa.array(dataset.item_ids.tolist(), pa.string()), **columns}), temporary)
+        write_columns(temporary, pa.table({"item": pa.array(dataset.item_ids.tolist(), pa.string()), **columns}))
 
 
 def read_holes(path: str | Path, dataset: Dataset) -> Dataset:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -20,7 +19,7 @@ from dualgnn_dgl.checkpoint.tensors import write_tensors
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
-from dualgnn_dgl.files import atomic_file, json_digest, read_json, write_json
+from dualgnn_dgl.files import atomic_file, json_digest, read_json, write_columns, write_json
 from dualgnn_dgl.folders import file_digest
 from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
 from dualgnn_dgl.robustness.plan import NO_FEATURES, NO_HOLES, STAGES, Cell, Plan
@@ -237,7 +236,7 @@ class Bench:
                 columns = {name: value.astype(np.float32) for name, value in values.items()}
                 with atomic_file(file) as temporary:
                     ids = pa.array(self.dataset.user_ids[own].tolist(), pa.string())
-                    pq.write_table(pa.table({"user": ids} | columns), temporary)
+                    write_columns(temporary, pa.table({"user": ids} | columns))
         rounded = {name: [round(end, 6) for end in interval] for name, interval in intervals.items()}
         return {"metrics": found.pop("all"), "intervals": rounded, "groups": found}
 
