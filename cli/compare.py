@@ -9,8 +9,8 @@ import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.evaluate import data_option, known_before, measured_on, open_run
-from dualgnn_dgl.cli.show import json_option, mask_option, memory_option, result, split_option, table
-from dualgnn_dgl.errors import RunError
+from dualgnn_dgl.cli.show import PATH, json_option, mask_option, memory_option, print_text, result, split_option, table
+from dualgnn_dgl.errors import RunError, clean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ METRICS = ("recall", "precision", "ndcg", "hit", "map", "mrr")
 
 
 @click.command(short_help="Test whether runs on the same data differ, user by user.")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN RUN…")
+@click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN RUN…")
 @data_option
 @click.option("--topk", "k", type=int, default=20, show_default=True, metavar="K", help="List length.")
 @click.option(
@@ -114,7 +114,7 @@ def command(
     if as_json:
         result(value)
     else:
-        click.echo(_text(value, len(seen)))
+        print_text(_text(value, len(seen)))
 
 
 def _open(runs: Sequence[str], data: str | None) -> tuple[dict[str, Run], Dataset, str]:
@@ -197,7 +197,7 @@ def _text(value: Mapping[str, Any], masked: int) -> str:
     from dualgnn_dgl.evaluation.slices import label
 
     order = list(value["runs"])
-    lines = [*measured_on(value, masked), f"base   {value['base']} ({value['runs'][value['base']]})"]
+    lines = [*measured_on(value, masked), f"base   {clean(value['base'])} ({value['runs'][value['base']]})"]
     headers = ["run", "model", "mean", "95 %", "difference", "95 %", "better", "worse"]
     headers += ["p bootstrap", "Holm", "p Wilcoxon", "Holm"]
     for metric, rows in value["metrics"].items():

@@ -10,17 +10,19 @@ import click
 
 from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.show import (
+    PATH,
     force_option,
     json_option,
     mask_option,
     memory_option,
     note,
+    print_text,
     result,
     run_option,
     split_option,
     table,
 )
-from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.errors import ConfigError, clean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from dualgnn_dgl.evaluation import Evaluator
 
 data_option = click.option(
-    "--data", default=None, metavar="DIR", help="Prepared data folder.  [default: the one the run was trained on]"
+    "--data", default=None, type=PATH, metavar="DIR", help="Prepared data folder.  [default: the one the run was trained on]"
 )
 
 
@@ -49,7 +51,9 @@ data_option = click.option(
     is_flag=True,
     help="Rank only the videos without a training pair, each placed by its modalities alone, as a new one is.",
 )
-@click.option("--per-user", default=None, metavar="FILE", help="Write every metric of every user to this Parquet file.")
+@click.option(
+    "--per-user", default=None, type=PATH, metavar="FILE", help="Write every metric of every user to this Parquet file."
+)
 @click.option(
     "--bootstrap",
     "resamples",
@@ -135,7 +139,7 @@ def command(
     if as_json:
         result(value)
     else:
-        click.echo(_text(value, found.ks, str(loaded.info.get("model", "")), len(seen)))
+        print_text(_text(value, found.ks, str(loaded.info.get("model", "")), len(seen)))
 
 
 def known_before(dataset: Dataset, split: str, mask: str) -> list[Interactions]:
@@ -180,14 +184,13 @@ def open_run(run: str, data: str | None) -> tuple[Run, Dataset, str]:
 def write_per_user(path: str, users: np.ndarray, metrics: Mapping[str, np.ndarray], dataset: Dataset) -> None:
     """A Parquet file with a row per evaluated user: `user` in the user's own ids, then every metric; whole or not at all."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    from dualgnn_dgl.files import atomic_file
+    from dualgnn_dgl.files import atomic_file, write_columns
 
     columns = {"user": pa.array(dataset.user_ids[users].tolist(), pa.string())}
     columns |= {name: pa.array(values, from_pandas=True) for name, values in metrics.items()}  # NaN: empty
     with atomic_file(path) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        write_columns(temporary, pa.table(columns))
 
 
 def _text(value: Mapping[str, Any], ks: Sequence[int], model: str, masked: int) -> str:
@@ -201,7 +204,7 @@ def _text(value: Mapping[str, Any], ks: Sequence[int], model: str, masked: int) 
         return f"{value['metrics'][name]:.4f}" + (f" [{low:.4f}, {high:.4f}]" if low is not None else "")
 
     lines = [
-        f"run    {value['run']}" + (f" ({model})" if model else ""),
+        f"run    {clean(value['run'])}" + (f" ({model})" if model else ""),
         *measured_on(value, masked),
         "",
         table(["metric", *(f"@{k}" for k in ks)], [[name, *(cell(f"{name}@{k}") for k in ks)] for name in names]),
@@ -213,7 +216,7 @@ def measured_on(value: Mapping[str, Any], masked: int) -> list[str]:
     """What the figures were measured on, a line each; `masked` is how many splits the lists leave out."""
     left_out = "train and valid" if masked == 2 else "train"
     return [
-        f"data   {value['data']}",
+        f"data   {clean(value['data'])}",
         f"split  {value['split']}",
         f"mask   {value['mask']} (left out of the lists: {left_out})",
         f"users  {value['users']:,}",

@@ -6,9 +6,12 @@ imports torch, dgl and pandas only inside that function, so that `dualgnn --help
 
 from __future__ import annotations
 
+from dualgnn_dgl.cli import stop  # the very first: a signal during the imports below ends the command cleanly
+
+# isort: split
 import errno
 import importlib
-import os
+import logging
 import re
 import sys
 import warnings
@@ -19,7 +22,8 @@ from typing import Any
 import click
 
 from dualgnn_dgl import __version__
-from dualgnn_dgl.errors import DualGNNError, clean, unknown
+from dualgnn_dgl.cli import streams
+from dualgnn_dgl.errors import DualGNNError, clean, shorten, unknown
 
 # verb: the sentence that `dualgnn --help` shows (the verb's own file is not imported for that)
 VERBS = {
@@ -37,15 +41,15 @@ _MODULES = {"eval": "evaluate"}
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """What a message quotes of files and of the command line neither breaks its line nor disturbs the terminal."""
+    """Makes one line of a message, whatever it quotes of files and of the command line, and no endless one."""
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:  # the help, which has many
         raise
     except click.UsageError as error:
-        raise click.UsageError(clean(error.format_message()), error.ctx) from error
+        raise click.UsageError(shorten(clean(error.format_message())), error.ctx) from error
     except click.ClickException as error:
-        raise click.ClickException(clean(error.format_message())) from error
+        raise click.ClickException(shorten(clean(error.format_message()))) from error
 
 
 class Verbs(click.Group):
@@ -73,7 +77,8 @@ class Verbs(click.Group):
             return super().make_context(*words, **more)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _one_line():
+        logging.lastResort = streams.LastResort()
+        with _one_line(), stop.Stop(streams.urgent):
             return self._invoke(ctx)
 
     def _invoke(self, ctx: click.Context) -> Any:
@@ -120,20 +125,22 @@ def group() -> None:
     """
 
 
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning in one line, without the place in the code; nothing of what torch says about its own sparse tensors."""
-    if not str(message).startswith(("Sparse CSR tensor support is in beta", "Sparse invariant checks")):
-        click.echo(f"warning: {clean(str(message))}", err=True)
-
-
 def main() -> None:
-    """Entry point of the console script."""
-    warnings.showwarning = _warn
+    """Runs the command line; ends the process with its exit status."""
+    stop.open_standard_files()
+    stop.at_once()
+    streams.take()
+    warnings.showwarning = streams.warn
+    sys.unraisablehook = stop.dropped
+    status = 0
     try:
         group(prog_name="dualgnn")
-    except BrokenPipeError:  # e.g. `dualgnn eval | head -1`: the reader went away, which is no error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        status = 1
+        sys.excepthook(*sys.exc_info())
+    stop.leave(streams.finish(status))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dualgnn_dgl.cli.show import DEFAULT_DATA, data_option, force_option, json_option, memory_option, note, result, table
-from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.cli import streams
+from dualgnn_dgl.cli.show import (
+    DEFAULT_DATA,
+    PATH,
+    data_option,
+    force_option,
+    json_option,
+    memory_option,
+    note,
+    print_text,
+    result,
+    table,
+)
+from dualgnn_dgl.errors import ConfigError, clean
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -24,7 +36,7 @@ IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
 
 
 @click.command("preprocess")
-@click.option("--input", "source", metavar="RAW", help="Raw log: a file, a folder, or /dev/stdin.  [default: the built-in demo]")
+@click.option("--input", "source", type=PATH, metavar="RAW", help="A log: file, folder or /dev/stdin.  [default: the demo]")
 @data_option
 @click.option("--user-col", metavar="NAME", help="Column of user ids.  [default: found by its name]")
 @click.option("--item-col", metavar="NAME", help="Column of item ids.  [default: found by its name]")
@@ -35,10 +47,13 @@ IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
 @click.option(
     "--features",
     multiple=True,
+    type=PATH,
     metavar="FILE",
     help="Feature file, named after its modality; may be repeated.  [default: those in the folder RAW]",
 )
-@click.option("--items", metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one in RAW]")
+@click.option(
+    "--items", type=PATH, metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one in RAW]"
+)
 @click.option("--min-rating", type=float, metavar="X", help="Leave out rows rated below X.  [default: keep all]")
 @click.option(
     "--k-core",
@@ -127,12 +142,13 @@ def command(
             say(f"writing {data}")
             used = {"input": source} | report["options"]  # an input of None is the demo: `train` then checks what it planted
             prepared_folder.save(prepared.dataset, data, options=used, report=report, force=force)
+            streams.kept(data)
     if as_json:
         result(report | {"data": None if check else data, "hash": prepared.dataset.hash})
         return
-    click.echo(text(report))
-    train = "dualgnn train" if data == DEFAULT_DATA else f"dualgnn train --data {data}"
-    click.echo("\nchecked, nothing written" if check else f"\nwritten to {data}; next: {train}")
+    print_text(text(report))
+    train = "dualgnn train" if data == DEFAULT_DATA else f"dualgnn train --data {clean(data)}"
+    print_text("\nchecked, nothing written" if check else f"\nwritten to {clean(data)}; next: {train}")
 
 
 def _demo(say: Say) -> RawInput:
@@ -173,16 +189,13 @@ def _read(
 @contextmanager
 def _progress() -> Iterator[Say]:
     """Give a function that shows the step under way: a bar with the time on a terminal, else a line a step."""
-    import sys
-
-    if not sys.stderr.isatty():
+    if not streams.terminal():
         yield _lines()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=streams.console()) as progress:
         tasks: list[TaskID] = []
 
         def say(text: str, share: float | None = None) -> None:
@@ -190,7 +203,7 @@ def _progress() -> Iterator[Say]:
                 progress.update(tasks[-1], total=1, completed=share)
                 return
             finish()
-            tasks.append(progress.add_task(text, total=None))
+            tasks.append(progress.add_task(clean(text), total=None))
 
         def finish() -> None:
             if tasks:
@@ -221,7 +234,7 @@ def text(report: dict[str, Any]) -> str:
     """The report for people: sizes, splits, modalities, what was dropped and why."""
     options, rows = report["options"], report["rows"]
     parts = [
-        f"{report['input']['name'] or 'log'} ({report['input']['kind'] or 'in memory'}): {rows['read']:,} rows read",
+        f"{clean(report['input']['name']) or 'log'} ({report['input']['kind'] or 'in memory'}): {rows['read']:,} rows read",
         _options(options),
         table(
             ["split", "pairs", "users", "items", "density"],
@@ -249,7 +262,7 @@ def text(report: dict[str, Any]) -> str:
     if report["published"]:
         parts.append(_published(report["published"]))
     if report["warnings"]:
-        parts.append("\n".join(f"warning: {warning}" for warning in report["warnings"]))
+        parts.append("\n".join(f"warning: {clean(warning)}" for warning in report["warnings"]))
     return "\n\n".join(parts)
 
 

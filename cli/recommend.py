@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dualgnn_dgl.cli import streams
 from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.evaluate import check_output, data_option, open_run
-from dualgnn_dgl.cli.show import force_option, json_option, memory_option, note, result, run_option
+from dualgnn_dgl.cli.show import PATH, force_option, json_option, memory_option, note, print_text, result, run_option
 from dualgnn_dgl.errors import clean
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _TITLE_CELLS = 100
     "--histories",
     "log",
     default=None,
+    type=PATH,
     metavar="LOG",
     help="Such users from a log, in any form that preprocess reads; /dev/stdin works, too.",
 )
@@ -44,12 +46,15 @@ _TITLE_CELLS = 100
     "--new-items",
     "new_files",
     multiple=True,
+    type=PATH,
     metavar="FILE",
     help="Features of videos that came after training, a file per modality named after it; they join the ranking.",
 )
 @click.option("--only-new", is_flag=True, help="Rank the videos of --new-items alone.")
 @click.option("--k", type=int, default=10, show_default=True, help="List length.")
-@click.option("--all", "file", metavar="FILE", help="Write the lists of all users, the run's or LOG's, to this Parquet file.")
+@click.option(
+    "--all", "file", type=PATH, metavar="FILE", help="Write the lists of all users, the run's or LOG's, to this Parquet file."
+)
 @click.option("--include-seen", is_flag=True, help="Rank what the user has watched (train and valid) as well.")
 @run_option
 @data_option
@@ -115,10 +120,11 @@ def command(
     tables, seen = (found.tables[0].to(device), found.tables[1].to(device)), None if include_seen else found.seen
     if file is not None:
         count, rows = len(found.shown.user_ids), write_lists(file, tables, k, seen, found.shown)
+        streams.kept(file)
         if as_json:
             result({"run": run, "data": found.data, "k": k, "file": file, "users": count, "rows": rows})
         else:
-            click.echo(f"{rows:,} rows for {count:,} users written to {file}")
+            print_text(f"{rows:,} rows for {count:,} users written to {clean(file)}")
         return
 
     from dualgnn_dgl.evaluation import top_k
@@ -132,7 +138,7 @@ def command(
     if as_json:
         result({"run": run, "data": found.data, "k": k, "users": lists})
         return
-    click.echo("\n\n".join(_text(entry["user"], entry["items"], include_seen) for entry in lists))
+    print_text("\n\n".join(_text(entry["user"], entry["items"], include_seen) for entry in lists))
     for entry in lists:
         if len(entry["items"]) < k:
             left = f"all but {len(entry['items'])} of {len(found.shown.item_ids)} micro-videos"
@@ -272,7 +278,7 @@ def write_lists(
     user_ids, item_ids = (pa.array(ids.tolist(), pa.string()) for ids in (shown.user_ids, shown.item_ids))
     schema = pa.schema([("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("score", pa.float32())])
     rows = 0
-    with atomic_file(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+    with atomic_file(path) as temporary, temporary.open("wb") as handle, pq.ParquetWriter(handle, schema) as writer:
         for start in range(0, len(user_ids), step):
             users = np.arange(start, min(start + step, len(user_ids)))
             items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, users))

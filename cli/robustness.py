@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dualgnn_dgl.cli import stop, streams
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.show import data_option, json_option, memory_option, note, result
-from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.cli.show import PATH, data_option, json_option, memory_option, note, print_text, result
+from dualgnn_dgl.errors import ConfigError, clean
 
 if TYPE_CHECKING:
     from dualgnn_dgl.robustness import Cell, Plan
@@ -33,7 +34,9 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
 
 @click.command(name="robustness", short_help="Measure how models rank when modalities go missing.")
 @data_option
-@click.option("--out", default="robustness", show_default=True, metavar="DIR", help="Where holes, cells, table and plot go.")
+@click.option(
+    "--out", default="robustness", show_default=True, type=PATH, metavar="DIR", help="Where holes, cells, table and plot go."
+)
 @click.option(
     "--models",
     default="dualgnn,lightgcn",
@@ -117,25 +120,28 @@ def command(
     plan = _fit_lists(plan, dataset.num_items)
     cells = len(plan.cells(dataset))
     note(f"data: {data} · out: {out} · {cells} cells · device: {device}")
+    stopped = stop.current()
+    stopped.raises = KeyboardInterrupt
     with locks.writing(out, "choose another --out"):
         limit = float("inf") if minutes is None else 60 * minutes
         try:
             left = robustness.run(plan, dataset, out, device, seconds=limit, report=_reporter(plan.ks[-1]))
         except KeyboardInterrupt:
             note("interrupted: the finished cells are kept, the same command goes on")
-            raise SystemExit(130) from None
+            raise SystemExit(stopped.status) from None
         summary = robustness.summarise(plan, dataset, out, f"recall@{plan.ks[-1]}") | {"missing_cells": left}
         write_json(Path(out) / "summary.json", summary)
         table = robustness.markdown(summary)
         with atomic_file(Path(out) / "table.md") as temporary:
             temporary.write_text(table, "utf-8")
         robustness.draw(summary, Path(out) / "curves.png")
+    streams.kept(out)
     if left:
         note(f"{left} of {cells} cells are still to run: the same command goes on")
     if as_json:
         result(summary)
     else:
-        click.echo(table + f"\nwritten to {out}: table.md, summary.json, curves.png")
+        print_text(table + f"\nwritten to {clean(out)}: table.md, summary.json, curves.png")
 
 
 def _settings(model: str, models: tuple[str, ...], pairs: tuple[str, ...], short: dict[str, Any]) -> tuple[Any, Any]:

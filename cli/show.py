@@ -1,18 +1,39 @@
-"""How commands speak: results on stdout (text or one JSON object), everything else on stderr."""
+"""Options that several commands share, and tables of text."""
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from dualgnn_dgl.cli.streams import note as note
+from dualgnn_dgl.cli.streams import print_text as print_text
+from dualgnn_dgl.cli.streams import result as result
+from dualgnn_dgl.errors import clean
+
 DEFAULT_DATA = "data"
 DEFAULT_RUN = "runs/dualgnn"
 
-data_option = click.option("--data", default=DEFAULT_DATA, show_default=True, metavar="DIR", help="Prepared data folder.")
-run_option = click.option("--run", default=DEFAULT_RUN, show_default=True, metavar="DIR", help="Run folder.")
+
+class PathName(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3
+    """The name of a file or folder. A leading ~ is the home folder, as in the shell, also in `--data=~/x`."""
+
+    name = "path"
+
+    def convert(self, value: str, parameter: click.Parameter | None, context: click.Context | None) -> str:
+        if "\0" in value:
+            self.fail("a path has no NUL character: check it", parameter, context)
+        return os.path.expanduser(value)
+
+
+PATH = PathName()
+
+data_option = click.option(
+    "--data", type=PATH, default=DEFAULT_DATA, show_default=True, metavar="DIR", help="Prepared data folder."
+)
+run_option = click.option("--run", type=PATH, default=DEFAULT_RUN, show_default=True, metavar="DIR", help="Run folder.")
 split_option = click.option(
     "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Which held-out pairs."
 )
@@ -45,16 +66,6 @@ memory_option = click.option(
 )
 
 
-def note(text: str) -> None:
-    """Say something about the progress; stderr."""
-    click.echo(text, err=True)
-
-
-def result(value: dict[str, Any]) -> None:
-    """Print the one JSON object of `--json`; stdout."""
-    click.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
-
-
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Lines of text with aligned columns; numbers to the right.
 
@@ -69,7 +80,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
             return {True: "yes", False: "no", None: "–"}[cell]
         if isinstance(cell, int):
             return f"{cell:,}"
-        return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+        return f"{cell:.4f}" if isinstance(cell, float) else clean(cell)
 
     cells = [list(headers)] + [[text(cell) for cell in row] for row in rows]
     right = [bool(rows) and all(isinstance(row[c], (int, float)) or row[c] is None for row in rows) for c in range(len(headers))]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from dualgnn_dgl.cli import streams
 from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.resume import Plan, begin, check_data, go_on, refuse_unfinished
-from dualgnn_dgl.cli.show import data_option, force_option, json_option, memory_option, note, result, run_option
-from dualgnn_dgl.cli.stop import Stop
+from dualgnn_dgl.cli.show import PATH, data_option, force_option, json_option, memory_option, note, print_text, result, run_option
+from dualgnn_dgl.cli.stop import Stop, current
+from dualgnn_dgl.errors import clean
 from dualgnn_dgl.models import MODELS
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
 @gpu_option
 @shorthand
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Set any key of the model or of training; repeatable.")
-@click.option("--config", "config_file", metavar="FILE", help="Read a run.toml first; options given here win.")
+@click.option("--config", "config_file", type=PATH, metavar="FILE", help="Read a run.toml first; options given here win.")
 @click.option("--print-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @click.option(
     "--checkpoint-every",
@@ -97,8 +98,8 @@ def command(
     """Train a model on a prepared data folder and keep its best epoch.
 
     The epoch is chosen on the validation split (recall@20 unless --set metric=… says otherwise); the test split is not
-    looked at. Ctrl-C (or SIGTERM) ends it after the batch at hand and keeps a checkpoint and the best epoch so far; a second
-    one leaves at once. Whatever ended it, --resume goes on, with the options and the data that it was begun with; on the
+    looked at. Ctrl-C (or SIGTERM, SIGHUP) ends it after the batch at hand and keeps a checkpoint and the best epoch so far;
+    a second one leaves at once. Whatever ended it, --resume goes on, with the options and the data that it was begun with; on the
     CPU the result is then the same to the bit. A finished run is left as it is.
 
     \b
@@ -114,7 +115,7 @@ def command(
     if print_config:
         from dualgnn_dgl.checkpoint import run_toml
 
-        click.echo(run_toml(*options(None)), nl=False)
+        print_text(run_toml(*options(None)), end="")
         return
     if resume and force:
         raise click.UsageError("--resume goes on with a training, --force begins anew: give one of them")
@@ -129,7 +130,8 @@ def command(
     keeper = Checkpoints(
         run, every=checkpoint_every, minutes=checkpoint_minutes, last=keep_last, leave=keep_checkpoints, say=note
     )
-    with Stop() as stop, keeper:
+    stop = current()
+    with keeper:
         explicit = {
             name for name in context.params if context.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
         }
@@ -141,6 +143,7 @@ def command(
             plan = Plan(*options(None), data, pick_device(gpu))
         note(f"data: {plan.data} · run: {run} · model: {plan.name} · device: {plan.device}")
         dataset = datasets.load(plan.data)
+        source = datasets.read_options(plan.data)  # now: the folder may be gone when the training ends
         check_data(plan, dataset)
         if plan.finished is not None:
             note(f"{run} is finished: nothing is left to do")
@@ -151,12 +154,8 @@ def command(
             if force:
                 keeper.clear()
             begin(keeper, plan, dataset)
-            stop.ask, started = keeper.ask, time.perf_counter()
-            try:
-                fit = _train(dataset, plan, keeper)
-            except KeyboardInterrupt:
-                note("interrupted within the first epoch: --resume goes on")
-                raise SystemExit(128 + stop.signal) from None
+            started = time.perf_counter()
+            fit = _train(dataset, plan, keeper, stop)
             seconds = time.perf_counter() - started
             info = checkpoint.save_run(
                 run,
@@ -171,17 +170,18 @@ def command(
             )
             if not fit.interrupted and not keeper.leave:
                 keeper.clear()
+    streams.kept(run)
     if as_json:
         result({"run": run, **info})
     else:
-        click.echo(_summary(run, info, seconds))
+        print_text(_summary(run, info, seconds))
         if fit is not None:
-            for line in attention_lines(Path(plan.data), dataset, fit):
-                click.echo(line)
+            for line in attention_lines(source, dataset, fit):
+                print_text(line)
     if fit is not None and fit.interrupted:
         note(f"interrupted: {run} holds the best epoch so far; --resume goes on")
     if stop.signal:
-        raise SystemExit(128 + stop.signal)
+        raise SystemExit(stop.status)
 
 
 def resolve(
@@ -237,8 +237,8 @@ def resolve(
     return name, config, train
 
 
-def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints) -> Fit:
-    """Graph, model, fit, under a progress bar."""
+def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints, stop: Stop) -> Fit:
+    """Graph, model, fit, under a progress bar. From the first batch on, a signal ends the training after a batch."""
     from dualgnn_dgl import cold_items, graph, models, training
     from dualgnn_dgl.deterministic import promise
 
@@ -256,6 +256,7 @@ def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints) -> Fit:
     if modalities and cold_items.all_cold(dataset.train, dataset.valid):
         note("no held-out video was watched in training: the epoch is chosen among such videos, placed by their modalities")
     model = model.to(plan.device)
+    stop.ask = keeper.ask
     with Display(plan.train) as report:
         return training.fit(model, dataset.train, dataset.valid, plan.train, report=report, keeper=keeper, modalities=modalities)
 
@@ -272,15 +273,12 @@ class Display:
         self.task: TaskID | None = None
 
     def __enter__(self) -> Callable[[Progress], None]:
-        import sys
-
-        if sys.stderr.isatty():
-            from rich.console import Console
+        if streams.terminal():
             from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-            times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-            columns = (TextColumn("{task.description}"), BarColumn(None), *times)
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            times = (TimeElapsedColumn(), TextColumn("left", markup=False), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(None), *times)
+            self.bar = Progress(*columns, console=streams.console(), transient=True)
             self.bar.start()
             self.task = self.bar.add_task("epoch 1", total=None)
         return self.report
@@ -299,7 +297,7 @@ class Display:
         if self.bar is not None and self.task is not None:
             total = state.steps * self.train.epochs
             done = state.steps * (state.epoch - 1) + state.step
-            self.bar.update(self.task, description=" · ".join(figures), completed=done, total=total)
+            self.bar.update(self.task, description=clean(" · ".join(figures)), completed=done, total=total)
         elif state.finished and self.lines:
             note(" · ".join(figures))
 
@@ -307,30 +305,36 @@ class Display:
 def _summary(run: str, info: Mapping[str, Any], seconds: float | None) -> str:
     best, took = info["best"], "" if seconds is None else f", {seconds:.1f} s"
     if not info["train"]["epochs"] or best["value"] is None:
-        return f"Trained {info['model']} for {info['epochs']} epochs{took} (no validation split). Run: {run}"
+        return f"Trained {info['model']} for {info['epochs']} epochs{took} (no validation split). Run: {clean(run)}"
     return (
         f"Best epoch {best['epoch']} of {info['epochs']}: validation {best['metric']} {best['value']:.4f}, "
-        f"{info['model']}{took}. Run: {run}"
+        f"{info['model']}{took}. Run: {clean(run)}"
     )
 
 
-def attention_lines(folder: Path, dataset: Dataset, fit: Fit) -> list[str]:
-    """Which modality users weigh most; for the built-in demo also whether that is the one planted in its users."""
+def attention_lines(source: Mapping[str, Any], dataset: Dataset, fit: Fit) -> list[str]:
+    """Which modality users weigh most; for the built-in demo also whether that is the one planted in its users.
+
+    `source` holds the options of the data folder. Users that an update has added to the demo are not judged.
+    """
     if fit.attention is None or fit.attention.shape[1] < 2:
         return []
     import numpy as np
 
-    from dualgnn_dgl.data import read_options
-
     names = list(dataset.modalities)
     strongest = fit.attention.argmax(1).cpu().numpy()  # (U,)
     shares = np.bincount(strongest, minlength=len(names)) / len(strongest)
-    listed = " · ".join(f"{name} for {share:.0%}" for name, share in zip(names, shares, strict=True))
+    listed = " · ".join(f"{clean(name)} for {share:.0%}" for name, share in zip(names, shares, strict=True))
     lines = [f"Attention: the modality that weighs most is {listed} of the users."]
-    if read_options(folder).get("input", "") is None:
+    if source.get("input", "") is None:
         from dualgnn_dgl.synthetic import planted
 
         favourite = planted().favourite_of()
-        found = np.mean([names[m] == favourite[user] for m, user in zip(strongest, dataset.user_ids.tolist(), strict=True)])
-        lines.append(f"Every user of the demo was given one favourite modality: attention points to it for {found:.0%} of them.")
+        users = zip(strongest.tolist(), dataset.user_ids.tolist(), strict=True)
+        found = [names[m] == favourite[user] for m, user in users if user in favourite]
+        if source.get("updated_from"):
+            lines.append(f"The data are the demo, updated: {len(dataset.user_ids) - len(found):,} users are not the demo's own.")
+        if found:
+            share = f"{np.mean(found):.0%}"
+            lines.append(f"Every user of the demo was given one favourite modality: attention points to it for {share} of them.")
     return lines

@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dualgnn_dgl.cli import stop, streams
 from dualgnn_dgl.cli.device import gpu_option, pick_device
-from dualgnn_dgl.cli.show import data_option, force_option, json_option, memory_option, note, result, table
+from dualgnn_dgl.cli.show import (
+    PATH,
+    data_option,
+    force_option,
+    json_option,
+    memory_option,
+    note,
+    print_text,
+    result,
+    table,
+)
 from dualgnn_dgl.cli.train import Display, resolve, shorthand
+from dualgnn_dgl.errors import clean
 from dualgnn_dgl.models import MODELS
 
 if TYPE_CHECKING:
@@ -21,13 +33,15 @@ if TYPE_CHECKING:
 @data_option
 @click.option("--model", type=click.Choice(list(MODELS)), help="Which model.  [default: dualgnn]")
 @click.option("--trials", type=click.IntRange(1), default=20, show_default=True, help="Trials in all, earlier ones included.")
-@click.option("--study", metavar="DIR", help="Study folder.  [default: studies/MODEL]")
+@click.option("--study", type=PATH, metavar="DIR", help="Study folder.  [default: studies/MODEL]")
 @click.option("--no-prune", is_flag=True, help="Train every trial to its end, also those among the worst so far.")
 @gpu_option
 @memory_option
 @shorthand
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Fix any key of the model or of training; repeatable.")
-@click.option("--config", "config_file", metavar="FILE", help="Start from this run.toml instead of the model's defaults.")
+@click.option(
+    "--config", "config_file", type=PATH, metavar="FILE", help="Start from this run.toml instead of the model's defaults."
+)
 @force_option
 @json_option
 def command(
@@ -82,7 +96,8 @@ def command(
         note(f"values to try: {tried or 'none, this model has nothing to choose'}")
         if before := len(search.trials()):
             note(f"{before} trials are there already")
-        interrupted, whole = False, True
+        interrupted, whole, stopped = False, True, stop.current()
+        stopped.raises = KeyboardInterrupt
         try:
             with _Screen(search, trials) as screen:
                 modalities = training.features(dataset, train)
@@ -99,15 +114,16 @@ def command(
         except KeyboardInterrupt:
             interrupted = True
         value = _value(folder, data, search)
+        streams.kept(folder)
     if as_json:
         result(value)
     else:
-        click.echo(_text(value, plan))
+        print_text(_text(value, plan))
     if not whole:
         note(f"every combination of these values was tried ({len(value['trials'])})")
     if interrupted:
         note("interrupted: the finished trials are kept, the same command goes on")
-        raise SystemExit(130)
+        raise SystemExit(stopped.status)
 
 
 class _Screen:
@@ -183,6 +199,6 @@ def _text(value: Mapping[str, Any], plan: Plan) -> str:
     headers = ["trial", f"validation {value['metric']}", "best epoch", "epochs", "s", "state", *plan.space]
     lines = [table(headers, cells)] if cells else ["no trial has finished yet"]
     if value["best"] is not None:
-        then = f"dualgnn train --data {value['data']} --config {value['config']}"
+        then = f"dualgnn train --data {clean(value['data'])} --config {clean(value['config'])}"
         lines += ["", f"best: trial {value['best']['number']}; next: {then}"]
     return "\n".join(lines)

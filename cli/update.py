@@ -10,8 +10,10 @@ from typing import Any
 
 import click
 
+from dualgnn_dgl.cli import streams
 from dualgnn_dgl.cli.evaluate import data_option, open_run
-from dualgnn_dgl.cli.show import force_option, json_option, memory_option, note, result, run_option
+from dualgnn_dgl.cli.show import PATH, force_option, json_option, memory_option, note, print_text, result, run_option
+from dualgnn_dgl.errors import clean
 
 UPDATE = "update.json"  # in the new run folder: what the update was asked for, and what it brought
 
@@ -19,11 +21,17 @@ UPDATE = "update.json"  # in the new run folder: what the update was asked for, 
 @click.command(short_help="Add new interactions, users and videos to a trained run without training it again.")
 @run_option
 @data_option
-@click.option("--input", "source", required=True, metavar="LOG", help="New log, in a form that preprocess reads, or /dev/stdin.")
-@click.option("--features", multiple=True, metavar="FILE", help="Features of new videos, a file per modality named after it.")
-@click.option("--items", metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one in LOG]")
-@click.option("--new-data", metavar="DIR", help="Data folder to write.  [default: the old name with -updated]")
-@click.option("--new-run", metavar="DIR", help="Run folder to write.  [default: the old name with -updated]")
+@click.option(
+    "--input", "source", required=True, type=PATH, metavar="LOG", help="New log, in a form that preprocess reads, or /dev/stdin."
+)
+@click.option(
+    "--features", multiple=True, type=PATH, metavar="FILE", help="Features of new videos, a file per modality named after it."
+)
+@click.option(
+    "--items", type=PATH, metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one in LOG]"
+)
+@click.option("--new-data", type=PATH, metavar="DIR", help="Data folder to write.  [default: the old name with -updated]")
+@click.option("--new-run", type=PATH, metavar="DIR", help="Run folder to write.  [default: the old name with -updated]")
 @click.option("--epochs", type=click.IntRange(0), default=0, show_default=True, help="Epochs of training on from the run.")
 @click.option("--lr", type=float, help="Learning rate of these epochs.  [default: that of the run]")
 @memory_option
@@ -112,6 +120,7 @@ def command(
                 dataset=larger,
                 device="cpu",
             )
+    streams.kept(new_run, new_data)
     _show(value, as_json)
 
 
@@ -131,13 +140,13 @@ def _show(value: dict[str, Any], as_json: bool) -> None:
         result(value)
         return
     added = value["added"]
-    filled = "".join(f", {name} for {count:,} that lacked it" for name, count in added["filled"].items() if count)
+    filled = "".join(f", {clean(name)} for {count:,} that lacked it" for name, count in added["filled"].items() if count)
     pairs = f"{added['pairs']:,} pairs ({added['known_pairs']:,} were known)"
-    click.echo(f"Added {pairs}, {added['users']:,} users, {added['items']:,} micro-videos{filled}.")
+    print_text(f"Added {pairs}, {added['users']:,} users, {added['items']:,} micro-videos{filled}.")
     if added["dropped"]:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in added["dropped"].items())
-        click.echo(f"Of {added['rows']:,} rows left out: {reasons}.")
+        print_text(f"Of {added['rows']:,} rows left out: {reasons}.")
     if value["before"] is not None:
         trained = f", {value['kept']:.4f} after training on (epoch {value['epoch']})" if value["epoch"] else ""
-        click.echo(f"Validation {value['metric']}: {value['before']:.4f}{trained}.")
-    click.echo(f"Run: {value['run']}, data: {value['data']}")
+        print_text(f"Validation {value['metric']}: {value['before']:.4f}{trained}.")
+    print_text(f"Run: {clean(value['run'])}, data: {clean(value['data'])}")
