@@ -86,6 +86,8 @@ class Verbs(click.Group):
             return super().invoke(ctx)
         except DualGNNError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            raise SystemExit(stop.current().status) from None
         except (MemoryError, RuntimeError) as error:
             from dualgnn_dgl import memory
 

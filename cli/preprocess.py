@@ -22,7 +22,7 @@ from dualgnn_dgl.cli.show import (
     result,
     table,
 )
-from dualgnn_dgl.errors import ConfigError, clean
+from dualgnn_dgl.errors import ConfigError, clean, shorten
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -262,7 +262,7 @@ def text(report: dict[str, Any]) -> str:
     if report["published"]:
         parts.append(_published(report["published"]))
     if report["warnings"]:
-        parts.append("\n".join(f"warning: {clean(warning)}" for warning in report["warnings"]))
+        parts.append("\n".join(f"warning: {shorten(clean(warning))}" for warning in report["warnings"]))
     return "\n\n".join(parts)
 
 

@@ -82,7 +82,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
             return f"{cell:,}"
         return f"{cell:.4f}" if isinstance(cell, float) else clean(cell)
 
-    cells = [list(headers)] + [[text(cell) for cell in row] for row in rows]
+    cells = [[clean(header) for header in headers]] + [[text(cell) for cell in row] for row in rows]
     right = [bool(rows) and all(isinstance(row[c], (int, float)) or row[c] is None for row in rows) for c in range(len(headers))]
     widths = [max(len(row[c]) for row in cells) for c in range(len(headers))]
     lines = (

@@ -333,7 +333,8 @@ def attention_lines(source: Mapping[str, Any], dataset: Dataset, fit: Fit) -> li
         users = zip(strongest.tolist(), dataset.user_ids.tolist(), strict=True)
         found = [names[m] == favourite[user] for m, user in users if user in favourite]
         if source.get("updated_from"):
-            lines.append(f"The data are the demo, updated: {len(dataset.user_ids) - len(found):,} users are not the demo's own.")
+            added = len(dataset.user_ids) - len(found)
+            lines.append(f"The data are the demo, updated: {added:,} of {len(dataset.user_ids):,} users are new, and not judged.")
         if found:
             share = f"{np.mean(found):.0%}"
             lines.append(f"Every user of the demo was given one favourite modality: attention points to it for {share} of them.")

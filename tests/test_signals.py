@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import pty
 import random
 import shutil
 import signal
@@ -331,6 +332,32 @@ def test_a_reader_of_stderr_that_does_not_read_delays_no_end(large: Path, tmp_pa
     assert process.returncode == 143
     os.close(reader)
     os.close(writer)
+
+
+def test_a_reader_of_stdout_that_does_not_read_delays_no_end(program) -> None:
+    process = program(VERB.format(work="print('working', flush=True); print('x' * 999_999, flush=True)"))
+    assert process.stdout.readline() == "working\n"
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143 and time.monotonic() - began < 6
+
+
+def test_a_terminal_that_closes_costs_no_training(large: Path, tmp_path: Path) -> None:
+    """The kernel sends SIGHUP, and every write to the terminal fails from then on."""
+    command = [*PROGRAM, "train", "--data", str(large), "--run", str(tmp_path / "run"), *LONG_TRAINING]
+    child, terminal = pty.fork()
+    if child == 0:
+        as_in_a_terminal()
+        os.execve(command[0], command, ONE_THREAD)
+    shown = b""
+    while b"epoch 2/" not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    began = time.monotonic()
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 129 and time.monotonic() - began < 10
+    assert load_run(tmp_path / "run").info["interrupted"]
+    assert list((tmp_path / "run.training").glob("checkpoint-*.json"))
 
 
 @pytest.fixture

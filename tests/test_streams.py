@@ -484,7 +484,10 @@ def test_only_users_that_the_demo_planted_are_judged(monkeypatch: pytest.MonkeyP
         lambda: type("P", (), {"favourite_of": lambda self: dict.fromkeys(some, names[0])})(),
     )
     lines = attention_lines({"input": None, "updated_from": "a"}, dataset, fit)
-    assert f"updated: {len(dataset.user_ids) - 3} users are not the demo's own" in lines[1] and "100% of them" in lines[2]
+    assert (
+        f"updated: {len(dataset.user_ids) - 3} of {len(dataset.user_ids)} users are new" in lines[1]
+        and "100% of them" in lines[2]
+    )
     assert len(attention_lines({}, dataset, fit)) == 1
 
 
