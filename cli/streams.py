@@ -32,7 +32,10 @@ _leaving = False
 class Stream(io.RawIOBase):
     """A standard file whose failure is remembered in `lost`, not raised: what comes after it goes to /dev/null."""
 
+    mode = "wb"
+
     def __init__(self, number: int, lost: OSError | None = None) -> None:
+        self.name = {1: "<stdout>", 2: "<stderr>"}.get(number, str(number))
         self._number, self._closed_before = number, lost
         self.lost: OSError | None = None
 
