@@ -160,7 +160,7 @@ def test_a_closed_stream_gives_its_number_to_no_data_file(tmp_path: Path) -> Non
 # ---------------------------------------------------------------- the stream itself
 
 
-def test_a_stream_drops_what_nobody_reads() -> None:
+def test_a_stream_without_a_reader_drops_what_it_is_given() -> None:
     reader, writer = os.pipe()
     stream = streams.Stream(writer)
     assert stream.write(b"abc") == 3 and os.read(reader, 9) == b"abc" and stream.lost is None
