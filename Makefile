@@ -57,7 +57,7 @@ test: lint
 
 # the tests that have a longer form (tests/figures.py)
 LONG = tests/test_bad_input.py tests/test_crash.py tests/test_nothing_executes.py tests/test_memory.py tests/test_signals.py \
-	tests/test_streams.py
+	tests/test_streams.py tests/test_forged.py tests/test_accidents.py
 test-long: .venv/installed-test
 	DUALGNN_LONG=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -rfEs $(LONG)
 

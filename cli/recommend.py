@@ -181,8 +181,8 @@ def _places(users: list[str], found: Found) -> np.ndarray:
 
 def _left_out(folder: str) -> dict[str, int]:
     """Why preprocessing left out how many rows, as its report says; nothing where there is no sound report."""
-    from dualgnn_dgl.data import read_report
     from dualgnn_dgl.errors import DataError
+    from dualgnn_dgl.manifest import read_report
 
     try:
         return dict(read_report(folder)["rows"]["dropped"])

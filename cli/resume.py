@@ -7,8 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dualgnn_dgl import schema
 from dualgnn_dgl.cli.device import pick_device
 from dualgnn_dgl.cli.show import note
+from dualgnn_dgl.models import MODELS
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,24 @@ _WITH_WHAT = "--resume goes on with the options it was begun with ({}): leave th
 # the command line's name of what is remembered of how checkpoints are kept → its name in `Checkpoints`
 KEPT = {"checkpoint_every": "every", "checkpoint_minutes": "minutes", "keep_last": "last", "keep_checkpoints": "leave"}
 RAISED = ("epochs", "patience")  # what a training may be given more of when it goes on
+
+# What a checkpoint says of the training's options and data; `prepare` writes it.
+ABOUT_SCHEMA = schema.record(
+    {
+        "model": schema.one_of(*MODELS),
+        "config": schema.SETTINGS,
+        "train": schema.SETTINGS,
+        "data": schema.record({"path": schema.TEXT, "hash": schema.HEX64}, {"from_run": schema.TEXT}),
+        "device": schema.DEVICE,
+        "versions": schema.VERSIONS,
+    },
+    {
+        "keep": schema.record(
+            {"every": schema.whole(1), "minutes": schema.number(0), "last": schema.whole(1), "leave": schema.FLAG}
+        ),
+        "leave": schema.FLAG,  # of versions that kept nothing else
+    },
+)
 
 # (name, model configuration, training configuration) out of the options given now over those of an earlier training
 Resolve = Callable[[Mapping[str, Any] | None], "tuple[str, Options, TrainConfig]"]
@@ -71,6 +91,7 @@ def go_on(
         if options or device are others than those it was begun with, or the checkpoints of an unfinished run are gone.
     """
     from dualgnn_dgl.checkpoint import MARKER, load_run, locate
+    from dualgnn_dgl.checkpoint.working import BEGUN
     from dualgnn_dgl.errors import RunError
 
     found = keeper.newest()
@@ -86,10 +107,14 @@ def go_on(
     if about is None:
         note(f"there is no checkpoint in {keeper.folder}: training begins at the beginning")
         return None
+    written = keeper.folder / (f"{found.name}.json" if found else BEGUN)
+    _check_about(about, keeper.run / MARKER if about is done else written, whole=about is not done)
     for name, attribute in KEPT.items():
         if name not in explicit and attribute in about.get("keep", {}):
             setattr(keeper, attribute, about["keep"][attribute])
     name, config, train = resolve(about)
+    if found is not None:
+        _check_width(config, found.snapshot)
     data = data or locate(about["data"], keeper.run)
     plan = Plan(name, config, train, data, _device(about, gpu), about, found.snapshot if found else None)
     if done is not None and not done["interrupted"] and _same(done, plan, about):
@@ -105,6 +130,30 @@ def go_on(
     where = found.snapshot.info
     note(f"going on from {found.name}: epoch {where['epoch']}, {where['step']} batches of it done")
     return plan
+
+
+def _check_about(about: Mapping[str, Any], path: Path, *, whole: bool) -> None:
+    """Raises `RunError` unless the saved options are valid; `whole` where `about` is that of a checkpoint, not a run.json."""
+    from dualgnn_dgl.errors import RunError
+    from dualgnn_dgl.models import model_class
+    from dualgnn_dgl.options import check_saved
+    from dualgnn_dgl.training import TrainConfig
+
+    remedy = "begin again with --force"
+    if whole:
+        schema.check(ABOUT_SCHEMA, about, path, RunError, remedy)
+    check_saved(model_class(about["model"]).Config, about["config"], path, RunError, remedy)
+    check_saved(TrainConfig, about["train"], path, RunError, remedy)
+
+
+def _check_width(config: Options, start: Snapshot) -> None:
+    """Raises `RunError` for a model that is wider than what is kept of it, before memory is taken for it."""
+    from dualgnn_dgl.errors import RunError
+
+    names = [name for name in start.tensors if name.startswith("model/")]
+    widest, width = max((size for name in names for size in start.tensors[name].shape), default=0), getattr(config, "width", 0)
+    if width > widest:
+        raise RunError(f"{start.where}: config.width is {width}, no kept parameter is that wide: begin again with --force")
 
 
 def _same(done: Mapping[str, Any], plan: Plan, about: Mapping[str, Any]) -> bool:

@@ -125,6 +125,7 @@ def command(
     from dualgnn_dgl import data as datasets
     from dualgnn_dgl.checkpoint.working import Checkpoints
     from dualgnn_dgl.folders import check_free
+    from dualgnn_dgl.manifest import read_options
 
     check_free(run, checkpoint.FOLDER, force=True)
     keeper = Checkpoints(
@@ -143,7 +144,7 @@ def command(
             plan = Plan(*options(None), data, pick_device(gpu))
         note(f"data: {plan.data} · run: {run} · model: {plan.name} · device: {plan.device}")
         dataset = datasets.load(plan.data)
-        source = datasets.read_options(plan.data)  # now: the folder may be gone when the training ends
+        source = read_options(plan.data)  # now: the folder may be gone when the training ends
         check_data(plan, dataset)
         if plan.finished is not None:
             note(f"{run} is finished: nothing is left to do")
@@ -199,7 +200,7 @@ def resolve(
     from dualgnn_dgl.cli.resume import refuse_differences, refuse_other_model
     from dualgnn_dgl.errors import ConfigError, unknown
     from dualgnn_dgl.models import model_class, training_defaults
-    from dualgnn_dgl.options import build, keys, parse_pair, read_toml
+    from dualgnn_dgl.options import build, check_saved, keys, parse_pair, read_toml
     from dualgnn_dgl.training import TrainConfig
 
     read = read_toml(config_file) if config_file else {}
@@ -217,12 +218,15 @@ def resolve(
         raise ConfigError(f'{config_file}: name must be a text, such as name = "dualgnn"')
     if model and "name" in read and model != read["name"]:
         sections["model"] = {}  # another model than the file's: its keys do not apply
+    kind = model_class(name)
+    if config_file:
+        for section, owner in (("model", kind.Config), ("train", TrainConfig)):
+            check_saved(owner, sections[section], config_file, ConfigError, "fix it", f"[{section}]")
     if base:
         refuse_other_model(base, name)
         sections = {"model": {**base["config"], **sections["model"]}, "train": {**base["train"], **sections["train"]}}
     else:
         sections["train"] = training_defaults(name) | sections["train"]
-    kind = model_class(name)
     for key, value in map(parse_pair, pairs):
         if key in keys(kind.Config):
             sections["model"][key] = value

@@ -66,6 +66,7 @@ def command(
     from dualgnn_dgl import data as folders
     from dualgnn_dgl.errors import json_text
     from dualgnn_dgl.folders import check_apart, check_free, recover, replace_folders
+    from dualgnn_dgl.manifest import read_options
     from dualgnn_dgl.models import model_class
     from dualgnn_dgl.options import build
     from dualgnn_dgl.preprocess.reader import read
@@ -73,7 +74,7 @@ def command(
     started = time.perf_counter()
     loaded, dataset, data = open_run(run, data)
     new_data, new_run = new_data or f"{data.rstrip('/')}-updated", new_run or f"{run.rstrip('/')}-updated"
-    request = {"run": run, "data": dataset.hash, "input": source, "features": list(features), "items": items}
+    request: dict[str, Any] = {"run": run, "data": dataset.hash, "input": source, "features": list(features), "items": items}
     request |= {"new_data": new_data, "epochs": epochs, "lr": lr}
     check_apart(new_data, new_run)
     with ExitStack() as held:
@@ -86,14 +87,14 @@ def command(
         check_free(new_data, folders.FOLDER, force=force)
         check_free(new_run, checkpoint.FOLDER, force=force)
         model = checkpoint.restore(loaded, dataset)
-        name, options = str(loaded.info["model"]), folders.read_options(data)
-        config = build(model_class(name).Config, loaded.info["config"])
+        name, options = str(loaded.info["model"]), read_options(data)
+        config = build(model_class(name).Config, loaded.info["config"], typed=True)
         changes = {"lr": lr} if lr is not None else {}
         train = build(training.TrainConfig, {**loaded.info["train"], "epochs": max(epochs, 1), **changes})
         note(f"reading {source}")
         raw = read(source, features=features, items=items)
         larger, added = update.extend(
-            dataset, raw, min_rating=options.get("min_rating"), cooc_top=int(options.get("cooc_top") or 200)
+            dataset, raw, min_rating=options.get("min_rating"), cooc_top=options.get("cooc_top", 200)
         )
         modalities = training.features(larger, train)
         note(f"placing {added.users:,} new users and {added.items:,} new micro-videos in {name}")

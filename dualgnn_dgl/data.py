@@ -6,7 +6,6 @@ The prepared folder holds JSON, Parquet and NPY only; nothing in it is ever unpi
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +17,14 @@ from scipy import sparse
 
 from dualgnn_dgl import reduction
 from dualgnn_dgl.errors import DataError, json_text
-from dualgnn_dgl.files import content_hash, load_array, read_columns, read_json, write_columns
-from dualgnn_dgl.folders import Kind, check_files, read_manifest, reading, replace_folders, seal
+from dualgnn_dgl.files import content_hash, load_array, read_columns, write_columns
+from dualgnn_dgl.folders import check_files, reading, replace_folders, seal
+from dualgnn_dgl.manifest import FOLDER as FOLDER
+from dualgnn_dgl.manifest import FORMAT, MANIFEST_SCHEMA, read_manifest, usable
+from dualgnn_dgl.manifest import MANIFEST as MANIFEST
+from dualgnn_dgl.manifest import SPLITS as SPLITS
 from dualgnn_dgl.reduction import Reduction
-
-MANIFEST = "dataset.json"
-FORMAT = 2  # 1: no list of files with their SHA-256 in the manifest
-SPLITS = ("train", "valid", "test")
-NAMES = r"(dataset|report)\.json|(train|valid|test|users|items|co_occurrence)\.parquet|(co_occurrence|modality)\..+\.npy"
-FOLDER = Kind(MANIFEST, re.compile(NAMES, re.DOTALL), DataError, "run preprocess again")
+from dualgnn_dgl.schema import check
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +210,7 @@ class Dataset:
         if overlap:
             raise DataError(f"the splits share {overlap} pairs: a pair belongs to train, valid or test, never to two")
         for name, modality in self.modalities.items():
-            if not _usable(name):
+            if not usable(name):
                 raise DataError(f"a modality is named {name!r:.120}, which no file can be named by: use letters and digits")
             if len(modality.present) != items:
                 raise DataError(f"modality {name} has {len(modality.present)} rows for {items} items: give one row per item")
@@ -235,13 +233,6 @@ class Dataset:
     def num_items(self) -> int:
         """I."""
         return len(self.item_ids)
-
-
-def _usable(name: object) -> bool:
-    """Whether a modality's name can be part of a file name everywhere."""
-    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= 100:
-        return False
-    return not name.startswith(".") and not set(name) & set("/\\")
 
 
 def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
@@ -317,43 +308,13 @@ def write(
         "format": FORMAT,
         "hash": dataset.hash,
         **_counts(dataset),
-        "modalities": {
-            name: {"width": m.width, "coverage": m.coverage}
-            | ({"imputed": int(m.imputed.sum())} if m.imputed.any() else {})
-            | maps.get(name, {})
-            for name, m in dataset.modalities.items()
-        },
+        "modalities": {name: _figures(m) | maps.get(name, {}) for name, m in dataset.modalities.items()},
         "titles": dataset.titles is not None,
         "co_occurrence": dataset.co_occurrence.measure if dataset.co_occurrence is not None else None,
-        "options": dict(options or {}),
+        "options": {name: list(value) if isinstance(value, tuple) else value for name, value in (options or {}).items()},
     }
+    check(MANIFEST_SCHEMA, manifest, target / MANIFEST, remedy="give options that JSON can hold")
     seal(target, FOLDER, manifest)
-
-
-def read_options(folder: str | Path) -> dict[str, Any]:
-    """The options that a prepared folder was made with, `input` among them.
-
-    Raises:
-        DataError: If its manifest is missing, damaged or altered.
-    """
-    folder = Path(folder)
-    with reading(folder):
-        return dict(read_manifest(folder, FOLDER).get("options") or {})
-
-
-def read_report(folder: str | Path) -> dict[str, Any]:
-    """The preprocess report of a prepared folder; empty where none was kept.
-
-    Raises:
-        DataError: If the manifest or the report is damaged or altered.
-    """
-    folder = Path(folder)
-    with reading(folder):
-        files = read_manifest(folder, FOLDER).get("files", {})
-        if "report.json" not in files and not (folder / "report.json").is_file():
-            return {}
-        check_files(folder, FOLDER, {name: files[name] for name in ("report.json",) if name in files})
-        return read_json(folder / "report.json")
 
 
 def _counts(dataset: Dataset) -> dict[str, Any]:
@@ -362,10 +323,15 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
     return {"users": dataset.num_users, "items": dataset.num_items, "interactions": pairs}
 
 
-def _modality(folder: Path, name: str, about: Any) -> Modality:
-    """One modality's arrays; those of filled rows only where the manifest speaks of some."""
-    filled = isinstance(about, dict) and about.get("imputed")
-    parts = ("values", "present", "imputed") if filled else ("values", "present")
+def _figures(modality: Modality) -> dict[str, Any]:
+    """Describes a modality as the manifest does; checked against the arrays like the counts."""
+    filled = int(modality.imputed.sum())
+    return {"width": modality.width, "coverage": modality.coverage} | ({"imputed": filled} if filled else {})
+
+
+def _modality(folder: Path, name: str, about: Mapping[str, Any]) -> Modality:
+    """Reads one modality's arrays; that of imputed rows only where the manifest counts some."""
+    parts = ("values", "present", "imputed") if "imputed" in about else ("values", "present")
     arrays = [load_array(folder / f"modality.{name}.{part}.npy") for part in parts]
     try:
         return Modality(*arrays)
@@ -390,27 +356,21 @@ def _load(folder: Path) -> Dataset:
     if not (folder / MANIFEST).is_file():
         hint = "run 'dualgnn preprocess' first" if not folder.exists() else "it is not a prepared data folder"
         raise DataError(f"{folder / MANIFEST} does not exist: {hint}, or point --data to the right folder")
-    manifest = read_manifest(folder, FOLDER)
-    found = manifest.get("format")
-    if found not in (1, FORMAT):
-        raise DataError(f"{folder / MANIFEST} has format {found}, this version reads {FORMAT}: run preprocess again")
+    manifest = read_manifest(folder)
     # the content hash below covers the arrays and tables
     check_files(folder, FOLDER, {name: digest for name, digest in manifest.get("files", {}).items() if name.endswith(".json")})
     user_ids = read_columns(folder / "users.parquet", id=pa.string())["id"]
-    titled = bool(manifest.get("titles"))
+    titled, names = manifest["titles"], manifest["modalities"]
     items = read_columns(folder / "items.parquet", id=pa.string(), **({"title": pa.string()} if titled else {}))
-    names = manifest.get("modalities")
-    if not isinstance(names, dict) or not all(map(_usable, names)):
-        raise DataError(f"{folder / MANIFEST} names its modalities wrongly: run preprocess again")
     splits = {}
     for split in SPLITS:
         pairs = read_columns(folder / f"{split}.parquet", user=pa.int64(), item=pa.int64())
         splits[split] = Interactions(pairs["user"], pairs["item"], len(user_ids), len(items["id"]))
     lists = None
-    if manifest.get("co_occurrence") is not None:
+    if manifest["co_occurrence"] is not None:
         edges = read_columns(folder / "co_occurrence.parquet", neighbour=pa.int64(), weight=pa.float32())
         indptr = load_array(folder / "co_occurrence.indptr.npy")
-        lists = CoOccurrence(indptr, edges["neighbour"], edges["weight"], str(manifest["co_occurrence"]))
+        lists = CoOccurrence(indptr, edges["neighbour"], edges["weight"], manifest["co_occurrence"])
     dataset = Dataset(
         **splits,
         modalities={name: _modality(folder, name, about) for name, about in names.items()},
@@ -420,6 +380,9 @@ def _load(folder: Path) -> Dataset:
         co_occurrence=lists,
         reductions=reduction.read(folder, names),
     )
-    if dataset.hash != manifest.get("hash") or any(manifest.get(name) != count for name, count in _counts(dataset).items()):
+    figures = {name: _figures(modality) for name, modality in dataset.modalities.items()}
+    described = {name: {key: value for key, value in about.items() if key != "reduction"} for name, about in names.items()}
+    counts = _counts(dataset)
+    if dataset.hash != manifest["hash"] or figures != described or any(manifest[name] != counts[name] for name in counts):
         raise DataError(f"{folder / MANIFEST} describes other files than those beside it (hash or counts): run preprocess again")
     return dataset

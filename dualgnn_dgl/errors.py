@@ -50,7 +50,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     >>> unknown("model", "dualgn", ["dualgnn", "lightgcn"])
     "unknown model 'dualgn'; did you mean 'dualgnn'? Known: dualgnn, lightgcn"
     """
-    names = [str(candidate) for candidate in known]
+    names, name = [str(candidate) for candidate in known], f"{name:.120}"
     close = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean '{close[0]}'?" if close else "."
     return f"unknown {kind} '{name}'{hint} Known: {', '.join(names)}"

@@ -24,6 +24,8 @@ import numpy as np
 from dualgnn_dgl import locks
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError, json_text
 from dualgnn_dgl.inputs import open_regular, refuse_special
+from dualgnn_dgl.schema import Schema, check
+from dualgnn_dgl.strict import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,18 +135,26 @@ def write_json(path: str | Path, value: Any) -> None:
         temporary.write_text(json_text(value, indent=2) + "\n", "utf-8")
 
 
-def read_json(path: str | Path, what: type[DualGNNError] = DataError) -> dict[str, Any]:
-    """Read a JSON object; any damage raises `what` with the file's name."""
+def read_json(
+    path: str | Path, what: type[DualGNNError] = DataError, schema: Schema | None = None, remedy: str = "make it again"
+) -> dict[str, Any]:
+    """Reads a JSON object that fits `schema`, by the strict rules of strict.py.
+
+    Raises:
+        DualGNNError: as `what`, with the file's name and the `remedy`, for any damage or mismatch.
+    """
     path = Path(path)
     try:
         with open_regular(path, what) as handle:
-            value = json.loads(handle.read().decode("utf-8"))
+            value = parse_json(handle.read().decode("utf-8"))
     except FileNotFoundError:
         raise what(f"{path} does not exist") from None
-    except (ValueError, RecursionError) as error:
-        raise what(f"{path} is not readable JSON ({str(error).splitlines()[0]}): damaged or edited; make it anew") from None
+    except ValueError as error:
+        raise what(f"{path} is not readable JSON ({str(error).splitlines()[0][:200]}): damaged or edited; {remedy}") from None
     if not isinstance(value, dict):
-        raise what(f"{path} must hold one JSON object, it holds {type(value).__name__}: make it anew")
+        raise what(f"{path} must hold one JSON object, it holds {type(value).__name__}: {remedy}")
+    if schema is not None:
+        check(schema, value, path, what, remedy)
     return value
 
 

@@ -314,9 +314,9 @@ def _read_plan(path: Path) -> dict[str, Any]:
     plan = read_json(path, RunError)
     remove, others = plan.get("remove"), plan.get("others", [])
     valid = plan.pop("self", None) == json_digest(plan) and isinstance(remove, list) and isinstance(others, list)
-    valid = valid and all(isinstance(name, str) and _plain(name) for name in remove) and isinstance(plan.get("marker"), str)
+    valid = valid and all(isinstance(name, str) and _plain(name) for name in remove or ())
     valid = valid and all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair) for pair in others)
-    if not valid or not isinstance(plan.get("leader", ""), str):
+    if not valid or not isinstance(plan.get("leader", ""), str) or not isinstance(plan.get("marker"), str):
         raise RunError(f"the plan {path} is not what was written there (damaged or edited): remove it to keep the old files")
     return plan
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dualgnn_dgl.errors import ConfigError, toml_text, unknown
+from dualgnn_dgl.errors import ConfigError, DualGNNError, toml_text, unknown
 from dualgnn_dgl.inputs import open_regular
+from dualgnn_dgl.strict import LARGEST, LONGEST_TOML, parse_toml
 
 C = TypeVar("C")
 
-LARGEST = 2**63 - 1  # what torch and NumPy hold in a whole number
+# Upper bounds of options: far above any use, and low enough that a forged value costs neither an endless loop nor an overflow.
+LAYERS, WIDTH, COUNT = 100, 2**40, 2**31 - 1
 
 
 def option(default: Any, help: str, *, choices: Sequence[str] = (), low: float | None = None, high: float | None = None) -> Any:
@@ -55,10 +56,10 @@ def keys(kind: type) -> list[str]:
     return [field.name for field in dataclasses.fields(kind)]
 
 
-def _convert(name: str, value: Any, default: Any) -> Any:
-    """`value`, from TOML or from the command line's text, as the type of the field's default."""
+def _convert(name: str, value: Any, default: Any, typed: bool) -> Any:
+    """Converts `value`, from a file or from the command line's text, to the type of the field's default."""
     wanted = type(default)
-    if isinstance(value, str) and wanted is not str:
+    if isinstance(value, str) and wanted is not str and not typed:
         text = value.strip().lower()
         try:
             if wanted is bool and text in ("true", "yes", "on", "1", "false", "no", "off", "0"):
@@ -75,19 +76,36 @@ def _convert(name: str, value: Any, default: Any) -> Any:
     raise ConfigError(f"{name} is {value!r:.80}: give {kinds[wanted]}, such as {default!r}")
 
 
-def build(kind: type[C], values: Mapping[str, Any], where: str = "") -> C:
-    """Make a configuration from the given values; the rest keeps its defaults.
+def build(kind: type[C], values: Mapping[str, Any], where: str = "", *, typed: bool = False) -> C:
+    """Makes a configuration from the given values; the rest keeps its defaults.
 
-    Raises
-    ------
-    ConfigError
-        for an unknown key (naming the nearest), a value of the wrong type, or one out of its bounds.
+    Args:
+        kind: the configuration's class.
+        values: by name.
+        where: the values' place in messages.
+        typed: whether the values come from a JSON or TOML file, which has types: there a text is never a number.
+
+    Raises:
+        ConfigError: for an unknown key (naming the nearest), a value of the wrong type, or one out of its bounds.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in values:
         if name not in fields:
             raise ConfigError(unknown(f"key{' in ' + where if where else ''}", name, fields))
-    return kind(**{name: _convert(name, value, fields[name].default) for name, value in values.items()})
+    return kind(**{name: _convert(name, value, fields[name].default, typed) for name, value in values.items()})
+
+
+def check_saved(
+    kind: type, values: Mapping[str, Any], path: object, what: type[DualGNNError], remedy: str, where: str = ""
+) -> None:
+    """Raises `what` with the file's name and the `remedy` unless the file's `values` are valid for `kind`.
+
+    A key that is missing was added by a later version, and keeps its default. `where` is as for `build`.
+    """
+    try:
+        build(kind, values, where, typed=True)
+    except ConfigError as error:
+        raise what(f"{path}: {error}: {remedy}") from None
 
 
 def parse_pair(text: str) -> tuple[str, str]:
@@ -106,11 +124,11 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file as a dictionary; damage is one line with the file's name."""
     try:
         with open_regular(path, ConfigError) as handle:
-            return tomllib.load(handle)
+            return parse_toml(handle.read(LONGEST_TOML + 1))
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: check --config") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not readable TOML ({' '.join(str(error).split())}): mend it") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not readable TOML ({' '.join(str(error).split())[:300]}): fix it") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder: --config takes a TOML file") from None
 

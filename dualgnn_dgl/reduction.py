@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from dualgnn_dgl import schema
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.files import content_hash, load_array
 
 BLOCK = 50_000  # rows mapped at once
 PARTS = ("mean", "components")
+SCHEMA = schema.record({"from": schema.whole(2), "hash": schema.HEX64})  # what a manifest says of a modality's map
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ def read(folder: Path, names: Mapping[str, Any]) -> dict[str, Reduction]:
     """
     found = {}
     for name, about in names.items():
-        kept = about.get("reduction") if isinstance(about, dict) else None
+        kept = about.get("reduction")
         if kept is None:
             continue
         what = f"the map that reduces {name} in {folder}"
@@ -141,6 +143,6 @@ def read(folder: Path, names: Mapping[str, Any]) -> dict[str, Reduction]:
             found[name] = Reduction(*(load_array(folder / f"modality.{name}.{part}.npy") for part in PARTS))
         except DataError as error:
             raise DataError(f"{what} cannot be read ({error}): run preprocess again") from None
-        if not isinstance(kept, dict) or (kept.get("from"), kept.get("hash")) != (found[name].raw_width, found[name].hash):
+        if (kept["from"], kept["hash"]) != (found[name].raw_width, found[name].hash):
             raise DataError(f"{what} is not the one that was written (from or hash): run preprocess again")
     return found

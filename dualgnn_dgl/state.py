@@ -8,6 +8,7 @@ kept but drawn again: the states that the generators had when the epoch began ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -18,6 +19,9 @@ from torch import Tensor
 
 from dualgnn_dgl.errors import RunError
 from dualgnn_dgl.models.base import Recommender
+from dualgnn_dgl.schema import METRIC, Mismatch, check, list_of, maybe, number, record, text, whole
+
+REMEDY = "remove this checkpoint to continue from an older one, or begin again with --force"
 
 
 @dataclass
@@ -38,12 +42,57 @@ class Fit:
     attention: Tensor | None = None
 
 
+METRIC_NAME = text(r"[a-z]+@[1-9]\d{0,8}", "a metric such as recall@20", 40)
+_ROW = record(
+    {"epoch": whole(), "loss": maybe(number()), "seconds": number(0)}, {"total_seconds": number(0)}, extra=METRIC
+)
+_SNAPSHOT = record(
+    {
+        **dict.fromkeys(("epoch", "step", "since_best"), whole()),
+        "seconds": number(0),
+        "history": list_of(lambda value, place: history_row(value, place)),
+        "value": maybe(METRIC),
+    },
+    {"best": record({"epoch": whole(1), "value": METRIC})},
+)
+
+
+def history_row(value: Any, place: str) -> None:
+    """Allows a line of history.jsonl (a schema): the epoch's figures, and its validation metric where it was taken."""
+    _ROW(value, place)
+    for name in value.keys() - {"epoch", "loss", "seconds", "total_seconds"}:
+        METRIC_NAME(name, f"a key of {place}")
+
+
+def snapshot_info(value: Any, place: str) -> None:
+    """Allows the `info` of a snapshot (a schema); the best epoch and the patience left must follow from the history."""
+    _SNAPSHOT(value, place)
+    history, metrics = value["history"], {key for row in value["history"] for key in row if "@" in key}
+    epochs = [row["epoch"] for row in history]
+    if epochs != list(range(1, len(history) + 1)) or value["epoch"] != len(history) + 1 or None in [r["loss"] for r in history]:
+        raise Mismatch("history does not hold every epoch before the present one, with its loss")
+    taken = [(row[name], -row["epoch"]) for name in metrics for row in history if name in row]
+    best = max(taken, default=None)
+    expected = {
+        "value": taken[-1][0] if taken else None,
+        "best": {"epoch": -best[1], "value": best[0]} if best else None,
+        "since_best": sum(epoch < best[1] for _, epoch in taken) if best else 0,
+    }
+    wrong = [key for key, found in expected.items() if value.get(key) != found]
+    if len(metrics) > 1 or wrong:
+        raise Mismatch(f"{wrong[0] if wrong else 'the metric'} does not follow from the history")
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A training put down: tensors by name, and the rest as a JSON object. `info` names the epoch and the batches done."""
+    """A training put down: tensors by name, and the rest as a JSON object. `info` names the epoch and the batches done.
+
+    `where` is its place in messages, the checkpoint's path.
+    """
 
     tensors: dict[str, Tensor]
     info: dict[str, Any]
+    where: str = "the checkpoint"
 
 
 class Keeper(Protocol):
@@ -134,43 +183,112 @@ class State:
             info["best"] = {"epoch": self.best.best_epoch, "value": self.best.best_value}
         return Snapshot(tensors, info)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Take up a training that was put down; to be called before the first `begin`.
+    def restore(self, snapshot: Snapshot, steps: int) -> None:
+        """Continues a training from its snapshot; to be called before the first `begin`.
 
-        Raises
-        ------
-        RunError
-            if the snapshot is of another model.
+        Args:
+            snapshot: as `snapshot` made it.
+            steps: batches an epoch.
+
+        Raises:
+            RunError: if the snapshot is of another model or training, or was altered; the message names the checkpoint.
         """
-        self._load(snapshot)
-        self._set(snapshot, "now/")
-        self._pending = snapshot
         info = snapshot.info
-        self.epoch, self.step, self.seconds = info["epoch"], info["step"], info["seconds"]
-        self.history, self.value, self.since_best = list(info["history"]), info["value"], info["since_best"]
+        check(snapshot_info, info, snapshot.where, RunError, REMEDY)
+        if info["step"] > steps:
+            raise RunError(f"{snapshot.where}: step is {info['step']}, an epoch has {steps} batches: {REMEDY}")
+        check_tensors(self, snapshot, (info["epoch"] - 1) * steps + info["step"])
         if "best" in info:
             state = _under(snapshot.tensors, "best/state/", self.device)
             user, item = (snapshot.tensors[f"best/{table}"].to(self.device) for table in ("user", "item"))
+            self._check_best(state, (user, item), snapshot.where)
             self.best = Fit(user, item, state, best_epoch=info["best"]["epoch"], best_value=info["best"]["value"])
+        self._load(snapshot)
+        self._set(snapshot, "now/")
+        self._pending = snapshot
+        self.epoch, self.step, self.seconds = info["epoch"], info["step"], info["seconds"]
+        self.history, self.value, self.since_best = list(info["history"]), info["value"], info["since_best"]
+
+    def _check_best(self, state: dict[str, Tensor], kept: tuple[Tensor, Tensor], where: str) -> None:
+        """Raises `RunError` unless the best epoch's parameters give the tables that were kept with them."""
+        self.model.load_state_dict(state)
+        self.model.eval()
+        with torch.no_grad():
+            made = self.model.embed()
+        for one, two in zip(kept, made, strict=True):
+            if not alike(one, two):
+                raise RunError(f"{where}: the parameters of the best epoch give other tables than those kept: {REMEDY}")
 
     def _load(self, snapshot: Snapshot) -> None:
-        try:
-            self.model.load_state_dict(_under(snapshot.tensors, "model/"))
-            moments: dict[int, dict[str, Tensor]] = {}
-            for name, tensor in _under(snapshot.tensors, "optimiser/").items():
-                index, _, key = name.partition("/")
-                moments.setdefault(int(index), {})[key] = tensor
-            groups = self.optimiser.state_dict()["param_groups"]
-            self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
-            self.total = snapshot.tensors["total"].to(self.device, copy=True)
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise RunError(f"the checkpoint is of another model ({str(error).splitlines()[0][:160]}): train anew") from None
+        self.model.load_state_dict(_under(snapshot.tensors, "model/"))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under(snapshot.tensors, "optimiser/").items():
+            index, _, key = name.partition("/")
+            moments.setdefault(int(index), {})[key] = tensor
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        self.total = snapshot.tensors["total"].to(self.device, copy=True)
 
     def _set(self, snapshot: Snapshot, prefix: str) -> None:
         generators = self.generators()
         for name, state in _under(snapshot.tensors, prefix).items():
-            if name in generators:  # a model's own may not have been made yet: then `new_epoch` makes it
+            if name not in generators:  # a model may make its own in `new_epoch`
+                continue
+            try:
                 generators[name].set_state(state)
+            except (RuntimeError, TypeError) as error:
+                reason = str(error).splitlines()[0][:80]
+                raise RunError(f"{snapshot.where}: {prefix}{name} is no state of a generator ({reason}): {REMEDY}") from None
+
+
+def alike(kept: Tensor, made: Tensor) -> bool:
+    """Whether a table as kept is the one that its parameters give again, up to rounding."""
+    if kept.shape != made.shape:
+        return False
+    scale = float(kept.abs().max())
+    return math.isfinite(scale) and torch.allclose(kept, made.detach(), rtol=1e-3, atol=1e-3 * scale)
+
+
+def check_tensors(state: State, snapshot: Snapshot, done: int) -> None:
+    """Checks the tensors of a snapshot against the training that is to continue: names, shapes, types, finite values.
+
+    Args:
+        state: the training.
+        snapshot: its `info` has been checked.
+        done: batches done.
+
+    Raises:
+        RunError: naming the first tensor that does not fit.
+    """
+    where, tensors, info = snapshot.where, snapshot.tensors, snapshot.info
+    model = state.model.state_dict()
+    expected = {f"model/{name}": tensor for name, tensor in model.items()} | {"total": state.total}
+    if "best" in info:
+        expected |= {f"best/state/{name}": tensor for name, tensor in model.items()}
+        expected |= dict.fromkeys(("best/user", "best/item"), torch.empty(0))  # `State._check_best` compares their shapes
+    for index, parameter in enumerate(state.model.parameters()):
+        names = [f"optimiser/{index}/{name}" for name in ("step", "exp_avg", "exp_avg_sq")]
+        if tensors.keys() & set(names):  # a parameter without a gradient has none
+            expected |= dict(zip(names, (state.total, parameter, parameter), strict=True))
+    generators = state.generators()
+    for part in ("now/", "began/") if info["step"] else ("now/",):
+        expected |= {part + name: generator.get_state() for name, generator in generators.items()}
+        own = [name for name in tensors if name.startswith(f"{part}model.") and name not in expected]
+        expected |= dict.fromkeys(own, generators["graph"].get_state())  # a model may make its own later, always on the CPU
+
+    if different := sorted(expected.keys() ^ tensors.keys()):
+        how = "an unknown tensor" if different[0] in tensors else "lacking"
+        raise RunError(f"{where}: {different[0]:.120} is {how}, the checkpoint is of another model: {REMEDY}")
+    for name, wanted in expected.items():
+        found = tensors[name]
+        fits = found.dtype == wanted.dtype and (found.shape == wanted.shape or name in ("best/user", "best/item"))
+        if not fits:
+            shapes = f"{found.dtype} {tuple(found.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
+            raise RunError(f"{where}: {name:.120} is {shapes}, the checkpoint is of another model: {REMEDY}")
+        low = 0 if name.endswith(("/exp_avg_sq", "/step")) and name.startswith("optimiser/") else -torch.inf
+        high = done if low == 0 and name.endswith("/step") else torch.finfo(torch.float64).max
+        if found.is_floating_point() and not bool(((found >= low) & (found <= high) & found.isfinite()).all()):
+            raise RunError(f"{where}: {name:.120} holds numbers outside its range: {REMEDY}")
 
 
 def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:

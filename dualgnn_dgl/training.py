@@ -24,7 +24,7 @@ from dualgnn_dgl.evaluation import Evaluator, entries
 from dualgnn_dgl.finite import REMEDY, Watch, check_parameters, listed, not_finite
 from dualgnn_dgl.modality import IMPUTERS, impute
 from dualgnn_dgl.models.base import Recommender
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import COUNT, LAYERS, Options, option
 from dualgnn_dgl.sampling import TripleSampler
 from dualgnn_dgl.state import Fit as Fit
 from dualgnn_dgl.state import Keeper, State
@@ -38,18 +38,18 @@ METRICS = ("recall", "ndcg", "precision", "hit", "map", "mrr")
 class TrainConfig(Options):
     """How to train, whatever the model."""
 
-    epochs: int = option(200, "epochs at most", low=1)
+    epochs: int = option(200, "epochs at most", low=1, high=1_000_000)
     lr: float = option(1e-3, "Adam's learning rate", low=0)
-    batch_size: int = option(2048, "training pairs a batch", low=1)
-    patience: int = option(10, "stop after this many validations in a row without a better one", low=1)
+    batch_size: int = option(2048, "training pairs a batch", low=1, high=COUNT)
+    patience: int = option(10, "stop after this many validations in a row without a better one", low=1, high=COUNT)
     metric: str = option("recall@20", "validation metric that picks the epoch")
-    eval_every: int = option(1, "epochs between two validations", low=1)
+    eval_every: int = option(1, "epochs between two validations", low=1, high=COUNT)
     seed: int = option(0, "seed of the parameters, the order of batches and the negatives", low=0, high=2**63 - 1)
     impute: str = option("none", "how missing features are filled for the model, see `features`", choices=("none", *IMPUTERS))
     precision: str = option("float32", "of the dense products in training; tables and sums stay float32", choices=PRECISIONS)
-    share_propagation: int = option(1, "batches that one propagation over the graph serves, see step.py", low=1)
-    fanout: int = option(0, "0 for the whole graph, else neighbours a node and hop of sampled blocks, see blocks.py", low=0)
-    hops: int = option(2, "steps that sampled blocks reach", low=1)
+    share_propagation: int = option(1, "batches that one propagation over the graph serves, see step.py", low=1, high=COUNT)
+    fanout: int = option(0, "0 for the whole graph, else neighbours a node and hop of blocks, see blocks.py", low=0, high=COUNT)
+    hops: int = option(2, "steps that sampled blocks reach", low=1, high=LAYERS)
     cuda_graph: bool = option(True, "on CUDA, record a step once and replay it, where all steps are the same")
     deterministic: bool = option(False, "use deterministic algorithms only, see deterministic.py")
 
@@ -168,7 +168,7 @@ def _fit(
     )
     watch = Watch(model, device)
     if keeper is not None and keeper.start is not None:
-        state.restore(keeper.start)
+        state.restore(keeper.start, steps)
     interrupted = False
     try:
         while state.epoch <= config.epochs and state.since_best < config.patience:

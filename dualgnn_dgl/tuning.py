@@ -16,10 +16,8 @@ Sources: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import random
 import re
 import time
@@ -35,11 +33,13 @@ import torch
 from dualgnn_dgl import locks, memory, models
 from dualgnn_dgl.checkpoint import run_toml, versions
 from dualgnn_dgl.data import Interactions, Modality
-from dualgnn_dgl.errors import ConfigError, RunError
-from dualgnn_dgl.files import atomic_file, json_digest, read_json, write_json
-from dualgnn_dgl.folders import Kind, check_free
-from dualgnn_dgl.inputs import open_regular, refuse_special
-from dualgnn_dgl.options import Options, build, keys
+from dualgnn_dgl.errors import ConfigError, RunError, json_text
+from dualgnn_dgl.files import atomic_file, json_digest, read_json
+from dualgnn_dgl.folders import Kind, replace_folders
+from dualgnn_dgl.inputs import refuse_special
+from dualgnn_dgl.journal import check_digest, check_journal, cut_tail, keep_digest
+from dualgnn_dgl.options import Options, build, check_saved, keys
+from dualgnn_dgl.schema import EXTENSION, HEX64, NAME, SETTINGS, VERSIONS, check, dict_of, list_of, one_of, record, scalar
 from dualgnn_dgl.training import Progress, TrainConfig, fit
 
 if TYPE_CHECKING:
@@ -49,13 +49,14 @@ MARKER, JOURNAL, BEST = "study.json", "journal.jsonl", "run.toml"
 JOURNAL_SHA256 = "journal.sha256.json"
 FOLDER = Kind(MARKER, re.compile(r"study\.json|journal\.jsonl(\.lock)?|journal\.sha256\.json|run\.toml"), RunError)
 FORMAT = 1
-_DAMAGED = "is not what was written there (damaged or edited): begin again with --force, or choose another --study"
 # A trial ends early when its best value so far is among the worst tenth of the earlier trials at that epoch, once so many
 # trials have run, and from that epoch on. The usual half ends slow learners that would have won: see benchmarks/LOG.md,
 # 2026-11-25, and benchmarks/pruners.py.
 KEPT_PERCENT, BEFORE, WARM_UP = 90.0, 4, 10
 RANDOM_TRIALS = 8  # before TPE has enough to go by
 REPEATS = 20
+_FIELDS = {"format": one_of(FORMAT), "model": one_of(*models.MODELS), "config": SETTINGS, "train": SETTINGS, "data": HEX64}
+STUDY_SCHEMA = record(_FIELDS | {"space": dict_of(NAME, list_of(scalar, 1)), "versions": VERSIONS}, EXTENSION)
 
 
 @dataclass(frozen=True)
@@ -130,17 +131,22 @@ def read_plan(folder: str | Path) -> Plan | None:
     path = Path(folder) / MARKER
     if not path.is_file():
         return None
-    info = read_json(path, RunError)
+    info, remedy = read_json(path, RunError), "choose another --study"
     if info.pop("self", None) not in (None, json_digest(info)):
-        raise RunError(f"{path} {_DAMAGED}")
-    if info.get("format") != FORMAT:
-        raise RunError(f"{path} has format {info.get('format')}, this version reads {FORMAT}: choose another --study")
-    try:
-        kind = models.model_class(info["model"]).Config
-        space = {str(key): tuple(values) for key, values in info["space"].items()}
-        return Plan(info["model"], build(kind, info["config"]), build(TrainConfig, info["train"]), str(info["data"]), space)
-    except (KeyError, TypeError, AttributeError, ConfigError) as error:
-        raise RunError(f"{path} was damaged, or written by another version ({error}): choose another --study") from None
+        raise RunError(f"{path} is not what was written there (damaged or edited): begin again with --force, or {remedy}")
+    check(STUDY_SCHEMA, info, path, RunError, f"damaged, or written by another version; {remedy}")
+    kind = models.model_class(info["model"]).Config
+    for owner, values in ((kind, info["config"]), (TrainConfig, info["train"])):
+        check_saved(owner, values, path, RunError, remedy)
+    config, train = build(kind, info["config"]), build(TrainConfig, info["train"])
+    plan = Plan(info["model"], config, train, info["data"], {key: tuple(values) for key, values in info["space"].items()})
+    known = asdict(config) | asdict(train)  # type: ignore[call-overload]
+    for key, values in plan.space.items():
+        if key not in known or len(set(map(repr, values))) != len(values) or repr(known[key]) not in map(repr, values):
+            raise RunError(f"{path}: space.{key[:80]} does not list values of an option, the present one among them: {remedy}")
+        for value in values:
+            check_saved(kind if key in keys(kind) else TrainConfig, {key: value}, path, RunError, remedy)
+    return plan
 
 
 class Study:
@@ -185,17 +191,16 @@ class Study:
         if begun and not self._force:
             _check_same(self.folder, self.plan)
             return
-        check_free(self.folder, FOLDER, force=self._force)
-        for name in (JOURNAL, JOURNAL_SHA256, f"{JOURNAL}.lock", BEST):
-            (self.folder / name).unlink(missing_ok=True)
         record = self.plan.record() | {"versions": versions()}
-        write_json(self.folder / MARKER, record | {"self": json_digest(record)})
+        with replace_folders((self.folder, FOLDER), force=self._force) as (target,):
+            (target / MARKER).write_text(json_text(record | {"self": json_digest(record)}, indent=2) + "\n", "utf-8")
 
     def _open(self) -> optuna.Study:
         refuse_special(self.folder / JOURNAL, RunError)  # Optuna would wait for the other end of a pipe
         journal = (self.folder / JOURNAL).resolve()
-        _cut(journal)
-        _check_journal(journal)
+        cut_tail(journal)
+        check_digest(journal, self.folder / JOURNAL_SHA256)
+        check_journal(self.folder / JOURNAL, self.plan.model, self.plan.space)
         optuna = self._optuna
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
@@ -261,7 +266,7 @@ class Study:
                 return False
             progress = begin(len(done), dict(trial.params)) if begin else None
             finished = self._run(trial, len(done), graph, modalities, train, valid, device, progress)
-            _note_journal((self.folder / JOURNAL).resolve())
+            keep_digest((self.folder / JOURNAL).resolve(), self.folder / JOURNAL_SHA256)
             best = self.best()
             if best is not None and best.number == finished.number:
                 with atomic_file(self.folder / BEST) as temporary:
@@ -337,7 +342,7 @@ class Study:
         except (RunError, MemoryError, RuntimeError) as failure:
             if not isinstance(failure, RunError) and not memory.ran_out(failure):
                 raise
-            state, error = "failed", (str(failure).splitlines() or ["not enough memory"])[0]
+            state, error = "failed", (str(failure).splitlines() or ["not enough memory"])[0][:1000]
         except KeyboardInterrupt:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             raise
@@ -382,38 +387,6 @@ def _check_same(folder: Path, plan: Plan) -> None:
             if isinstance(was, dict):
                 shown = "".join(f" ({n}: {was.get(n)}, now {now.get(n)})" for n in {**was, **now} if was.get(n) != now.get(n))
             raise RunError(f"{folder} is a study of {what}{shown}: choose another --study, or begin anew with --force")
-
-
-def _cut(journal: Path) -> None:
-    """Cut off a last line that a crash left half written: Optuna would write the next one behind it."""
-    if not journal.is_file():
-        return
-    with open_regular(journal, RunError) as handle:
-        content = handle.read()
-    if content and not content.endswith(b"\n"):
-        os.truncate(journal, content.rfind(b"\n") + 1)
-
-
-def _note_journal(journal: Path) -> None:
-    """Keep the SHA-256 of the journal up to here, which holds finished trials only."""
-    with open_regular(journal, RunError) as handle:
-        content = handle.read()
-    write_json(journal.with_name(JOURNAL_SHA256), {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
-
-
-def _check_journal(journal: Path) -> None:
-    """Compare the journal with the SHA-256 kept after its last finished trial; what came after is of an interrupted one."""
-    kept = journal.with_name(JOURNAL_SHA256)
-    if not kept.is_file():
-        return
-    said = read_json(kept, RunError)
-    content = b""
-    if journal.is_file():
-        with open_regular(journal, RunError) as handle:
-            content = handle.read()
-    size = said.get("bytes")
-    if type(size) is not int or hashlib.sha256(content[:size]).hexdigest() != said.get("sha256") or size > len(content):
-        raise RunError(f"{journal} {_DAMAGED}")
 
 
 @contextmanager

@@ -171,7 +171,7 @@ def build(home: Path) -> None:
     (home / "tuesday.csv").write_bytes(b"user,item\nnewbie,v5\nnewbie,v999\nu900,v8\nu900,v11\n")
     (home / "visual.csv").write_text("item_id,a,b,c,d,e\nv999," + ",".join("12345") + "\n")
     datasets.save(small.dataset(), home / "data")
-    warm = [train(), TUNE, UPDATE, HOLES, VERBS["eval --per-user"].words, VERBS["recommend --all"].words, VERBS["preprocess"].words]
+    warm = [train(), TUNE, UPDATE, HOLES, *(VERBS[name].words for name in ("eval --per-user", "recommend --all", "preprocess"))]
     for words in warm:  # imports everything that the forked processes need
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             group(list(words), prog_name="dualgnn", standalone_mode=False)
@@ -214,7 +214,8 @@ def content(place: str) -> object:
         return "study"
     if path.name == "holes":
         return "cells" if any(path.glob("cells/*.json")) else None
-    assert not any(not is_temporary(entry) for entry in path.iterdir() if entry.name not in FOREIGN and entry.name != "sub"), place
+    ours = [entry for entry in path.iterdir() if entry.name not in (*FOREIGN, "sub") and not is_temporary(entry)]
+    assert not ours, f"{place} is neither whole nor absent: {ours}"
     return None
 
 
@@ -359,7 +360,8 @@ def strace(cases: int, draw: random.Random, states: States) -> dict:
         states.reference(name, verb)
         states.fresh(name, verb)
         count = draw.randint(1, 60 if kind.startswith("write") else 25)
-        command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={kind}", "-e", f"inject={kind}:signal=SIGKILL:when={count}"]
+        inject = ["-e", f"trace={kind}", "-e", f"inject={kind}:signal=SIGKILL:when={count}"]
+        command = ["strace", "-f", "-qq", "-o", os.devnull, *inject]
         done = subprocess.run(
             [*command, sys.executable, "-m", "dualgnn_dgl.cli.main", *verb.words], capture_output=True, text=True, timeout=300
         )
@@ -378,13 +380,28 @@ def pairs(cases: int, draw: random.Random, states: States) -> dict:
         "resume": ("train", "--run", "runs/a", "--resume", "--epochs", "5"),
         "tune": (*TUNE, "--trials", "2"),
         "tune --force": (*TUNE, "--trials", "1", "--force"),
-        "eval": ("eval", "--topk", "3", "--run", "runs/a", "--data", "data", "--per-user", "out/users.parquet", "--force", "--gpu", "-1"),
+        "eval": (
+            "eval",
+            "--topk",
+            "3",
+            "--run",
+            "runs/a",
+            "--data",
+            "data",
+            "--per-user",
+            "out/users.parquet",
+            "--force",
+            "--gpu",
+            "-1",
+        ),
         "compare": ("compare", "runs/a", "runs/b", "--data", "data", "--gpu", "-1"),
         "recommend": ("recommend", "--run", "runs/a", "--data", "data", "--all", "out/l.parquet", "--force", "--gpu", "-1"),
         "update": (*UPDATE, "--force"),
         "robustness": HOLES,
     }
-    verb = Verb((), ("runs/a", "data"), before=(train("--keep-checkpoints"), train(run="runs/b"), (*TUNE, "--trials", "1"), UPDATE))
+    verb = Verb(
+        (), ("runs/a", "data"), before=(train("--keep-checkpoints"), train(run="runs/b"), (*TUNE, "--trials", "1"), UPDATE)
+    )
     figures = {"cases": 0, "refused": 0, "by_pair": 0}
     combinations = list(itertools.combinations_with_replacement(begin, 2))
     draw.shuffle(combinations)
@@ -464,7 +481,9 @@ def answer(words: tuple[str, ...]) -> tuple[int, object]:
 
     def timeless(part: object) -> object:
         if isinstance(part, dict):
-            return {key: timeless(inner) for key, inner in part.items() if key not in ("seconds", "files", "self", "total_seconds")}
+            return {
+                key: timeless(inner) for key, inner in part.items() if key not in ("seconds", "files", "self", "total_seconds")
+            }
         return [timeless(inner) for inner in part] if isinstance(part, list) else part
 
     return done.code, timeless(value)

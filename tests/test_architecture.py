@@ -16,12 +16,13 @@ LONGEST = 400
 # From low to high: a module may import what stands in a line above its own, and its own package; nothing else of ours.
 # A new module is added here, at its height.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors",),
-    ("locks",),
-    ("inputs",),
+    ("errors", "strict"),
+    ("locks", "inputs", "schema"),
     ("files", "memory", "options"),
     ("folders",),
     ("reduction",),
+    ("manifest",),
+    ("journal",),
     ("_dgl", "data", "ids", "preprocess.tables", "synthetic_words"),
     ("ops", "cooccurrence", "sampling"),
     ("modality",),
@@ -52,8 +53,8 @@ ONLY_IN = {
     "optuna": {"tuning"},
 }
 WITHOUT_TORCH = {
-    *("errors", "locks", "inputs", "files", "folders", "reduction", "data", "modality", "preprocess", "preprocess.tables"),
-    *("synthetic", "synthetic_words"),
+    *("errors", "strict", "schema", "locks", "inputs", "files", "folders", "reduction", "manifest", "journal", "data"),
+    *("modality", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"),
 }
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -275,12 +276,15 @@ BY_HANDLE = {"pq.read_table", "pq.ParquetFile", "pq.read_schema", "pq.read_metad
 # module -> what it may call all the same: writers, locks, and files of the kernel
 OPENS = {
     "inputs": {"os.open"},
-    "files": {"os.open"},  # flushes what was written
+    "files": {"os.open", "open"},  # what is written
+    "folders": {"os.open"},  # the staging folder, to lock it
+    "locks": {"os.open"},  # lock files and folders, with O_NONBLOCK
     "memory": {"Path.read_text", "read_text", "path.read_text"},  # /proc and /sys
     "ops": {"read_text"},  # /sys
-    "checkpoint.working": {"os.open"},  # the lock
-    "tuning": {"open"},  # the lock
     "cli.main": {"os.open"},  # /dev/null
+    "cli.stop": {"os.open"},  # /dev/null
+    "cli.streams": {"os.open"},  # /dev/null
+    "cli.recommend": {"temporary.open"},  # a new file, written
     "preprocess.read_pipe": {"copy.open"},  # a new file, written
     "preprocess.read_features": {"pa_csv.read_csv"},  # of an open stream
 }

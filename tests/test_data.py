@@ -457,3 +457,20 @@ def test_full_disk_in_the_middle_leaves_nothing_or_the_old_one(tmp_path, monkeyp
     monkeypatch.undo()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
     assert_same(load(tmp_path / "data"), old)
+
+
+def test_a_folder_of_an_earlier_version_is_read_and_replaced(whole, tmp_path):
+    """Format 1 had no list of files, so what is ours there goes by its name."""
+    target = copied(whole, tmp_path)
+    manifest = json.loads((target / MANIFEST).read_text("utf-8"))
+    del manifest["files"], manifest["self"]
+    (target / MANIFEST).write_text(json.dumps(manifest | {"format": 1}), "utf-8")
+    (target / "notes.txt").write_text("precious")
+    loaded = load(target)
+    assert loaded.hash == manifest["hash"]
+    save(loaded, target, force=True)
+    assert load(target).hash == manifest["hash"] and (target / "notes.txt").read_text() == "precious"
+    assert "report.json" not in {path.name for path in target.iterdir()}
+    (target / MANIFEST).write_text(json.dumps(manifest | {"format": 2}), "utf-8")
+    with pytest.raises(DataError, match="not what was written"):
+        load(target)

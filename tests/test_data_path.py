@@ -108,7 +108,9 @@ def test_runs_of_earlier_versions_are_relative_to_the_working_directory(
     shutil.copytree(made, folder)
     file = folder / "runs" / "a" / "run.json"
     info = json.loads(file.read_text("utf-8"))
-    del info["data"]["from_run"], info["sha256"]["run.json"]
+    del info["data"]["from_run"], info["self"]
+    files = info.pop("files")
+    info |= {"format": 1, "sha256": {name: files[name] for name in ("tables.safetensors", "weights.safetensors")}}
     info["sha256"]["run.json"] = json_digest(info)
     file.write_text(json.dumps(info), "utf-8")
     evaluate = ("eval", "--run", folder / "runs" / "a", "--topk", 3, "--bootstrap", 0, "--gpu", -1)

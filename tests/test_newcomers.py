@@ -271,8 +271,11 @@ def test_a_run_whose_options_are_gone_says_what_to_do(run):
     with pytest.raises(RunError, match="unknown key 'gone'.*eval.*train again"):
         checkpoint.restore(loaded, dataset)
     del loaded.info["config"]["gone"]
-    loaded.info["config"]["width"] = 7
+    loaded.info["config"]["width"] = 3
     with pytest.raises(RunError, match="size mismatch.*train again"):
+        checkpoint.restore(loaded, dataset)
+    loaded.info["config"]["width"] = 10**9
+    with pytest.raises(RunError, match="narrower than its width.*train again"):  # before memory is taken for it
         checkpoint.restore(loaded, dataset)
 
 

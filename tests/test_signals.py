@@ -425,7 +425,7 @@ def test_the_other_verbs_write_nothing(
     verb: str, number: signal.Signals, world: trial.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted while their result is being written, or for those that write none, ranked."""
-    from dualgnn_dgl import evaluation, files
+    from dualgnn_dgl import evaluation, files, folders
 
     def struck(*_, **__):
         os.kill(os.getpid(), number)
@@ -434,7 +434,8 @@ def test_the_other_verbs_write_nothing(
 
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip(f"{number.name} is ignored here")
-    monkeypatch.setattr(files, "_sync", struck)
+    for module in (files, folders):
+        monkeypatch.setattr(module, "sync", struck)
     monkeypatch.setattr(evaluation.Evaluator, "rank", struck)
     monkeypatch.setattr(evaluation, "top_k", struck)
     done = trial.call(*words(verb, world, tmp_path))

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualgnn_dgl import __version__
+from dualgnn_dgl import __version__, schema
 from dualgnn_dgl.checkpoint.data_path import locate as locate
 from dualgnn_dgl.checkpoint.data_path import reference as reference
 from dualgnn_dgl.checkpoint.tensors import flat, unflat, write_tensors
@@ -35,9 +35,11 @@ from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.files import json_digest
 from dualgnn_dgl.folders import Kind, check_files, read_manifest, reading, replace_folders, seal
 from dualgnn_dgl.graph import heterograph
-from dualgnn_dgl.models import create, model_class
+from dualgnn_dgl.manifest import modality_name
+from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.options import Options, build, to_toml
+from dualgnn_dgl.state import METRIC_NAME, alike, history_row
 from dualgnn_dgl.training import Fit, TrainConfig, features
 
 MARKER = "run.json"
@@ -45,6 +47,26 @@ FORMAT = 2  # 1: the SHA-256 of tensors and manifest only, under the key "sha256
 TENSORS = ("tables.safetensors", "weights.safetensors")
 NAMES = r"run\.(json|toml)|(tables|weights)\.safetensors|history\.jsonl|curve\.png|update\.json"
 FOLDER = Kind(MARKER, re.compile(NAMES), RunError, "train again")
+PLACE_SCHEMA = schema.record({"path": schema.TEXT, "hash": schema.HEX64}, {"from_run": schema.TEXT})
+RUN_SCHEMA = schema.record(
+    {
+        "format": schema.one_of(1, FORMAT),
+        "model": schema.one_of(*MODELS),
+        "config": schema.SETTINGS,
+        "train": schema.SETTINGS,
+        "data": PLACE_SCHEMA,
+        "users": schema.whole(),
+        "items": schema.whole(),
+        "modalities": schema.list_of(modality_name),
+        "best": schema.record({"epoch": schema.whole(), "metric": METRIC_NAME, "value": schema.maybe(schema.METRIC)}),
+        "epochs": schema.whole(),
+        "seconds": schema.number(0),
+        "interrupted": schema.FLAG,
+        "device": schema.DEVICE,
+        "versions": schema.VERSIONS,
+    },
+    {**schema.EXTENSION, "sha256": schema.record(dict.fromkeys((*TENSORS, MARKER), schema.HEX64))},
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,11 +160,13 @@ def write_run(
     tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
     for name, tensors in zip(TENSORS, (flat(tables), fit.state), strict=True):
         write_tensors(target / name, tensors)
+    schema.check(schema.list_of(history_row), fit.history, target / "history.jsonl", RunError, "report this fault")
     lines = "".join(json.dumps(row) + "\n" for row in fit.history)
     (target / "history.jsonl").write_text(lines, "utf-8")
     (target / "run.toml").write_text(run_toml(model, config, train), "utf-8")
     if len(fit.history) > 1:
         draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
+    schema.check(RUN_SCHEMA, info, target / MARKER, RunError, "report this fault")
     return seal(target, FOLDER, info)
 
 
@@ -170,26 +194,23 @@ def _load_run(folder: Path) -> Run:
         raise RunError(f"{folder / MARKER} does not exist: {hint}, or point --run to the right folder")
     info = read_manifest(folder, FOLDER)
     if info.get("format") not in (1, FORMAT):
-        raise RunError(f"{folder / MARKER} has format {info.get('format')}, this version reads {FORMAT}: train again")
-    for key, kind in {"model": str, "config": dict, "train": dict, "data": dict, "modalities": list, "best": dict}.items():
-        if not isinstance(info.get(key), kind):
-            raise RunError(f"{folder / MARKER} does not say '{key}' as it should: it was damaged or edited, train again")
-    if not all(isinstance(info["data"].get(key), str) for key in ("path", "hash")):
-        raise RunError(f"{folder / MARKER} does not say which data it was trained on: train again")
+        raise RunError(f"{folder / MARKER} has format {info.get('format')!s:.40}, this version reads {FORMAT}: train again")
+    schema.check(RUN_SCHEMA, info, folder / MARKER, RunError, "damaged or edited; train again")
     if info["format"] == 1:
         _check_digests(folder, info)
     else:
         check_files(folder, FOLDER, info["files"])
     tensors = read_tensors(folder / "tables.safetensors")
     user, item = unflat(tensors, "user"), unflat(tensors, "item")
-    shapes = (info.get("users"), info.get("items"))
+    shapes = (info["users"], info["items"])
     if user is None or item is None or user.ndim != 2 or item.ndim != 2 or (user.shape[0], item.shape[0]) != shapes:
         raise RunError(f"{folder / 'tables.safetensors'} does not hold the tables that {MARKER} describes: train again")
     alike = user.shape[1] == item.shape[1] and user.is_sparse == item.is_sparse
     if not alike or user.dtype != torch.float32 or item.dtype != torch.float32:
         raise RunError(f"{folder / 'tables.safetensors'} holds tables that do not fit together: train again")
     attention = tensors.get("attention")
-    if attention is not None and attention.shape != (len(user), len(info["modalities"])):
+    weights = (len(user), len(info["modalities"]))
+    if attention is not None and (attention.shape != weights or attention.dtype != torch.float32):
         raise RunError(f"{folder / 'tables.safetensors'} holds an attention that does not fit {MARKER}: train again")
     return Run(folder, info, user, item, attention)
 
@@ -203,13 +224,19 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
         if the run belongs to other data, or was written by a version whose model of this name is another one.
     """
     check_belongs(run, dataset)
-    name, written = str(run.info["model"]), run.info.get("versions", {}).get("dualgnn-dgl", "unknown")
+    name, written = run.info["model"], run.info["versions"].get("dualgnn-dgl", "unknown")
     try:
-        config, train = build(model_class(name).Config, run.info["config"]), build(TrainConfig, run.info["train"])
+        config = build(model_class(name).Config, run.info["config"], typed=True)
+        train = build(TrainConfig, run.info["train"], typed=True)
     except ConfigError as error:
         raise RunError(_of_another_version(run, str(error), written)) from None
+    if getattr(config, "width", 0) > run.user.shape[1]:  # before memory is taken for it
+        raise RunError(_of_another_version(run, "its tables are narrower than its width", written))
     model = create(name, heterograph(dataset), features(dataset, train), config)
     state = read_tensors(run.folder / "weights.safetensors")
+    wanted = {key: tensor.dtype for key, tensor in model.state_dict().items()}
+    if other := [key for key, tensor in state.items() if tensor.dtype != wanted.get(key, tensor.dtype)]:  # torch would cast it
+        raise RunError(f"{run.folder / 'weights.safetensors'}: {other[0]:.120} is {state[other[0]].dtype}: train again")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -218,7 +245,7 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
     with torch.no_grad():
         made = model.embed()
     for kept, again in zip((run.user, run.item), made, strict=True):
-        if kept.shape != again.shape or not torch.allclose(kept, again, rtol=1e-3, atol=1e-3 * float(kept.abs().max())):
+        if not alike(kept, again):
             raise RunError(_of_another_version(run, "its parameters give other tables than those kept", written))
     return model
 
@@ -233,7 +260,7 @@ def _of_another_version(run: Run, reason: str, written: str) -> str:
 def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:
     """The checks of a run of format 1."""
     expected = info.get("sha256")
-    if not isinstance(expected, dict):
+    if expected is None:
         raise RunError(f"{folder / MARKER} holds no SHA-256 of the run's files (damaged or edited): train again")
     without = {**info, "sha256": {name: value for name, value in expected.items() if name != MARKER}}
     if expected.get(MARKER) != json_digest(without):
@@ -242,13 +269,17 @@ def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:
 
 
 def check_belongs(run: Run, dataset: Dataset) -> None:
-    """Raise `RunError` unless the run was trained on this very data set."""
+    """Raises `RunError` unless the run was trained on this very data set, and describes it rightly."""
     if run.info["data"]["hash"] != dataset.hash:
         trained, this = run.info["data"]["hash"][:12], dataset.hash[:12]
         raise RunError(
             f"the run {run.folder} was trained on other data (hash {trained}…, this data {this}…): "
             "point --data to the folder it was trained on, or train again"
         )
+    described = {"users": dataset.num_users, "items": dataset.num_items, "modalities": list(dataset.modalities)}
+    for key, value in described.items():
+        if run.info[key] != value:
+            raise RunError(f"{run.folder / MARKER} says other {key} than its data: damaged or edited; train again")
 
 
 def draw_curve(history: Sequence[Mapping[str, Any]], metric: str, best: int, path: Path) -> None:

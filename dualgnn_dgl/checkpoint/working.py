@@ -10,9 +10,10 @@ last: a checkpoint without it does not exist. Every file comes to its name whole
 
 from __future__ import annotations
 
+import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,29 @@ from dualgnn_dgl import locks
 from dualgnn_dgl.checkpoint.tensors import read_tensors, write_tensors
 from dualgnn_dgl.errors import RunError
 from dualgnn_dgl.files import atomic_file, is_temporary, json_digest, read_json, remove_if_orphaned, write_json
+from dualgnn_dgl.schema import EXTENSION, HEX64, Schema, check, one_of, plain, record, whole
 from dualgnn_dgl.state import Snapshot
 
 FORMAT = 1
 NAME = re.compile(r"checkpoint-\d{6,}-\d{9,}")
 BEGUN = "begun.json"
+# `about` is checked by cli/resume.py and `training` by state.py, which write them; `self` was taken out before.
+CHECKPOINT_SCHEMA = record(
+    {
+        "format": one_of(FORMAT),
+        "about": record({}, extra=plain),
+        "training": record({"epoch": whole(1), "step": whole()}, extra=plain),
+        "sha256": HEX64,
+    },
+    EXTENSION,
+)
+
+BEGUN_SCHEMA = record({"format": one_of(FORMAT), "about": record({}, extra=plain)})
+
+
+def name_of(training: Mapping[str, Any]) -> str:
+    """The file name of a checkpoint, without its ending."""
+    return f"checkpoint-{training['epoch']:06d}-{training['step']:09d}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,15 +125,20 @@ class Checkpoints:
             self.say(f"{self.folder} cannot be written ({error.strerror}): training continues without checkpoints")
 
     def begun(self) -> dict[str, Any] | None:
-        """What the training was begun with; None where that is not known."""
+        """What the training was begun with; None where that was not written down.
+
+        Raises
+        ------
+        RunError
+            if it was damaged or altered.
+        """
         path = self.folder / BEGUN
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
         try:
-            return self._checked(path)["about"]
+            return dict(self._checked(path, BEGUN_SCHEMA)["about"])
         except RunError as error:
-            self.say(str(error))
-            return None
+            raise RunError(f"{error}: begin again with --force") from None
 
     # ------------------------------------------------------------ state.Keeper
 
@@ -132,7 +156,7 @@ class Checkpoints:
 
     def keep(self, snapshot: Snapshot) -> None:
         """Write a checkpoint and remove those that are too old. Where it cannot be written, say so: training goes on."""
-        name = f"checkpoint-{snapshot.info['epoch']:06d}-{snapshot.info['step']:09d}"
+        name = name_of(snapshot.info)
         try:
             with atomic_file(self.folder / f"{name}.safetensors") as temporary:
                 sha256 = write_tensors(temporary, snapshot.tensors)
@@ -167,17 +191,21 @@ class Checkpoints:
         return None
 
     def _read(self, name: str) -> Checkpoint:
-        info = self._checked(self.folder / f"{name}.json")
+        path = self.folder / f"{name}.json"
+        info = self._checked(path, CHECKPOINT_SCHEMA)
+        if name_of(info["training"]) != name:
+            raise RunError(f"{path}: training.epoch and training.step are those of another checkpoint: damaged or edited")
         tensors = read_tensors(self.folder / f"{name}.safetensors", info["sha256"])
-        return Checkpoint(name, info["about"], Snapshot(tensors, info["training"]))
+        return Checkpoint(name, info["about"], Snapshot(tensors, info["training"], str(path)))
 
-    def _checked(self, path: Path) -> dict[str, Any]:
+    def _checked(self, path: Path, schema: Schema) -> dict[str, Any]:
         """A JSON file of this folder, after the check that it is what was written."""
         info = read_json(path, RunError)
         if info.pop("self", None) != json_digest(info):
             raise RunError(f"{path} is not what was written there (cut short or altered)")
         if info.get("format") != FORMAT:
-            raise RunError(f"{path} has format {info.get('format')}, this version reads {FORMAT}")
+            raise RunError(f"{path} has format {info.get('format')!s:.40}, this version reads {FORMAT}")
+        check(schema, info, path, RunError, "damaged or edited")
         return info
 
     def clear(self) -> None:

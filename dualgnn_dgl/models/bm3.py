@@ -37,15 +37,15 @@ from dualgnn_dgl.graph import user_item
 from dualgnn_dgl.models.base import Features, Recommender, UserRule, lent, smoothed, table
 from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
 from dualgnn_dgl.ops.dense import Linear
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of BM3."""
 
-    width: int = option(64, "embedding width D", low=1)
-    layers: int = option(2, "propagation steps L", low=0)
+    width: int = option(64, "embedding width D", low=1, high=WIDTH)
+    layers: int = option(2, "propagation steps L", low=0, high=LAYERS)
     dropout: float = option(0.3, "share of a target's entries set to zero", low=0, high=0.999)
     feature_weight: float = option(2.0, "weight μ of what the features say", low=0)
     train_features: bool = option(False, "let training change the features themselves, as the authors' code does")

@@ -13,14 +13,14 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.models.base import Recommender, table
 from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import WIDTH, Options, option
 
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of BPR-MF."""
 
-    width: int = option(64, "embedding width D", low=1)
+    width: int = option(64, "embedding width D", low=1, high=WIDTH)
     l2: float = option(1e-2, "weight of the penalty on a batch's rows", low=0)
     penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
 

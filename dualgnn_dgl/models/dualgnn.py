@@ -65,7 +65,7 @@ from dualgnn_dgl.models.losses import bpr, pick
 from dualgnn_dgl.models.presence import Presence
 from dualgnn_dgl.ops import Adjacency, one_wide_product
 from dualgnn_dgl.ops.dense import Linear
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import COUNT, LAYERS, WIDTH, Options, option
 
 MISSING = ("neighbours", "mask", "learned", "zero")
 
@@ -74,14 +74,14 @@ MISSING = ("neighbours", "mask", "learned", "zero")
 class Config(Options):
     """Options of DualGNN; the defaults are the paper's model with its code's faults mended, and `missing`."""
 
-    width: int = option(64, "embedding width D", low=1)
-    layers: int = option(2, "propagation steps L in each modality", low=0)
-    hidden: int = option(256, "hidden width of the item encoder", low=1)
+    width: int = option(64, "embedding width D", low=1, high=WIDTH)
+    layers: int = option(2, "propagation steps L in each modality", low=0, high=LAYERS)
+    hidden: int = option(256, "hidden width of the item encoder", low=1, high=WIDTH)
     item_encoder: str = option("mlp", "how features become D wide", choices=("mlp", "linear", "none"))
     attention: str = option("softmax", "softmax in every pass, or only at the start", choices=("softmax", "released"))
     user_fusion: str = option("sum", "how a user's modalities join", choices=("sum", "concat", "max", "mean", "aliased"))
     user_graph: bool = option(True, "propagate between users who watched the same videos")
-    cooc_k: int = option(40, "neighbours a user in the co-occurrence graph", low=1)
+    cooc_k: int = option(40, "neighbours a user in the co-occurrence graph", low=1, high=COUNT)
     cooc_weight: str = option("softmax", "how shared items become weights", choices=CO_WEIGHTS)
     cooc_pad: str = option("none", "fewer than cooc_k neighbours: leave, or fill by resampling", choices=CO_PADS)
     missing: str = option("neighbours", "an item without it: what its watchers' other items say, or else", choices=MISSING)

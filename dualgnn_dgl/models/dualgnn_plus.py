@@ -45,7 +45,7 @@ from dualgnn_dgl.graph import CO_WEIGHTS, item_item, observed, user_item, user_u
 from dualgnn_dgl.models.base import ItemRule, Recommender, UserRule, lent, masked_softmax, smoothed, table, unit_rows
 from dualgnn_dgl.models.losses import pick, row_penalty, sampled_softmax
 from dualgnn_dgl.ops import Adjacency
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import COUNT, LAYERS, WIDTH, Options, option
 
 ATTENTION = ("free", "history")
 
@@ -54,18 +54,18 @@ ATTENTION = ("free", "history")
 class Config(Options):
     """Options of DualGNN-Plus; γ, β or k of zero leave that part out."""
 
-    width: int = option(128, "embedding width D", low=1)
-    layers: int = option(4, "propagation steps L of the behaviour channel", low=0)
-    item_k: int = option(10, "nearest videos in each modality", low=1)
+    width: int = option(128, "embedding width D", low=1, high=WIDTH)
+    layers: int = option(4, "propagation steps L of the behaviour channel", low=0, high=LAYERS)
+    item_k: int = option(10, "nearest videos in each modality", low=1, high=COUNT)
     item_weight: float = option(1.0, "weight γ of the modalities on the item side", low=0)
     user_weight: float = option(1.0, "weight of the attended modalities on the user side", low=0)
     attention: str = option("free", "a free row a user, or what the user's own history makes of each modality", choices=ATTENTION)
-    cooc_k: int = option(20, "neighbours a user in the co-occurrence graph", low=1)
+    cooc_k: int = option(20, "neighbours a user in the co-occurrence graph", low=1, high=COUNT)
     cooc_weight: str = option("proportional", "how shared items become weights", choices=CO_WEIGHTS)
     cooc_share: float = option(0.0, "weight β of the user co-occurrence hop", low=0)
     bias: bool = option(True, "learn a bias b of each video beside the cosines")
     hide: bool = option(True, "leave a batch's own pairs out of the graph while they are learned")
-    negatives: int = option(512, "shared negatives a batch", low=1)
+    negatives: int = option(512, "shared negatives a batch", low=1, high=COUNT)
     temperature: float = option(0.15, "temperature τ of the softmax over cosines", low=1e-3)
     l2: float = option(1e-4, "weight λ of the penalty on a batch's rows of p and q", low=0)
 

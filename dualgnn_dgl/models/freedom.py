@@ -37,17 +37,17 @@ from dualgnn_dgl.models.base import Features, Recommender, UserRule, lent, smoot
 from dualgnn_dgl.models.losses import bpr, pick, row_penalty
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.ops.dense import Linear
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import COUNT, LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of FREEDOM."""
 
-    width: int = option(64, "embedding width D", low=1)
-    layers: int = option(2, "propagation steps L over users and items", low=0)
-    item_layers: int = option(1, "propagation steps L' over the item graph", low=0)
-    item_k: int = option(10, "nearest videos in each modality, itself included", low=1)
+    width: int = option(64, "embedding width D", low=1, high=WIDTH)
+    layers: int = option(2, "propagation steps L over users and items", low=0, high=LAYERS)
+    item_layers: int = option(1, "propagation steps L' over the item graph", low=0, high=LAYERS)
+    item_k: int = option(10, "nearest videos in each modality, itself included", low=1, high=COUNT)
     weights: str = option("equal", "share of each modality in the item graph: equal, or such as image=0.1,text=0.9")
     dropout: float = option(0.8, "share of the training pairs left out of an epoch's graph", low=0, high=0.999)
     feature_weight: float = option(1e-3, "weight μ of the feature loss", low=0)

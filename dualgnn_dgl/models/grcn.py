@@ -40,17 +40,17 @@ from dualgnn_dgl.models.base import Features, Recommender, node_table, table, un
 from dualgnn_dgl.models.losses import released_penalty
 from dualgnn_dgl.ops.dense import Linear
 from dualgnn_dgl.ops.learned import Edges
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of GRCN."""
 
-    width: int = option(64, "embedding width D of each channel", low=1)
-    routing: int = option(3, "routing steps T", low=0)
+    width: int = option(64, "embedding width D of each channel", low=1, high=WIDTH)
+    routing: int = option(3, "routing steps T", low=0, high=LAYERS)
     routing_edges: str = option("intended", "routing from items to users, or moving nothing", choices=("intended", "released"))
-    layers: int = option(2, "propagation steps of the identity channel", low=0)
+    layers: int = option(2, "propagation steps of the identity channel", low=0, high=LAYERS)
     edge_weight: str = option("confidence", "how α become w", choices=("confidence", "max", "mean"))
     prune: bool = option(True, "cut edges of negative weight, which only confidence has")
     fusion: str = option("concat", "how the channels join", choices=("concat", "mean", "id"))

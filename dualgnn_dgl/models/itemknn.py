@@ -32,14 +32,14 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.arrivals import Histories
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.models.base import Recommender, UserRule
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import COUNT, Options, option
 
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of ItemKNN."""
 
-    k: int = option(500, "most similar items that an item keeps", low=1)
+    k: int = option(500, "most similar items that an item keeps", low=1, high=COUNT)
     similarity: str = option("conditional", "how common users become similarity", choices=("conditional", "cosine"))
     activity: float = option(1.0, "users count 1 / (their items) to this power; 0: all alike", low=0)
     shrink: float = option(1.0, "users added to the denominator: trust in few common ones", low=0)

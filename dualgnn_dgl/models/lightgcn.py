@@ -23,15 +23,15 @@ from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graph import user_item
 from dualgnn_dgl.models.base import Recommender, UserRule, lent, smoothed, table
 from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of LightGCN."""
 
-    width: int = option(64, "embedding width D", low=1)
-    layers: int = option(3, "propagation steps L", low=0)
+    width: int = option(64, "embedding width D", low=1, high=WIDTH)
+    layers: int = option(3, "propagation steps L", low=0, high=LAYERS)
     l2: float = option(1e-4, "weight of the penalty on a batch's layer-0 rows", low=0)
     penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
 

@@ -52,17 +52,17 @@ from dualgnn_dgl.models.base import (
 )
 from dualgnn_dgl.models.losses import bpr, pick, row_penalty
 from dualgnn_dgl.ops.dense import Linear, linear
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import COUNT, LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of MGCN."""
 
-    width: int = option(64, "embedding width D", low=1)
-    layers: int = option(2, "propagation steps L of the behaviour view", low=0)
-    item_layers: int = option(1, "propagation steps over each modality's item graph", low=1)
-    item_k: int = option(10, "nearest videos in each modality, itself included", low=1)
+    width: int = option(64, "embedding width D", low=1, high=WIDTH)
+    layers: int = option(2, "propagation steps L of the behaviour view", low=0, high=LAYERS)
+    item_layers: int = option(1, "propagation steps over each modality's item graph", low=1, high=LAYERS)
+    item_k: int = option(10, "nearest videos in each modality, itself included", low=1, high=COUNT)
     contrast: float = option(1e-2, "weight μ of drawing side and behaviour together", low=0)
     temperature: float = option(0.2, "temperature of InfoNCE", low=1e-3)
     l2: float = option(1e-4, "weight λ of the penalty on a batch's final rows", low=0)

@@ -36,17 +36,17 @@ from dualgnn_dgl.models.base import Features, Recommender, node_table, table, un
 from dualgnn_dgl.models.losses import released_penalty
 from dualgnn_dgl.ops import Adjacency, average
 from dualgnn_dgl.ops.dense import Linear
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of MMGCN."""
 
-    width: int = option(64, "embedding width D of every layer's output", low=1)
-    layers: int = option(3, "layers L in each modality", low=1)
+    width: int = option(64, "embedding width D of every layer's output", low=1, high=WIDTH)
+    layers: int = option(3, "layers L in each modality", low=1, high=LAYERS)
     combine: str = option("concat", "how a node's neighbourhood and itself join", choices=("concat", "sum"))
-    project_above: int = option(256, "project features wider than this to this width", low=1)
+    project_above: int = option(256, "project features wider than this to this width", low=1, high=WIDTH)
     frozen_embeddings: bool = option(False, "leave preferences and identities at their random start, as released")
     l2: float = option(1e-3, "weight λ of the penalty on identities and preferences", low=0)
 

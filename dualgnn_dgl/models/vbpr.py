@@ -28,14 +28,14 @@ from dualgnn_dgl.arrivals import NewItems
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.models.base import Features, ItemRule, Recommender, table, unit_rows
 from dualgnn_dgl.models.losses import PENALTIES, bpr, pick, row_penalty
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.options import WIDTH, Options, option
 
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of VBPR."""
 
-    width: int = option(64, "width D of γ and of θ", low=1)
+    width: int = option(64, "width D of γ and of θ", low=1, high=WIDTH)
     bias: bool = option(False, "item bias β and feature bias β'")
     features: str = option("unit", "feature rows at length one, or as they come", choices=("unit", "raw"))
     l2: float = option(1e-2, "weight λ of the penalty on a batch's rows", low=0)

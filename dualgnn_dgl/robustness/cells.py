@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,32 @@ from dualgnn_dgl.checkpoint.tensors import write_tensors
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
-from dualgnn_dgl.files import atomic_file, json_digest, read_json, write_columns, write_json
+from dualgnn_dgl.files import atomic_file, json_digest, read_columns, read_json, write_columns, write_json
 from dualgnn_dgl.folders import file_digest
 from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
 from dualgnn_dgl.robustness.plan import NO_FEATURES, NO_HOLES, STAGES, Cell, Plan
+from dualgnn_dgl.schema import (
+    DEVICE,
+    HEX64,
+    METRIC,
+    SETTINGS,
+    TEXT,
+    VERSIONS,
+    Schema,
+    check,
+    list_of,
+    maybe,
+    number,
+    record,
+    scalar,
+    whole,
+)
 
 FORMAT = 2
 SAFE = str.maketrans(" :=", "---")  # in the names of files
 BANISHED = -1e6  # added to the score of an item that left the catalogue
 REPORTED = ("recall", "ndcg")
+WEIGHTS_SCHEMA = record({"sha256": HEX64})  # of the JSON beside a file of weights, without `self`
 _log = logging.getLogger("dualgnn_dgl")
 
 
@@ -81,6 +98,30 @@ def run(
     return 0
 
 
+def schema_of(ks: Sequence[int]) -> Schema:
+    """The schema of a cell's JSON file without `self`; its lists are `ks` long."""
+    names = [f"{name}@{k}" for name in REPORTED for k in ks]
+    figures = record({**dict.fromkeys(("users", "pairs", "items"), whole(1)), **dict.fromkeys(names, METRIC)})
+    about = {
+        "key": TEXT,
+        "cell": record(dict.fromkeys(Cell.__dataclass_fields__, scalar)),
+        **dict.fromkeys(("config", "train"), SETTINGS),
+        "data": HEX64,
+        "seconds": number(0),
+        "device": DEVICE,
+        "versions": VERSIONS,
+    }
+    measured = {
+        "metrics": figures,
+        "intervals": record(dict.fromkeys(names, list_of(METRIC, 2, 2))),
+        "groups": record({}, dict.fromkeys(("warm", "cold", "complete", "incomplete"), figures)),
+        "per_user": HEX64,
+    }
+    fitted = {"best_epoch": whole(), "epochs": whole(), "valid": maybe(METRIC)}
+    whole_result, refusal = record(about | measured, fitted), record(about | {"refused": TEXT})
+    return lambda value, place: (refusal if "refused" in value else whole_result)(value, place)
+
+
 def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[str, Any] | None:
     """A cell's result from its file; None where it has not been run with these settings on this data, or is damaged."""
     name = name_of(plan, cell, dataset)
@@ -88,28 +129,51 @@ def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[st
     if not file.is_file():
         return None
     try:
-        result = _checked(file)
-        if result.get("key") != key_of(plan, cell, dataset):
+        result = _checked(file, schema_of(plan.ks))
+        if result["key"] != key_of(plan, cell, dataset):
             return None
-        if "refused" not in result and file_digest(per_user := folder / "per_user" / f"{name}.parquet") != result.get("per_user"):
-            raise RunError(f"{per_user} is not what was written there (cut short or altered)")
-    except (OSError, RunError) as error:
+        config, train = plan.settings_of(cell)
+        described = {"cell": asdict(cell), "config": asdict(config), "train": asdict(train), "data": dataset.hash}
+        if wrong := [key for key in described if result[key] != described[key]]:
+            raise RunError(f"{file}: {wrong[0]} is not that of this experiment")
+        if "refused" not in result:
+            _check_figures(result, dataset, folder / "per_user" / f"{name}.parquet")
+    except (OSError, RunError, DataError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         _log.warning("%s: this cell is to be run again", reason)
         return None
     return result
 
 
+def _check_figures(result: Mapping[str, Any], dataset: Dataset, file: Path) -> None:
+    """Raises `RunError` or `DataError` unless the result agrees with itself and with the users' figures in `file`."""
+    if file_digest(file) != result["per_user"]:
+        raise RunError(f"{file} is not what was written there (cut short or altered)")
+    pairs = {group: figures["pairs"] for group, figures in result["groups"].items()}
+    for parts in (("warm", "cold"), ("complete", "incomplete")):
+        if sum(pairs.get(group, 0) for group in parts) != result["metrics"]["pairs"]:
+            raise RunError(f"{file}: the pairs of {' and '.join(parts)} items of its cell do not add up")
+    names = [name for name in result["metrics"] if "@" in name]
+    columns = read_columns(file, user=pa.string(), **{name: pa.float32() for name in names})
+    if not np.array_equal(columns["user"], dataset.user_ids[np.unique(dataset.test.user)]):
+        raise RunError(f"{file} holds other users than the test split")
+    for name in names:
+        value = columns[name]
+        if not ((value >= 0) & (value <= 1 + 1e-6)).all() or abs(float(value.mean(dtype=float)) - result["metrics"][name]) > 1e-5:
+            raise RunError(f"{file} holds other figures than its cell: {name}")
+
+
 def _write_checked(file: Path, value: Mapping[str, Any]) -> None:
-    """JSON with the SHA-256 of what it says."""
+    """Writes JSON with the SHA-256 of its content."""
     write_json(file, {**value, "self": json_digest(value)})
 
 
-def _checked(file: Path) -> dict[str, Any]:
-    """What `_write_checked` wrote; a `RunError` where the file says something else now."""
+def _checked(file: Path, schema: Schema) -> dict[str, Any]:
+    """Reads what `_write_checked` wrote; raises `RunError` where the file was altered or does not fit the schema."""
     value = read_json(file, RunError)
     if value.pop("self", None) != json_digest(value):
         raise RunError(f"{file} is not what was written there (cut short or altered)")
+    check(schema, value, file, RunError, "damaged or edited")
     return value
 
 
@@ -139,7 +203,7 @@ class Bench:
             result |= about | self.measure(user, item, holed, file)
             result["per_user"] = file_digest(file)
         except DualGNNError as error:
-            result["refused"] = str(error)
+            result["refused"] = str(error)[:1000]
         config, train = self.plan.settings_of(cell)
         seconds = round(time.perf_counter() - started, 2)
         result |= {"config": asdict(config), "train": asdict(train), "data": self.dataset.hash, "seconds": seconds}
@@ -153,8 +217,11 @@ class Bench:
             return self.dataset
         label = f"{cell.holes}_{cell.rate:.3f}_s{cell.seed}_{self.dataset.hash[:8]}".translate(SAFE)
         file = self.folder / "holes" / f"{label}.parquet"
-        if file.is_file():
-            return read_holes(file, self.dataset)
+        try:
+            if file.is_file():
+                return read_holes(file, self.dataset)
+        except DataError as error:
+            _log.warning("%s: drawn again from the seed", error)
         holed = drop(self.dataset, cell.rate, cell.pattern, cell.seed, cell.modality)
         write_holes(holed, file)
         return holed
@@ -169,11 +236,10 @@ class Bench:
                 return *banish(user, item, kept), about
             keep = self.weights(cell) if cell.pattern == NO_HOLES and STAGES[1] in self.plan.stages else None
             return self.fitted(cell, filled(holed, cell.strategy).modalities, self.dataset, self.graph, keep)
-        state = self.trained(cell)
         modalities = (self.dataset if dropping else filled(holed, cell.strategy)).modalities
         config, _ = self.plan.settings_of(cell)
         model = models.create(cell.model, self.graph, modalities, config, cell.seed)
-        model.load_state_dict(state)
+        model.load_state_dict(self.trained(cell, model.state_dict()))
         user, item = training.tables(model.to(self.device))
         return *(banish(user, item, kept) if dropping else (user, item)), {}
 
@@ -197,13 +263,16 @@ class Bench:
         name = f"{whole.model}_{whole.strategy}_s{whole.seed}_{key_of(self.plan, whole, self.dataset)[:8]}".translate(SAFE)
         return self.folder / "weights" / f"{name}.safetensors"
 
-    def trained(self, cell: Cell) -> dict[str, Tensor]:
-        """Parameters of the cell's model trained on everything, from their file or by training."""
+    def trained(self, cell: Cell, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Parameters of the cell's model trained on everything, from their file or by training; shapes are those of `like`."""
         whole = self.plan.whole(cell)
         file = self.weights(whole)
         try:
             if file.is_file():
-                return checkpoint.read_tensors(file, _checked(file.with_suffix(".json"))["sha256"])
+                state = checkpoint.read_tensors(file, _checked(file.with_suffix(".json"), WEIGHTS_SCHEMA)["sha256"])
+                if form(state) != form(like) or not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+                    raise RunError(f"{file} holds other parameters than those of {cell.model}")
+                return state
         except RunError as error:
             _log.warning("%s: trained again", error)
         self.fitted(whole, self.dataset.modalities, self.dataset, self.graph, file)
@@ -239,6 +308,11 @@ class Bench:
                     write_columns(temporary, pa.table({"user": ids} | columns))
         rounded = {name: [round(end, 6) for end in interval] for name, interval in intervals.items()}
         return {"metrics": found.pop("all"), "intervals": rounded, "groups": found}
+
+
+def form(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
+    """Names of tensors with their types and shapes."""
+    return {name: (tensor.dtype, *tensor.shape) for name, tensor in tensors.items()}
 
 
 def complete(dataset: Dataset) -> np.ndarray:
