@@ -16,6 +16,7 @@ from dualgnn_dgl.errors import ConfigError, clean
 if TYPE_CHECKING:
     from dualgnn_dgl.robustness import Cell, Plan
 
+RESULTS = ("summary.json", "table.md", "curves.png")
 STRATEGIES = "mask, zero, mean, neighbour_mean, multi_hop, ppr, heat, drop-items; or mask:KEY=VALUE, an option of the model"
 
 
@@ -123,6 +124,8 @@ def command(
     stopped = stop.current()
     stopped.raises = KeyboardInterrupt
     with locks.writing(out, "choose another --out"):
+        _check_own(Path(out))
+        (Path(out) / "cells").mkdir(parents=True, exist_ok=True)
         limit = float("inf") if minutes is None else 60 * minutes
         try:
             left = robustness.run(plan, dataset, out, device, seconds=limit, report=_reporter(plan.ks[-1]))
@@ -142,6 +145,15 @@ def command(
         result(summary)
     else:
         print_text(table + f"\nwritten to {clean(out)}: table.md, summary.json, curves.png")
+
+
+def _check_own(out: Path) -> None:
+    """Raise `RunError` if a table, picture or summary in the folder is none of an experiment's."""
+    from dualgnn_dgl.errors import RunError
+
+    found = next((out / name for name in RESULTS if (out / name).exists()), None)
+    if found is not None and not (out / "cells").is_dir():
+        raise RunError(f"{found} has a name that results take, but was not written as one: move it, or choose another --out")
 
 
 def _settings(model: str, models: tuple[str, ...], pairs: tuple[str, ...], short: dict[str, Any]) -> tuple[Any, Any]:

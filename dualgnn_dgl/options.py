@@ -7,7 +7,9 @@ carries its help and, where they apply, its choices and lower bound; there is no
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +19,7 @@ from dualgnn_dgl.inputs import open_regular
 from dualgnn_dgl.strict import LARGEST, LONGEST_TOML, parse_toml
 
 C = TypeVar("C")
+_SEAL = re.compile(rb"#.{0,10}sha256 ([0-9a-f]{64}) .*")
 
 # Upper bounds of options: far above any use, and low enough that a forged value costs neither an endless loop nor an overflow.
 LAYERS, WIDTH, COUNT = 100, 2**40, 2**31 - 1
@@ -124,13 +127,23 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """A TOML file as a dictionary; damage is one line with the file's name."""
     try:
         with open_regular(path, ConfigError) as handle:
-            return parse_toml(handle.read(LONGEST_TOML + 1))
+            content = handle.read(LONGEST_TOML + 1)
+        first, _, rest = content.partition(b"\n")
+        said = _SEAL.fullmatch(first.rstrip(b"\r"))
+        if said is not None and len(content) <= LONGEST_TOML and hashlib.sha256(rest).hexdigest().encode() != said[1]:
+            raise ConfigError(f"{path} is not what was written there: if the change is yours, delete its first line")
+        return parse_toml(content)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: check --config") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not readable TOML ({' '.join(str(error).split())[:300]}): fix it") from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder: --config takes a TOML file") from None
+
+
+def seal_toml(text: str) -> str:
+    """`text` under a line with its SHA-256, which `read_toml` compares."""
+    return f"# sha256 {hashlib.sha256(text.encode()).hexdigest()} of all that follows; to edit the file, delete this line\n{text}"
 
 
 def to_toml(values: Any, section: str = "") -> str:

@@ -38,7 +38,7 @@ from dualgnn_dgl.files import atomic_file, json_digest, read_json
 from dualgnn_dgl.folders import Kind, replace_folders
 from dualgnn_dgl.inputs import refuse_special
 from dualgnn_dgl.journal import check_digest, check_journal, cut_tail, keep_digest
-from dualgnn_dgl.options import Options, build, check_saved, keys
+from dualgnn_dgl.options import Options, build, check_saved, keys, seal_toml
 from dualgnn_dgl.schema import EXTENSION, HEX64, NAME, SETTINGS, VERSIONS, check, dict_of, list_of, one_of, record, scalar
 from dualgnn_dgl.training import Progress, TrainConfig, fit
 
@@ -270,7 +270,7 @@ class Study:
             best = self.best()
             if best is not None and best.number == finished.number:
                 with atomic_file(self.folder / BEST) as temporary:
-                    temporary.write_text(run_toml(self.plan.model, *self.plan.resolved(best.params)), "utf-8")
+                    temporary.write_text(seal_toml(run_toml(self.plan.model, *self.plan.resolved(best.params))), "utf-8")
             if end is not None:
                 end(finished)
         return True

@@ -149,9 +149,11 @@ def dying(number: int, after: bool) -> Callable[[], None]:
                 left[0] -= 1
                 if left[0]:
                     return call(*words, **more)
-                if after:
-                    call(*words, **more)
-                os._exit(KILLED)
+                try:
+                    if after:
+                        call(*words, **more)
+                finally:  # also where the call fails
+                    os._exit(KILLED)
 
             return counted
 

@@ -28,9 +28,11 @@ def killed_at(number: int, action: Callable[[], Any], *, after: bool = False) ->
             left[0] -= 1
             if left[0]:
                 return call(*words, **more)
-            if after:
-                call(*words, **more)
-            os._exit(KILLED)
+            try:
+                if after:
+                    call(*words, **more)
+            finally:  # also where the call fails
+                os._exit(KILLED)
 
         return counted
 

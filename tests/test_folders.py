@@ -422,7 +422,7 @@ def test_a_lock_is_its_own_file_and_goes_with_its_holder(tmp_path):
         assert (tmp_path / "deep" / ".a.lock").read_text() == str(os.getpid())
         with locks.writing(tmp_path / "deep" / "a", nested=True):  # a step of the same job
             pass
-        with pytest.raises(RunError, match="is writing"), locks.writing(tmp_path / "deep" / "a"):  # another job of the same thread
+        with pytest.raises(RunError, match="is writing"), locks.writing(tmp_path / "deep" / "a"):  # another job
             pass
         assert (tmp_path / "deep" / ".a.lock").exists()
         with pytest.raises(RunError, match=rf"another command \(process {os.getpid()}\) is writing .*: wait for it, or choose"):

@@ -38,7 +38,7 @@ from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.manifest import modality_name
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import Recommender
-from dualgnn_dgl.options import Options, build, to_toml
+from dualgnn_dgl.options import Options, build, seal_toml, to_toml
 from dualgnn_dgl.state import METRIC_NAME, alike, history_row
 from dualgnn_dgl.training import Fit, TrainConfig, features
 
@@ -163,7 +163,7 @@ def write_run(
     schema.check(schema.list_of(history_row), fit.history, target / "history.jsonl", RunError, "report this fault")
     lines = "".join(json.dumps(row) + "\n" for row in fit.history)
     (target / "history.jsonl").write_text(lines, "utf-8")
-    (target / "run.toml").write_text(run_toml(model, config, train), "utf-8")
+    (target / "run.toml").write_text(seal_toml(run_toml(model, config, train)), "utf-8")
     if len(fit.history) > 1:
         draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
     schema.check(RUN_SCHEMA, info, target / MARKER, RunError, "report this fault")

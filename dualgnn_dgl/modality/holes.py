@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, DataError, unknown
-from dualgnn_dgl.files import atomic_file, write_columns
+from dualgnn_dgl.files import atomic_file, content_hash, write_columns
 from dualgnn_dgl.inputs import open_regular
 
+DIGEST = "dualgnn-dgl.sha256"  # in the file's metadata: of its content
 PATTERNS = ("random", "rare", "one-modality", "whole-modality")
 
 
@@ -79,9 +80,11 @@ def _thin(modality: Modality, share: float, weight: np.ndarray, rng: np.random.G
 
 def write_holes(dataset: Dataset, path: str | Path) -> None:
     """Which item has which modality, as a Parquet file: `item` in the user's own ids, and one true/false column a modality."""
-    columns: Mapping[str, object] = {name: modality.present for name, modality in dataset.modalities.items()}
+    present = {name: modality.present for name, modality in dataset.modalities.items()}
+    columns: Mapping[str, object] = {"item": pa.array(dataset.item_ids.tolist(), pa.string()), **present}
+    digest = content_hash({"item": dataset.item_ids, **{f"present.{name}": rows for name, rows in present.items()}})
     with atomic_file(path) as temporary:
-        write_columns(temporary, pa.table({"item": pa.array(dataset.item_ids.tolist(), pa.string()), **columns}))
+        write_columns(temporary, pa.table(columns).replace_schema_metadata({DIGEST: digest}))
 
 
 def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
@@ -97,6 +100,9 @@ def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
             found = pq.read_table(handle)
         ids = np.array(found["item"].cast(pa.string()).to_pylist(), np.str_)
         present = {name: found[name].cast(pa.bool_()).to_numpy(zero_copy_only=False) for name in dataset.modalities}
+        said = (found.schema.metadata or {}).get(DIGEST.encode())  # a file made by hand has none
+        if said is not None and said.decode() != content_hash({"item": ids} | {f"present.{n}": rows for n, rows in present.items()}):
+            raise ValueError("it is not what was written there")
     except (KeyError, OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{path} does not hold the holes of this data set ({reason}): write them anew") from None
