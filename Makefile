@@ -6,6 +6,7 @@
 # make test-matrix   the tests on every pair of DGL and torch that can be had as CPU builds here
 # make test-gpu      the tests that need a CUDA device
 # make bench-gpu     the kernels' and the training's benchmark on a CUDA device, into benchmarks/results/*_cuda.json
+# make lock          write the exact versions and hashes again, after a change of setup.cfg (UPGRADE="NAME …" or all)
 # make clean         remove what the above made
 
 # the first Python here that DGL has wheels for; choose another with `make PYTHON=… demo`
@@ -16,24 +17,39 @@ JOBS ?= 2
 USER_ID ?= u0042
 SECONDS ?= 300
 
-.PHONY: help demo install test lint test-long fuzz test-dgl113 test-matrix test-gpu bench-gpu clean
+UPGRADE ?=
+
+# Every file that these commands install is named in a lock with its hash. --no-deps: the locks are complete.
+# Wheels only: an sdist would run its setup.py with build tools that no lock names.
+LOCKED = -m pip install -q --disable-pip-version-check --require-hashes --only-binary :all: --no-deps
+# The project itself is built by the setuptools of locks/build.txt instead of in a build environment of pip's.
+PROJECT = -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps --no-index
+# The CPU build of torch if pip finds it, for example by PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL, else PyPI's.
+torch = $(1) $(LOCKED) -r locks/torch-cpu.txt 2>/dev/null || { \
+	echo "no CPU build of torch can be installed: taking PyPI's, on Linux with 3 GB of CUDA libraries"; \
+	$(1) $(LOCKED) -r locks/torch.txt; }
+NO_PYTHON = { echo "Python 3.11 or 3.12 with venv is needed, DGL has wheels for those: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+
+.PHONY: help demo install test lint test-long fuzz test-dgl113 test-matrix test-gpu bench-gpu lock clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# make/  make/p' Makefile
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 with venv is needed (DGL has wheels for those): make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" || $(NO_PYTHON)
 	$(PYTHON) -m venv .venv
 
-# torch first and by its exact version, so that nothing that only asks for "torch" picks another build
-.venv/installed: setup.cfg pyproject.toml constraints.txt | .venv/bin/python
-	.venv/bin/python -m pip install -q -c constraints.txt torch
-	.venv/bin/python -m pip install -q -c constraints.txt -e .
+.venv/installed: setup.cfg pyproject.toml locks/build.txt locks/torch-cpu.txt locks/torch.txt locks/run.txt | .venv/bin/python
+	.venv/bin/python $(LOCKED) -r locks/build.txt
+	$(call torch,.venv/bin/python)
+	.venv/bin/python $(LOCKED) -r locks/run.txt
+	.venv/bin/python $(PROJECT) -e .
 	@touch $@
 
-.venv/installed-test: .venv/installed
-	.venv/bin/python -m pip install -q -c constraints.txt -e '.[test]'
+.venv/installed-test: .venv/installed locks/test.txt
+	.venv/bin/python $(LOCKED) -r locks/test.txt
+	.venv/bin/python -m pip check --disable-pip-version-check
 	@touch $@
 
 install: .venv/installed
@@ -62,19 +78,17 @@ test-long: .venv/installed-test
 	DUALGNN_LONG=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest -rfEs $(LONG)
 
 fuzz: .venv/installed-test
-	.venv/bin/python -m pip install -q -c constraints.txt -e '.[fuzz]'
+	.venv/bin/python $(LOCKED) -r locks/fuzz.txt
 	OMP_NUM_THREADS=1 .venv/bin/python tests/fuzz_parsers.py --seconds $(SECONDS)
 
-# every lower bound of setup.cfg as an exact version, DGL 1.1.3 among them; torch alone stays the newest
-.venv-dgl113/constraints.txt: setup.cfg constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11 test-dgl113" >&2; exit 1; }
+# locks/oldest.txt: every lower bound of setup.cfg as an exact version, DGL 1.1.3 among them; torch alone stays the newest
+.venv-dgl113/installed: setup.cfg pyproject.toml locks/build.txt locks/torch-cpu.txt locks/torch.txt locks/oldest.txt
+	@test -n "$(PYTHON)" || $(NO_PYTHON)
 	$(PYTHON) -m venv .venv-dgl113
-	sed -n '/^install_requires/,/^$$/s/^ *\([a-z-]*\)>=\([0-9.]*\).*/\1==\2/p' setup.cfg | grep -v '^torch=' > $@
-	grep '^torch=' constraints.txt >> $@
-
-.venv-dgl113/installed: .venv-dgl113/constraints.txt pyproject.toml
-	.venv-dgl113/bin/python -m pip install -q -c $< torch
-	.venv-dgl113/bin/python -m pip install -q -c $< -e '.[test]'
+	.venv-dgl113/bin/python $(LOCKED) -r locks/build.txt
+	$(call torch,.venv-dgl113/bin/python)
+	.venv-dgl113/bin/python $(LOCKED) -r locks/oldest.txt
+	.venv-dgl113/bin/python $(PROJECT) -e .
 	@touch $@
 
 test-dgl113: .venv-dgl113/installed
@@ -93,5 +107,15 @@ bench-gpu: .venv/installed-test
 	.venv/bin/python benchmarks/bench_step.py --device cuda
 	.venv/bin/python benchmarks/bench_train.py --device cuda --set cuda_graph=false
 
+.venv-tools/installed: locks/build.txt locks/tools.txt
+	@test -n "$(PYTHON)" || $(NO_PYTHON)
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python $(LOCKED) -r locks/build.txt
+	.venv-tools/bin/python $(LOCKED) -r locks/tools.txt
+	@touch $@
+
+lock: .venv-tools/installed
+	.venv-tools/bin/python tests/lock.py --upgrade $(UPGRADE)
+
 clean:
-	rm -rf .venv .venv-dgl113 .venv-matrix demo build dist *.egg-info
+	rm -rf .venv .venv-dgl113 .venv-matrix .venv-tools demo build dist *.egg-info

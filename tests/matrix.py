@@ -1,6 +1,6 @@
 """The tests on every pair of DGL and torch that can be had, each in an environment of its own: `make test-matrix`.
 
-A pair is tested with the newest pinned versions of everything else (constraints.txt) and with the oldest that setup.cfg allows.
+A pair is tested with the locked versions of everything else (locks/test.txt) and with the oldest (locks/oldest.txt).
 Only CPU builds of torch are installed; other versions are named and left out.
 """
 
@@ -15,6 +15,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import lock
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".venv-matrix"
@@ -36,14 +38,9 @@ CPU, NO_WHEEL = "CPU build", "no wheel for this Python"
 
 
 def pins(name: str) -> dict[str, str]:
-    """Exact versions of everything but DGL and torch: 'newest' as pinned for CI, 'oldest' the lower bounds of setup.cfg."""
-    if name == "newest":
-        found = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE))
-    else:
-        required = re.search(r"^install_requires =\n(.*?)^$", (ROOT / "setup.cfg").read_text("utf-8"), re.MULTILINE | re.DOTALL)
-        assert required is not None
-        found = dict(re.findall(r"^ *([\w.-]+)>=([\d.]+)", required[1], re.MULTILINE))
-    return {package: version for package, version in found.items() if package not in ("dgl", "torch")}
+    """Exact versions of everything but DGL and torch: 'newest' as locked for CI, 'oldest' the lower bounds of setup.cfg."""
+    found = lock.locked("test") if name == "newest" else lock.lower_bounds()
+    return {package: version for package, version in found.items() if package not in ("dgl", "torch", "triton")}
 
 
 def offered(versions: list[str]) -> dict[str, str]:
@@ -63,7 +60,7 @@ def run(dgl: str, torch: str, others: str) -> dict[str, object]:
     folder = HOME / f"dgl{dgl}-torch{torch}-{others}"
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    constraints = folder / "constraints.txt"
+    constraints = folder / "versions.txt"
     versions = pins(others) | {"dgl": dgl, "torch": torch}
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in versions.items()), "utf-8")
     python = folder / "bin" / "python"

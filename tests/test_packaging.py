@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import lock
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,51 +165,104 @@ def is_module(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def test_constraints_satisfy_the_bounds(config: configparser.ConfigParser) -> None:
+LOCKS = sorted(path.stem for path in (ROOT / "locks").glob("*.txt"))
+
+
+def pinned() -> dict[str, str]:
+    """Versions of all locks that `make test` installs from."""
+    return {name: version for part in ("build", "torch", "test", "fuzz") for name, version in lock.locked(part).items()}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_a_lock_pins_every_package_by_version_and_hash(name: str) -> None:
+    text = (ROOT / "locks" / f"{name}.txt").read_text(encoding="utf-8")
+    found = lock.entries(text)
+    for package, (line, hashes) in found.items():
+        assert re.fullmatch(r"[a-z0-9-]+==[\w.]+(\+cpu)?( ; .+)?", line), line
+        assert hashes and all(re.fullmatch("sha256:[0-9a-f]{64}", digest) for digest in hashes), package
+    others = [line for line in text.split("\n") if line and not line.startswith(("#", "    --hash=", "-r "))]
+    assert len(others) == len(found), "two entries of one package"
+    assert "://" not in text and "--index" not in text and "--find-links" not in text, "a lock names no index"
+
+
+def test_the_locks_agree() -> None:
+    """A package has one version, whichever lock installs it; the oldest versions and the separate tools are on their own."""
+    for name in set(LOCKS) - {"oldest", "tools", "torch-cpu"}:
+        for package, version in lock.locked(name).items():
+            assert pinned()[package] == version
+    assert lock.locked("torch-cpu") == {"torch": pinned()["torch"] + "+cpu"}
+    assert not set(lock.entries((ROOT / "locks/test.txt").read_text())) & set(lock.locked("run")), "locked twice"
+
+
+def test_the_locks_satisfy_the_bounds() -> None:
     from packaging.requirements import Requirement
 
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
-    lines = config["options"]["install_requires"] + config["options.extras_require"]["test"]
-    requirements = [Requirement(line) for line in lines.split("\n") if line]
-    assert len(requirements) > 12
-    for requirement in requirements:
-        assert requirement.name in pins, f"constraints.txt lacks {requirement.name}"
-        assert requirement.specifier.contains(pins[requirement.name]), f"{requirement} is not met by {pins[requirement.name]}"
+    for key in ("run", "test", "tune", "fuzz"):
+        for requirement in map(Requirement, lock.requirements(key)):
+            version = pinned().get(requirement.name)
+            assert version, f"run `make lock`: {requirement.name} is not locked"
+            assert requirement.specifier.contains(version), f"run `make lock`: {requirement} is not met by {version}"
 
 
-def test_the_lock_names_all_that_is_installed_with_it(config: configparser.ConfigParser) -> None:
-    """Also what the dependencies depend on: a run of CI repeats, whatever is released meanwhile."""
+def test_the_oldest_lock_is_the_lower_bounds() -> None:
+    from packaging.version import Version
+
+    oldest, bounds = lock.locked("oldest"), lock.lower_bounds()
+    assert len(bounds) > 10
+    for name, bound in bounds.items():
+        assert Version(oldest[name]) == Version(bound), f"run `make lock`: the lower bound of {name} is {bound}"
+
+
+def test_the_locks_name_all_that_is_installed_with_them() -> None:
+    """Also the dependencies of dependencies: `make` installs from the locks with --no-deps."""
     from importlib.metadata import requires, version
 
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
-    lines = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    pins = {canonicalize_name(name): pinned for name, pinned in lines}
+    pins = {canonicalize_name(name): pin for name, pin in pinned().items()}
     if any(version(name).partition("+")[0] != pins.get(name, "none") for name in ("dgl", "numpy", "torch")):
-        pytest.skip("other versions than those of constraints.txt are installed here (make test-dgl113)")
-    extras = config["options.extras_require"]
-    asked = "\n".join([config["options"]["install_requires"], extras["test"], extras["tune"]])
-    waiting, seen = [Requirement(line) for line in asked.split("\n") if line], set()
+        pytest.skip("other versions than the locked ones are installed here (make test-dgl113)")
+    waiting = [Requirement(line) for key in ("run", "test", "tune") for line in lock.requirements(key)]
+    seen: set[str] = set()
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)
         if name in seen or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
             continue
         seen.add(name)
-        if name.startswith(("nvidia", "cuda")):  # they come with torch's CUDA build, whose version says which
+        assert name in pins, f"run `make lock`: {name} is not locked"
+        if name.startswith(("nvidia", "cuda")):  # the CPU build of torch needs none of them
             continue
-        assert name in pins, f"constraints.txt lacks {name}"
         waiting += [Requirement(line) for line in requires(name) or []]
     assert len(seen) > 60
+
+
+def test_ci_installs_by_hash_alone() -> None:
+    """No recipe of the Makefile that CI runs calls pip in another way than the three that are safe."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    safe = {name: re.search(rf"^{name} = (.+)$", text, re.MULTILINE) for name in ("LOCKED", "PROJECT")}
+    assert safe["LOCKED"] and {"--require-hashes", "--only-binary", "--no-deps"} <= set(safe["LOCKED"][1].split())
+    assert safe["PROJECT"] and {"--no-build-isolation", "--no-deps", "--no-index"} <= set(safe["PROJECT"][1].split())
+    calls = [line for line in text.split("\n") if "-m pip " in line and not re.match("LOCKED|PROJECT", line)]
+    assert all("-m pip check" in line for line in calls), calls
+
+
+def test_setuptools_is_pinned_where_pip_builds_in_isolation() -> None:
+    import tomllib
+
+    from packaging.requirements import Requirement
+
+    (line,) = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
+    assert Requirement(line).specifier.contains(pinned()["setuptools"])
+    assert "<" in line, "an upper bound: a user's pip builds the sdist with the newest setuptools that this line admits"
 
 
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_knows_its_targets() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    done = subprocess.run(
-        ["make", "-n", "demo", "test", "test-dgl113"], cwd=ROOT, capture_output=True, text=True, env=clean, timeout=60
-    )
+    targets = ("demo", "test", "test-dgl113", "lock")
+    done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True, env=clean, timeout=60)
     assert done.returncode == 0, done.stderr
     for words in ("dualgnn preprocess", "dualgnn train", "dualgnn eval --topk 10", "dualgnn recommend", "ruff check", "pytest"):
         assert words in done.stdout
