@@ -2,7 +2,9 @@
 # make test          lint and all tests, in .venv
 # make test-long     the tests' long forms, an hour: figures into benchmarks/results/reliability.json
 # make fuzz          coverage-guided fuzzing of the parsers for SECONDS (300)
+# make test-wheel    build the archives, install the wheel with the newest dependencies, and run the whole job from it
 # make test-dgl113   all tests once more on the other DGL version and the oldest versions setup.cfg allows
+# make test-user     all but the numerical tests as an ordinary user, where root can become one
 # make test-matrix   the tests on every pair of DGL and torch that can be had as CPU builds here
 # make test-gpu      the tests that need a CUDA device
 # make bench-gpu     the kernels' and the training's benchmark on a CUDA device, into benchmarks/results/*_cuda.json
@@ -30,7 +32,7 @@ torch = $(1) $(LOCKED) -r locks/torch-cpu.txt 2>/dev/null || { \
 	$(1) $(LOCKED) -r locks/torch.txt; }
 NO_PYTHON = { echo "Python 3.11 or 3.12 with venv is needed, DGL has wheels for those: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 
-.PHONY: help demo install test lint test-long fuzz test-dgl113 test-matrix test-gpu bench-gpu lock clean
+.PHONY: help demo install test lint test-long fuzz test-wheel test-dgl113 test-user test-matrix test-gpu bench-gpu lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -81,6 +83,10 @@ fuzz: .venv/installed-test
 	.venv/bin/python $(LOCKED) -r locks/fuzz.txt
 	OMP_NUM_THREADS=1 .venv/bin/python tests/fuzz_parsers.py --seconds $(SECONDS)
 
+# The wheel is installed as a user installs it: without the locks, and by the pip that Python brings.
+test-wheel: .venv/installed .venv-tools/installed
+	.venv/bin/python tests/wheel.py --python $(PYTHON) --twine .venv-tools/bin/twine
+
 # locks/oldest.txt: every lower bound of setup.cfg as an exact version, DGL 1.1.3 among them; torch alone stays the newest
 .venv-dgl113/installed: setup.cfg pyproject.toml locks/build.txt locks/torch-cpu.txt locks/torch.txt locks/oldest.txt
 	@test -n "$(PYTHON)" || $(NO_PYTHON)
@@ -94,6 +100,9 @@ fuzz: .venv/installed-test
 test-dgl113: .venv-dgl113/installed
 	.venv-dgl113/bin/python -c "from dualgnn_dgl._dgl import dgl; assert dgl.__version__ == '1.1.3', dgl.__version__"
 	.venv-dgl113/bin/python -m pytest -rfEs -n $(JOBS)
+
+test-user: .venv/installed-test
+	.venv/bin/python tests/ordinary_user.py --jobs $(JOBS)
 
 test-matrix:
 	$(PYTHON) tests/matrix.py
