@@ -85,7 +85,7 @@ fuzz: .venv/installed-test
 
 # The wheel is installed as a user installs it: without the locks, and by the pip that Python brings.
 test-wheel: .venv/installed .venv-tools/installed
-	.venv/bin/python tests/wheel.py --python $(PYTHON) --twine .venv-tools/bin/twine
+	.venv/bin/python tests/wheel_job.py --python $(PYTHON) --twine .venv-tools/bin/twine
 
 # locks/oldest.txt: every lower bound of setup.cfg as an exact version, DGL 1.1.3 among them; torch alone stays the newest
 .venv-dgl113/installed: setup.cfg pyproject.toml locks/build.txt locks/torch-cpu.txt locks/torch.txt locks/oldest.txt

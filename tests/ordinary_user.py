@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import wheel
+import wheel_job
 
 USER = 65534  # nobody, whether or not the system has a name for it
 VERSION = f"python{sys.version_info[0]}.{sys.version_info[1]}"
@@ -28,7 +28,7 @@ NUMERICS = (
 
 
 def skip(reason: str) -> None:
-    wheel.say(f"skipped: {reason}")
+    wheel_job.say(f"skipped: {reason}")
     sys.exit(0)
 
 
@@ -98,7 +98,7 @@ def main() -> None:
         checkout, home, scratch = (folder / part for part in ("checkout", "home", "scratch"))
         for path in (checkout, home, scratch):
             path.mkdir()
-        wheel.source(checkout)
+        wheel_job.source(checkout)
         for path in (checkout, home, scratch, *checkout.rglob("*")):
             os.chown(path, USER, USER)
 

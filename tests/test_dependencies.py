@@ -28,7 +28,7 @@ import safetensors.numpy
 import safetensors.torch
 import trial
 
-RESTING = ("numpy", "pandas", "pyarrow", "safetensors", "optuna")
+BOUNDED = ("numpy", "pandas", "pyarrow", "safetensors", "optuna")
 
 
 class Bomb:
@@ -55,7 +55,7 @@ def bomb(trap: Path) -> bytes:
     return raw
 
 
-@pytest.mark.parametrize("name", RESTING)
+@pytest.mark.parametrize("name", BOUNDED)
 def test_the_next_major_version_is_left_out(name: str) -> None:
     from packaging.requirements import Requirement
     from packaging.version import Version
