@@ -120,7 +120,7 @@ def main() -> None:
             sys.exit("the checkout cannot be installed by an ordinary user")
         found = sorted(checkout.glob("tests/test_*.py"))
         files = choice.files or [file for file in found if file.stem.removeprefix("test_") not in NUMERICS]
-        sys.exit(run(venv / "bin" / "python", "-m", "pytest", "-rfEs", "-n", choice.jobs, *files))
+        sys.exit(run(venv / "bin" / "python", "-m", "pytest", "-rfEs", "-n", choice.jobs, "--basetemp", scratch / "t", *files))
 
 
 if __name__ == "__main__":

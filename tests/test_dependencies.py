@@ -204,7 +204,8 @@ def test_parquet_metadata_is_not_unpickled(bomb: bytes, trap: Path) -> None:
                 pass
             assert not trap.exists()
     plain = pq.read_table(io.BytesIO(arrow_file(fields)))
-    assert plain["item"].type == pa.binary(), "an unknown extension type is read as what it is stored as"
+    found = plain["item"].type  # old versions have a type for unknown extensions, which does nothing
+    assert getattr(found, "storage_type", found) == pa.binary(), "an unknown extension type is read as what it is stored as"
 
 
 def arrow_file(fields: list[pa.Field]) -> bytes:
