@@ -99,8 +99,9 @@ class Verbs(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            # files are written under a temporary name, .NAME.xxxxxxxx.tmp, which nobody asked for: say NAME
-            name = re.sub(r"(^|/)\.([^/]+)\.\w{8}\.tmp$", r"\1\2", str(error.filename)) if error.filename else ""
+            # files are written under a temporary name, or in a temporary folder: say what was asked for
+            name = re.sub(r"/\.[^/]+\.[0-9a-f]{16}\.tmp(?=/)", "", str(error.filename)) if error.filename else ""
+            name = re.sub(r"(^|/)\.([^/]+)\.[0-9a-f]{16}\.tmp$", r"\1\2", name)
             where = f"{name}: " if name else ""
             remedy = {
                 errno.ENOSPC: "free some space, or choose a folder on another disk",

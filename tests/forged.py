@@ -54,14 +54,18 @@ def seal(file: Path, value: dict[str, Any], kept: tuple[Any, ...] = ()) -> None:
     put(value, "self", ("self",), lambda: json_digest({k: v for k, v in value.items() if k != "self"}))
 
 
+def rewrite(file: Path, value: dict[str, Any]) -> None:
+    """Writes an altered manifest with digests that agree."""
+    seal(file, value)
+    file.write_text(json.dumps(value), "utf-8")
+
+
 def seal_folder(file: Path) -> None:
     """Puts right what the manifests of a folder say about one of its other files."""
     for name in ("run.json", "dataset.json"):
         manifest = file.with_name(name)
         if manifest.is_file() and manifest != file:
-            content = json.loads(manifest.read_text())
-            seal(manifest, content)
-            manifest.write_text(json.dumps(content), "utf-8")
+            rewrite(manifest, json.loads(manifest.read_text()))
     if file.name == "journal.jsonl":
         content = file.read_bytes()
         kept = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -468,9 +472,7 @@ def forge_tensor(case: Case, file: Path) -> bool:
     save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, file)
     for manifest in (file.parent / "run.json", file.with_suffix(".json")):
         if manifest.is_file():
-            content = json.loads(manifest.read_bytes())
-            seal(manifest, content)
-            manifest.write_text(json.dumps(content), "utf-8")
+            rewrite(manifest, json.loads(manifest.read_bytes()))
     return True
 
 
@@ -494,9 +496,7 @@ def forge_column(case: Case, file: Path) -> bool:
         table = table.set_column(index, name, new[case.kind]())
     pq.write_table(table, file)
     cell = file.parent.parent / "cells" / f"{file.stem}.json"
-    content = json.loads(cell.read_bytes())
-    seal(cell, content)
-    cell.write_text(json.dumps(content), "utf-8")
+    rewrite(cell, json.loads(cell.read_bytes()))
     return True
 
 

@@ -78,7 +78,7 @@ def test_the_judge_sees_faults(tmp_path: Path) -> None:
     assert "partial" in trial.fault(good, tmp_path / "out")
     assert trial.call("no-such-verb").code == 2
     hung = trial.call("preprocess", "--input", tmp_path / "x.csv", limit=1e-4)
-    assert hung.code == -1 or hung.code == 1  # the limit strikes, unless the answer was faster
+    assert hung.code in (-1, 1, 130)  # the limit strikes, unless the answer was faster
 
 
 def test_the_time_limit_strikes() -> None:

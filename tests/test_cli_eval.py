@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import forged
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -277,15 +278,18 @@ def test_recommend_refuses_in_one_line(folder, words, line) -> None:
     ],
 )
 def test_an_unknown_user_may_have_been_left_out_by_the_core(folder, report, said) -> None:
-    file = folder / "data" / "report.json"
-    before = file.read_text() if file.exists() else None
+    file, manifest = folder / "data" / "report.json", folder / "data" / "dataset.json"
+    before, content = manifest.read_bytes(), json.loads(manifest.read_text())
     try:
         file.write_text(report)
+        unlisted = refused("recommend", "--user", "u90")
+        content["files"]["report.json"] = ""
+        forged.rewrite(manifest, content)
         line = refused("recommend", "--user", "u90")
     finally:
         file.unlink()
-        if before is not None:
-            file.write_text(before)
+        manifest.write_bytes(before)
+    assert "5-core" not in unlisted, "a report that preprocess did not write says nothing"
     assert line.count("unknown user 'u90' in data; did you mean 'u900'") == 1
     assert ("left out who is not in the 5-core" in line and "--history" in line) == said
 
