@@ -99,9 +99,7 @@ class Verbs(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            # files are written under a temporary name, or in a temporary folder: say what was asked for
-            name = re.sub(r"/\.[^/]+\.[0-9a-f]{16}\.tmp(?=/)", "", str(error.filename)) if error.filename else ""
-            name = re.sub(r"(^|/)\.([^/]+)\.[0-9a-f]{16}\.tmp$", r"\1\2", name)
+            name = _asked_for(str(error.filename)) if error.filename else ""
             where = f"{name}: " if name else ""
             remedy = {
                 errno.ENOSPC: "free some space, or choose a folder on another disk",
@@ -113,6 +111,16 @@ class Verbs(click.Group):
                 errno.ENAMETOOLONG: "choose a shorter name",
             }.get(error.errno or 0, "check the path and the disk")
             raise click.ClickException(f"{where}{error.strerror or error}: {remedy}") from error
+
+
+def _asked_for(path: str) -> str:
+    """The path that a user named, of the temporary one that is written.
+
+    >>> _asked_for("runs/.a.0123456789abcdef.tmp/run.json"), _asked_for("d/.d.0123456789abcdef.tmp/x"), _asked_for("d/x")
+    ('runs/a/run.json', 'd/x', 'd/x')
+    """
+    path = re.sub(r"(^|/)([^/]+)/\.\2\.[0-9a-f]{16}\.tmp(?=/)", r"\1\2", path)  # a staging folder inside the folder
+    return re.sub(r"(^|/)\.([^/]+)\.[0-9a-f]{16}\.tmp(?=/|$)", r"\1\2", path)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -1,4 +1,4 @@
-"""Accidents that strike every verb: kills at any call, two at once, single bits; what users keep in our folders. See accidents.py.
+"""Accidents that strike every verb: kills at any call, two at once, single bits, users' own files. See accidents.py.
 
 `make test-long` does each more often and keeps the figures.
 """

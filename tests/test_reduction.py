@@ -201,7 +201,7 @@ def test_an_edited_manifest_is_noticed(folder: Path, value: object) -> None:
     manifest["modalities"]["visual"]["reduction"] = value
     forged.rewrite(folder / MANIFEST, manifest)
     valid = isinstance(value, dict) and value.get("hash") == "0" * 64
-    with pytest.raises(DataError, match="not the one that was written" if valid else r"modalities\.visual\.reduction.*expected|lacks"):
+    with pytest.raises(DataError, match="not the one that was written" if valid else r"modalities\.visual\.reduction"):
         data.load(folder)
     manifest["modalities"]["sound"]["reduction"] = value
     manifest["modalities"]["visual"].pop("reduction")

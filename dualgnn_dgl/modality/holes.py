@@ -101,7 +101,8 @@ def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
         ids = np.array(found["item"].cast(pa.string()).to_pylist(), np.str_)
         present = {name: found[name].cast(pa.bool_()).to_numpy(zero_copy_only=False) for name in dataset.modalities}
         said = (found.schema.metadata or {}).get(DIGEST.encode())  # a file made by hand has none
-        if said is not None and said.decode() != content_hash({"item": ids} | {f"present.{n}": rows for n, rows in present.items()}):
+        content = {"item": ids} | {f"present.{name}": rows for name, rows in present.items()}
+        if said is not None and said.decode() != content_hash(content):
             raise ValueError("it is not what was written there")
     except (KeyError, OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:120]
