@@ -450,11 +450,7 @@ def flips(cases: int, draw: random.Random, states: States) -> dict:
     files = [(place, file.name) for place in read for file in sorted(Path(place).iterdir()) if file.is_file()]
     for number in range(cases):
         place, name = files[number % len(files)]
-        shutil.rmtree(place)
-        shutil.copytree(states.kept / "flips" / place, place)
-        if place == "runs/a.training":
-            shutil.rmtree("runs/a")
-            shutil.copytree(states.kept / "flips" / "runs/a", "runs/a")
+        states.fresh("flips", verb)  # all of it: a bit of an earlier case would answer for this one
         file = Path(place, name)
         content = bytearray(file.read_bytes())
         if not content:

@@ -23,7 +23,7 @@ from dualgnn_dgl import data as datasets
 from dualgnn_dgl.checkpoint import load_run
 
 HERE = Path(__file__).resolve().parent
-CASES = {"calls": (30, 4000), "strace": (2, 200), "pairs": (8, 165), "flips": (60, 3000)}
+CASES = {"calls": (24, 2000), "strace": (2, 60), "pairs": (8, 165), "flips": (60, 3000)}
 
 
 @pytest.mark.parametrize("what", CASES)
