@@ -165,6 +165,10 @@ def check_output(path: str, option: str, force: bool) -> None:
     """Refuse, before any work is done, a Parquet file that should not be written."""
     if Path(path).suffix != ".parquet" or Path(path).is_dir():
         raise ConfigError(f"{option} writes Parquet and was given '{path}': name a file that ends in .parquet")
+    from dualgnn_dgl.folders import refuse_own
+    from dualgnn_dgl.manifest import FOLDER
+
+    refuse_own(path, FOLDER)
     if Path(path).exists() and not force:
         raise ConfigError(f"{path} is already there: choose another name, or replace it with --force")
 

@@ -153,6 +153,14 @@ def check_free(path: str | Path, kind: Kind, *, force: bool = False) -> None:
             raise RunError(_foreign(entry))
 
 
+def refuse_own(path: str | Path, *kinds: Kind) -> None:
+    """Raise `RunError` if a file that a user names for writing belongs to a result of one of the kinds."""
+    place = Path(os.path.realpath(path))
+    for kind in kinds:
+        if (place.parent / kind.marker).is_file() and place.name in own_files(place.parent, kind):
+            raise RunError(f"{path} belongs to the result in {place.parent}: choose another file")
+
+
 def _foreign(path: Path) -> str:
     return f"{path} has a name that results take, but was not written as one: move it, or choose another folder"
 

@@ -151,3 +151,13 @@ def test_an_update_that_was_cut_off_is_completed_by_the_same_command(home: Path)
     assert "nothing is left to do" in done.err and json.loads(done.out)["added"] == whole["added"]
     assert load_run("runs/a-updated").info["data"]["hash"] == datasets.load("data-updated").hash
     assert seen == {False, True}
+
+
+@pytest.mark.parametrize("verb", ["eval --per-user", "recommend --all"])
+def test_a_list_does_not_replace_a_file_of_the_data(home: Path, verb: str) -> None:
+    ok(*accidents.train())
+    words = [word if not word.startswith("out/") else "data/users.parquet" for word in accidents.VERBS[verb].words]
+    before = Path("data/users.parquet").read_bytes()
+    done = trial.call(*words)
+    assert done.code == 1 and "users.parquet belongs to the result in" in done.err
+    assert Path("data/users.parquet").read_bytes() == before
