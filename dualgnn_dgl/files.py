@@ -112,6 +112,13 @@ def sweep(path: Path) -> None:
             remove_if_orphaned(left)
 
 
+def sweep_inside(folder: Path) -> None:
+    """Remove temporary files that killed processes left in a folder, whatever they were to become."""
+    with suppress(OSError):
+        for left in [left for left in folder.iterdir() if is_temporary(left) and not left.is_dir()]:
+            remove_if_orphaned(left)
+
+
 def remove_if_orphaned(left: Path) -> None:
     """Remove a temporary file or folder unless a living process holds its lock."""
     try:

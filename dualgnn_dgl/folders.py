@@ -28,7 +28,7 @@ from typing import Any
 
 from dualgnn_dgl import locks
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError, json_text
-from dualgnn_dgl.files import is_temporary, json_digest, read_json, remove_if_orphaned, sweep, sync, temporary_name
+from dualgnn_dgl.files import is_temporary, json_digest, read_json, remove_if_orphaned, sweep, sweep_inside, sync, temporary_name
 from dualgnn_dgl.inputs import open_regular
 
 COMMIT, PLAN = ".dualgnn-commit", ".dualgnn-plan.json"
@@ -352,6 +352,7 @@ def recover(path: str | Path) -> bool:
         with suppress(OSError):
             for stage in [entry for entry in folder.iterdir() if is_temporary(entry, path.name) and entry.is_dir()]:
                 completed |= _settle(stage, path)
+    sweep_inside(path)
     if path.parent.is_dir():
         sweep(path)
         locks.sweep(path)

@@ -35,7 +35,7 @@ from dualgnn_dgl.checkpoint import run_toml, versions
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, RunError, json_text
 from dualgnn_dgl.files import atomic_file, json_digest, read_json
-from dualgnn_dgl.folders import Kind, replace_folders
+from dualgnn_dgl.folders import Kind, recover, replace_folders
 from dualgnn_dgl.inputs import refuse_special
 from dualgnn_dgl.journal import check_digest, check_journal, cut_tail, keep_digest
 from dualgnn_dgl.options import Options, build, check_saved, keys, seal_toml
@@ -53,8 +53,7 @@ FORMAT = 1
 # trials have run, and from that epoch on. The usual half ends slow learners that would have won: see benchmarks/LOG.md,
 # 2026-11-25, and benchmarks/pruners.py.
 KEPT_PERCENT, BEFORE, WARM_UP = 90.0, 4, 10
-RANDOM_TRIALS = 8  # before TPE has enough to go by
-REPEATS = 20
+RANDOM_TRIALS, REPEATS = 8, 20  # before TPE has enough to go by; proposals until one is new
 _FIELDS = {"format": one_of(FORMAT), "model": one_of(*models.MODELS), "config": SETTINGS, "train": SETTINGS, "data": HEX64}
 STUDY_SCHEMA = record(_FIELDS | {"space": dict_of(NAME, list_of(scalar, 1)), "versions": VERSIONS}, EXTENSION)
 
@@ -129,6 +128,7 @@ def read_plan(folder: str | Path) -> Plan | None:
         if study.json is damaged or of another format.
     """
     path = Path(folder) / MARKER
+    recover(folder)
     if not path.is_file():
         return None
     info, remedy = read_json(path, RunError), "choose another --study"
@@ -150,7 +150,7 @@ def read_plan(folder: str | Path) -> Plan | None:
 
 
 class Study:
-    """A search in its folder, opened for one process at a time; use it as a context manager.
+    """A search in its folder, opened for one process at a time, as a context manager.
 
     Parameters
     ----------
@@ -187,6 +187,7 @@ class Study:
 
     def _prepare(self) -> None:
         """Check the folder, and make it a new study where there is none, or where it is to be begun again."""
+        recover(self.folder)
         begun = (self.folder / MARKER).is_file()
         if begun and not self._force:
             _check_same(self.folder, self.plan)

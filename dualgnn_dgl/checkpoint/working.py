@@ -22,7 +22,7 @@ from typing import Any
 from dualgnn_dgl import locks
 from dualgnn_dgl.checkpoint.tensors import read_tensors, write_tensors
 from dualgnn_dgl.errors import RunError
-from dualgnn_dgl.files import atomic_file, is_temporary, json_digest, read_json, remove_if_orphaned, write_json
+from dualgnn_dgl.files import atomic_file, json_digest, read_json, sweep_inside, write_json
 from dualgnn_dgl.schema import EXTENSION, HEX64, Schema, check, one_of, plain, record, whole
 from dualgnn_dgl.state import Snapshot
 
@@ -97,12 +97,10 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         self._held.enter_context(locks.writing(self.run, "choose another --run"))
         whole = set(self.names())
-        if self.folder.is_dir():
-            for left in list(self.folder.iterdir()):
-                if is_temporary(left):
-                    remove_if_orphaned(left)
-                elif left.suffix == ".safetensors" and NAME.fullmatch(left.stem) and left.stem not in whole:
-                    left.unlink()
+        sweep_inside(self.folder)
+        for left in self.folder.glob("checkpoint-*.safetensors"):
+            if NAME.fullmatch(left.stem) and left.stem not in whole:
+                left.unlink()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -19,7 +19,7 @@ from dualgnn_dgl.checkpoint.tensors import write_tensors
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
-from dualgnn_dgl.files import atomic_file, json_digest, read_columns, read_json, write_columns, write_json
+from dualgnn_dgl.files import atomic_file, json_digest, read_columns, read_json, sweep_inside, write_columns, write_json
 from dualgnn_dgl.folders import file_digest
 from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
 from dualgnn_dgl.robustness.plan import NO_FEATURES, NO_HOLES, STAGES, Cell, Plan
@@ -86,6 +86,8 @@ def run(
     report : called after every cell with (done, of how many, cell, result).
     """
     folder, started = Path(folder), time.perf_counter()
+    for place in (folder, *(folder / name for name in ("holes", "cells", "per_user", "weights"))):
+        sweep_inside(place)
     cells = plan.cells(dataset)
     bench = Bench(plan, dataset, folder, torch.device(device))
     missing = [cell for cell in cells if result_of(plan, cell, dataset, folder) is None]
