@@ -112,9 +112,9 @@ test-gpu: .venv/installed-test
 	.venv/bin/python -m pytest -rfEs -m gpu
 
 bench-gpu: .venv/installed-test
-	.venv/bin/python benchmarks/bench_ops.py --device cuda
-	.venv/bin/python benchmarks/bench_step.py --device cuda
-	.venv/bin/python benchmarks/bench_train.py --device cuda --set cuda_graph=false
+	.venv/bin/python -m benchmarks.speed.bench_ops --device cuda
+	.venv/bin/python -m benchmarks.speed.bench_step --device cuda
+	.venv/bin/python -m benchmarks.speed.bench_train --device cuda --set cuda_graph=false
 
 .venv-tools/installed: locks/build.txt locks/tools.txt
 	@test -n "$(PYTHON)" || $(NO_PYTHON)

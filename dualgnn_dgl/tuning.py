@@ -51,7 +51,7 @@ FOLDER = Kind(MARKER, re.compile(r"study\.json|journal\.jsonl(\.lock)?|journal\.
 FORMAT = 1
 # A trial ends early when its best value so far is among the worst tenth of the earlier trials at that epoch, once so many
 # trials have run, and from that epoch on. The usual half ends slow learners that would have won: see benchmarks/LOG.md,
-# 2026-11-25, and benchmarks/pruners.py.
+# 2026-11-25, and benchmarks/quality/pruners.py.
 KEPT_PERCENT, BEFORE, WARM_UP = 90.0, 4, 10
 RANDOM_TRIALS, REPEATS = 8, 20  # before TPE has enough to go by; proposals until one is new
 _FIELDS = {"format": one_of(FORMAT), "model": one_of(*models.MODELS), "config": SETTINGS, "train": SETTINGS, "data": HEX64}

@@ -21,15 +21,13 @@ SHARED = BENCHMARKS.parent.parent / "shared" / "data"
 
 @pytest.fixture
 def script(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield importlib.import_module("compare")
-    for name in ("compare", "tables", "prepared"):
-        sys.modules.pop(name, None)
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent))
+    return importlib.import_module("benchmarks.quality.compare")
 
 
 def test_every_kept_result_is_found_under_the_name_of_its_content(script) -> None:
     """A key that changed would throw away days of computing."""
-    files = sorted(script.RESULTS.glob("*.json"))
+    files = sorted(script.COMPARE.glob("*.json"))
     assert files
     for file in files:
         kept = json.loads(file.read_text())
@@ -94,10 +92,10 @@ def test_the_table_says_what_is_missing(script) -> None:
 
 
 def test_the_tables_of_the_readme_are_those_of_the_results(script) -> None:
-    tables = importlib.import_module("tables")
+    tables = importlib.import_module("benchmarks.quality.tables")
     text = tables.README.read_text("utf-8")
     assert len(tables.MARK.findall(text)) >= 6
-    assert tables.refreshed(text) == (text, []), "run benchmarks/tables.py"
+    assert tables.refreshed(text) == (text, []), "run benchmarks/quality/tables.py"
     spoilt = text.replace("| **dualgnn_plus** | 8 × 3 |", "| **dualgnn_plus** | 9 × 3 |", 1)
     assert tables.refreshed(spoilt) == (text, ["tiktok"])
     spoilt = text.replace("| random | 0.", "| random | 1.", 1)
@@ -105,7 +103,7 @@ def test_the_tables_of_the_readme_are_those_of_the_results(script) -> None:
 
 
 def test_splits_stand_side_by_side(script) -> None:
-    tables = importlib.import_module("tables")
+    tables = importlib.import_module("benchmarks.quality.tables")
     first, second = [{"model": "b", "recall@20": 0.2}, {"model": "a", "recall@20": 0.1}], [{"model": "a", "recall@20": 0.3}]
     head, _, *lines = tables.side_by_side({"small-loo": first, "small-random": second}).splitlines()
     assert head == "| split | b | a |" and lines[0].endswith("| 0.2000 | 0.1000 |") and lines[1] == "| random | – | 0.3000 |"
@@ -139,7 +137,7 @@ def test_any_model_can_be_tested_against_others_without_training(script, monkeyp
     monkeypatch.setattr(script, "cached", None)
     script.main()
     rows = {row["model"]: row for row in script.kept_rows(name)}
-    values = {model: script.users_mean([script.RESULTS / file for file in row["hits"]]) for model, row in rows.items()}
+    values = {model: script.users_mean([script.COMPARE / file for file in row["hits"]]) for model, row in rows.items()}
     expected = paired(values["dualgnn"], {model: values[model] for model in ("lightgcn", "freedom")}, resamples=10_000)
     table = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [cells[0].strip() for cells in table[2:]] == ["lightgcn", "freedom"], "not against itself"
@@ -148,7 +146,7 @@ def test_any_model_can_be_tested_against_others_without_training(script, monkeyp
         assert lead == round(-found.mean, 4) == round(rows["dualgnn"]["recall@20"] - rows[cells[0].strip()]["recall@20"], 4)
         assert cells[3].strip() == script.small(p)
     with pytest.raises(SystemExit, match="no row of vpbr"):
-        script.against(name, "dualgnn", ["vpbr"], script.RESULTS)
+        script.against(name, "dualgnn", ["vpbr"], script.COMPARE)
 
 
 def test_the_title_names_the_data_and_what_every_trial_was_given(script) -> None:
@@ -159,7 +157,7 @@ def test_the_title_names_the_data_and_what_every_trial_was_given(script) -> None
 
 
 def test_settings_of_another_table_are_its_rows(script, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(importlib.import_module("tables"), "RESULTS", tmp_path / "compare")
+    monkeypatch.setattr(importlib.import_module("benchmarks.quality.tables"), "RESULTS", tmp_path)
     (tmp_path / "compare-small.json").write_text(json.dumps([{"model": "vbpr", "config": {"lr": 0.003}, "trials": 8}]))
     assert script.settled("small", "vbpr") == ({"lr": 0.003}, 8)
     with pytest.raises(SystemExit, match="no row of mgcn: make it first, compare.py --data small --models mgcn"):
@@ -194,13 +192,8 @@ def test_of_several_settings_validation_chooses_over_all_seeds(script, tmp_path,
 
 @pytest.mark.skipif(not (SHARED / "tiktok").is_dir(), reason="the real data sets are not beside this checkout")
 def test_the_data_that_training_is_timed_on_can_be_prepared(script, monkeypatch, tmp_path) -> None:
-    shapes, prepared = importlib.import_module("shapes"), importlib.import_module("prepared")
-    monkeypatch.setattr(prepared, "CACHE", tmp_path)
-    monkeypatch.setattr(shapes, "CACHE", tmp_path)
+    shapes, paths = (importlib.import_module(f"benchmarks.{name}") for name in ("speed.shapes", "lib.paths"))
     monkeypatch.setattr(shapes, "BABY", {"visual": 8})
     monkeypatch.setattr(shapes, "REDUCED", 5)
-    try:
-        for name in ("tiktok", "baby", "baby-5", "scale-4"):
-            assert shapes.prepared(name, SHARED).is_relative_to(tmp_path)
-    finally:
-        sys.modules.pop("shapes")
+    for name in ("tiktok", "baby", "baby-5", "scale-4"):
+        assert shapes.prepared(name, paths.Folders(SHARED, tmp_path)).is_relative_to(tmp_path)

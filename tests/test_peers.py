@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -15,16 +14,15 @@ import torch
 from dualgnn_dgl import graph, models
 
 pytest.importorskip("torch_geometric", reason="torch_geometric is not installed: pip install -e '.[bench]'")
-FILE = Path(__file__).resolve().parent.parent / "benchmarks" / "peers.py"
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
 def peers() -> ModuleType:
-    """benchmarks/peers.py, which is no package's module."""
-    spec = importlib.util.spec_from_file_location("benchmark_peers", FILE)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Imports the peers from the checkout; the package does not install the benchmarks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        return importlib.import_module("benchmarks.speed.peers")
 
 
 @pytest.mark.parametrize("names", [("visual", "acoustic", "textual"), ("visual", "textual"), ("textual",)], ids=len)

@@ -44,7 +44,7 @@ def choose(matrix: Matrix, x: Tensor) -> str:
 
     On the CPU `embedding_bag` with the weights folded in, whether the matrix factorises or not: it is 1.2 to 2.5 times as
     fast as DGL's `copy_u` between two scalings, which makes two more passes, and 2 to 4 times as fast as torch's CSR
-    (benchmarks/bench_ops.py: five graphs, D = 64 to 256, one and two threads). It has two limits. It has no fast loop for
+    (benchmarks/speed/bench_ops.py: five graphs, D = 64 to 256, one and two threads). It has two limits. It has no fast loop for
     float64, which takes torch's CSR. And it gives every thread equally many rows, while DGL hands them out in small
     portions: where the fullest thread would get more than SKEW times its share of the edges, DGL takes float32 matrices
     that factorise. (Two threads cannot be that uneven; many threads on a log whose ids run by popularity can.)
@@ -72,7 +72,7 @@ def one_wide_product(adjacency: Adjacency, width: int) -> bool:
     """Whether several tables are better multiplied side by side, as one of `width` columns in all, than one by one.
 
     One product reads the indices once, but its tables leave the cache earlier. On the CPU it takes 0.65 to 0.8 of the time
-    while they are small and up to 1.5 times as long where they are large (benchmarks/bench_ops.py: five graphs, two and
+    while they are small and up to 1.5 times as long where they are large (benchmarks/speed/bench_ops.py: five graphs, two and
     three tables of 64 columns); within a whole training step it pays while they fill a third of the last-level cache. On
     CUDA it saves launches. The result is the same to the bit.
     """

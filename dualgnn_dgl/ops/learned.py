@@ -7,7 +7,7 @@
     sum(w, x)       y_d = Σ_{e with dst_e = d} w_e x[src_e]           product with weights (SpMM)
 
 They close under differentiation: the gradients of `sum` are a `score` and a `sum` over the transpose, those of `score` are
-two `sum`s. Kernels by measurement (benchmarks/bench_ops.py): torch's `sampled_addmm` for `score`, several times as fast as
+two `sum`s. Kernels by measurement (benchmarks/speed/bench_ops.py): torch's `sampled_addmm` for `score`, several times as fast as
 DGL's g-SDDMM and tens of times as fast as gathering both ends; for `sum` what `Adjacency` runs with weights.
 """
 

@@ -1,6 +1,6 @@
 """The tables of compare.py as one picture: every model's test recall@20 on every data set, results/overview.png.
 
-    python benchmarks/overview.py
+    python -m benchmarks.quality.overview
 
 A dot is the mean over the seeds, a line the 95 % interval over the test users of the first seed, moved to that mean. It reads
 results/compare-NAME.json and trains nothing; what a row was tuned with stands in the README's tables.
@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tables import METRIC, RESULTS, kept_rows
+from benchmarks.lib.paths import METRIC, RESULTS
+from benchmarks.quality.tables import kept_rows
 
 TITLES = {
     "tiktok": "TikTok (image, audio)",
@@ -58,4 +59,4 @@ def draw(tables: dict[str, list[dict]], file: Path) -> None:
 
 if __name__ == "__main__":
     found = {name: kept_rows(name) for name in TITLES}
-    draw({name: rows for name, rows in found.items() if rows}, RESULTS.parent / "overview.png")
+    draw({name: rows for name, rows in found.items() if rows}, RESULTS / "overview.png")

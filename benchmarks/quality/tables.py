@@ -1,7 +1,7 @@
 """The tables of compare.py as Markdown, and the README's brought up to date with what results/compare-NAME.json holds.
 
-    python benchmarks/tables.py            rewrites the tables of the README; prints which have changed
-    python benchmarks/tables.py tiktok     prints one
+    python -m benchmarks.quality.tables            rewrites the tables of the README; prints which have changed
+    python -m benchmarks.quality.tables tiktok     prints one
 
 A table stands in the README under the line `<!-- compare-NAME.json -->`, and ends with the next empty line. With several names,
 by commas, it is one of their recall@20 side by side, a row a split. Everything else there is written by hand, figures in running
@@ -15,17 +15,16 @@ import re
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "compare"
-README = HERE.parent / "README.md"
-METRIC = "recall@20"
+from benchmarks.lib.paths import METRIC, REPOSITORY, RESULTS
+
+README = REPOSITORY / "README.md"
 MARK = re.compile(r"<!-- (compare-[\w-]+\.json(?:, compare-[\w-]+\.json)*) -->\n((?:\|.*\n)*)")
 SPLITS = {"loo": "leave-one-out (each user's last)", "time": "by time, a share of each user's last", "random": "random"}
 
 
 def table_of(name: str) -> Path:
     """Where the rows of a data set's table are kept."""
-    return RESULTS.parent / f"compare-{name}.json"
+    return RESULTS / f"compare-{name}.json"
 
 
 def kept_rows(name: str) -> list[dict]:

@@ -143,7 +143,7 @@ def work(spec: dict) -> None:
                 model, dataset.train, none, endless, report=lambda p: None if p.finished else pacer.tick(p.step, p.steps)
             )
         else:
-            import peers
+            from benchmarks.speed import peers
 
             for step, steps in peers.train_steps(model, dataset.train, train.batch_size, train.lr):
                 pacer.tick(step, steps)
@@ -152,7 +152,7 @@ def work(spec: dict) -> None:
 def build_peer(spec: dict, dataset):
     """The peer of peers.py with its initial parameters."""
     try:
-        import peers
+        from benchmarks.speed import peers
     except ModuleNotFoundError as error:
         raise SystemExit(f"{error.name} is not installed: pip install -e '.[bench]'") from None
     if spec["model"] == "lightgcn":

@@ -1,4 +1,4 @@
-"""The real data sets of the benchmarks, each prepared once with each split below .benchmarks/data (a module, not a script)."""
+"""Real data sets of the benchmarks, each prepared once a split in the cache (a module, not a script)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks.lib.paths import Folders
+
 if TYPE_CHECKING:
     from dualgnn_dgl.preprocess.tables import RawInput
-
-CACHE = Path(__file__).resolve().parent.parent / ".benchmarks"
-ROOT = CACHE.parent.parent / "shared" / "data"  # where the raw data sets lie, if nothing else is said
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,18 @@ SOURCES = {
 }
 
 
-def prepare(name: str, split: str, root: Path) -> Path:
-    """The prepared folder of a source with a split, after the 5-core where the split is not a given one; made once."""
+def prepare(name: str, split: str, folders: Folders) -> Path:
+    """Prepares a source with a split, once, and returns its folder.
+
+    The 5-core is taken where the split is not a given one.
+    """
     from dualgnn_dgl import data, preprocess
     from dualgnn_dgl.preprocess.reader import read
 
     source = SOURCES[name]
-    folder = CACHE / "data" / f"{name}-{split}"
+    folder = folders.cache / "data" / f"{name}-{split}"
     if not (folder / data.MANIFEST).is_file():
-        place = root / source.folder
+        place = folders.root / source.folder
         raw = read(place / source.log, features=[place / feature for feature in source.features])
         if source.users is not None:
             raw = sample(raw, source.users)

@@ -1,6 +1,6 @@
 """Which rule for ending hopeless trials saves how much, and how often does it end the winner? Replayed from cached curves.
 
-    python benchmarks/pruners.py
+    python -m benchmarks.quality.pruners
 
 Takes the validation curves of `compare.py`'s trials (results/compare/) and plays each model's search again in 30 orders, the
 defaults always first, with the best value so far reported at every epoch, as `dualgnn tune` does.
@@ -13,7 +13,9 @@ import random
 
 import numpy as np
 import optuna
-from tables import METRIC, RESULTS
+
+from benchmarks.lib.paths import METRIC, RESULTS
+from benchmarks.quality.compare import COMPARE
 
 RULES = {
     "median, from epoch 10": optuna.pruners.MedianPruner(2, 10),
@@ -29,7 +31,7 @@ ORDERS = 30
 def curves() -> dict[str, list[list[float]]]:
     """Data set and model → the validation curves of its trials, the defaults' first; only where there are six and more."""
     found: dict[str, list[list[float]]] = {}
-    for file in sorted(RESULTS.glob("*.json")):
+    for file in sorted(COMPARE.glob("*.json")):
         run = json.loads(file.read_text())
         if not run["test"] and run["seed"] == 0 and len(run["curve"]) > 1:
             place = 0 if not run["config"] else len(found.get(file.stem.rpartition("-")[0], []))
@@ -67,7 +69,7 @@ def main() -> None:
             row |= {"kept": float((found > 1 - 1e-9).mean()), "worst": float(found.min())}
             rows.append(row)
             print(f"| {rule} | {name} ({len(group)}) | {row['epochs']:.0%} | {row['kept']:.0%} | {row['worst']:.3f} |")
-    (RESULTS.parent / "pruners.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (RESULTS / "pruners.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

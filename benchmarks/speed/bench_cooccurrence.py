@@ -13,9 +13,9 @@ Every shape runs in a process of its own, which imports numpy, scipy, pyarrow an
 `sets`, the loop over pairs of users with Python sets and a dense matrix that public builders consist of (written anew, not
 somebody's code; grows with users²), and `product`, blocks of SciPy's sparse R·Rᵀ with a sort of each row (grows with Σ degree²).
 
-    python benchmarks/bench_cooccurrence.py                        all but blockbuster: some ten minutes
-    python benchmarks/bench_cooccurrence.py --shape baby           one shape; the other rows of the result file stay
-    python benchmarks/bench_cooccurrence.py --quick                baby and movielens, one run each, not written
+    python -m benchmarks.speed.bench_cooccurrence                        all but blockbuster: some ten minutes
+    python -m benchmarks.speed.bench_cooccurrence --shape baby           one shape; the other rows of the result file stay
+    python -m benchmarks.speed.bench_cooccurrence --quick                baby and movielens, one run each, not written
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.lib.paths import REPOSITORY, RESULTS
 from dualgnn_dgl.cooccurrence import MEASURES, co_occurrence
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.files import load_array, read_json, write_json
 
-RESULT = Path(__file__).parent / "results" / "cooccurrence.json"
+RESULT = RESULTS / "cooccurrence.json"
 SHAPES = {  # users, items, pairs, exponent a, offset q
     "baby": (19_445, 7_050, 118_551, 0.75, 15),
     "movielens": (55_485, 5_986, 1_240_000, 1.0, 15),
@@ -158,8 +159,9 @@ def main() -> None:
         runs, measures = (1 if given.quick else 3), (["count"] if users > 100_000 else list(MEASURES))
         with tempfile.TemporaryDirectory() as folder:
             np.save(Path(folder) / "keys.npy", draw(*SHAPES[name]), allow_pickle=False)
-            command = [sys.executable, __file__, "--child", f"{folder}/keys.npy", str(users), str(items), str(runs)]
-            answer = subprocess.run([*command, ",".join(measures)], capture_output=True, text=True, check=False)
+            command = [sys.executable, "-m", "benchmarks.speed.bench_cooccurrence", "--child", f"{folder}/keys.npy"]
+            command += [str(users), str(items), str(runs), ",".join(measures)]
+            answer = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
         if answer.returncode:
             sys.exit(answer.stderr)
         found = shapes[name] = json.loads(answer.stdout)
@@ -189,7 +191,7 @@ def main() -> None:
         }
         for row in shapes.values():
             row["machine"] = machine
-        command = "python benchmarks/bench_cooccurrence.py"
+        command = "python -m benchmarks.speed.bench_cooccurrence"
         versions = {name: version(name) for name in packages}
         write_json(RESULT, {"command": command, "k": K, "machine": machine, "versions": versions, "shapes": kept | shapes})
         print(f"written to {RESULT}")

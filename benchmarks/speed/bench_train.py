@@ -1,11 +1,11 @@
 """Seconds per step and per epoch of training, ours beside torch_geometric's; how cost grows; seconds to a given recall.
 
-    python benchmarks/bench_train.py --root SHARED/data                      all cases, then the growth, then the curves
-    python benchmarks/bench_train.py --quick                                 does it run? under a minute
-    python benchmarks/bench_train.py --cases baby --set batch_size=8192      one case, and a row of ours with an option more
-    python benchmarks/bench_train.py --device cuda --set cuda_graph=false    all of it on a GPU, into results/train_cuda.json
-    python benchmarks/bench_train.py --cases '' --scale '' --curves options  what each option of speed costs in quality
-    python benchmarks/bench_train.py --profile baby                          where a step of ours spends its time
+    python -m benchmarks.speed.bench_train --root SHARED/data                      all cases, then the growth, then the curves
+    python -m benchmarks.speed.bench_train --quick                                 does it run? under a minute
+    python -m benchmarks.speed.bench_train --cases baby --set batch_size=8192      one case, and a row of ours with an option more
+    python -m benchmarks.speed.bench_train --device cuda --set cuda_graph=false    all of it on a GPU: results/train_cuda.json
+    python -m benchmarks.speed.bench_train --cases '' --scale '' --curves options  what each option of speed costs in quality
+    python -m benchmarks.speed.bench_train --profile baby                          where a step of ours spends its time
 
 Every side of a case is a process of its own, and they take turns: a round of steps each, in alternating order, so that a busy
 moment of the machine meets all of them. Ours is `training.fit` itself, its clock read through `report`; the peers are
@@ -34,16 +34,14 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import compare
-import shapes
-from prepared import CACHE, ROOT
-from tables import HERE
-
+from benchmarks.lib.paths import REPOSITORY, RESULTS, Folders, add_folders
+from benchmarks.quality import compare
+from benchmarks.speed import shapes
 from dualgnn_dgl.files import read_json, write_json
 from dualgnn_dgl.options import parse_pair
 
-SIDE = HERE / "train_side.py"
-RESULT = HERE / "results" / "train.json"
+SIDE = "benchmarks.speed.train_side"
+RESULT = RESULTS / "train.json"
 SHARE, K = 0.99, 20
 WARM_UP = 3
 
@@ -90,15 +88,17 @@ class Worker:
     """A side's process, from here."""
 
     def __init__(self, side: Side, model: str, arguments: argparse.Namespace, *, curve: bool = False) -> None:
-        folder = shapes.prepared(side.data, arguments.root)
+        folder = shapes.prepared(side.data, Folders.of(arguments))
         spec = {"model": model, "code": side.code, "options": side.options, "folder": str(folder)} | {
             "threads": arguments.threads,
             "device": arguments.device,
         }
         environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
-        command = [sys.executable, str(SIDE), json.dumps(spec | {"curve": curve})]
+        command = [sys.executable, "-m", SIDE, json.dumps(spec | {"curve": curve})]
         self.label = side.label
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
+        )
         self.first = self.answer()
 
     def ask(self, command: object) -> dict:
@@ -238,7 +238,7 @@ def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data")
+    add_folders(parser)
     parser.add_argument("--cases", default=",".join(CASES), help="comma-separated; '' for none")
     parser.add_argument("--scale", default="5,6,7", help="10^N interactions each; '' for none")
     parser.add_argument(
@@ -265,14 +265,14 @@ def main() -> None:
     arguments.base = {"batch_size": "2048"} | dict(map(parse_pair, arguments.base))
     if arguments.profile:
         model, sides = CASES[arguments.profile]
-        folder = shapes.prepared(sides[OURS][0], arguments.root)
+        folder = shapes.prepared(sides[OURS][0], Folders.of(arguments))
         spec = {"model": model, "code": "profile", "options": arguments.base | arguments.set, "folder": str(folder)}
-        subprocess.run([sys.executable, str(SIDE), json.dumps(spec | {"threads": arguments.threads})], check=True)
+        subprocess.run([sys.executable, "-m", SIDE, json.dumps(spec | {"threads": arguments.threads})], check=True)
         return
     if arguments.quick:
         arguments.cases, arguments.scale, arguments.curves = "tiktok", "5", ""
         arguments.rounds, arguments.seconds = 3, 3
-        arguments.out = CACHE / "quick" / "train.json"
+        arguments.out = arguments.cache / "quick" / "train.json"
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
     found = read_json(arguments.out) if arguments.out.is_file() else {}
     for case in filter(None, arguments.cases.split(",")):

@@ -1,6 +1,6 @@
 """Users and videos that come after training: how good, and how fast, are the vectors they get without it?
 
-    python benchmarks/bench_newcomers.py --root SHARED/data --parts users,items,update,speed
+    python -m benchmarks.quality.bench_newcomers --root SHARED/data --parts users,items,update,speed
 
 users   a share of the users is taken out of the data whole; a model is trained without them and each is folded in from their
         training history. Beside it, the recall@20 that the same users reach in a model trained with them: the ratio of the two.
@@ -22,15 +22,14 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from compare import machine
-from prepared import ROOT, prepare
-from tables import HERE
 from torch.nn import functional
 
+from benchmarks.lib.paths import RESULTS, Folders, add_folders
+from benchmarks.lib.prepared import prepare
+from benchmarks.quality.compare import machine
 from dualgnn_dgl import cold_items, data, graph, models, newcomers, training, update
 from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Dataset, Interactions, Modality
@@ -38,7 +37,7 @@ from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.options import Options, build, keys
 from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
 
-RESULT = HERE / "results" / "newcomers.json"
+RESULT = RESULTS / "newcomers.json"
 SHARES = {"tiktok": 0.2, "microlens-15k": 0.2, "movielens-800": 0.1}  # source in prepared.py → share of newcomers
 TRAIN = {
     "lightgcn": {"layers": 2, "l2": 1e-3, "lr": 3e-3, "epochs": 150, "patience": 6, "eval_every": 3},
@@ -73,9 +72,9 @@ def taken(pairs: Interactions, users: np.ndarray) -> Interactions:
     return Interactions(new[pairs.user[rows]], pairs.item[rows], len(users), pairs.num_items)
 
 
-def users(name: str, model: str, root: Path, quick: bool) -> dict:
+def users(name: str, model: str, folders: Folders, quick: bool) -> dict:
     """Newcomers folded in, against the same users trained in."""
-    dataset = data.load(prepare(name, usual(name), root))
+    dataset = data.load(prepare(name, usual(name), folders))
     degree = np.bincount(dataset.train.user, minlength=dataset.num_users)
     able = np.intersect1d(np.flatnonzero(degree), dataset.test.user)
     draw = np.random.default_rng(1)
@@ -105,9 +104,9 @@ def users(name: str, model: str, root: Path, quick: bool) -> dict:
     }
 
 
-def items(name: str, model: str, root: Path, quick: bool) -> dict:
+def items(name: str, model: str, folders: Folders, quick: bool) -> dict:
     """Held-out videos, placed by their modalities."""
-    dataset = data.load(prepare(name, "cold-items", root))
+    dataset = data.load(prepare(name, "cold-items", folders))
     measure = cold_items.ColdItems(dataset.train, dataset.modalities, dataset.test, [dataset.train, dataset.valid], [20])
     if model == "content":
         parts = [functional.normalize(torch.from_numpy(modality.values)) for modality in dataset.modalities.values()]
@@ -124,9 +123,9 @@ def items(name: str, model: str, root: Path, quick: bool) -> dict:
     return figures | {"ndcg": found.means["ndcg@20"]}
 
 
-def updates(name: str, model: str, root: Path, quick: bool) -> dict:
+def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
     """A day of log: a twentieth of the users and of the items are new on it, and a twentieth of the other training pairs."""
-    whole = data.load(prepare(name, usual(name), root))
+    whole = data.load(prepare(name, usual(name), folders))
     draw = np.random.default_rng(2)
     fresh_user, fresh_item = (draw.random(size) < 0.05 for size in (whole.num_users, whole.num_items))
     late = fresh_user[whole.train.user] | fresh_item[whole.train.item] | (draw.random(len(whole.train)) < 0.05)
@@ -234,7 +233,7 @@ def milliseconds(function: Callable[..., object], *given: object) -> tuple[float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
+    add_folders(parser)
     parser.add_argument("--parts", default="users,items,update,speed")
     parser.add_argument("--data", default=",".join(SHARES))
     parser.add_argument("--models", default="lightgcn,dualgnn,dualgnn_plus")
@@ -242,7 +241,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     names = arguments.models.split(",")
-    cells = []
+    cells, folders = [], Folders.of(arguments)
     for part in arguments.parts.split(","):
         also = ["content", "vbpr"] if part == "items" else []
         sets = arguments.data.split(",") if part != "speed" else [""]
@@ -251,7 +250,7 @@ def main() -> None:
         if part == "speed":
             figures = speed(model, arguments.quick)
         else:
-            figures = {"users": users, "items": items, "update": updates}[part](name, model, arguments.root, arguments.quick)
+            figures = {"users": users, "items": items, "update": updates}[part](name, model, folders, arguments.quick)
         figures = json.loads(json.dumps(figures, default=float))
         shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
         print(part, name, model, shown, flush=True)

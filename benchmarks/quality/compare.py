@@ -1,6 +1,6 @@
 """The honest table: every model on the same data, the same kernels, the same number of trials, chosen on validation only.
 
-    python benchmarks/compare.py --root SHARED/data --data tiktok --models mostpop,bprmf,lightgcn,dualgnn --trials 8 --seeds 3
+    python -m benchmarks.quality.compare --data tiktok --models mostpop,bprmf,lightgcn,dualgnn --trials 8 --seeds 3
 
 For each model: `--trials` configurations, the defaults first and then draws from its `SEARCH` space, all with seed 0; the
 one with the best validation recall@20 is trained with `--seeds` seeds, and only those runs look at the test split, once.
@@ -37,10 +37,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from prepared import CACHE, ROOT, prepare
-from tables import METRIC, RESULTS, kept_rows, markdown, small, table_of
+
+from benchmarks.lib.paths import METRIC, REPOSITORY, RESULTS, Folders, add_folders
+from benchmarks.lib.prepared import prepare
+from benchmarks.quality.tables import kept_rows, markdown, small, table_of
 
 KS = (10, 20)
+COMPARE = RESULTS / "compare"
 
 # What others published on the same files: recall@20 and NDCG@20, by our names. Not by the same protocol: see NOTES.
 PUBLISHED = {
@@ -218,8 +221,8 @@ def cached(
         return read_json(file) | ({"hits": hits} if hits.is_file() else {})
     spec = content | {"folder": str(folder), "mask": DATA[name][2], "threads": threads, "hits": str(hits)}
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, __file__, "--one", json.dumps(spec)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    command = [sys.executable, "-m", "benchmarks.quality.compare", "--one", json.dumps(spec)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY)
     if done.returncode:
         raise SystemExit(f"{model} on {name} failed: {done.stderr.strip().splitlines()[-1:]}")
     result = content | json.loads(done.stdout.splitlines()[-1]) | {"machine": machine(threads)}
@@ -252,7 +255,7 @@ def machine(threads: int) -> dict:
 
 def compare(
     name: str,
-    root: Path,
+    folders: Folders,
     model: str,
     trials: int,
     seeds: int,
@@ -264,7 +267,7 @@ def compare(
     settings_of: str | None = None,
 ) -> dict:
     """A model's row in the table of a data set; `ranked` adds the tests."""
-    folder = prepare(*DATA[name][:2], root)
+    folder = prepare(*DATA[name][:2], folders)
     options = train | {"patience": max(int(train["patience"]), PATIENCE.get(model, 0))}
     row: dict = {"data": name, "model": model}
 
@@ -403,7 +406,7 @@ def title(name: str, rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
+    add_folders(parser)
     parser.add_argument("--data", default="tiktok", help=f"comma-separated: {', '.join(DATA)}")
     parser.add_argument("--models", default="mostpop,bprmf,lightgcn,dualgnn")
     parser.add_argument("--trials", type=int, default=8, help="configurations a model, the defaults among them")
@@ -427,7 +430,7 @@ def main() -> None:
     from dualgnn_dgl.options import parse_pair
 
     trials, seeds, epochs = (1, 1, 5) if arguments.quick else (arguments.trials, arguments.seeds, arguments.epochs)
-    results = CACHE / "quick" if arguments.quick else RESULTS
+    results = arguments.cache / "quick" if arguments.quick else COMPARE
     train = {"epochs": epochs, "patience": arguments.patience} | dict(map(parse_pair, arguments.set))
     for name in arguments.data.split(","):
         if arguments.against:
@@ -438,7 +441,7 @@ def main() -> None:
         for model in arguments.models.split(","):  # the table grows row by row: what is done stands if the rest is cut off
             row = compare(
                 name,
-                arguments.root,
+                Folders.of(arguments),
                 model,
                 trials,
                 seeds,

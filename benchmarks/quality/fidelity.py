@@ -1,6 +1,6 @@
 """Published and mended, side by side: what the faults of public code do to the figures, model by model.
 
-    python benchmarks/fidelity.py --root SHARED/data --seeds 3
+    python -m benchmarks.quality.fidelity --root SHARED/data --seeds 3
 
 Every row is a model with one switch; `mended` is what this package does by default, the other what the authors' code or its
 best known port does. Both sides share everything else: data, split, λ (the one published for TikTok), learning rate, batch,
@@ -19,11 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from compare import cached
-from prepared import CACHE, ROOT, prepare
-from tables import HERE
 
-RESULTS = HERE / "results" / "fidelity"
+from benchmarks.lib.paths import RESULTS, Folders, add_folders
+from benchmarks.lib.prepared import prepare
+from benchmarks.quality.compare import cached
+
+TRAININGS = RESULTS / "fidelity"
 HOLES = 0.4
 TRAIN = {"epochs": 60, "patience": 8, "batch_size": 8192}
 
@@ -50,12 +51,12 @@ CASES = (
 )
 
 
-def with_holes(folder: Path) -> Path:
+def with_holes(folder: Path, cache: Path) -> Path:
     """The same prepared data with `HOLES` of every modality's rows gone; made once."""
     from dualgnn_dgl import data
     from dualgnn_dgl.modality import drop
 
-    target = CACHE / "data" / f"{folder.name}-holes"
+    target = cache / "data" / f"{folder.name}-holes"
     if not (target / data.MANIFEST).is_file():
         data.save(drop(data.load(folder), HOLES), target, options={"made for": "fidelity.py", "holes": HOLES}, force=True)
     return target
@@ -102,18 +103,18 @@ def _deviation(found: dict, metric: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
+    add_folders(parser)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", choices=sorted({case.model for case in CASES}), help="the cases of one model; no file")
     parser.add_argument("--quick", action="store_true", help="one seed, two epochs: does it run?")
     arguments = parser.parse_args()
-    seeds, train, results = arguments.seeds, TRAIN, RESULTS
+    seeds, train, results = arguments.seeds, TRAIN, TRAININGS
     if arguments.quick:
-        seeds, train, results = 1, {**TRAIN, "epochs": 2}, CACHE / "quick"
-    folder, rows = prepare("tiktok", "given", arguments.root), []
+        seeds, train, results = 1, {**TRAIN, "epochs": 2}, arguments.cache / "quick"
+    folder, rows = prepare("tiktok", "given", Folders.of(arguments)), []
     for case in CASES:
         if arguments.only in (None, case.model):
-            place = with_holes(folder) if case.holes else folder
+            place = with_holes(folder, arguments.cache) if case.holes else folder
             switches = zip(SIDES, (case.published, {}), strict=True)
             found = {name: side(case, switch, place, seeds, train, results) for name, switch in switches}
             rows.append({"model": case.model, "fault": case.fault, "holes": HOLES if case.holes else 0, **found})
@@ -121,7 +122,7 @@ def main() -> None:
     print(markdown(rows))
     if not arguments.quick and arguments.only is None:
         written = json.dumps({"train": TRAIN, "cases": [asdict(case) for case in CASES], "rows": rows}, indent=2)
-        (RESULTS.parent / "fidelity.json").write_text(written + "\n")
+        (RESULTS / "fidelity.json").write_text(written + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What each part of DualGNN-Plus is worth: its default settings with one part changed or left out.
 
-    python benchmarks/ablation.py --root SHARED/data --data tiktok --seeds 3
+    python -m benchmarks.quality.ablation --root SHARED/data --data tiktok --seeds 3
 
 Every training is a cached result of compare.py, by the same options, and serves both columns; the defaults were chosen on
 validation, so the test column decides nothing. Writes results/ablation-NAME.json.
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from compare import DATA, cached, over_seeds, significance, users_mean
-from prepared import ROOT, prepare
-from tables import METRIC, RESULTS, small, spread
+from benchmarks.lib.paths import METRIC, RESULTS, Folders, add_folders
+from benchmarks.lib.prepared import prepare
+from benchmarks.quality.compare import COMPARE, DATA, cached, over_seeds, significance, users_mean
+from benchmarks.quality.tables import small, spread
 
 FIGURES = ("valid", METRIC, "ndcg@20")  # what a row shows
 PARTS: dict[str, dict] = {
@@ -32,13 +32,13 @@ PARTS: dict[str, dict] = {
 }
 
 
-def ablate(name: str, root: Path, parts: dict[str, dict], seeds: int, train: dict, threads: int) -> list[dict]:
+def ablate(name: str, folders: Folders, parts: dict[str, dict], seeds: int, train: dict, threads: int) -> list[dict]:
     """A row a part: means over seeds, and the users' recall@20 of the defaults minus the part's, tested."""
-    folder = prepare(*DATA[name][:2], root)
+    folder = prepare(*DATA[name][:2], folders)
     rows, per_user = [], {}
     for part, config in parts.items():
         runs = [
-            cached(name, folder, "dualgnn_plus", config, seed, train, test=True, threads=threads, results=RESULTS)
+            cached(name, folder, "dualgnn_plus", config, seed, train, test=True, threads=threads, results=COMPARE)
             for seed in range(seeds)
         ]
         figures = [run["test"] | {"valid": run["valid"]} for run in runs]
@@ -61,7 +61,7 @@ def markdown(rows: list[dict]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
+    add_folders(parser)
     parser.add_argument("--data", default="tiktok")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--parts", help="comma-separated numbers of the rows, 0 the defaults; all by default")
@@ -73,9 +73,9 @@ def main() -> None:
     chosen = names if arguments.parts is None else [names[int(number)] for number in arguments.parts.split(",")]
     train = {"epochs": arguments.epochs, "patience": arguments.patience}
     parts = {name: PARTS[name] for name in chosen}
-    rows = ablate(arguments.data, arguments.root, parts, arguments.seeds, train, arguments.threads)
+    rows = ablate(arguments.data, Folders.of(arguments), parts, arguments.seeds, train, arguments.threads)
     print(markdown(rows))
-    (RESULTS.parent / f"ablation-{arguments.data}.json").write_text(json.dumps(rows, indent=2) + "\n")
+    (RESULTS / f"ablation-{arguments.data}.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ A second table has the operations with learned edge weights, user by user over t
 their softmax, the weighted sum, and the three in a row as attention; ours, DGL's and the peer's, D = 64. A third has
 DualGNN-Plus' loss, forward with backward: users of a batch against 512 shared negatives, D = 129 (128 and the bias).
 
-    python benchmarks/bench_ops.py                     everything, about 4 minutes on two cores
-    python benchmarks/bench_ops.py --shapes baby       some shapes only; the other rows of the result file stay
-    python benchmarks/bench_ops.py --only learned      the second table alone; so with loss
-    python benchmarks/bench_ops.py --quick             two shapes, two widths
-    python benchmarks/bench_ops.py --device cuda       on the GPU, into results/ops_cuda.json
+    python -m benchmarks.speed.bench_ops                     everything, about 4 minutes on two cores
+    python -m benchmarks.speed.bench_ops --shapes baby       some shapes only; the other rows of the result file stay
+    python -m benchmarks.speed.bench_ops --only learned      the second table alone; so with loss
+    python -m benchmarks.speed.bench_ops --quick             two shapes, two widths
+    python -m benchmarks.speed.bench_ops --device cuda       on the GPU, into results/ops_cuda.json
 
 Bytes by the roofline for a product of E edges, D columns, float32, 32-bit indices: without any reuse
 4E + 4DE + 4D·rows (every edge fetches its row from memory), with perfect reuse 4E + 4D·(rows + columns). Real traffic lies
@@ -35,16 +35,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from prepared import ROOT
 from torch import Tensor
 
+from benchmarks.lib.paths import RAW, RESULTS
 from dualgnn_dgl import ops
 from dualgnn_dgl.files import write_json
 from dualgnn_dgl.models.losses import sampled_softmax
 from dualgnn_dgl.ops import Adjacency, normalise, triton_kernel
 from dualgnn_dgl.ops.learned import Edges
 
-RESULTS = Path(__file__).parent / "results"
 Row = dict[str, object]
 TABLES = ("propagation", "learned", "loss")
 WIDTHS = (64, 128, 192, 256)
@@ -310,7 +309,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--only", choices=TABLES, help="one of the tables; the others stay")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the public data sets")
+    parser.add_argument("--root", type=Path, default=RAW, help="folder of the public data sets")
     options = parser.parse_args()
     device, seconds = options.device, 0.1 if options.quick else 0.4
     shapes, widths = (("baby", "gowalla"), (64, 192)) if options.quick else (options.shapes, WIDTHS)

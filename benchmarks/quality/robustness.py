@@ -1,24 +1,23 @@
 """Ranking under missing modalities on real data: the experiments behind the robustness tables, through the library's own engine.
 
-    python benchmarks/robustness.py --root SHARED/data --data tiktok --models dualgnn_plus,lightgcn --rates 0,.6 --seeds 2
+    python -m benchmarks.quality.robustness --root SHARED/data --data tiktok --models dualgnn_plus,lightgcn --rates 0,.6 --seeds 2
 
 `tiktok` is the small public set with its own split. `microlens` is MicroLens-50k with its titles as 384 text features, of
 15,000 users drawn with seed 0 (a full set takes this machine days), 5-core, each user's last pair held out and the one
 before for validation. `movielens` is a sample of MovieLens-1M: 800 users, posters and plots, `random` (prepared.py).
-Settings of the models and of their training are their defaults but for SETTINGS, the ones that benchmarks/compare.py chose on
+Settings of the models and of their training are their defaults but for SETTINGS, the ones that compare.py chose on
 validation without holes; the number of seeds, rates and strategies is said by the table. Stop it and run on at will: cells
-lie under .benchmarks/robustness/, the summary goes to results/robustness-NAME.json and the picture beside it.
+are kept under robustness/ in the cache, the summary goes to results/robustness-NAME.json and the picture beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from prepared import CACHE, ROOT, prepare
+from benchmarks.lib.paths import RESULTS, Folders, add_folders
+from benchmarks.lib.prepared import prepare
 
-HERE = Path(__file__).resolve().parent
 SETS = {  # name → source in prepared.py, split
     "tiktok": ("tiktok", "given"),
     "microlens": ("microlens-15k", "leave-one-out"),
@@ -47,7 +46,7 @@ def settings(name: str, model: str, own: dict[str, str], train: dict[str, object
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="folder of the raw data sets")
+    add_folders(parser)
     parser.add_argument("--data", default="tiktok", choices=tuple(SETS))
     parser.add_argument("--models", default="dualgnn_plus,lightgcn")
     parser.add_argument("--rates", default="0,.2,.4,.6,.8,.95")
@@ -86,8 +85,8 @@ def main() -> None:
         tuple(arguments.strategies.split(",")),
         1 if arguments.quick else arguments.seeds,
     )
-    dataset = data.load(prepare(*SETS[arguments.data], arguments.root))
-    folder = CACHE / "robustness" / (f"{arguments.data}-quick" if arguments.quick else arguments.data)
+    dataset = data.load(prepare(*SETS[arguments.data], Folders.of(arguments)))
+    folder = arguments.cache / "robustness" / (f"{arguments.data}-quick" if arguments.quick else arguments.data)
 
     def say(done: int, total: int, cell: robustness.Cell, found: dict) -> None:
         figure = found["metrics"]["recall@20"] if "metrics" in found else found["refused"]
@@ -100,7 +99,7 @@ def main() -> None:
     if left:
         print(f"{left} cells are still to run", file=sys.stderr)
     if not arguments.quick:
-        result = HERE / "results" / f"robustness-{arguments.name or arguments.data}"
+        result = RESULTS / f"robustness-{arguments.name or arguments.data}"
         write_json(result.with_suffix(".json"), summary | {"missing_cells": left})
         robustness.draw(summary, result.with_suffix(".png"))
 

@@ -1,6 +1,6 @@
 """What co-occurring users supply to users of the demo none of whose videos has their favourite modality.
 
-    python benchmarks/borrowing.py --rates .8,.9,.95
+    python -m benchmarks.quality.borrowing --rates .8,.9,.95
 
 The paper's claim is that the co-occurrence graph makes up for missing modalities. In the demo every user has one planted
 favourite modality; holes are made until some users see nothing of it (they are *blind*). The table shows for these users how much
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-HERE = Path(__file__).resolve().parent
+from benchmarks.lib.paths import RESULTS
 
 
 def blind_users(holed, favourite: np.ndarray) -> np.ndarray:
@@ -111,8 +111,8 @@ def main() -> None:
             f"| {row['largest']:.0%} | {row['recall']:.4f} [{low:.4f}, {high:.4f}] |"
         )
     if not arguments.quick:
-        write_json(HERE / "results" / "borrowing.json", {"seeds": arguments.seeds, "rows": rows})
-        draw(rows, HERE / "results" / "borrowing.png")
+        write_json(RESULTS / "borrowing.json", {"seeds": arguments.seeds, "rows": rows})
+        draw(rows, RESULTS / "borrowing.png")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ micro-video logs fall with exponents of 0.46 to 0.68), user activity log-normal 
 times over a year, rows in the order of time, some pairs repeated; beside it 128 visual features a video, a tenth missing.
 The whole process is measured from outside: start, reading the CSV, every step, co-occurrence, writing.
 
-    python benchmarks/bench_preprocess.py            25 million rows, one run: minutes
-    python benchmarks/bench_preprocess.py --quick    1 million rows, three runs: under a minute
+    python -m benchmarks.speed.bench_preprocess            25 million rows, one run: minutes
+    python -m benchmarks.speed.bench_preprocess --quick    1 million rows, three runs: under a minute
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-RESULT = Path(__file__).parent / "results" / "preprocess.json"
+from benchmarks.lib.paths import RESULTS
+
+RESULT = RESULTS / "preprocess.json"
 PACKAGES = ("dualgnn-dgl", "numpy", "pyarrow", "scipy", "numba")
 LIMIT_SECONDS, LIMIT_BYTES = 300, 8e9
 
@@ -119,7 +121,7 @@ def main() -> None:
     print(f"{'peak memory, GB':<38}{peak / 1e9:>9.2f}")
     report = runs[0].pop("report")
     result = {
-        "command": " ".join(["python", "benchmarks/bench_preprocess.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/speed/bench_preprocess.py", *sys.argv[1:]]),
         "log": {
             "rows": rows,
             "users": users,

@@ -1,8 +1,8 @@
 """Milliseconds of one training step of every model, and of ranking all users once; on CUDA with and without a recorded step.
 
-    python benchmarks/bench_step.py --data movielens-1m                      on the CPU, two threads, some minutes
-    python benchmarks/bench_step.py --data movielens-1m --device cuda        on a GPU, a minute, into results/step_cuda.json
-    python benchmarks/bench_step.py --models dualgnn,dualgnn_plus --threads 1
+    python -m benchmarks.speed.bench_step --data movielens-1m                      on the CPU, two threads, some minutes
+    python -m benchmarks.speed.bench_step --data movielens-1m --device cuda        on a GPU, a minute, into results/step_cuda.json
+    python -m benchmarks.speed.bench_step --models dualgnn,dualgnn_plus --threads 1
 
 A step is that of `training.fit`: gradient, the watch for numbers that are none, Adam; batches of `--batch` pairs, drawn before
 the clock starts, each model as it is shipped. Rounds of steps, the median round with the least and the most; on CUDA the device
@@ -17,14 +17,13 @@ import itertools
 import os
 import statistics
 import time
-from pathlib import Path
 
-import compare
 import torch
-from prepared import ROOT, prepare
-from tables import HERE
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.lib.paths import RESULTS, Folders, add_folders
+from benchmarks.lib.prepared import prepare
+from benchmarks.quality import compare
 from dualgnn_dgl import data, graph, models
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.files import read_json, write_json
@@ -33,7 +32,7 @@ from dualgnn_dgl.sampling import TripleSampler
 from dualgnn_dgl.step import Step
 from dualgnn_dgl.training import tables
 
-RESULT = HERE / "results" / "step.json"
+RESULT = RESULTS / "step.json"
 TRAINED = tuple(name for name in models.MODELS if models.model_class(name).trainable)
 WARM_UP, PROFILED = 5, 5
 
@@ -130,7 +129,7 @@ def line(row: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=ROOT, help="the raw data sets")
+    add_folders(parser)
     parser.add_argument("--data", default="movielens-1m", choices=compare.DATA)
     parser.add_argument("--models", default=",".join(TRAINED))
     parser.add_argument("--batch", type=int, default=16384)
@@ -140,7 +139,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: into results/step_cuda.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    dataset = data.load(prepare(*compare.DATA[arguments.data][:2], arguments.root))
+    dataset = data.load(prepare(*compare.DATA[arguments.data][:2], Folders.of(arguments)))
     file = RESULT.with_stem("step_cuda") if arguments.device == "cuda" else RESULT
     kept = read_json(file) if file.is_file() else {}
     rows = {row["model"]: row for row in kept.get(arguments.data, {}).get("rows", ())}

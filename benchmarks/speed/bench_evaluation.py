@@ -5,9 +5,9 @@ pairs, D = 64, K = 10 and 20. The tables are random; the pairs are drawn at rand
 Beside it the same job as many evaluators do it: one user at a time, sets and lists of Python (a twin written for this
 comparison, not somebody's code), whose metrics must come out equal.
 
-    python benchmarks/bench_evaluation.py                      all users, 7 runs; twin once
-    python benchmarks/bench_evaluation.py --inter baby.inter   the real pairs
-    python benchmarks/bench_evaluation.py --quick              3 runs; twin on the first 500 users
+    python -m benchmarks.speed.bench_evaluation                      all users, 7 runs; twin once
+    python -m benchmarks.speed.bench_evaluation --inter baby.inter   the real pairs
+    python -m benchmarks.speed.bench_evaluation --quick              3 runs; twin on the first 500 users
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import torch
 from pyarrow import csv
 
+from benchmarks.lib.paths import RESULTS
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.evaluation import Evaluator, bootstrap, hit_matrix, metrics_per_user
 from dualgnn_dgl.evaluation.ranking import _BUDGET, mask_seen, select
 from dualgnn_dgl.files import write_json
 
-RESULT = Path(__file__).parent / "results" / "evaluation.json"
+RESULT = RESULTS / "evaluation.json"
 USERS, ITEMS, WIDTH, KS = 19_445, 7_050, 64, (10, 20)
 PAIRS = (118_551, 20_559, 21_682)
 

@@ -10,8 +10,9 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from prepared import CACHE, prepare
 
+from benchmarks.lib.paths import Folders
+from benchmarks.lib.prepared import prepare
 from dualgnn_dgl import data, preprocess
 from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Dataset, Interactions, Modality
@@ -24,28 +25,28 @@ BABY = {"visual": 4096, "textual": 384}
 MOVIELENS = (55_485, 5_986, 1_239_508, {"visual": 2048, "acoustic": 128, "textual": 100})
 
 
-def prepared(name: str, root: Path) -> Path:
+def prepared(name: str, folders: Folders) -> Path:
     """The prepared folder of 'baby', 'tiktok', 'movielens', 'gowalla', 'scale-N' (10^N pairs) or 'NAME-256'; made once."""
     if name == "tiktok":
-        return prepare(name, "given", root)
-    folder = CACHE / "data" / f"train-{name}"
+        return prepare(name, "given", folders)
+    folder = folders.cache / "data" / f"train-{name}"
     if not (folder / data.MANIFEST).is_file():
-        data.save(_make(name, root), folder, options={"made for": "bench_train.py"}, force=True)
+        data.save(_make(name, folders), folder, options={"made for": "bench_train.py"}, force=True)
     return folder
 
 
-def _make(name: str, root: Path) -> Dataset:
+def _make(name: str, folders: Folders) -> Dataset:
     if name.endswith(f"-{REDUCED}"):
-        whole = data.load(prepared(name.removesuffix(f"-{REDUCED}"), root))
+        whole = data.load(prepared(name.removesuffix(f"-{REDUCED}"), folders))
         reduced = {
             key: Modality(reduce_width(m.values, m.present, REDUCED, seed=0)[0], m.present) for key, m in whole.modalities.items()
         }
         return dataclasses.replace(whole, modalities=reduced)
     if name == "baby":
-        whole = data.load(prepare("baby", "given", root))
+        whole = data.load(prepare("baby", "given", folders))
         return dataclasses.replace(whole, modalities=features(whole.num_items, BABY))
     if name == "gowalla":
-        raw = read(root / "gowalla")
+        raw = read(folders.root / "gowalla")
         return preprocess.prepare(raw, preprocess.Options(split="given", k_core=0, cooc_top=NEIGHBOURS)).dataset
     if name == "movielens":
         users, items, count, widths = MOVIELENS

@@ -1,6 +1,6 @@
 """Are loader, sampler, trainer and metrics right? Published figures on published files, repeated.
 
-    python benchmarks/published.py --root SHARED/data
+    python -m benchmarks.quality.published --root SHARED/data
 
 Amazon-Baby, MMRec's split (118,551 / 20,559 / 21,682), full ranking, only training pairs masked at test, recall@20 of the
 epoch that is best on validation. Published (MMRec's evaluation table): LightGCN 0.0754, BPR-MF 0.0575. The penalty is the
@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from pathlib import Path
 
-import compare
-from prepared import CACHE, ROOT, prepare
-from tables import RESULTS
+from benchmarks.lib.paths import RESULTS, Folders, add_folders
+from benchmarks.lib.prepared import prepare
+from benchmarks.quality import compare
 
 PUBLISHED = {
     # model: (configuration, published recall@20, how near it must come)
@@ -28,14 +27,14 @@ TRAIN = {"epochs": 400, "patience": 10, "eval_every": 3}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--root", type=Path, default=ROOT)
+    add_folders(parser)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--quick", action="store_true", help="three epochs: does it run?")
     arguments = parser.parse_args()
-    folder = prepare("baby", "given", arguments.root)
+    folder = prepare("baby", "given", Folders.of(arguments))
     train = TRAIN | ({"epochs": 3} if arguments.quick else {})
-    results = CACHE / "quick" if arguments.quick else RESULTS
+    results = arguments.cache / "quick" if arguments.quick else compare.COMPARE
     rows = []
     print("| model | recall@20 | 95 % interval | published | off by | within |\n| --- | --- | --- | --- | --- | --- |")
     for model, (config, published, bound) in PUBLISHED.items():
@@ -50,7 +49,7 @@ def main() -> None:
         print(f"| {model} | {recall:.4f} | {low:.4f}–{high:.4f} | {published} | {off:+.1%} | {verdict} |", flush=True)
         rows.append({"model": model, "recall@20": recall, "published": published, "off": off, "seeds": len(runs)})
     if not arguments.quick:
-        (RESULTS.parent / "published.json").write_text(json.dumps(rows, indent=2) + "\n")
+        (RESULTS / "published.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Shared parts of the benchmarks: paths, prepared data sets, kept trainings."""
