@@ -17,12 +17,12 @@ from dualgnn_dgl import robustness, training
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import save
 from dualgnn_dgl.errors import ConfigError, DataError
-from dualgnn_dgl.evaluation import Evaluator, top_k
+from dualgnn_dgl.evaluation import Evaluator, paired, top_k
 from dualgnn_dgl.modality import drop, read_holes
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.robustness import Cell, Plan
-from dualgnn_dgl.robustness.cells import Bench, _write_checked, banish, complete, reduced, result_of
-from dualgnn_dgl.robustness.summary import _area, _p_value
+from dualgnn_dgl.robustness.cells import Bench, _write_checked, banish, complete, name_of, reduced, result_of
+from dualgnn_dgl.robustness.summary import _area
 
 
 def plan(*models: str, **more) -> Plan:
@@ -288,11 +288,23 @@ def test_a_summary_of_half_an_experiment_says_what_there_is(whole, tmp_path):
     assert (tmp_path / "half.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_areas_and_p_values_by_hand():
+def test_areas_by_hand():
     assert _area((0.0, 0.5, 1.0), (1.0, 0.5, 0.5)) == pytest.approx(0.625)
-    assert _p_value(np.array([0.1] * 999)) == pytest.approx(2 / 1000)
-    assert _p_value(np.zeros(99)) == 1.0
-    assert _p_value(np.r_[-np.ones(100), np.ones(899)]) == pytest.approx(2 * 101 / 1000)
+
+
+def test_differences_and_p_values_are_those_of_paired(whole, tmp_path):
+    """The table of an experiment and `dualgnn compare` test the same data in the same way."""
+    p = plan("dualgnn", strategies=("mask", "zero"), seeds=1)
+    robustness.run(p, whole, tmp_path)
+    cells = [Cell("dualgnn", name, "random", 0.5, "train+test", 0) for name in ("mask", "zero")]
+    mask, zero = (pq.read_table(tmp_path / "per_user" / f"{name_of(p, cell, whole)}.parquet") for cell in cells)
+    values = [table["recall@5"].to_numpy().astype(float) for table in (zero, mask)]
+    expected = paired(values[0], {"mask": values[1]}, resamples=20_000)["mask"]
+    (panel,) = robustness.summarise(p, whole, tmp_path, "recall@5")["panels"]
+    found = panel["rows"][1]["points"]["0.5"]["versus"]
+    assert found["difference"] == pytest.approx(expected.mean) and 0 < found["p"] <= 1
+    assert found["p"] == pytest.approx(expected.p_bootstrap, abs=0.04), "but for the resamples"
+    assert found["interval"] == pytest.approx([expected.low, expected.high], abs=0.02)
 
 
 # ---------------------------------------------------------------- the command

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +18,7 @@ from statsmodels.stats.multitest import multipletests
 
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError, DataError
-from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, paired
+from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, p_value, paired, resampled_means
 from dualgnn_dgl.evaluation.beyond import diversity, gini, novelty
 from dualgnn_dgl.evaluation.slices import by_activity, by_popularity, ranges
 
@@ -63,6 +66,34 @@ def test_p_values_of_no_difference_are_uniform() -> None:
     p = [paired(base, {"o": other}, seed=n, resamples=300)["o"].p_bootstrap for n, (base, other) in enumerate(values)]
     assert 0.025 < np.mean(np.array(p) < 0.05) < 0.08
     assert stats.kstest(p, "uniform").pvalue > 0.01
+
+
+@pytest.mark.parametrize("users", [60, 200])
+@pytest.mark.parametrize("case", ["one held-out item", "rare hits", "recall of several items"])
+def test_p_values_keep_their_level_on_what_metrics_look_like(case, users, monkeypatch) -> None:
+    """The quick form of benchmarks/quality/pvalues.py: many zeros and ties, and no difference between the models."""
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
+    script = importlib.import_module("pvalues")
+    shares = script.false_positives(script.CASES[case], users, samples=500, resamples=199)
+    assert 0.02 <= shares["shifted"] <= 0.08, shares
+
+
+def test_the_two_sides_of_zero_are_no_test() -> None:
+    """Five of sixty users gain: of the resamples nearly none is below zero, yet chance makes such a mean one time in fifty."""
+    differences = np.r_[np.full(5, 0.5), np.zeros(55)]
+    resampled = resampled_means(differences[:, None], 0, 20_000)[:, 0]
+    one_side = 2 * (1 + (resampled <= 0).sum()) / 20_001
+    assert one_side == pytest.approx(2 * (11 / 12) ** 60, abs=0.004)
+    expected = stats.binom.sf(9, 60, 5 / 60) + (11 / 12) ** 60
+    assert p_value(differences.mean(), resampled).item() == pytest.approx(expected, abs=0.005)
+    assert paired(np.zeros(60), {"o": differences}, 0, 20_000)["o"].p_bootstrap == p_value(differences.mean(), resampled)
+
+
+def test_p_value_hand_worked() -> None:
+    assert p_value(0.1, np.full(999, 0.1)).item() == pytest.approx(1 / 1000)
+    assert p_value(0.0, np.zeros(99)).item() == 1.0
+    both = p_value(np.array([2.0, -1.0]), np.array([[1.0, 0.0], [4.0, 0.0], [5.0, -3.0]]))
+    assert both.tolist() == [3 / 4, 1.0]
 
 
 def test_one_set_of_draws_serves_all_and_the_seed_decides() -> None:

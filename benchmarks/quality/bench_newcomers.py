@@ -33,7 +33,7 @@ from benchmarks.quality.compare import machine
 from dualgnn_dgl import cold_items, data, graph, models, newcomers, training, update
 from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Dataset, Interactions, Modality
-from dualgnn_dgl.evaluation import Evaluator
+from dualgnn_dgl.evaluation import Evaluator, bootstrap, percentiles, resampled_means
 from dualgnn_dgl.options import Options, build, keys
 from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
 
@@ -90,8 +90,8 @@ def users(name: str, model: str, folders: Folders, quick: bool) -> dict:
     fit = train(model, dataset, quick)[1]
     trained = measure(fit.user[torch.from_numpy(new)], fit.item)
     a, b = (found.per_user["recall@20"] for found in (folded, trained))
-    again = draw.integers(len(a), size=(1000, len(a)))
-    low, high = np.quantile(a[again].mean(1) / b[again].mean(1), [0.025, 0.975])
+    means = resampled_means(np.stack([a, b], axis=1), draw, 1000)  # (1000, 2), the same users for both
+    low, high = map(float, percentiles(means[:, 0] / means[:, 1]))
     popular = torch.from_numpy(np.bincount(parts["train"].item, minlength=dataset.num_items)).float().unsqueeze(1)
     return {
         "newcomers": len(new),
@@ -116,10 +116,9 @@ def items(name: str, model: str, folders: Folders, quick: bool) -> dict:
         found = measure.evaluator(torch.from_numpy(mean.astype(np.float32)), unit[torch.from_numpy(measure.items)])
     else:
         found = measure(train(model, dataset, quick)[0])
-    draw = np.random.default_rng(0)
-    values = found.per_user["recall@20"]
-    low, high = np.quantile(values[draw.integers(len(values), size=(1000, len(values)))].mean(1), [0.025, 0.975])
-    figures = {"videos": len(measure.items), "users": len(values), "recall": found.means["recall@20"], "interval": [low, high]}
+    low, high = bootstrap(found.per_user, seed=0)["recall@20"]
+    figures = {"videos": len(measure.items), "users": len(found.users), "recall": found.means["recall@20"]}
+    figures["interval"] = [low, high]
     return figures | {"ndcg": found.means["ndcg@20"]}
 
 

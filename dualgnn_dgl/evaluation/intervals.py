@@ -1,4 +1,7 @@
-"""How sure a mean over users is: the bootstrap."""
+"""The bootstrap: how much a mean over users would vary with other users.
+
+`resampled_means` makes the resamples for every interval and test: of means, paired differences, ratios and slices of users.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +47,18 @@ def bootstrap(
     if not 0 < level < 1:
         raise ConfigError(f"a bootstrap interval of level {level} was asked for: ask for a share between 0 and 1")
     means = resampled_means(np.stack(list(per_user.values()), axis=1), seed, resamples)  # (resamples, metrics)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = percentiles(means, level)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(per_user)}
+
+
+def percentiles(resampled: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Ends (low, high) of the interval that holds the share `level` of resampled values (resamples, …).
+
+    >>> [round(float(end), 6) for end in percentiles(np.arange(101.0))]
+    [2.5, 97.5]
+    """
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
 
 
 def resampled_means(values: np.ndarray, seed: int | np.random.Generator, resamples: int) -> np.ndarray:

@@ -2,9 +2,8 @@
 
 Every interval comes from one set of bootstrap resamples of the test users, shared by all models, rates and strategies, so that
 differences are paired (Efron & Tibshirani 1993, chapter 13). A user's value is the mean over the seeds: intervals speak of other
-users, not of other seeds, whose deviation stands beside them. The p-value of a difference is twice the smaller share of
-resamples on one side of zero (with one added to both counts), adjusted for the number of rows compared at the same rate
-(Holm 1979).
+users, not of other seeds, whose deviation stands beside them. The p-value of a difference is that of `evaluation.p_value`,
+adjusted for the number of rows compared at the same rate (Holm 1979).
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from dualgnn_dgl.data import Dataset
-from dualgnn_dgl.evaluation import holm
+from dualgnn_dgl.evaluation import holm, p_value, percentiles, resampled_means
 from dualgnn_dgl.inputs import open_regular
 from dualgnn_dgl.robustness.cells import name_of, result_of
 from dualgnn_dgl.robustness.plan import Cell, Plan
 
 RESAMPLES = 2000
+TEST = "shifted bootstrap with Holm's correction"
 LOOKED_AT = 0.6  # the rate at which rows are compared in the table: the nearest one of the plan
 
 
@@ -38,48 +38,73 @@ def summarise(plan: Plan, dataset: Dataset, folder: str | Path, metric: str = "r
         and `kept_area`, the same of the kept shares; `versus`, the first row's value minus this one's at each rate, with
         interval and adjusted p, and the same of the kept shares (`kept_versus`).
     """
-    bench = _Table(plan, dataset, Path(folder), metric, np.random.default_rng(seed))
+    bench = _Table(plan, dataset, Path(folder), metric)
+    curves = {}  # stage, panel and row → its cells, a list a rate
+    for stage in plan.stages:
+        for panel in plan.holes(dataset):
+            for row in plan.rows():
+                cells = plan.curve(dataset, row, panel, stage)
+                curves[stage, panel, row] = [cells[n : n + plan.seeds] for n in range(0, len(cells), plan.seeds)]
+    bench.resample([cells for by_rate in curves.values() for cells in by_rate], seed)
     panels = []
     for stage in plan.stages:
         for pattern, modality, rates in plan.holes(dataset):
-            rows = []
-            for row in plan.rows():
-                cells = plan.curve(dataset, row, (pattern, modality, rates), stage)
-                by_rate = [cells[n * plan.seeds : (n + 1) * plan.seeds] for n in range(len(rates))]
-                rows.append(bench.row(row, rates, by_rate))
+            rows = [bench.row(row, rates, curves[stage, (pattern, modality, rates), row]) for row in plan.rows()]
             rows = [row for row in rows if any(rate > 0 or max(rates) == 0 for rate in row["points"])]
             bench.compare(rows)
             holes = pattern if modality is None else f"{pattern}:{modality}"
             panels.append({"stage": stage, "holes": holes, "rates": list(rates), "rows": [_public(row) for row in rows]})
     refused = {name: result["refused"] for name, result in bench.refused.items()}
     settings = {model: {"config": _plain(config), "train": _plain(train)} for model, (config, train) in plan.settings.items()}
-    about = {"metric": metric, "data": dataset.hash, "seeds": plan.seeds, "settings": settings}
+    about = {"metric": metric, "data": dataset.hash, "seeds": plan.seeds, "settings": settings, "test": TEST}
     return about | {"panels": panels, "refused": refused}
 
 
 class _Table:
     """Cells by name, and resampled means (R,) of every point of every curve."""
 
-    def __init__(self, plan: Plan, dataset: Dataset, folder: Path, metric: str, rng: np.random.Generator) -> None:
+    def __init__(self, plan: Plan, dataset: Dataset, folder: Path, metric: str) -> None:
         self.plan, self.dataset, self.folder, self.metric = plan, dataset, folder, metric
-        self.users = np.unique(dataset.test.user)  # (B,)
-        self.state = rng.integers(2**32)
         self.refused: dict[str, Any] = {}
-        self.means: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
+        self.results: dict[str, dict[str, Any]] = {}  # cell name → its result
+        self.means: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}  # cells of a point → their mean, (R,) resampled
+
+    def resample(self, points: Sequence[Sequence[Cell]], seed: int) -> None:
+        """Read the cells of every point, the seeds of one rate, and resample the test users once for all points."""
+        values: dict[tuple[str, ...], np.ndarray] = {}
+        for cells in points:
+            names = self.names(cells)
+            if names and names not in values:
+                values[names] = np.stack([self.per_user(name) for name in names]).mean(axis=0)  # (B,)
+        if values:
+            resampled = resampled_means(np.stack(list(values.values()), axis=1), seed, RESAMPLES)  # (R, points)
+            self.means = {names: (float(value.mean()), resampled[:, n]) for n, (names, value) in enumerate(values.items())}
+
+    def names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
+        """Names of the cells that have a result; those that were refused are noted."""
+        names = []
+        for cell in cells:
+            name = name_of(self.plan, cell, self.dataset)
+            if name not in self.results and name not in self.refused:
+                result = result_of(self.plan, cell, self.dataset, self.folder)
+                if result is None:
+                    continue
+                (self.refused if "refused" in result else self.results)[name] = result
+            if name in self.results:
+                names.append(name)
+        return tuple(names)
+
+    def per_user(self, name: str) -> np.ndarray:
+        """The metric of every test user in one cell, (B,) float64."""
+        with open_regular(self.folder / "per_user" / f"{name}.parquet") as handle:
+            return pq.read_table(handle, columns=[self.metric])[self.metric].to_numpy().astype(np.float64)
 
     def point(self, cells: Sequence[Cell]) -> dict[str, Any] | None:
         """Mean over the seeds that are there, with what goes with it."""
-        results, names = [], []
-        for cell in cells:
-            result, name = result_of(self.plan, cell, self.dataset, self.folder), name_of(self.plan, cell, self.dataset)
-            if result is not None and "refused" in result:
-                self.refused[name] = result
-            elif result is not None:
-                results.append(result)
-                names.append(name)
-        if not results:
+        names = tuple(name for cell in cells if (name := name_of(self.plan, cell, self.dataset)) in self.results)
+        if names not in self.means:
             return None
-        mean, resampled = self.resampled(tuple(names))
+        results, (mean, resampled) = [self.results[name] for name in names], self.means[names]
         values = [result["metrics"][self.metric] for result in results]
         return {
             "mean": mean,
@@ -93,22 +118,6 @@ class _Table:
             },
             "resampled": resampled,
         }
-
-    def resampled(self, names: tuple[str, ...]) -> tuple[float, np.ndarray]:
-        """Mean over users and seeds, and (R,) the same of resampled users; the same resamples for all."""
-        if names not in self.means:
-            columns = []
-            for name in names:
-                with open_regular(self.folder / "per_user" / f"{name}.parquet") as handle:
-                    columns.append(pq.read_table(handle, columns=[self.metric])[self.metric].to_numpy())
-            value = np.stack(columns).astype(np.float64).mean(axis=0)  # (B,)
-            rng, users = np.random.default_rng(self.state), len(value)
-            resampled = np.empty(RESAMPLES)
-            for start in range(0, RESAMPLES, 50):
-                drawn = rng.integers(users, size=(50, users))
-                resampled[start : start + 50] = value[drawn].mean(axis=1)
-            self.means[names] = float(value.mean()), resampled
-        return self.means[names]
 
     def row(self, row: tuple[str, str], rates: Sequence[float], cells: Sequence[Sequence[Cell]]) -> dict[str, Any]:
         """One curve."""
@@ -132,9 +141,14 @@ class _Table:
                 continue
             first, others = rows[0]["points"][rate], [row["points"][rate] for row in rows[1:] if rate in row["points"]]
             for what, base, label in (("mean", "resampled", "versus"), ("kept", "kept_resampled", "kept_versus")):
-                pairs = [(other, first[base] - other[base]) for other in others if base in other and base in first]
-                for (other, difference), p in zip(pairs, holm([_p_value(d) for _, d in pairs]), strict=True):
-                    other[label] = {"difference": first[what] - other[what], "interval": _interval(difference), "p": p}
+                pairs = [
+                    (other, first[what] - other[what], first[base] - other[base])
+                    for other in others
+                    if base in other and base in first
+                ]
+                adjusted = holm([float(p_value(difference, resampled)) for _, difference, resampled in pairs])
+                for (other, difference, resampled), p in zip(pairs, adjusted, strict=True):
+                    other[label] = {"difference": difference, "interval": _interval(resampled), "p": p}
 
 
 def _public(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +163,7 @@ def _plain(options: Any) -> dict[str, Any]:
 
 
 def _interval(resampled: np.ndarray) -> list[float]:
-    return [float(end) for end in np.quantile(resampled, [0.025, 0.975])]
+    return [float(end) for end in percentiles(resampled)]
 
 
 def _average(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -160,12 +174,6 @@ def _area(rates: Sequence[float], values: Sequence[float]) -> float:
     """Area under the curve over the range of rates, divided by its width: the mean value if every rate is as likely."""
     x, y = np.asarray(rates), np.asarray(values)
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
-
-
-def _p_value(difference: np.ndarray) -> float:
-    """Two-sided, from resampled differences (R,)."""
-    below, above = int((difference <= 0).sum()), int((difference >= 0).sum())
-    return min(1.0, 2 * (min(below, above) + 1) / (len(difference) + 1))
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
