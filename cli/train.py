@@ -199,7 +199,7 @@ def resolve(
     """
     from dualgnn_dgl.cli.resume import refuse_differences, refuse_other_model
     from dualgnn_dgl.errors import ConfigError, unknown
-    from dualgnn_dgl.models import model_class, training_defaults
+    from dualgnn_dgl.models import model_class
     from dualgnn_dgl.options import build, check_saved, keys, parse_pair, read_toml
     from dualgnn_dgl.training import TrainConfig
 
@@ -226,7 +226,7 @@ def resolve(
         refuse_other_model(base, name)
         sections = {"model": {**base["config"], **sections["model"]}, "train": {**base["train"], **sections["train"]}}
     else:
-        sections["train"] = training_defaults(name) | sections["train"]
+        sections["train"] = {**kind.TRAIN, **sections["train"]}
     for key, value in map(parse_pair, pairs):
         if key in keys(kind.Config):
             sections["model"][key] = value

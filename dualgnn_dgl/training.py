@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,55 +18,17 @@ from dualgnn_dgl.blocks import Blocks
 from dualgnn_dgl.cold_items import ColdItems, all_cold
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.deterministic import deterministic
-from dualgnn_dgl.errors import ConfigError, RunError
+from dualgnn_dgl.errors import RunError
 from dualgnn_dgl.evaluation import Evaluator, entries
 from dualgnn_dgl.finite import REMEDY, Watch, check_parameters, listed, not_finite
-from dualgnn_dgl.modality import IMPUTERS, impute
+from dualgnn_dgl.modality import impute
 from dualgnn_dgl.models.base import Recommender
-from dualgnn_dgl.options import COUNT, LAYERS, Options, option
+from dualgnn_dgl.options import build
 from dualgnn_dgl.sampling import TripleSampler
 from dualgnn_dgl.state import Fit as Fit
 from dualgnn_dgl.state import Keeper, State
 from dualgnn_dgl.step import Step
-
-PRECISIONS = ("float32", "bfloat16")
-METRICS = ("recall", "ndcg", "precision", "hit", "map", "mrr")
-
-
-@dataclass(frozen=True)
-class TrainConfig(Options):
-    """How to train, whatever the model."""
-
-    epochs: int = option(200, "epochs at most", low=1, high=1_000_000)
-    lr: float = option(1e-3, "Adam's learning rate", low=0)
-    batch_size: int = option(2048, "training pairs a batch", low=1, high=COUNT)
-    patience: int = option(10, "stop after this many validations in a row without a better one", low=1, high=COUNT)
-    metric: str = option("recall@20", "validation metric that picks the epoch")
-    eval_every: int = option(1, "epochs between two validations", low=1, high=COUNT)
-    seed: int = option(0, "seed of the parameters, the order of batches and the negatives", low=0, high=2**63 - 1)
-    impute: str = option("none", "how missing features are filled for the model, see `features`", choices=("none", *IMPUTERS))
-    precision: str = option("float32", "of the dense products in training; tables and sums stay float32", choices=PRECISIONS)
-    share_propagation: int = option(1, "batches that one propagation over the graph serves, see step.py", low=1, high=COUNT)
-    fanout: int = option(0, "0 for the whole graph, else neighbours a node and hop of blocks, see blocks.py", low=0, high=COUNT)
-    hops: int = option(2, "steps that sampled blocks reach", low=1, high=LAYERS)
-    cuda_graph: bool = option(True, "on CUDA, record a step once and replay it, where all steps are the same")
-    deterministic: bool = option(False, "use deterministic algorithms only, see deterministic.py")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        name, _, k = self.metric.partition("@")
-        if name not in METRICS or not re.fullmatch("[1-9][0-9]{0,8}", k):
-            raise ConfigError(f"metric is '{self.metric:.40}': write one of {', '.join(METRICS)} and a length, as in recall@20")
-
-    def metric_within(self, items: int) -> tuple[str, int]:
-        """The metric with its list cut to so many items, and the list's length.
-
-        >>> TrainConfig(metric="ndcg@20").metric_within(7)
-        ('ndcg@7', 7)
-        """
-        name, _, k = self.metric.partition("@")
-        length = min(int(k), items)
-        return f"{name}@{length}", length
+from dualgnn_dgl.train_config import TrainConfig as TrainConfig
 
 
 def features(dataset: Dataset, config: TrainConfig) -> Mapping[str, Modality]:
@@ -109,7 +70,8 @@ def fit(
 ) -> Fit:
     """Train `model` where it lies (its device) and return the best epoch by `config.metric` on `valid`.
 
-    With an empty `valid` there is nothing to choose by: all epochs run and the last one is kept. Ctrl-C ends training
+    Without a `config` it trains with the model's own defaults (`Recommender.TRAIN`), as `dualgnn train` does. With an empty
+    `valid` there is nothing to choose by: all epochs run and the last one is kept. Ctrl-C ends training
     early and returns the best epoch so far, with `interrupted` set. A `keeper` is handed snapshots when it wants them, and
     may hold one to go on from: on the CPU the end is then the same, to the bit, as without the break. (Going on sets
     torch's default generator, too.) Where no video of `valid` was watched in training, they are ranked among such videos, each
@@ -125,7 +87,7 @@ def fit(
     KeyboardInterrupt
         when it comes before the first epoch has ended.
     """
-    config = config or TrainConfig()
+    config = build(TrainConfig, model.TRAIN) if config is None else config
     with deterministic(config.deterministic):
         return _fit(model, train, valid, config, report, keeper, modalities)
 

@@ -6,7 +6,7 @@
 
 Optuna's journal *file* is read and written as JSON, line by line; nothing in it is unpickled (its Redis backend and its
 CMA-ES sampler do pickle, and are not used). `optuna-dashboard` shows it. Trial 0 is always the configuration that the search
-starts from, so no search ends worse than that. Which values a search may try stands as `SEARCH` beside each model's `Config`.
+starts from, so no search ends worse than that. Which values a search may try is `SEARCH` of its class.
 
 The search can be stopped and taken up again: what is proposed depends on the seed and on the finished trials, on nothing else, so
 a search that was interrupted proposes what it would have proposed. It sees training and validation pairs only.
@@ -113,7 +113,7 @@ def make_plan(model: str, config: Options, train: TrainConfig, data_hash: str, f
     """A search over the model's `SEARCH` values, without the `fixed` keys; the values it starts from are tried as well."""
     base = asdict(config) | asdict(train)  # type: ignore[call-overload]
     space = {}
-    for key, values in models.search_space(model).items():
+    for key, values in models.model_class(model).SEARCH.items():
         if key not in fixed:
             space[key] = values if base[key] in values else (*values, base[key])
     return Plan(model, config, train, data_hash, space)

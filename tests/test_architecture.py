@@ -27,7 +27,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("ops", "cooccurrence", "sampling"),
     ("modality",),
     ("preprocess", "synthetic", "graph", "evaluation"),
-    ("arrivals",),
+    ("arrivals", "train_config"),
     ("models.losses",),
     ("models.base",),
     ("models.presence",),
@@ -54,7 +54,7 @@ ONLY_IN = {
 }
 WITHOUT_TORCH = {
     *("errors", "strict", "schema", "locks", "inputs", "files", "folders", "reduction", "manifest", "journal", "data"),
-    *("modality", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"),
+    *("modality", "train_config", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"),
 }
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

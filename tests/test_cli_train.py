@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 from dualgnn_dgl.checkpoint import load_run, read_tensors
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import save
-from dualgnn_dgl.models import MODELS, model_class, training_defaults
+from dualgnn_dgl.models import MODELS, model_class
 from dualgnn_dgl.options import keys
 from dualgnn_dgl.training import TrainConfig
 
@@ -98,7 +98,7 @@ def test_a_model_brings_its_own_training_defaults_and_everything_said_beats_them
     def train_of(*words):
         return tomllib.loads(run("train", "--print-config", *words).stdout)["train"]
 
-    wanted, plain = training_defaults("lightgcn"), dataclasses.asdict(TrainConfig())
+    wanted, plain = dict(model_class("lightgcn").TRAIN), dataclasses.asdict(TrainConfig())
     assert wanted and train_of("--model", "lightgcn") == plain | wanted
     assert train_of("--model", "bprmf") == plain
     assert train_of("--model", "lightgcn", "--lr", "0.5")["lr"] == 0.5

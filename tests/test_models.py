@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -18,11 +19,11 @@ from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
-from dualgnn_dgl.models import MODELS, create, model_class, training_defaults
+from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import Recommender, masked_softmax, unit_rows, weighted_sum
 from dualgnn_dgl.models.losses import bpr, pick, sampled_softmax
 from dualgnn_dgl.models.mgcn import info_nce
-from dualgnn_dgl.options import build, keys
+from dualgnn_dgl.options import Options, build, keys, option
 from dualgnn_dgl.training import TrainConfig, fit
 
 NAMES = list(MODELS)
@@ -278,7 +279,7 @@ def test_to_float64_and_back(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_search_may_try_is_allowed(name):
-    kind, space = model_class(name).Config, models.search_space(name)
+    kind, space = model_class(name).Config, model_class(name).SEARCH
     for key, values in space.items():
         assert len(values) > 1
         for value in values:
@@ -781,6 +782,31 @@ def test_the_gradient_of_picked_rows_is_summed_in_a_fixed_order():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_training_defaults_are_options_of_training_that_differ_from_its_own(name):
-    wanted = training_defaults(name)
+    wanted = model_class(name).TRAIN
     assert build(TrainConfig, wanted) != TrainConfig() or not wanted
     assert all(getattr(TrainConfig(), key) != value for key, value in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"TRAIN": {"batchsize": 7}}, "unknown key in Wrong.TRAIN 'batchsize'; did you mean 'batch_size'?"),
+        ({"TRAIN": {"lr": -1.0}}, "lr is -1.0"),
+        ({"TRAIN": {"layers": 2}}, "unknown key in Wrong.TRAIN 'layers'"),
+        ({"SEARCH": {"layer": (1, 2)}}, "unknown key in Wrong.SEARCH 'layer'; did you mean 'layers'?"),
+        ({"SEARCH": {"layers": (1, "two")}}, "layers is 'two'"),
+        ({"SEARCH": {"lr": (1e-3, -1.0)}}, "lr is -1.0"),
+    ],
+)
+def test_a_mistake_in_a_models_defaults_or_search_space_is_an_error_where_the_class_is_defined(attributes, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        type("Wrong", (model_class("lightgcn"),), attributes)
+
+
+def test_an_option_of_a_model_cannot_have_the_name_of_one_of_training():
+    @dataclasses.dataclass(frozen=True)
+    class Config(Options):
+        patience: int = option(3, "of whom?")
+
+    with pytest.raises(ConfigError, match=r"Wrong.Config has a key of training, patience: rename it"):
+        type("Wrong", (model_class("lightgcn"),), {"Config": Config, "SEARCH": {}})

@@ -17,7 +17,7 @@ from dualgnn_dgl.errors import ConfigError, DataError, RunError
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.options import keys
+from dualgnn_dgl.options import build, keys
 from dualgnn_dgl.training import Progress, TrainConfig, fit
 
 
@@ -426,3 +426,11 @@ def test_bfloat16_reaches_the_encoder(monkeypatch):
     model.encoders[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
     fit(model, data.train, nothing(data), TrainConfig(epochs=1, batch_size=1000, precision="bfloat16"))
     assert seen[0] == torch.bfloat16 and set(seen[1:]) <= {torch.float32}  # the tables are made in float32
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_without_a_configuration_a_model_trains_with_its_own_defaults(name, monkeypatch):
+    data, found = small.dataset(), []
+    monkeypatch.setattr(training, "_fit", lambda model, train, valid, config, *rest: found.append(config))
+    fit(create(name, heterograph(data), data.modalities), data.train, data.valid)
+    assert found == [build(TrainConfig, model_class(name).TRAIN)]

@@ -21,7 +21,7 @@ from dualgnn_dgl.checkpoint import load_run
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import save
 from dualgnn_dgl.errors import ConfigError, RunError
-from dualgnn_dgl.models import search_space
+from dualgnn_dgl.models import model_class
 from dualgnn_dgl.options import build
 from dualgnn_dgl.training import TrainConfig
 
@@ -52,7 +52,7 @@ def test_the_defaults_come_first_and_nothing_is_tried_twice(tmp_path) -> None:
     assert found[0].params == {"layers": 3, "l2": 1e-4, "lr": 1e-3} == about.start()
     assert [trial.number for trial in found] == list(range(11)) and {trial.state for trial in found} == {"complete"}
     assert len({json.dumps(trial.params) for trial in found}) == 11
-    assert all(trial.params[key] in values for trial in found for key, values in search_space("lightgcn").items())
+    assert all(trial.params[key] in values for trial in found for key, values in model_class("lightgcn").SEARCH.items())
     assert all(0 <= trial.value <= 1 and 1 <= trial.epoch <= trial.epochs == 2 and trial.seconds > 0 for trial in found)
 
 
@@ -100,14 +100,15 @@ def test_ctrl_c_within_a_trial_forgets_that_trial_alone(tmp_path) -> None:
 def test_a_used_up_space_ends_the_search(tmp_path) -> None:
     about = plan("bprmf", fixed=("lr",))
     found = search(tmp_path / "s", about, 40)
-    assert sorted(trial.params["l2"] for trial in found) == sorted(search_space("bprmf")["l2"])
+    assert sorted(trial.params["l2"] for trial in found) == sorted(model_class("bprmf").SEARCH["l2"])
     assert [trial.params for trial in search(tmp_path / "none", plan("mostpop"), 40)] == [{}]
 
 
 def test_values_to_try_hold_those_it_starts_from_and_none_that_are_fixed() -> None:
     config = build(models.model_class("lightgcn").Config, {"layers": 7})
     about = tuning.make_plan("lightgcn", config, TrainConfig(lr=0.5), "x", ("l2",))
-    assert about.space == {"layers": (*search_space("lightgcn")["layers"], 7), "lr": (*search_space("lightgcn")["lr"], 0.5)}
+    values = model_class("lightgcn").SEARCH
+    assert about.space == {"layers": (*values["layers"], 7), "lr": (*values["lr"], 0.5)}
     assert about.start() == {"layers": 7, "lr": 0.5}
     assert about.resolved({"layers": 2, "lr": 0.25})[0].layers == 2 and about.resolved({"lr": 0.25})[1].lr == 0.25
 

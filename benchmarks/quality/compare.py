@@ -94,9 +94,9 @@ def draw_configs(model: str, trials: int, more: tuple[dict, ...] = (), train: di
     """The defaults, then `trials - 1` distinct draws from the model's SEARCH space, the same for every machine; then those of
     `more` that the options of all trainings, `train`, do not make one of the others.
     """
-    from dualgnn_dgl.models import model_class, search_space
+    from dualgnn_dgl.models import model_class
 
-    space = search_space(model)
+    space = model_class(model).SEARCH
     configs: list[dict] = [{}]
     draw = random.Random(f"{model} 2026")
     for _ in range(200 * trials):
@@ -305,10 +305,10 @@ def compare(
 
 def settled(name: str, model: str) -> tuple[dict, int]:
     """The configuration that a model's row in another data set's table has, and out of how many trials; or a model's defaults."""
-    from dualgnn_dgl.models import training_defaults
+    from dualgnn_dgl.models import model_class
 
     if name == "defaults":
-        return training_defaults(model), 1
+        return dict(model_class(model).TRAIN), 1
     rows = {row["model"]: row for row in kept_rows(name)}
     if model not in rows:
         raise SystemExit(f"{table_of(name)} has no row of {model}: make it first, compare.py --data {name} --models {model}")

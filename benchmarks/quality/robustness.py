@@ -32,11 +32,11 @@ SETTINGS = {
 
 def settings(name: str, model: str, own: dict[str, str], train: dict[str, object]) -> tuple[object, object]:
     """Configuration of the model and of its training."""
-    from dualgnn_dgl.models import model_class, training_defaults
+    from dualgnn_dgl.models import model_class
     from dualgnn_dgl.options import build, keys
     from dualgnn_dgl.training import TrainConfig
 
-    values = {**train, **training_defaults(model), **SETTINGS[name].get(model, {}), **own}
+    values = {**train, **model_class(model).TRAIN, **SETTINGS[name].get(model, {}), **own}
     kind = model_class(model).Config
     return (
         build(kind, {key: value for key, value in values.items() if key in keys(kind)}),

@@ -1,8 +1,8 @@
 """The models, by the name the command line knows them by.
 
 To add one: write `models/<name>.py` with a class derived from `base.Recommender` (docstring: source, equations, shapes,
-differences from the authors' code; a frozen `Config`; the constructor; `embed`), and add one line here. The contract
-tests and the command line pick it up from this table.
+differences from the authors' code; a frozen `Config`; `TRAIN` and `SEARCH` where it needs them; the constructor; `embed`), and
+add one line here. The contract tests and the command line pick it up from this table.
 """
 
 from __future__ import annotations
@@ -43,19 +43,6 @@ def model_class(name: str) -> type[Recommender]:
     if name not in MODELS:
         raise ConfigError(unknown("model", name, MODELS))
     return getattr(importlib.import_module(f"dualgnn_dgl.models.{name}"), MODELS[name])
-
-
-def search_space(name: str) -> dict[str, tuple[Any, ...]]:
-    """Values that a search over a model's options (and training's lr) may try: `SEARCH` beside its `Config`, or nothing."""
-    return dict(getattr(importlib.import_module(model_class(name).__module__), "SEARCH", {}))
-
-
-def training_defaults(name: str) -> dict[str, Any]:
-    """What of `TrainConfig` a model wants by default: `TRAIN` beside its `Config`, or nothing.
-
-    The command line starts from these; `training.fit` takes the `TrainConfig` it is given.
-    """
-    return dict(getattr(importlib.import_module(model_class(name).__module__), "TRAIN", {}))
 
 
 def create(name: str, graph: Any, modalities: Mapping[str, Any], config: Any = None, seed: int = 0) -> Recommender:

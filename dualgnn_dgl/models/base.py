@@ -15,9 +15,11 @@ from torch.autograd.function import once_differentiable
 
 from dualgnn_dgl.arrivals import Histories, NewItems
 from dualgnn_dgl.data import Modality
+from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.models.losses import bpr, pick
 from dualgnn_dgl.ops import Adjacency
-from dualgnn_dgl.options import Options
+from dualgnn_dgl.options import Options, build, keys
+from dualgnn_dgl.train_config import TrainConfig
 
 UserRule = Callable[[Histories], Tensor]
 ItemRule = Callable[[NewItems], Tensor]
@@ -30,12 +32,27 @@ class Recommender(nn.Module):
     The tables are dense, or both sparse (COO, coalesced) where D is the size of the catalogue and nothing is trained.
     A subclass has a frozen dataclass `Config(Options)`, a constructor `(graph, modalities, config)`, `embed`, and where it
     needs them `penalty`, `loss_of` or `loss`, and `new_epoch`. It chooses no device, does no I/O and knows no data set's name.
+
+    Attributes:
+        Config: options of the model.
+        TRAIN: options of training that differ from the defaults of `TrainConfig` for this model.
+        SEARCH: values that `tune` tries for an option of the model or of training.
+
+    Raises:
+        ConfigError: when a subclass is defined whose `TRAIN` or `SEARCH` has an unknown key or a value out of bounds.
     """
 
     Config: ClassVar[type[Options]]
+    TRAIN: ClassVar[Mapping[str, Any]] = {}
+    SEARCH: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     uses_modalities: ClassVar[bool] = False
     needs_modalities: ClassVar[bool] = True  # of those that use them: nothing is left of it where the data have none
     trainable: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "Config" in vars(cls) or "TRAIN" in vars(cls) or "SEARCH" in vars(cls):
+            _check_options(cls)
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """User (U, D) and item (I, D). Pure: caches nothing, changes nothing; twice equal."""
@@ -110,6 +127,19 @@ class Recommender(nn.Module):
 
     def resume_epoch(self, batches: int) -> None:
         """Called after `new_epoch` where the epoch goes on after so many batches, for models that count them."""
+
+
+def _check_options(kind: type[Recommender]) -> None:
+    """Raises `ConfigError` unless `TRAIN` and `SEARCH` of a model hold valid values of known options."""
+    own, of_training = keys(kind.Config) if hasattr(kind, "Config") else [], keys(TrainConfig)
+    if shared := sorted({*own} & {*of_training}):
+        raise ConfigError(f"{kind.__name__}.Config has a key of training, {shared[0]}: rename it")
+    build(TrainConfig, kind.TRAIN, f"{kind.__name__}.TRAIN")
+    for key, values in kind.SEARCH.items():
+        if key not in own and key not in of_training:
+            raise ConfigError(unknown(f"key in {kind.__name__}.SEARCH", key, [*own, *of_training]))
+        for value in values:
+            build(kind.Config if key in own else TrainConfig, {key: value}, f"{kind.__name__}.SEARCH")
 
 
 def table(rows: int, columns: int) -> nn.Parameter:

@@ -53,24 +53,20 @@ class Config(Options):
     penalty: str = option("square", "form of that penalty: squares of rows, or lengths of whole tables", choices=PENALTIES)
 
 
-# training's defaults: it falls from an early peak at popularity before it learns (benchmarks/LOG.md)
-TRAIN = {"batch_size": 8192, "lr": 3e-3, "patience": 50}
-
-# what a search tries; lr belongs to training
-SEARCH = {
-    "layers": (1, 2),
-    "dropout": (0.3, 0.5),
-    "l2": (1e-4, 1e-3, 1e-2, 1e-1),
-    "feature_weight": (0.5, 2.0),
-    "lr": (5e-4, 1e-3, 3e-3),
-}
-
-
 class BM3(Recommender):
     """LightGCN's tables behind one predictor, drawn towards their own blurred targets."""
 
     Config = Config
     uses_modalities = True
+    # It falls from an early peak at popularity before it learns (benchmarks/LOG.md).
+    TRAIN = {"batch_size": 8192, "lr": 3e-3, "patience": 50}
+    SEARCH = {
+        "layers": (1, 2),
+        "dropout": (0.3, 0.5),
+        "l2": (1e-4, 1e-3, 1e-2, 1e-1),
+        "feature_weight": (0.5, 2.0),
+        "lr": (5e-4, 1e-3, 3e-3),
+    }
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

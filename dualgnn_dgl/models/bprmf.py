@@ -25,14 +25,11 @@ class Config(Options):
     penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
 
 
-# what a search tries; lr belongs to training
-SEARCH = {"l2": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1), "lr": (5e-4, 1e-3, 3e-3)}
-
-
 class BPRMF(Recommender):
     """User table p (U, D), item table q (I, D)."""
 
     Config = Config
+    SEARCH = {"l2": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1), "lr": (5e-4, 1e-3, 3e-3)}
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

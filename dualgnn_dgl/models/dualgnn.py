@@ -93,25 +93,21 @@ class Config(Options):
     l2: float = option(0.1, "weight λ of the penalty on preferences and attention", low=0)
 
 
-# training's defaults: a propagation costs the same for any batch, and few steps are enough (benchmarks/LOG.md)
-TRAIN = {"batch_size": 16384}
-
-# what a search tries; lr belongs to training
-SEARCH = {
-    "l2": (1e-3, 1e-2, 1e-1, 1.0),
-    "lr": (1e-4, 3e-4, 1e-3),
-    "user_fusion": ("sum", "concat", "max"),
-    "user_graph": (True, False),
-    "cooc_k": (10, 40),
-    "layers": (1, 2, 3),
-}
-
-
 class DualGNN(Recommender):
     """One graph convolution a modality, fused by each user's attention, then shared along co-occurrence edges."""
 
     Config = Config
     uses_modalities = True
+    # A propagation costs the same for any batch, and few steps are enough (benchmarks/LOG.md).
+    TRAIN = {"batch_size": 16384}
+    SEARCH = {
+        "l2": (1e-3, 1e-2, 1e-1, 1.0),
+        "lr": (1e-4, 3e-4, 1e-3),
+        "user_fusion": ("sum", "concat", "max"),
+        "user_graph": (True, False),
+        "cooc_k": (10, 40),
+        "layers": (1, 2, 3),
+    }
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

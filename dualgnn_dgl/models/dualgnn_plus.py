@@ -70,19 +70,6 @@ class Config(Options):
     l2: float = option(1e-4, "weight λ of the penalty on a batch's rows of p and q", low=0)
 
 
-# what a search tries; lr belongs to training
-SEARCH = {
-    "width": (64, 128, 256),
-    "layers": (3, 4),
-    "bias": (True, False),
-    "item_weight": (0.0, 0.5, 1.0),
-    "user_weight": (0.0, 0.5, 1.0),
-    "cooc_share": (0.0, 0.3),
-    "temperature": (0.1, 0.15, 0.2),
-    "lr": (5e-4, 1e-3),
-}
-
-
 HIDDEN = 0.25  # of all pairs at most that a batch hides
 FOLD_STEPS, FOLD_LR, FOLD_NEGATIVES = 20, 0.02, 1024  # of a new user's own row, see `user_rule`
 
@@ -93,6 +80,16 @@ class DualGNNPlus(Recommender):
     Config = Config
     uses_modalities = True
     needs_modalities = False
+    SEARCH = {
+        "width": (64, 128, 256),
+        "layers": (3, 4),
+        "bias": (True, False),
+        "item_weight": (0.0, 0.5, 1.0),
+        "user_weight": (0.0, 0.5, 1.0),
+        "cooc_share": (0.0, 0.3),
+        "temperature": (0.1, 0.15, 0.2),
+        "lr": (5e-4, 1e-3),
+    }
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

@@ -54,24 +54,20 @@ class Config(Options):
     l2: float = option(0.0, "weight λ of the penalty on a batch's layer-0 rows (the paper has none)", low=0)
 
 
-# training's defaults: a propagation costs the same for any batch; it leaves its plateau at popularity late (benchmarks/LOG.md)
-TRAIN = {"batch_size": 16384, "lr": 3e-3, "patience": 30}
-
-# what a search tries; lr belongs to training
-SEARCH = {
-    "dropout": (0.5, 0.8, 0.9),
-    "feature_weight": (0.0, 1e-5, 1e-4, 1e-3),
-    "layers": (2, 3),
-    "l2": (0.0, 1e-4, 1e-3, 1e-2),
-    "lr": (5e-4, 1e-3, 3e-3),
-}
-
-
 class FREEDOM(Recommender):
     """LightGCN on a thinned graph, plus who resembles whom."""
 
     Config = Config
     uses_modalities = True
+    # A propagation costs the same for any batch; it leaves its plateau at popularity late (benchmarks/LOG.md).
+    TRAIN = {"batch_size": 16384, "lr": 3e-3, "patience": 30}
+    SEARCH = {
+        "dropout": (0.5, 0.8, 0.9),
+        "feature_weight": (0.0, 1e-5, 1e-4, 1e-3),
+        "layers": (2, 3),
+        "l2": (0.0, 1e-4, 1e-3, 1e-2),
+        "lr": (5e-4, 1e-3, 3e-3),
+    }
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

@@ -57,21 +57,18 @@ class Config(Options):
     l2: float = option(1e-3, "weight λ of the penalty on identities and preferences", low=0)
 
 
-# what a search tries; lr belongs to training
-SEARCH = {
-    "l2": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
-    "routing": (1, 3),
-    "prune": (True, False),
-    "fusion": ("concat", "id"),
-    "lr": (1e-4, 5e-4, 1e-3, 5e-3),
-}
-
-
 class GRCN(Recommender):
     """Identities over a graph that the modalities refine, beside the modalities' own channels."""
 
     Config = Config
     uses_modalities = True
+    SEARCH = {
+        "l2": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
+        "routing": (1, 3),
+        "prune": (True, False),
+        "fusion": ("concat", "id"),
+        "lr": (1e-4, 5e-4, 1e-3, 5e-3),
+    }
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

@@ -45,20 +45,17 @@ class Config(Options):
     shrink: float = option(1.0, "users added to the denominator: trust in few common ones", low=0)
 
 
-# what a search tries
-SEARCH = {
-    "k": (20, 50, 100, 200, 500, 1000),
-    "similarity": ("conditional", "cosine"),
-    "activity": (0.0, 0.5, 1.0),
-    "shrink": (0.0, 1.0, 10.0, 100.0),
-}
-
-
 class ItemKNN(Recommender):
     """score(u, j) = Σ of the similarities of j to what u watched; sparse tables (U, I) and (I, I)."""
 
     Config = Config
     trainable = False
+    SEARCH = {
+        "k": (20, 50, 100, 200, 500, 1000),
+        "similarity": ("conditional", "cosine"),
+        "activity": (0.0, 0.5, 1.0),
+        "shrink": (0.0, 1.0, 10.0, 100.0),
+    }
     _user_index: Tensor
     _user_value: Tensor
     _item_index: Tensor

@@ -36,17 +36,13 @@ class Config(Options):
     penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
 
 
-# training's defaults: a propagation costs the same for any batch; it leaves its plateau at popularity late (benchmarks/LOG.md)
-TRAIN = {"batch_size": 16384, "lr": 1e-2, "patience": 30}
-
-# what a search tries; lr belongs to training
-SEARCH = {"layers": (1, 2, 3, 4), "l2": (1e-5, 1e-4, 1e-3, 1e-2), "lr": (5e-4, 1e-3, 3e-3)}
-
-
 class LightGCN(Recommender):
     """User table (U, D) and item table (I, D), smoothed over the user–item graph."""
 
     Config = Config
+    # A propagation costs the same for any batch; it leaves its plateau at popularity late (benchmarks/LOG.md).
+    TRAIN = {"batch_size": 16384, "lr": 1e-2, "patience": 30}
+    SEARCH = {"layers": (1, 2, 3, 4), "l2": (1e-5, 1e-4, 1e-3, 1e-2), "lr": (5e-4, 1e-3, 3e-3)}
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

@@ -68,20 +68,17 @@ class Config(Options):
     l2: float = option(1e-4, "weight λ of the penalty on a batch's final rows", low=0)
 
 
-# what a search tries; lr belongs to training
-SEARCH = {
-    "contrast": (1e-3, 1e-2, 1e-1),
-    "layers": (2, 3),
-    "l2": (1e-5, 1e-4, 1e-3, 1e-2),
-    "lr": (5e-4, 1e-3, 3e-3),
-}
-
-
 class MGCN(Recommender):
     """A behaviour view and one view a modality, fused by what the modalities share and what behaviour asks for."""
 
     Config = Config
     uses_modalities = True
+    SEARCH = {
+        "contrast": (1e-3, 1e-2, 1e-1),
+        "layers": (2, 3),
+        "l2": (1e-5, 1e-4, 1e-3, 1e-2),
+        "lr": (5e-4, 1e-3, 3e-3),
+    }
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

@@ -51,20 +51,17 @@ class Config(Options):
     l2: float = option(1e-3, "weight λ of the penalty on identities and preferences", low=0)
 
 
-# what a search tries; lr belongs to training
-SEARCH = {
-    "l2": (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
-    "layers": (2, 3),
-    "combine": ("concat", "sum"),
-    "lr": (1e-4, 5e-4, 1e-3, 5e-3),
-}
-
-
 class MMGCN(Recommender):
     """A graph convolution network a modality over the user–item graph, averaged."""
 
     Config = Config
     uses_modalities = True
+    SEARCH = {
+        "l2": (0.0, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1),
+        "layers": (2, 3),
+        "combine": ("concat", "sum"),
+        "lr": (1e-4, 5e-4, 1e-3, 5e-3),
+    }
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()
