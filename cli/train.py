@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dualgnn_dgl.checkpoint.working import Checkpoints
     from dualgnn_dgl.data import Dataset
+    from dualgnn_dgl.models.base import Recommender
     from dualgnn_dgl.options import Options
     from dualgnn_dgl.training import Fit, Progress, TrainConfig
 
@@ -243,26 +244,26 @@ def resolve(
 
 def _train(dataset: Dataset, plan: Plan, keeper: Checkpoints, stop: Stop) -> Fit:
     """Graph, model, fit, under a progress bar. From the first batch on, a signal ends the training after a batch."""
-    from dualgnn_dgl import cold_items, graph, models, training
+    from dualgnn_dgl import cold_items, training
     from dualgnn_dgl.deterministic import promise
 
-    started = time.perf_counter()
-    modalities = training.features(dataset, plan.train)
-    for label, modality in modalities.items():
-        if modality.imputed.any():
-            how = "before training" if plan.train.impute == "none" else f"by {plan.train.impute}"
-            note(f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items filled {how}")
-    model = models.create(plan.name, graph.heterograph(dataset), modalities, plan.config, plan.train.seed)
-    count = sum(parameter.numel() for parameter in model.parameters())
-    note(f"graph and model ready in {time.perf_counter() - started:.1f} s · {count:,} parameters")
-    if plan.train.deterministic:
-        note(promise(plan.device))
-    if modalities and cold_items.all_cold(dataset.train, dataset.valid):
-        note("no held-out video was watched in training: the epoch is chosen among such videos, placed by their modalities")
-    model = model.to(plan.device)
-    stop.ask = keeper.ask
+    def ready(model: Recommender, inputs: training.Inputs, seconds: float) -> None:
+        for label, modality in inputs.modalities.items():
+            if modality.imputed.any():
+                how = "before training" if plan.train.impute == "none" else f"by {plan.train.impute}"
+                note(f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items filled {how}")
+        count = sum(parameter.numel() for parameter in model.parameters())
+        note(f"graph and model ready in {seconds:.1f} s · {count:,} parameters")
+        if plan.train.deterministic:
+            note(promise(plan.device))
+        if inputs.modalities and cold_items.all_cold(dataset.train, dataset.valid):
+            note("no held-out video was watched in training: the epoch is chosen among such videos, placed by their modalities")
+        stop.ask = keeper.ask
+
     with Display(plan.train) as report:
-        return training.fit(model, dataset.train, dataset.valid, plan.train, report=report, keeper=keeper, modalities=modalities)
+        return training.train_model(
+            plan.name, dataset, plan.config, plan.train, device=plan.device, report=report, keeper=keeper, ready=ready
+        ).fit
 
 
 class Display:

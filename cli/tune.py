@@ -72,7 +72,7 @@ def command(
         dualgnn train --config studies/lightgcn/run.toml --run runs/lightgcn
     """
     from dualgnn_dgl import data as datasets
-    from dualgnn_dgl import graph, training, tuning
+    from dualgnn_dgl import training, tuning
 
     given = {key: value for key, value in short.items() if value is not None}
     known = tuning.read_plan(study) if study and not force else None
@@ -100,17 +100,8 @@ def command(
         stopped.raises = KeyboardInterrupt
         try:
             with _Screen(search, trials) as screen:
-                modalities = training.features(dataset, train)
-                whole = search.tune(
-                    graph.heterograph(dataset),
-                    modalities,
-                    dataset.train,
-                    dataset.valid,
-                    trials,
-                    device=device,
-                    begin=screen.begin,
-                    end=screen.end,
-                )
+                inputs = training.Inputs.of(dataset, train)
+                whole = search.tune(inputs, trials, device=device, begin=screen.begin, end=screen.end)
         except KeyboardInterrupt:
             interrupted = True
         value = _value(folder, data, search)

@@ -21,9 +21,11 @@ from dualgnn_dgl.deterministic import deterministic
 from dualgnn_dgl.errors import RunError
 from dualgnn_dgl.evaluation import Evaluator, entries
 from dualgnn_dgl.finite import REMEDY, Watch, check_parameters, listed, not_finite
+from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.modality import impute
+from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.base import Recommender
-from dualgnn_dgl.options import build
+from dualgnn_dgl.options import Options, build
 from dualgnn_dgl.sampling import TripleSampler
 from dualgnn_dgl.state import Fit as Fit
 from dualgnn_dgl.state import Keeper, State
@@ -40,6 +42,98 @@ def features(dataset: Dataset, config: TrainConfig) -> Mapping[str, Modality]:
         if there is nothing to fill from.
     """
     return dataset.modalities if config.impute == "none" else impute(dataset, config.impute).modalities
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Everything that models are built from and trained on; one may serve several trainings.
+
+    Attributes:
+        dataset: splits and ids.
+        graph: DGL heterograph of the data set.
+        modalities: modalities as the model sees them, with missing features imputed where that is wanted.
+    """
+
+    dataset: Dataset
+    graph: Any
+    modalities: Mapping[str, Modality]
+
+    @classmethod
+    def of(cls, dataset: Dataset, train: TrainConfig) -> Inputs:
+        """Builds the graph and imputes missing features as `train.impute` says.
+
+        Raises:
+            DataError: if there is nothing to impute from.
+        """
+        modalities = features(dataset, train)
+        return cls(dataset, heterograph(dataset), modalities)
+
+    def model(self, name: str, config: Options | None = None, seed: int = 0, device: torch.device | str = "cpu") -> Recommender:
+        """Builds an untrained model, see `models.create`, and moves it to `device`."""
+        return create(name, self.graph, self.modalities, config, seed).to(device)
+
+    def fit(
+        self,
+        model: Recommender,
+        train: TrainConfig | None = None,
+        *,
+        report: Callable[[Progress], None] | None = None,
+        keeper: Keeper | None = None,
+    ) -> Fit:
+        """Trains a model that was built from these inputs, see `fit`."""
+        splits = self.dataset.train, self.dataset.valid
+        return fit(model, *splits, train, report=report, keeper=keeper, modalities=self.modalities)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained model, the inputs it was built from, and the seconds that building it took."""
+
+    model: Recommender
+    fit: Fit
+    inputs: Inputs
+    setup_seconds: float
+
+
+def train_model(
+    name: str,
+    data: Dataset | Inputs,
+    config: Options | None = None,
+    train: TrainConfig | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    report: Callable[[Progress], None] | None = None,
+    keeper: Keeper | None = None,
+    ready: Callable[[Recommender, Inputs, float], None] | None = None,
+) -> Trained:
+    """Goes from a data set to a trained model: features, graph, model, device, fit.
+
+    Every training in this project goes through here, so that the same options give the same result everywhere.
+
+    Args:
+        name: a key of `models.MODELS`.
+        data: data set, or the inputs made of it for several trainings; `train.impute` has then been applied.
+        config: the model's options; None takes its defaults.
+        train: options of training; None takes the model's own defaults.
+        device: device to train on.
+        report: see `fit`.
+        keeper: see `fit`.
+        ready: called with the untrained model, its inputs and the seconds so far before training begins.
+
+    Raises:
+        DataError: if there is nothing to impute from.
+        ConfigError: for an unknown model, or one that needs features where there are none.
+        RunError: see `fit`.
+        KeyboardInterrupt: see `fit`.
+    """
+    started = time.perf_counter()
+    train = build(TrainConfig, model_class(name).TRAIN) if train is None else train
+    inputs = data if isinstance(data, Inputs) else Inputs.of(data, train)
+    model = inputs.model(name, config, train.seed, device)
+    seconds = time.perf_counter() - started
+    if ready is not None:
+        ready(model, inputs, seconds)
+    return Trained(model, inputs.fit(model, train, report=report, keeper=keeper), inputs, seconds)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ import torch
 
 from dualgnn_dgl import locks, memory, models
 from dualgnn_dgl.checkpoint import run_toml, versions
-from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import ConfigError, RunError, json_text
 from dualgnn_dgl.files import atomic_file, json_digest, read_json
 from dualgnn_dgl.folders import Kind, recover, replace_folders
@@ -40,7 +39,7 @@ from dualgnn_dgl.inputs import refuse_special
 from dualgnn_dgl.journal import check_digest, check_journal, cut_tail, keep_digest
 from dualgnn_dgl.options import Options, build, check_saved, keys, seal_toml
 from dualgnn_dgl.schema import EXTENSION, HEX64, NAME, SETTINGS, VERSIONS, check, dict_of, list_of, one_of, record, scalar
-from dualgnn_dgl.training import Progress, TrainConfig, fit
+from dualgnn_dgl.training import Inputs, Progress, TrainConfig, train_model
 
 if TYPE_CHECKING:
     import optuna
@@ -234,10 +233,7 @@ class Study:
 
     def tune(
         self,
-        graph: Any,
-        modalities: Mapping[str, Modality],
-        train: Interactions,
-        valid: Interactions,
+        inputs: Inputs,
         trials: int,
         *,
         device: torch.device | str = "cpu",
@@ -248,7 +244,7 @@ class Study:
 
         Parameters
         ----------
-        graph, modalities : as for `models.create`; `train` and `valid` as for `training.fit`.
+        inputs : what every trial is built from and trained on.
         begin : told number and values of a trial; returns who is told about its progress.
         end : told about each finished trial.
 
@@ -259,14 +255,14 @@ class Study:
         KeyboardInterrupt
             on Ctrl-C; the trial at hand is then forgotten, and everything before it kept.
         """
-        if not len(valid):
+        if not len(inputs.dataset.valid):
             raise ConfigError("the data has no validation split to choose by: prepare it with one")
         while len(done := self.trials()) < trials:
             trial = self._propose(done)
             if trial is None:
                 return False
             progress = begin(len(done), dict(trial.params)) if begin else None
-            finished = self._run(trial, len(done), graph, modalities, train, valid, device, progress)
+            finished = self._run(trial, len(done), inputs, device, progress)
             keep_digest((self.folder / JOURNAL).resolve(), self.folder / JOURNAL_SHA256)
             best = self.best()
             if best is not None and best.number == finished.number:
@@ -307,10 +303,7 @@ class Study:
         self,
         trial: optuna.Trial,
         number: int,
-        graph: Any,
-        modalities: Mapping[str, Modality],
-        train: Interactions,
-        valid: Interactions,
+        inputs: Inputs,
         device: torch.device | str,
         progress: Callable[[Progress], None] | None,
     ) -> Trial:
@@ -333,8 +326,7 @@ class Study:
         config, options = self.plan.resolved(trial.params)
         value, epochs, started = None, 0, time.perf_counter()
         try:
-            model = models.create(self.plan.model, graph, modalities, config, options.seed).to(device)
-            found = fit(model, train, valid, options, report=report, modalities=modalities)
+            found = train_model(self.plan.model, inputs, config, options, device=device, report=report).fit
             if found.interrupted:
                 raise KeyboardInterrupt
             value, first, epochs = found.best_value, found.best_epoch, len(found.history)

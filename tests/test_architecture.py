@@ -189,6 +189,26 @@ def test_benchmarks_take_dgl_from_the_one_place() -> None:
     ]
 
 
+TRAIN_ELSEWHERE = {  # where a model is built or trained other than by training.train_model, and why
+    "training": "train_model itself",
+    "update": "builds the model whose rows come from another one",
+    "cli.update": "trains such a model on",
+    "benchmarks.bench_newcomers": "trains such a model on, and times a model that is not trained",
+}
+
+
+@pytest.mark.parametrize("path", sources(LIBRARY, CLI, BENCHMARKS), ids=lambda path: str(path.relative_to(ROOT)))
+def test_models_are_built_and_trained_in_one_place(path: Path) -> None:
+    module = name_of(path)
+    found = [
+        f"line {node.lineno}: {dotted(node.func)}"
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute)
+        if ast.unparse(node.func) in ("create", "models.create", "fit", "training.fit")
+    ]
+    assert not found or module in TRAIN_ELSEWHERE, f"call training.train_model instead: {found}"
+
+
 @pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
 def test_no_file_is_too_long(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())

@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 
 from dualgnn_dgl import robustness, training
 from dualgnn_dgl.cli.main import group
-from dualgnn_dgl.data import save
+from dualgnn_dgl.cold_items import all_cold
+from dualgnn_dgl.data import Interactions, save
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, paired, top_k
 from dualgnn_dgl.modality import drop, read_holes
@@ -195,9 +196,26 @@ def test_test_only_is_the_model_trained_on_everything(whole, tmp_path):
 
 def test_the_stage_test_only_trains_once_a_seed(whole, tmp_path, monkeypatch):
     fitted, fit = [], training.fit
-    monkeypatch.setattr(training, "fit", lambda *words: fitted.append(words) or fit(*words))
+    monkeypatch.setattr(training, "fit", lambda *words, **more: fitted.append(words) or fit(*words, **more))
     assert robustness.run(plan("dualgnn", stages=("test-only",), rates=(0.0, 0.3, 0.6)), whole, tmp_path) == 0
     assert len(fitted) == 2
+
+
+def test_a_cell_is_trained_as_the_command_line_trains(tmp_path, monkeypatch):
+    """On data whose held-out items are all cold, the epoch is chosen among these items, placed by their modalities."""
+    data = small.dataset()
+    cold = data.train.item != data.valid.item[0]
+    rows = data.valid.item == data.valid.item[0]
+    parts = [Interactions(p.user[r], p.item[r], p.num_users, p.num_items) for p, r in ((data.train, cold), (data.valid, rows))]
+    data = dataclasses.replace(data, train=parts[0], valid=parts[1])
+    assert all_cold(data.train, data.valid)
+    p = plan("vbpr")
+    cell = Cell("vbpr", "mask", "none", 0.0, "train+test", 1)
+    user, item, about = Bench(p, data, tmp_path, torch.device("cpu")).tables(cell, data)
+    alone = training.train_model("vbpr", data, *p.settings_of(cell)).fit
+    assert torch.equal(user, alone.user) and torch.equal(item, alone.item)
+    assert (about["best_epoch"], about["valid"]) == (alone.best_epoch, alone.best_value)
+    assert f"recall@{small.ITEMS}" not in alone.history[0], "only cold items are ranked"
 
 
 def test_groups_by_hand(tmp_path):
@@ -232,7 +250,8 @@ def test_groups_by_hand(tmp_path):
 def test_dropped_items_are_neither_learnt_from_nor_listed():
     data = drop(small.dataset(), 0.4, seed=2)
     kept = complete(data)
-    modalities, part, graph = reduced(data, kept)
+    inputs = reduced(data, kept)
+    modalities, part, graph = inputs.modalities, inputs.dataset, inputs.graph
     assert part.num_items == kept.sum() == graph.num_nodes("item") and part.num_users == small.USERS
     numbers = np.flatnonzero(kept)
     assert [(u, numbers[i]) for u, i in small.pairs_of(part.train)] == [p for p in small.pairs_of(data.train) if kept[p[1]]]

@@ -16,14 +16,14 @@ import small
 import torch
 from click.testing import CliRunner, Result
 
-from dualgnn_dgl import graph, models, tuning
+from dualgnn_dgl import graph, models, training, tuning
 from dualgnn_dgl.checkpoint import load_run
 from dualgnn_dgl.cli.main import group
-from dualgnn_dgl.data import save
+from dualgnn_dgl.data import Interactions, save
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.options import build
-from dualgnn_dgl.training import TrainConfig
+from dualgnn_dgl.training import Inputs, TrainConfig
 
 DATA = small.dataset()
 
@@ -37,7 +37,8 @@ def plan(model: str = "lightgcn", fixed: tuple[str, ...] = (), **train) -> tunin
 def search(folder: Path, about: tuning.Plan, trials: int, valid=DATA.valid, **options) -> list[tuning.Trial]:
     calls = {key: options.pop(key) for key in ("begin", "end") if key in options}
     with tuning.Study(folder, about, **options) as study:
-        study.tune(graph.heterograph(DATA), DATA.modalities, DATA.train, valid, trials, **calls)
+        data = dataclasses.replace(DATA, valid=valid, test=Interactions([], [], DATA.num_users, DATA.num_items))
+        study.tune(Inputs(data, graph.heterograph(data), data.modalities), trials, **calls)
         return study.trials()
 
 
@@ -117,7 +118,7 @@ def test_the_worst_are_ended_early_unless_forbidden(tmp_path, monkeypatch) -> No
     """Curves as if planted: a trial's value is the same in all its epochs; from the fifth trial on the worst tenth ends early."""
     curves = [0.9, 0.8, 0.1, 0.7, 0.05, 0.85, 0.02]
 
-    def planted(model, train, valid, config, report, modalities):
+    def planted(model, train, valid, config, *, report, **_):
         from dualgnn_dgl.training import Fit, Progress
 
         value = curves[planted.calls]
@@ -128,7 +129,7 @@ def test_the_worst_are_ended_early_unless_forbidden(tmp_path, monkeypatch) -> No
             report(Progress(epoch, 1, 1, 0.5, value, value, finished=True))
         return Fit(None, None, {}, history, 1, value)
 
-    monkeypatch.setattr(tuning, "fit", planted)
+    monkeypatch.setattr(training, "fit", planted)
     for prune, states in ((True, "CCCCPCP"), (False, "CCCCCCC")):
         planted.calls = 0
         found = search(tmp_path / str(prune), plan(), 7, prune=prune)
@@ -140,14 +141,14 @@ def test_the_worst_are_ended_early_unless_forbidden(tmp_path, monkeypatch) -> No
 
 
 def test_a_diverging_trial_is_written_down_and_the_search_goes_on(tmp_path, monkeypatch) -> None:
-    real = tuning.fit
+    real = training.fit
 
     def diverging(*words, **options):
         if words[3].lr > 2e-3 or words[3].lr == 1e-3:
             raise RunError("the loss became nan in epoch 1: lower the learning rate")
         return real(*words, **options)
 
-    monkeypatch.setattr(tuning, "fit", diverging)
+    monkeypatch.setattr(training, "fit", diverging)
     found = search(tmp_path / "s", plan(), 7)
     assert found[0].state == "failed" and found[0].value is None and "became nan" in found[0].error
     assert {trial.state for trial in found} == {"complete", "failed"} and len(found) == 7
@@ -160,7 +161,7 @@ def test_a_diverging_trial_is_written_down_and_the_search_goes_on(tmp_path, monk
     ids=["numpy", "cuda", "cpu"],
 )
 def test_a_trial_without_enough_memory_fails_alone_and_other_errors_are_told(tmp_path, monkeypatch, error) -> None:
-    real, calls = tuning.fit, []
+    real, calls = training.fit, []
 
     def hungry(*words, **options):
         calls.append(words)
@@ -168,7 +169,7 @@ def test_a_trial_without_enough_memory_fails_alone_and_other_errors_are_told(tmp
             raise error
         return real(*words, **options)
 
-    monkeypatch.setattr(tuning, "fit", hungry)
+    monkeypatch.setattr(training, "fit", hungry)
     found = search(tmp_path / "s", plan(), 3)
     assert [trial.state for trial in found] == ["complete", "failed", "complete"] and "memory" in found[1].error
     error, calls[:] = RuntimeError("shapes do not fit"), [()]

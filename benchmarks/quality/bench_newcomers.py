@@ -60,8 +60,8 @@ def train(name: str, dataset: Dataset, quick: bool) -> tuple[models.Recommender,
         build(part, {key: value for key, value in values.items() if key in keys(part)})
         for part in (kind.Config, training.TrainConfig)
     )
-    model = models.create(name, graph.heterograph(dataset), dataset.modalities, config, 0)
-    return model, training.fit(model, dataset.train, dataset.valid, options, modalities=dataset.modalities)
+    trained = training.train_model(name, dataset, config, options)
+    return trained.model, trained.fit
 
 
 def taken(pairs: Interactions, users: np.ndarray) -> Interactions:
@@ -166,7 +166,7 @@ def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
     values = TRAIN[model] | {"epochs": 3, "eval_every": 1}
     options = build(training.TrainConfig, {key: value for key, value in values.items() if key in keys(training.TrainConfig)})
     started = time.process_time()
-    fit = training.fit(grown, larger.train, larger.valid, options)
+    fit = training.fit(grown, larger.train, larger.valid, options, modalities=larger.modalities)
     took["updated, 3 epochs"] = took["updated"] + time.process_time() - started
     found["updated, 3 epochs"] = measure(fit.user, fit.item).means
     started = time.process_time()

@@ -81,9 +81,9 @@ def main() -> None:
             for seed in range(arguments.seeds):
                 holed = drop(dataset, rate, seed=seed)
                 config = models.model_class("dualgnn").Config(borrow=borrow)
-                model = models.create("dualgnn", net, holed.modalities, config, seed)
                 epochs = 1 if arguments.quick else arguments.epochs
-                fit = training.fit(model, holed.train, holed.valid, training.TrainConfig(epochs=epochs, patience=4, seed=seed))
+                options = training.TrainConfig(epochs=epochs, patience=4, seed=seed)
+                fit = training.train_model("dualgnn", training.Inputs(holed, net, holed.modalities), config, options).fit
                 rows_ = np.flatnonzero(blind_users(holed, favourite))
                 weights = fit.attention.numpy()[rows_]
                 attention.append(weights[np.arange(len(rows_)), favourite[rows_]].mean())

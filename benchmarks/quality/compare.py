@@ -33,7 +33,6 @@ import random
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +121,7 @@ def train_one(spec: dict) -> dict:
     """Train as `spec` says; runs in a process of its own."""
     import torch
 
-    from dualgnn_dgl import data, graph, models, training
+    from dualgnn_dgl import data, models, training
     from dualgnn_dgl.evaluation import Evaluator, bootstrap
     from dualgnn_dgl.options import build, keys
 
@@ -133,16 +132,14 @@ def train_one(spec: dict) -> dict:
     config = build(kind.Config, {k: v for k, v in values.items() if k in keys(kind.Config)})
     options = build(training.TrainConfig, {k: v for k, v in values.items() if k in keys(training.TrainConfig)})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    started = time.perf_counter()
-    model = models.create(spec["model"], graph.heterograph(dataset), dataset.modalities, config, options.seed).to(device)
-    setup = time.perf_counter() - started
-    fit = training.fit(model, dataset.train, dataset.valid, options)
+    trained = training.train_model(spec["model"], dataset, config, options, device=device)
+    fit = trained.fit
     seconds = [row["seconds"] for row in fit.history]
     result = {
         "valid": fit.best_value,
         "best_epoch": fit.best_epoch,
         "epochs": len(fit.history),
-        "setup_s": round(setup, 3),
+        "setup_s": round(trained.setup_seconds, 3),
         "epoch_s": round(float(np.median(seconds)), 4),
         "to_best_s": round(sum(row.get("total_seconds", 0.0) for row in fit.history[: fit.best_epoch]), 2),
         "curve": [round(row.get(METRIC, float("nan")), 5) for row in fit.history if METRIC in row],

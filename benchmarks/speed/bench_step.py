@@ -24,13 +24,13 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.lib.paths import RESULTS, Folders, add_folders
 from benchmarks.lib.prepared import prepare
 from benchmarks.quality import compare
-from dualgnn_dgl import data, graph, models
+from dualgnn_dgl import data, models
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.files import read_json, write_json
 from dualgnn_dgl.finite import Watch
 from dualgnn_dgl.sampling import TripleSampler
 from dualgnn_dgl.step import Step
-from dualgnn_dgl.training import tables
+from dualgnn_dgl.training import Inputs, TrainConfig, tables
 
 RESULT = RESULTS / "step.json"
 TRAINED = tuple(name for name in models.MODELS if models.model_class(name).trainable)
@@ -41,8 +41,7 @@ class Loop:
     """The inside of the training loop, a step a call."""
 
     def __init__(self, name: str, dataset: data.Dataset, device: torch.device, batch: int, capture: bool) -> None:
-        kind = models.model_class(name)
-        self.model = models.create(name, graph.heterograph(dataset), dataset.modalities, kind.Config(), 0).to(device)
+        self.model = Inputs.of(dataset, TrainConfig()).model(name, device=device)
         self.model.new_epoch(torch.Generator().manual_seed(0))
         self.model.train()
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from dualgnn_dgl import data, graph, models, training
+from dualgnn_dgl import data, models, training
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.evaluation import Evaluator, bootstrap
 from dualgnn_dgl.options import build, keys
@@ -91,7 +91,7 @@ def evaluation_seconds(model, dataset) -> list[float]:
 
 
 def build_ours(spec: dict, dataset):
-    """Our model and its training options."""
+    """Our model, its inputs and its training options."""
     kind = models.model_class(spec["model"])
     unknown = set(spec["options"]) - set(keys(kind.Config)) - set(keys(training.TrainConfig))
     if unknown:
@@ -99,7 +99,8 @@ def build_ours(spec: dict, dataset):
     config, train = (
         build(part, {k: v for k, v in spec["options"].items() if k in keys(part)}) for part in (kind.Config, training.TrainConfig)
     )
-    return models.create(spec["model"], graph.heterograph(dataset), dataset.modalities, config, train.seed), train
+    inputs = training.Inputs.of(dataset, train)
+    return inputs.model(spec["model"], config, train.seed), inputs, train
 
 
 def work(spec: dict) -> None:
@@ -108,13 +109,13 @@ def work(spec: dict) -> None:
     dataset = data.load(spec["folder"])
     loading_mb, began = peak_mb(reset=True), time.perf_counter()
     if spec["code"] == "ours":
-        model, train = build_ours(spec, dataset)
+        model, inputs, train = build_ours(spec, dataset)
     else:
-        model, train = build_peer(spec, dataset), build(training.TrainConfig, spec["options"], "--base")
+        model, inputs, train = build_peer(spec, dataset), None, build(training.TrainConfig, spec["options"], "--base")
     model = model.to(spec["device"])
     setup = time.perf_counter() - began
     if spec["curve"]:
-        fit = training.fit(model, dataset.train, dataset.valid, train)
+        fit = inputs.fit(model, train)
         found = Evaluator(dataset.valid, [dataset.train], ks=(K,))(fit.user, fit.item)
         interval = bootstrap(found.per_user, seed=0)[f"recall@{K}"]
         steps = math.ceil(len(dataset.train) / (train.batch_size * train.share_propagation))
@@ -138,9 +139,9 @@ def work(spec: dict) -> None:
         pacer = Pacer(model, dataset)
         if spec["code"] == "ours":
             none = Interactions([], [], dataset.num_users, dataset.num_items)  # nothing to validate on: steps only
-            endless = replace(train, epochs=10**9)
-            training.fit(
-                model, dataset.train, none, endless, report=lambda p: None if p.finished else pacer.tick(p.step, p.steps)
+            endless = replace(train, epochs=1_000_000)
+            replace(inputs, dataset=replace(dataset, valid=none)).fit(
+                model, endless, report=lambda p: None if p.finished else pacer.tick(p.step, p.steps)
             )
         else:
             from benchmarks.speed import peers
@@ -164,7 +165,7 @@ def profile(spec: dict) -> None:
     """Where ten of our steps spend their time, by operator and shape."""
     torch.set_num_threads(spec["threads"])
     dataset = data.load(spec["folder"])
-    model, train = build_ours(spec, dataset)
+    model, _, train = build_ours(spec, dataset)
     optimiser, sampler = torch.optim.Adam(model.parameters(), lr=train.lr), TripleSampler(dataset.train)
     batches = sampler.epoch(train.batch_size, torch.Generator().manual_seed(0))
 

@@ -34,13 +34,12 @@ from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.files import json_digest
 from dualgnn_dgl.folders import Kind, check_files, read_manifest, reading, replace_folders, seal
-from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.manifest import modality_name
-from dualgnn_dgl.models import MODELS, create, model_class
+from dualgnn_dgl.models import MODELS, model_class
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.options import Options, build, seal_toml, to_toml
 from dualgnn_dgl.state import METRIC_NAME, alike, history_row
-from dualgnn_dgl.training import Fit, TrainConfig, features
+from dualgnn_dgl.training import Fit, Inputs, TrainConfig
 
 MARKER = "run.json"
 FORMAT = 2  # 1: the SHA-256 of tensors and manifest only, under the key "sha256"
@@ -232,7 +231,7 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
         raise RunError(_of_another_version(run, str(error), written)) from None
     if getattr(config, "width", 0) > run.user.shape[1]:  # before memory is taken for it
         raise RunError(_of_another_version(run, "its tables are narrower than its width", written))
-    model = create(name, heterograph(dataset), features(dataset, train), config)
+    model = Inputs.of(dataset, train).model(name, config)
     state = read_tensors(run.folder / "weights.safetensors")
     wanted = {key: tensor.dtype for key, tensor in model.state_dict().items()}
     if other := [key for key, tensor in state.items() if tensor.dtype != wanted.get(key, tensor.dtype)]:  # torch would cast it

@@ -14,8 +14,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dualgnn_dgl import checkpoint, graph, models, training
+from dualgnn_dgl import checkpoint, graph, training
 from dualgnn_dgl.checkpoint.tensors import write_tensors
+from dualgnn_dgl.cold_items import all_cold
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
@@ -60,6 +61,8 @@ def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
         "train": asdict(train),
         "ks": list(plan.ks),
     }
+    if dataset.modalities and all_cold(dataset.train, dataset.valid):
+        content["epoch"] = "chosen among cold items"  # older results of such data were chosen by another rule
     return json_digest(content)[:16]
 
 
@@ -234,24 +237,23 @@ class Bench:
         dropping = cell.strategy == "drop-items"
         if cell.stage == STAGES[0]:
             if dropping:
-                user, item, about = self.fitted(cell, *reduced(holed, kept))
+                user, item, about = self.fitted(cell, reduced(holed, kept))
                 return *banish(user, item, kept), about
             keep = self.weights(cell) if cell.pattern == NO_HOLES and STAGES[1] in self.plan.stages else None
-            return self.fitted(cell, filled(holed, cell.strategy).modalities, self.dataset, self.graph, keep)
+            return self.fitted(cell, training.Inputs(self.dataset, self.graph, filled(holed, cell.strategy).modalities), keep)
         modalities = (self.dataset if dropping else filled(holed, cell.strategy)).modalities
         config, _ = self.plan.settings_of(cell)
-        model = models.create(cell.model, self.graph, modalities, config, cell.seed)
+        model = training.Inputs(self.dataset, self.graph, modalities).model(cell.model, config, cell.seed)
         model.load_state_dict(self.trained(cell, model.state_dict()))
         user, item = training.tables(model.to(self.device))
         return *(banish(user, item, kept) if dropping else (user, item)), {}
 
     def fitted(
-        self, cell: Cell, modalities: Mapping[str, Modality], dataset: Dataset, net: Any, keep: Path | None = None
+        self, cell: Cell, inputs: training.Inputs, keep: Path | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Train and give the best epoch's tables; its parameters go to the file `keep`."""
         config, train = self.plan.settings_of(cell)
-        model = models.create(cell.model, net, modalities, config, cell.seed).to(self.device)
-        fit = training.fit(model, dataset.train, dataset.valid, train)
+        fit = training.train_model(cell.model, inputs, config, train, device=self.device).fit
         if fit.interrupted:
             raise KeyboardInterrupt
         if keep is not None:
@@ -277,7 +279,7 @@ class Bench:
                 return state
         except RunError as error:
             _log.warning("%s: trained again", error)
-        self.fitted(whole, self.dataset.modalities, self.dataset, self.graph, file)
+        self.fitted(whole, training.Inputs(self.dataset, self.graph, self.dataset.modalities), file)
         return checkpoint.read_tensors(file)
 
     def measure(self, user: Tensor, item: Tensor, holed: Dataset, file: Path) -> dict[str, Any]:
@@ -327,8 +329,8 @@ def filled(holed: Dataset, strategy: str) -> Dataset:
     return holed if strategy == NO_FEATURES or strategy.startswith("mask") else impute(holed, strategy)
 
 
-def reduced(holed: Dataset, kept: np.ndarray) -> tuple[Mapping[str, Modality], Dataset, Any]:
-    """Modalities, data set and graph of the kept items (I,) alone; all users stay.
+def reduced(holed: Dataset, kept: np.ndarray) -> training.Inputs:
+    """The inputs of a training on the kept items (I,) alone; all users stay.
 
     Raises
     ------
@@ -345,7 +347,7 @@ def reduced(holed: Dataset, kept: np.ndarray) -> tuple[Mapping[str, Modality], D
         raise DataError("no item that has every modality was watched in training: nothing is left to learn from")
     modalities = {name: Modality(m.values[kept], m.present[kept], m.imputed[kept]) for name, m in holed.modalities.items()}
     dataset = Dataset(part(holed.train), part(holed.valid), part(holed.test), modalities, holed.user_ids, holed.item_ids[kept])
-    return modalities, dataset, graph.heterograph(dataset)
+    return training.Inputs(dataset, graph.heterograph(dataset), modalities)
 
 
 def banish(user: Tensor, item: Tensor, kept: np.ndarray) -> tuple[Tensor, Tensor]:
