@@ -26,6 +26,8 @@ from dualgnn_dgl.modality import impute
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.options import Options, build
+from dualgnn_dgl.progress import Progress as Progress
+from dualgnn_dgl.progress import Report
 from dualgnn_dgl.sampling import TripleSampler
 from dualgnn_dgl.state import Fit as Fit
 from dualgnn_dgl.state import Keeper, State
@@ -77,7 +79,7 @@ class Inputs:
         model: Recommender,
         train: TrainConfig | None = None,
         *,
-        report: Callable[[Progress], None] | None = None,
+        report: Report | None = None,
         keeper: Keeper | None = None,
     ) -> Fit:
         """Trains a model that was built from these inputs, see `fit`."""
@@ -102,7 +104,7 @@ def train_model(
     train: TrainConfig | None = None,
     *,
     device: torch.device | str = "cpu",
-    report: Callable[[Progress], None] | None = None,
+    report: Report | None = None,
     keeper: Keeper | None = None,
     ready: Callable[[Recommender, Inputs, float], None] | None = None,
 ) -> Trained:
@@ -136,29 +138,13 @@ def train_model(
     return Trained(model, inputs.fit(model, train, report=report, keeper=keeper), inputs, seconds)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands, for a progress display: step of steps in an epoch, and the figures of the last finished one.
-
-    `finished` is set once an epoch, after its validation: loss and value are then its own.
-    """
-
-    epoch: int
-    step: int
-    steps: int
-    loss: float | None
-    value: float | None
-    best: float | None
-    finished: bool = False
-
-
 def fit(
     model: Recommender,
     train: Interactions,
     valid: Interactions,
     config: TrainConfig | None = None,
     *,
-    report: Callable[[Progress], None] | None = None,
+    report: Report | None = None,
     keeper: Keeper | None = None,
     modalities: Mapping[str, Modality] | None = None,
 ) -> Fit:
@@ -191,7 +177,7 @@ def _fit(
     train: Interactions,
     valid: Interactions,
     config: TrainConfig,
-    report: Callable[[Progress], None] | None,
+    report: Report | None,
     keeper: Keeper | None,
     modalities: Mapping[str, Modality] | None,
 ) -> Fit:
@@ -225,6 +211,7 @@ def _fit(
     watch = Watch(model, device)
     if keeper is not None and keeper.start is not None:
         state.restore(keeper.start, steps)
+    shown: dict[str, Any] = {"epochs": config.epochs, "metric": metric}
     interrupted = False
     try:
         while state.epoch <= config.epochs and state.since_best < config.patience:
@@ -241,7 +228,7 @@ def _fit(
                 state.step += 1
                 if report is not None:
                     before = state.history[-1]["loss"] if state.history else None
-                    report(Progress(epoch, state.step, steps, before, state.value, state.best_value))
+                    report(Progress(epoch, state.step, steps, before, state.value, state.best_value, **shown))
                 if keeper is not None and keeper.due():
                     state.seconds = time.perf_counter() - started
                     _keep(keeper, state, watch)
@@ -263,7 +250,7 @@ def _fit(
             row["total_seconds"] = time.perf_counter() - started
             state.end_epoch(row)
             if report is not None:
-                report(Progress(epoch, steps, steps, row["loss"], state.value, state.best_value, finished=True))
+                report(Progress(epoch, steps, steps, row["loss"], state.value, state.best_value, finished=True, **shown))
             last = epoch == config.epochs or state.since_best >= config.patience
             if keeper is not None and keeper.due(epoch, last=last):
                 _keep(keeper, state, watch, last)

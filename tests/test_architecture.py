@@ -18,7 +18,7 @@ LONGEST = 400
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "strict"),
     ("locks", "inputs", "schema"),
-    ("files", "memory", "options"),
+    ("files", "memory", "options", "progress", "devices"),
     ("folders",),
     ("reduction",),
     ("manifest",),
@@ -54,7 +54,7 @@ ONLY_IN = {
 }
 WITHOUT_TORCH = {
     *("errors", "strict", "schema", "locks", "inputs", "files", "folders", "reduction", "manifest", "journal", "data"),
-    *("modality", "train_config", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"),
+    *("progress", "modality", "train_config", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"),
 }
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -21,8 +21,8 @@ from commands import call
 from small import LONELY_USER, USERS, dataset, pairs_of
 
 from dualgnn_dgl import checkpoint, data
-from dualgnn_dgl.cli.device import pick_device
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.devices import pick_device
 from dualgnn_dgl.errors import ConfigError, clean
 from dualgnn_dgl.evaluation import METRICS, Evaluator, top_k
 from dualgnn_dgl.ids import nearest
@@ -338,14 +338,16 @@ def test_pick_device(monkeypatch) -> None:
     with pytest.raises(ConfigError) as error:
         pick_device(0)
     assert str(error.value) == (
-        "there is no CUDA device 0 on this machine: leave --gpu out to take what there is, or write --gpu -1 for the CPU"
+        "there is no CUDA device 0 on this machine: leave the device out to take what there is, or choose -1 for the CPU"
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert pick_device(None) == torch.device("cuda", 0) and pick_device(1) == torch.device("cuda", 1)
     assert pick_device(-1) == torch.device("cpu")
-    for wrong in (2, -2):
-        with pytest.raises(ConfigError, match=f"{wrong}"):
+    assert pick_device("cuda:1") == pick_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
+    assert pick_device("cpu") == pick_device(torch.device("cpu")) == torch.device("cpu")
+    for wrong in (2, -2, "cuda:2", "gpu", "mps"):
+        with pytest.raises(ConfigError, match=str(wrong).removeprefix("cuda:")):
             pick_device(wrong)
 
 

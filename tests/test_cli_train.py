@@ -190,7 +190,7 @@ def test_the_test_split_is_not_looked_at(home):
         (("--seed", "9" * 25), "seed"),
         (("--config", "none.toml"), "none.toml does not exist"),
         (("--data", "nowhere"), "dualgnn preprocess"),
-        (("--gpu", "-2"), "--gpu -2"),
+        (("--gpu", "-2"), "device -2"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(home, words, says):
@@ -225,7 +225,7 @@ def test_usage_mistakes_exit_with_two(home, words):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_gpu_0_without_cuda_is_one_line_that_says_what_to_write(home):
     text = refused("train", "--gpu", "0")
-    assert "no CUDA device 0" in text and "--gpu -1" in text
+    assert "no CUDA device 0" in text and "-1 for the CPU" in text
     assert sorted(path.name for path in home.iterdir()) == ["data"]
 
 
