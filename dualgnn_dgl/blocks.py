@@ -13,6 +13,7 @@ the probability with which an edge is drawn. Means over users in a loss (DualGNN
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TypeVar, cast
 
 import torch
@@ -41,8 +42,7 @@ class Blocks:
     Raises
     ------
     ConfigError
-        for a model without a graph, or whose edge weights are learned over the whole one, and where U = I, so that a table
-        does not tell whose it is.
+        for a model without a graph, or whose edge weights are learned over the whole one.
     """
 
     def __init__(self, model: Recommender, users: int, items: int, fanout: int, hops: int, generator: torch.Generator) -> None:
@@ -50,32 +50,30 @@ class Blocks:
             raise ConfigError("fanout: this model learns weights for the edges of the whole graph: leave fanout at 0")
         if not adjacencies(model):
             raise ConfigError("fanout: this model has no graph to draw from: leave fanout at 0")
-        if users == items:
-            raise ConfigError(f"fanout: {users} users and as many micro-videos, tables cannot be told apart: leave fanout at 0")
         self.model, self.fanout, self.hops, self.generator = model, fanout, hops, generator
-        self.sizes = users, items
+        self.sizes = {"user": users, "item": items}
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """The model's loss of B triples, (B,) int64 each, over their block; a scalar."""
         nodes = self.draw(users, torch.cat([positives, negatives]))
-        place = [places(part, size) for part, size in zip(nodes, self.sizes, strict=True)]
+        place = [places(part, size) for part, size in zip(nodes, self.sizes.values(), strict=True)]
         block = restricted(self.model, dict(zip(self.sizes, nodes, strict=True)))
         return block.loss(place[0][users], place[1][positives], place[1][negatives])
 
     def draw(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Users (U',) and items (I',) of the block around these, ascending and each once."""
-        reached = {size: torch.zeros(size, dtype=torch.bool, device=users.device) for size in self.sizes}
-        for size, nodes in zip(self.sizes, (users, items), strict=True):
-            reached[size][nodes] = True
+        reached = {axis: torch.zeros(size, dtype=torch.bool, device=users.device) for axis, size in self.sizes.items()}
+        for axis, nodes in zip(self.sizes, (users, items), strict=True):
+            reached[axis][nodes] = True
         frontier, graphs = reached, adjacencies(self.model)
         for _ in range(self.hops):
-            found = {size: torch.zeros_like(mask) for size, mask in reached.items()}
+            found = {axis: torch.zeros_like(mask) for axis, mask in reached.items()}
             for adjacency in graphs:
-                target, source = adjacency.shape
+                target, source = axes_of(adjacency)
                 found[source][adjacency.neighbours(frontier[target].nonzero().flatten(), self.fanout, self.generator)] = True
-            frontier = {size: found[size] & ~reached[size] for size in self.sizes}
-            reached = {size: reached[size] | found[size] for size in self.sizes}
-        drawn = [reached[size].nonzero().flatten() for size in self.sizes]
+            frontier = {axis: found[axis] & ~reached[axis] for axis in self.sizes}
+            reached = {axis: reached[axis] | found[axis] for axis in self.sizes}
+        drawn = [reached[axis].nonzero().flatten() for axis in self.sizes]
         return drawn[0], drawn[1]
 
 
@@ -84,30 +82,40 @@ def adjacencies(model: nn.Module) -> list[Adjacency]:
     return [module for module in model.modules() if isinstance(module, Adjacency)]
 
 
-def restricted(module: M, nodes: dict[int, Tensor], known: dict[int, nn.Module] | None = None) -> M:
+def axes_of(adjacency: Adjacency) -> tuple[str, str]:
+    """What rows and columns of a model's graph stand for."""
+    if adjacency.axes is None:
+        raise ValueError(f"an adjacency of shape {adjacency.shape} does not say what it joins: give it `axes`")
+    return adjacency.axes
+
+
+def restricted(
+    module: M, nodes: dict[str, Tensor], known: dict[int, nn.Module] | None = None, axis: str | None = None
+) -> M:
     """The module over some users and items only: graphs, tables and features cut down to them, maps as they are.
 
-    `nodes` has, for the U users and the I items, those that stay, ascending. The tables' rows are differentiable: gradients
-    arrive at the module's own parameters, which are shared. A table is a parameter or buffer with a row a user or item; the
-    weights of `nn.Linear` are none, whatever their shape.
+    `nodes` has the users and the items that stay, ascending, under 'user' and 'item'. The tables' rows are differentiable:
+    gradients arrive at the module's own parameters, which are shared. A module's `row_axes` says which of its parameters and
+    buffers are tables (see `models.base`); `axis` says it of all of a list.
     """
     known = {} if known is None else known
     if id(module) in known:
         return cast(M, known[id(module)])
     if isinstance(module, Adjacency):
-        known[id(module)] = module.block(*(nodes[size] for size in module.shape))
+        known[id(module)] = module.block(*(nodes[end] for end in axes_of(module)))
         return cast(M, known[id(module)])
     twin = known[id(module)] = copy.copy(module)
     twin._parameters, twin._buffers, twin._modules = {}, {}, {}
+    marks: Mapping[str, str] = getattr(module, "row_axes", {})
     for name, parameter in module._parameters.items():
-        if parameter is not None and not isinstance(module, nn.Linear) and parameter.ndim > 0 and len(parameter) in nodes:
-            twin._buffers[name] = pick(parameter, nodes[len(parameter)])  # the rows are no leaf, hence no parameter
+        rows = marks.get(name, axis)
+        if parameter is not None and rows is not None:
+            twin._buffers[name] = pick(parameter, nodes[rows])  # the rows are no leaf, hence no parameter
         else:
             twin._parameters[name] = parameter
     for name, buffer in module._buffers.items():
-        if buffer is not None and buffer.ndim > 0 and len(buffer) in nodes:
-            buffer = buffer[nodes[len(buffer)]]
-        twin._buffers[name] = buffer
+        rows = marks.get(name, axis)
+        twin._buffers[name] = buffer if buffer is None or rows is None else buffer[nodes[rows]]
     for name, child in module._modules.items():
-        twin._modules[name] = None if child is None else restricted(child, nodes, known)
+        twin._modules[name] = None if child is None else restricted(child, nodes, known, marks.get(name, axis))
     return twin

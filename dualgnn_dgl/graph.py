@@ -80,7 +80,7 @@ def user_item(graph: dgl.DGLGraph, kept: Tensor | None = None) -> Adjacency:
     if kept is not None:
         edges = kept[item]
         item, user = item[edges], user[edges]
-    return normalise(user, item, (graph.num_nodes("user"), graph.num_nodes("item")))
+    return normalise(user, item, (graph.num_nodes("user"), graph.num_nodes("item")), ("user", "item"))
 
 
 def observed(graph: dgl.DGLGraph, present: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ def item_item(modality: Modality, k: int, *, weight: str = "mean", own: bool = F
         cosine = cosine.clamp(min=0)
         scale = torch.zeros(size).index_add(0, target, cosine).clamp(min=1e-12).rsqrt()
         value = scale[target] * cosine * scale[source]
-    return Adjacency(target, source, (size, size), weight=value)
+    return Adjacency(target, source, (size, size), weight=value, axes=("item", "item"))
 
 
 def mixed_item_item(modalities: Sequence[Modality], shares: Sequence[float], k: int, *, own: bool = False) -> Adjacency:
@@ -174,7 +174,7 @@ def mixed_item_item(modalities: Sequence[Modality], shares: Sequence[float], k: 
         values.append(share * torch.bincount(target, minlength=size).float().reciprocal()[target])
     target, source, value = torch.cat(targets), torch.cat(sources), torch.cat(values)
     value = value / torch.zeros(size).index_add(0, target, value)[target]
-    return Adjacency(target, source, (size, size), weight=value)
+    return Adjacency(target, source, (size, size), weight=value, axes=("item", "item"))
 
 
 def pruned(graph: dgl.DGLGraph, dropout: float, generator: torch.Generator) -> Adjacency:
@@ -189,7 +189,7 @@ def pruned(graph: dgl.DGLGraph, dropout: float, generator: torch.Generator) -> A
     ring = torch.empty_like(weight).exponential_(generator=generator) / weight
     left = min(len(ring), max(1, round(len(ring) * (1 - dropout))))
     keep = ring.topk(left, largest=False).indices
-    return normalise(user[keep], item[keep], (graph.num_nodes("user"), graph.num_nodes("item")))
+    return normalise(user[keep], item[keep], (graph.num_nodes("user"), graph.num_nodes("item")), ("user", "item"))
 
 
 def _row_softmax(score: Tensor, row: Tensor, rows: int) -> Tensor:
@@ -234,7 +234,8 @@ def user_user(
     if pad == "resample":
         rank = graph.edges["co_occurs"].data["rank"][keep]
         source, target, strength = _resample(source, target, strength, rank, users, k, generator)
-    return Adjacency(target, source, (users, users), weight=neighbour_weights(strength, target, users, weight))
+    weights = neighbour_weights(strength, target, users, weight)
+    return Adjacency(target, source, (users, users), weight=weights, axes=("user", "user"))
 
 
 def neighbour_weights(strength: Tensor, target: Tensor, users: int, weight: str) -> Tensor:

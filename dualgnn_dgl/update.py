@@ -21,7 +21,7 @@ from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError, RunError, unknown
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import create
-from dualgnn_dgl.models.base import LOOK_ALIKES, Recommender
+from dualgnn_dgl.models.base import LOOK_ALIKES, Recommender, axis_of
 from dualgnn_dgl.options import Options
 from dualgnn_dgl.preprocess import align
 from dualgnn_dgl.preprocess.filters import id_order
@@ -170,14 +170,14 @@ def grow(
     Raises
     ------
     RunError
-        if a parameter is tied to the data in a way that cannot grown.
+        if a parameter depends on the data in a way that cannot grow.
     """
     modalities = larger.modalities if modalities is None else modalities
     grown = create(name, heterograph(larger), modalities, config)
+    if not model.trainable:  # its state is counted from the data, here the larger
+        return grown.eval()
     sizes = dataset.num_users, dataset.num_items
     more = larger.num_users - sizes[0], larger.num_items - sizes[1]
-    if sizes[0] == sizes[1] and more[0] == more[1] != 0:
-        raise RunError("there are as many users as micro-videos, and as many new ones: add new users and new videos one by one")
     measure = dataset.co_occurrence.measure if dataset.co_occurrence is not None else "count"
     town = Town(dataset.train, dataset.modalities, measure)
     fresh = larger.train.user >= sizes[0]
@@ -205,19 +205,12 @@ def grow(
     with torch.no_grad():
         for key, old in model.state_dict().items():
             shape = wanted[key].shape
-            before, after = (len(old), shape[0]) if old.ndim else (0, 0)
+            axis = axis_of(model, key)
             if old.shape == shape:
                 state[key] = old
-            elif old.shape[1:] != shape[1:]:
+            elif old.shape[1:] != shape[1:] or axis is None:
                 raise RunError(f"{key} of {name} cannot grow from {tuple(old.shape)} to {tuple(shape)}: train on the new data")
-            elif (before, after) == (sizes[0], larger.num_users):
-                state[key] = torch.cat([old, user_rows(key, old)])
-            elif (before, after) == (sizes[1], larger.num_items):
-                state[key] = torch.cat([old, item_rows(old)])
-            elif (before, after) == (sum(sizes), sum(sizes) + sum(more)):  # users, then items, in one table
-                user, item = old.split(list(sizes))
-                state[key] = torch.cat([user, user_rows(key, user), item, item_rows(item)])
             else:
-                raise RunError(f"{key} of {name} cannot grown from {before} to {after} rows: train on the new data")
+                state[key] = torch.cat([old, user_rows(key, old) if axis == "user" else item_rows(old)])
         grown.load_state_dict(state)
     return grown.eval()

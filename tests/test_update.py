@@ -117,10 +117,11 @@ def test_users_without_neighbours_and_videos_without_features_start_from_the_mea
 
 
 def test_a_model_that_cannot_grow_says_so():
-    dataset = small.dataset(users=19)
+    dataset = small.dataset()
     model = create("lightgcn", heterograph(dataset), {})
-    larger, _ = update.extend(dataset, RawInput(log([("ana", "new1")])))
-    with pytest.raises(RunError, match="as many users as micro-videos"):
+    larger, _ = update.extend(dataset, day())
+    model.row_axes = {"item": "item"}  # a table of users that is not marked as one
+    with pytest.raises(RunError, match="user of lightgcn cannot grow from"):
         update.grow(model, dataset, larger, "lightgcn", model_class("lightgcn").Config())
 
 

@@ -106,8 +106,8 @@ def p_value(observed: float | np.ndarray, resampled: np.ndarray) -> np.ndarray:
 
     With d the observed difference and d* those of R resamples, d* − d is what chance does to a difference of zero, so that
     p = (1 + #{|d* − d| ≥ |d|}) / (R + 1). The observed difference counts as one of the resamples: p is never zero, and its
-    smallest value is 1 / (R + 1). False positives are measured in benchmarks/quality/pvalues.py: where two models differ by chance
-    alone, 4 to 6 % of the p-values of 60 users or more fall below .05. With fewer users, or where a few users make the
+    smallest value is 1 / (R + 1). False positives are measured in benchmarks/quality/pvalues.py: where two models differ by
+    chance alone, 4 to 6 % of the p-values of 60 users or more fall below .05. With fewer users, or where a few users make the
     difference, up to 19 % do.
 
     Args:

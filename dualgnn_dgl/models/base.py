@@ -48,6 +48,9 @@ class Recommender(nn.Module):
     uses_modalities: ClassVar[bool] = False
     needs_modalities: ClassVar[bool] = True  # of those that use them: nothing is left of it where the data have none
     trainable: ClassVar[bool] = True
+    # Parameters and buffers with a row for every user or item, by name. Sampled blocks and `update` go by it: a number of
+    # rows cannot tell users from items where there are as many of both.
+    row_axes: ClassVar[Mapping[str, str]] = {"user": "user", "item": "item"}
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -140,6 +143,22 @@ def _check_options(kind: type[Recommender]) -> None:
             raise ConfigError(unknown(f"key in {kind.__name__}.SEARCH", key, [*own, *of_training]))
         for value in values:
             build(kind.Config if key in own else TrainConfig, {key: value}, f"{kind.__name__}.SEARCH")
+
+
+def axis_of(module: nn.Module, key: str) -> str | None:
+    """What the rows of a parameter or buffer stand for: 'user', 'item', or None where it is no table.
+
+    Args:
+        module: The model, or a part of it.
+        key: The dotted name, as in its state dict. A mark on a list holds for every member.
+    """
+    part: Any = module
+    for name in key.split("."):
+        axis: str | None = getattr(part, "row_axes", {}).get(name)
+        if axis is not None:
+            return axis
+        part = getattr(part, name)
+    return None
 
 
 def table(rows: int, columns: int) -> nn.Parameter:
@@ -242,6 +261,7 @@ class Features(nn.Module):
     def __init__(self, modalities: Mapping[str, Modality]) -> None:
         super().__init__()
         self.names = tuple(modalities)
+        self.row_axes = {"present": "item"} | {f"values_{m}": "item" for m in range(len(self.names))}
         for m, modality in enumerate(modalities.values()):
             self.register_buffer(f"values_{m}", torch.from_numpy(np.require(modality.values, requirements="W")), persistent=False)
         present = [torch.tensor(modality.present) for modality in modalities.values()]

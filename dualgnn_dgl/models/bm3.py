@@ -67,6 +67,7 @@ class BM3(Recommender):
         "feature_weight": (0.5, 2.0),
         "lr": (5e-4, 1e-3, 3e-3),
     }
+    row_axes = Recommender.row_axes | {"raw": "item"}
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

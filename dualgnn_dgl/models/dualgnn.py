@@ -108,6 +108,7 @@ class DualGNN(Recommender):
         "cooc_k": (10, 40),
         "layers": (1, 2, 3),
     }
+    row_axes = Recommender.row_axes | {"preference": "user", "attention": "user"}
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

@@ -90,6 +90,7 @@ class DualGNNPlus(Recommender):
         "temperature": (0.1, 0.15, 0.2),
         "lr": (5e-4, 1e-3),
     }
+    row_axes = Recommender.row_axes | {"attention": "user", "observed": "user", "bias": "item", "present": "item"}
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

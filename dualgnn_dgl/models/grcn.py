@@ -69,6 +69,7 @@ class GRCN(Recommender):
         "fusion": ("concat", "id"),
         "lr": (1e-4, 5e-4, 1e-3, 5e-3),
     }
+    row_axes = Recommender.row_axes | {"preference": "user", "user_confidence": "user", "item_confidence": "item"}
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

@@ -79,6 +79,7 @@ class MGCN(Recommender):
         "l2": (1e-5, 1e-4, 1e-3, 1e-2),
         "lr": (5e-4, 1e-3, 3e-3),
     }
+    row_axes = Recommender.row_axes | {"observed": "user"}
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

@@ -62,6 +62,7 @@ class MMGCN(Recommender):
         "combine": ("concat", "sum"),
         "lr": (1e-4, 5e-4, 1e-3, 5e-3),
     }
+    row_axes = Recommender.row_axes | {"preference": "user"}
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()
@@ -69,8 +70,8 @@ class MMGCN(Recommender):
         self.features = Features(modalities)
         users, items = graph.num_nodes("user"), graph.num_nodes("item")
         watcher, watched = graph.edges(etype="interacts")
-        self.to_user = average(watcher, watched, (users, items))  # (U, I), rows sum to one
-        self.to_item = average(watched, watcher, (items, users))  # (I, U), rows sum to one
+        self.to_user = average(watcher, watched, (users, items), ("user", "item"))  # (U, I), rows sum to one
+        self.to_item = average(watched, watcher, (items, users), ("item", "user"))  # (I, U), rows sum to one
         widths = [min(width, config.project_above) for width in self.features.widths()]
         self.preference = nn.ParameterList(table(users, width) for width in widths)  # P_m
         self.user, self.item = node_table(users, items, config.width)  # Q

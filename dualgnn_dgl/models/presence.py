@@ -7,6 +7,8 @@ prepares; hiding features in training is modality dropout (Neverova et al., ModD
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +35,7 @@ class Presence(nn.Module):
         not observed, but some co-occurring user observes it; nowhere without `omega`.
     """
 
+    row_axes: ClassVar = {"present": "item", "observed": "user", "supplied": "user"}
     present: Tensor
     observed: Tensor
     supplied: Tensor
@@ -52,7 +55,7 @@ class Presence(nn.Module):
             target, source, weight = target[lent], source[lent], weight[lent]
             supplied[target, m] = True
             weight = weight / torch.zeros(users, dtype=weight.dtype).index_add(0, target, weight)[target]
-            lenders.append(Adjacency(target, source, (users, users), weight=weight))
+            lenders.append(Adjacency(target, source, (users, users), weight=weight, axes=("user", "user")))
         self.lenders = nn.ModuleList(lenders)
         self.complete = present.all(0).tolist()  # nothing to mask in modality m? [M]
         for name, value in (("present", present), ("observed", observed), ("supplied", supplied)):

@@ -53,6 +53,7 @@ class VBPR(Recommender):
         "features": ("unit", "raw"),
         "lr": (5e-4, 1e-3, 3e-3),
     }
+    row_axes = Recommender.row_axes | {"item_bias": "item"}
 
     def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
         super().__init__()

@@ -113,6 +113,7 @@ class Adjacency(nn.Module):
         general edge weights.
     left, right : (num_dst,), (num_src,) float, optional
         row and column scales; not together with `weight`.
+    axes : what rows and columns stand for, each 'user' or 'item'; sampled blocks need it (blocks.py).
     """
 
     def __init__(
@@ -124,11 +125,13 @@ class Adjacency(nn.Module):
         weight: Tensor | None = None,
         left: Tensor | None = None,
         right: Tensor | None = None,
+        axes: tuple[str, str] | None = None,
     ) -> None:
         super().__init__()
         if weight is not None and (left is not None or right is not None):
             raise ValueError("give edge weights or row and column scales, not both")
         self.shape = (int(shape[0]), int(shape[1]))
+        self.axes = axes
         left, right = (None if scale is None else scale.reshape(-1).contiguous() for scale in (left, right))
         for scale, size in ((left, self.shape[0]), (right, self.shape[1])):
             if scale is not None and len(scale) != size:
@@ -139,11 +142,11 @@ class Adjacency(nn.Module):
         )
 
     @staticmethod
-    def _of(forward: Matrix, backward: Matrix) -> Adjacency:
+    def _of(forward: Matrix, backward: Matrix, axes: tuple[str, str] | None) -> Adjacency:
         """An adjacency over a matrix and its transpose that are there already."""
         made = Adjacency.__new__(Adjacency)
         nn.Module.__init__(made)
-        made.shape = forward.shape
+        made.shape, made.axes = forward.shape, axes
         made._register(forward, backward)
         return made
 
@@ -178,7 +181,7 @@ class Adjacency(nn.Module):
     def T(self) -> Adjacency:
         """The transpose, over the same tensors (the name every array library uses)."""
         forward, backward = self._matrices
-        return Adjacency._of(backward, forward)
+        return Adjacency._of(backward, forward, None if self.axes is None else (self.axes[1], self.axes[0]))
 
     @property
     def num_edges(self) -> int:
@@ -202,11 +205,11 @@ class Adjacency(nn.Module):
         if forward.left is not None:
             left = forward.left * self._matrices[0].indptr.diff()[rows] / forward.indptr.diff().clamp(min=1)
             forward, backward = replace(forward, left=left), replace(backward, right=left)
-        return Adjacency._of(forward, backward)
+        return Adjacency._of(forward, backward, self.axes)
 
     def without(self, dst: Tensor, src: Tensor) -> Adjacency:
         """The same matrix with zeros at (dst, src), (B,) int64 each; all other weights and scales as they are."""
-        return Adjacency._of(self._matrices[0].without(dst, src), self._matrices[1].without(src, dst))
+        return Adjacency._of(self._matrices[0].without(dst, src), self._matrices[1].without(src, dst), self.axes)
 
     def neighbours(self, rows: Tensor, most: int, generator: torch.Generator) -> Tensor:
         """Columns that send to these rows (R,), int64: all where there are at most so many, else that many draws of a row's
@@ -239,13 +242,14 @@ class Adjacency(nn.Module):
         return f"shape={self.shape}, edges={self.num_edges}"
 
 
-def normalise(dst: Tensor, src: Tensor, shape: tuple[int, int]) -> Adjacency:
+def normalise(dst: Tensor, src: Tensor, shape: tuple[int, int], axes: tuple[str, str] | None = None) -> Adjacency:
     """D_dst^-½ A D_src^-½ over the given edges, degrees counted on these edges; degree 0 gives a zero row, never NaN."""
     left = torch.bincount(dst.long(), minlength=shape[0]).float().clamp(min=1).rsqrt()
     right = torch.bincount(src.long(), minlength=shape[1]).float().clamp(min=1).rsqrt()
-    return Adjacency(dst, src, shape, left=left, right=right)
+    return Adjacency(dst, src, shape, left=left, right=right, axes=axes)
 
 
-def average(dst: Tensor, src: Tensor, shape: tuple[int, int]) -> Adjacency:
+def average(dst: Tensor, src: Tensor, shape: tuple[int, int], axes: tuple[str, str] | None = None) -> Adjacency:
     """D_dst^-1 A over the given edges: each row averages the rows that point at it; degree 0 gives a zero row."""
-    return Adjacency(dst, src, shape, left=1 / torch.bincount(dst.long(), minlength=shape[0]).float().clamp(min=1))
+    left = 1 / torch.bincount(dst.long(), minlength=shape[0]).float().clamp(min=1)
+    return Adjacency(dst, src, shape, left=left, axes=axes)
