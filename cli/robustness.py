@@ -14,7 +14,7 @@ from dualgnn_dgl.cli.show import PATH, data_option, json_option, memory_option, 
 from dualgnn_dgl.errors import ConfigError, clean
 
 if TYPE_CHECKING:
-    from dualgnn_dgl.robustness import Cell, Plan
+    from dualgnn_dgl.experiments.robustness import Cell, Plan
 
 RESULTS = ("summary.json", "table.md", "curves.png")
 STRATEGIES = "mask, zero, mean, neighbour_mean, multi_hop, ppr, heat, drop-items; or mask:KEY=VALUE, an option of the model"
@@ -111,7 +111,8 @@ def command(
         dualgnn robustness --data data --models dualgnn,lightgcn --rates 0,.4,.8 --seeds 3 --out holes
     """
     from dualgnn_dgl import data as datasets
-    from dualgnn_dgl import locks, robustness
+    from dualgnn_dgl import locks
+    from dualgnn_dgl.experiments import robustness
     from dualgnn_dgl.files import atomic_file, write_json
 
     settings = {model: _settings(model, models, pairs, {"epochs": epochs, "patience": patience}) for model in models}

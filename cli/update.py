@@ -62,7 +62,7 @@ def command(
         dualgnn update --input tuesday.csv
         dualgnn update --input tuesday.csv --features visual.parquet --epochs 3
     """
-    from dualgnn_dgl import checkpoint, locks, training, update
+    from dualgnn_dgl import checkpoint, growth, locks, training
     from dualgnn_dgl import data as folders
     from dualgnn_dgl.errors import json_text
     from dualgnn_dgl.folders import check_apart, check_free, recover, replace_folders
@@ -93,12 +93,12 @@ def command(
         train = build(training.TrainConfig, {**loaded.info["train"], "epochs": max(epochs, 1), **changes})
         note(f"reading {source}")
         raw = read(source, features=features, items=items)
-        larger, added = update.extend(
+        larger, added = growth.extend(
             dataset, raw, min_rating=options.get("min_rating"), cooc_top=options.get("cooc_top", 200)
         )
         modalities = training.features(larger, train)
         note(f"placing {added.users:,} new users and {added.items:,} new micro-videos in {name}")
-        grown = update.grow(model, dataset, larger, name, config, modalities)
+        grown = growth.grow(model, dataset, larger, name, config, modalities)
         before = training.as_it_is(grown, larger.train, larger.valid, train)
         fit = before
         if epochs and grown.trainable:

@@ -37,8 +37,9 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("step",),
     ("training",),
     ("checkpoint",),
-    ("newcomers", "update"),
-    ("robustness", "tuning"),
+    ("newcomers", "growth"),
+    ("experiments", "tuning"),
+    ("verbs",),
     ("cli",),
 )
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

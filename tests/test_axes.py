@@ -9,7 +9,7 @@ import torch
 from test_step import SWITCHES, WHOLE, make
 from test_update import day, log
 
-from dualgnn_dgl import training, update
+from dualgnn_dgl import growth, training
 from dualgnn_dgl.blocks import Blocks, adjacencies
 from dualgnn_dgl.graph import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
@@ -67,9 +67,9 @@ def test_every_model_trains_and_grows_on_square_data(name: str) -> None:
         fit = training.fit(model, data.train, data.valid, train, modalities=data.modalities)
         assert (fit.user.shape[0], fit.item.shape[0]) == (SIDE, SIDE)
     for raw in (day(), RawInput(log([("ana", "new1")]))):
-        larger, added = update.extend(data, raw)
+        larger, added = growth.extend(data, raw)
         assert added.users == added.items
-        grown = update.grow(model, data, larger, name, model_class(name).Config())
+        grown = growth.grow(model, data, larger, name, model_class(name).Config())
         user, item = grown.embed()
         assert (user.shape[0], item.shape[0]) == (SIDE + added.users, SIDE + added.items)
         learned = grown.state_dict()
@@ -80,8 +80,8 @@ def test_every_model_trains_and_grows_on_square_data(name: str) -> None:
 def test_nothing_learned_means_nothing_kept() -> None:
     """The counts of a model that is not trained are those of the larger data."""
     data = small.dataset()
-    larger, _ = update.extend(data, day())
+    larger, _ = growth.extend(data, day())
     model = create("mostpop", heterograph(data), {})
-    grown = update.grow(model, data, larger, "mostpop", model_class("mostpop").Config())
+    grown = growth.grow(model, data, larger, "mostpop", model_class("mostpop").Config())
     counts = np.bincount(larger.train.item, minlength=larger.num_items)
     assert grown.embed()[1].flatten().tolist() == counts.tolist()

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from commands import call
 from sklearn.decomposition import PCA
 
-from dualgnn_dgl import data, modality, newcomers, update
+from dualgnn_dgl import data, growth, modality, newcomers
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import MANIFEST, Dataset, Modality
 from dualgnn_dgl.errors import DataError
@@ -246,12 +246,12 @@ def test_an_update_takes_raw_features_and_carries_the_map_over(dataset: Dataset)
         return RawInput(log, {"visual": RawModality(ids, values, np.ones(2, bool), "visual.npy")})
 
     kept = dataset.reductions["visual"]
-    wide, added = update.extend(dataset, day(raw))
-    narrowed, _ = update.extend(dataset, day(kept.apply(raw, np.ones(2, bool))))
+    wide, added = growth.extend(dataset, day(raw))
+    narrowed, _ = growth.extend(dataset, day(kept.apply(raw, np.ones(2, bool))))
     assert wide.hash == narrowed.hash and wide.reductions["visual"] is kept and added.filled == {"visual": 1}
     np.testing.assert_allclose(wide.modalities["visual"].values[-1], (raw[0] - kept.mean) @ kept.components.T, atol=1e-4)
     with pytest.raises(DataError, match=r"visual\.npy has 8 columns, visual of the catalogue has 3, reduced from 11"):
-        update.extend(dataset, day(raw[:, :8]))
+        growth.extend(dataset, day(raw[:, :8]))
 
 
 def plain(*words: object) -> Result:

@@ -13,17 +13,18 @@ import small
 import torch
 from click.testing import CliRunner, Result
 
-from dualgnn_dgl import robustness, training
+from dualgnn_dgl import training
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.cold_items import all_cold
 from dualgnn_dgl.data import Interactions, save
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, paired, top_k
+from dualgnn_dgl.experiments import robustness
+from dualgnn_dgl.experiments.robustness import Cell, Plan
+from dualgnn_dgl.experiments.robustness.cells import Bench, _write_checked, banish, complete, name_of, reduced, result_of
+from dualgnn_dgl.experiments.robustness.summary import _area
 from dualgnn_dgl.modality import drop, read_holes
 from dualgnn_dgl.models import model_class
-from dualgnn_dgl.robustness import Cell, Plan
-from dualgnn_dgl.robustness.cells import Bench, _write_checked, banish, complete, name_of, reduced, result_of
-from dualgnn_dgl.robustness.summary import _area
 
 
 def plan(*models: str, **more) -> Plan:

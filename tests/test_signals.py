@@ -28,7 +28,7 @@ from dualgnn_dgl.cli import stop
 from dualgnn_dgl.cli.main import VERBS
 from dualgnn_dgl.data import load, save
 from dualgnn_dgl.errors import DualGNNError
-from dualgnn_dgl.robustness.cells import Bench
+from dualgnn_dgl.experiments.robustness.cells import Bench
 
 PROGRAM = [sys.executable, "-m", "dualgnn_dgl.cli.main"]
 SCRIPT = Path(sys.executable).with_name("dualgnn")

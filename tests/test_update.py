@@ -12,7 +12,7 @@ import small
 import torch
 from click.testing import CliRunner, Result
 
-from dualgnn_dgl import checkpoint, data, models, training, update
+from dualgnn_dgl import checkpoint, data, growth, models, training
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import DataError, RunError
@@ -39,7 +39,7 @@ def day(rows=ROWS, **more) -> RawInput:
 
 def test_old_numbers_and_splits_stay_and_the_new_comes_behind():
     dataset = replace(small.dataset(), titles=np.array([f"t{i}" for i in range(small.ITEMS)]))
-    larger, added = update.extend(dataset, day())
+    larger, added = growth.extend(dataset, day())
     assert larger.user_ids.tolist() == [*dataset.user_ids.tolist(), "ana", "zoe"]
     assert larger.item_ids.tolist() == [*dataset.item_ids.tolist(), "new1", "new2"]
     assert larger.titles.tolist()[-2:] == ["One", ""]
@@ -64,14 +64,14 @@ def test_an_item_that_lacked_a_modality_gets_it():
     hole = int(np.flatnonzero(~dataset.modalities["visual"].present)[0])
     raw = day()
     features = RawModality(np.array([str(dataset.item_ids[hole])]), np.full((1, 5), 2.0, np.float32), np.ones(1, bool))
-    larger, added = update.extend(dataset, replace(raw, modalities={"visual": features}))
+    larger, added = growth.extend(dataset, replace(raw, modalities={"visual": features}))
     assert added.filled == {"visual": 1} and larger.modalities["visual"].present[hole]
     assert (larger.modalities["visual"].values[hole] == 2).all()
 
 
 def test_ratings_below_the_datas_limit_are_left_out():
     raw = day(rating=np.array([5, 5, 1, 5, 5, 5, 5.0]))
-    larger, added = update.extend(small.dataset(), raw, min_rating=3)
+    larger, added = growth.extend(small.dataset(), raw, min_rating=3)
     assert "new1" not in larger.item_ids and added.dropped == {"rating below 3": 1, "repeated pair": 1} and added.items == 1
 
 
@@ -79,23 +79,23 @@ def test_a_log_without_anything_new_is_refused():
     dataset = small.dataset()
     user, item = small.pairs_of(dataset.valid)[0]
     with pytest.raises(DataError, match="nothing to update"):
-        update.extend(dataset, RawInput(log([(str(dataset.user_ids[user]), str(dataset.item_ids[item]))])))
+        growth.extend(dataset, RawInput(log([(str(dataset.user_ids[user]), str(dataset.item_ids[item]))])))
 
 
 @pytest.mark.parametrize(("name", "message"), [("smell", "unknown modality 'smell'"), ("visual", "has 2 columns")])
 def test_features_that_do_not_fit_are_refused(name, message):
     features = {name: RawModality(np.array(["v5"]), np.ones((1, 2)), np.ones(1, bool))}
     with pytest.raises(DataError, match=message):
-        update.extend(small.dataset(), replace(day(), modalities=features))
+        growth.extend(small.dataset(), replace(day(), modalities=features))
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_grows_and_keeps_what_it_has_learned(name):
     dataset = small.dataset()
     model = create(name, heterograph(dataset), dataset.modalities)
-    larger, _ = update.extend(dataset, day())
+    larger, _ = growth.extend(dataset, day())
     config = model_class(name).Config()
-    grown = update.grow(model, dataset, larger, name, config)
+    grown = growth.grow(model, dataset, larger, name, config)
     user, item = grown.embed()
     assert (user.shape[0], item.shape[0]) == (15, 21)
     if not user.is_sparse:
@@ -110,8 +110,8 @@ def test_every_model_grows_and_keeps_what_it_has_learned(name):
 def test_users_without_neighbours_and_videos_without_features_start_from_the_mean():
     dataset = small.dataset(modalities=())
     model = create("bprmf", heterograph(dataset), {})
-    larger, _ = update.extend(dataset, RawInput(log([("solo", "new1"), ("solo", "new2"), ("pal", "v5")])))
-    grown = update.grow(model, dataset, larger, "bprmf", model_class("bprmf").Config())
+    larger, _ = growth.extend(dataset, RawInput(log([("solo", "new1"), ("solo", "new2"), ("pal", "v5")])))
+    grown = growth.grow(model, dataset, larger, "bprmf", model_class("bprmf").Config())
     torch.testing.assert_close(grown.user[14].detach(), model.user.mean(0).detach())  # solo: only new videos
     torch.testing.assert_close(grown.item[-1].detach(), model.item.mean(0).detach())
 
@@ -119,10 +119,10 @@ def test_users_without_neighbours_and_videos_without_features_start_from_the_mea
 def test_a_model_that_cannot_grow_says_so():
     dataset = small.dataset()
     model = create("lightgcn", heterograph(dataset), {})
-    larger, _ = update.extend(dataset, day())
+    larger, _ = growth.extend(dataset, day())
     model.row_axes = {"item": "item"}  # a table of users that is not marked as one
     with pytest.raises(RunError, match="user of lightgcn cannot grow from"):
-        update.grow(model, dataset, larger, "lightgcn", model_class("lightgcn").Config())
+        growth.grow(model, dataset, larger, "lightgcn", model_class("lightgcn").Config())
 
 
 # ---------------------------------------------------------------- the command

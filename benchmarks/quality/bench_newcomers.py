@@ -30,7 +30,7 @@ from torch.nn import functional
 from benchmarks.lib.paths import RESULTS, Folders, add_folders
 from benchmarks.lib.prepared import prepare
 from benchmarks.quality.compare import machine
-from dualgnn_dgl import cold_items, data, graph, models, newcomers, training, update
+from dualgnn_dgl import cold_items, data, graph, growth, models, newcomers, training
 from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.evaluation import Evaluator, bootstrap, percentiles, resampled_means
@@ -145,7 +145,7 @@ def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
 
     log = RawLog(whole.train.user[late], whole.train.item[late], whole.user_ids, whole.item_ids, rows_read=int(late.sum()))
     raw = {key: RawModality(whole.item_ids, m.values, m.present) for key, m in whole.modalities.items()}
-    larger, added = update.extend(before, RawInput(log, raw))
+    larger, added = growth.extend(before, RawInput(log, raw))
     users_, items_ = (
         np.array([{key: place for place, key in enumerate(known.tolist())}.get(key, -1) for key in ids.tolist()])
         for known, ids in ((larger.user_ids, whole.user_ids), (larger.item_ids, whole.item_ids))
@@ -159,7 +159,7 @@ def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
     took = {}
     old = train(model, before, quick)[0]
     started = time.process_time()
-    grown = update.grow(old, before, larger, model, config_of(model))
+    grown = growth.grow(old, before, larger, model, config_of(model))
     user, item = (table.detach() for table in grown.embed())
     took["updated"] = time.process_time() - started
     found = {"updated": measure(user, item).means}

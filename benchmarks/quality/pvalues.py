@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.lib.paths import RESULTS
 from dualgnn_dgl.evaluation import holm, p_value, resampled_means
-from dualgnn_dgl.robustness.summary import RESAMPLES
+from dualgnn_dgl.experiments.robustness.summary import RESAMPLES
 
 RESULT = RESULTS / "pvalues.json"
 LEVEL = 0.05

@@ -65,7 +65,8 @@ def main() -> None:
 
     import torch
 
-    from dualgnn_dgl import data, robustness
+    from dualgnn_dgl import data
+    from dualgnn_dgl.experiments import robustness
     from dualgnn_dgl.files import write_json
 
     torch.set_num_threads(arguments.threads)

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.evaluation import holm, p_value, percentiles, resampled_means
+from dualgnn_dgl.experiments.robustness.cells import name_of, result_of
+from dualgnn_dgl.experiments.robustness.plan import Cell, Plan
 from dualgnn_dgl.inputs import open_regular
-from dualgnn_dgl.robustness.cells import name_of, result_of
-from dualgnn_dgl.robustness.plan import Cell, Plan
 
 RESAMPLES = 2000
 TEST = "shifted bootstrap with Holm's correction"

@@ -1,0 +1,1 @@
+"""Experiments of many trainings, each of which is kept and never repeated."""

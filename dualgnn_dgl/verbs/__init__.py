@@ -1,0 +1,1 @@
+"""The verbs: what the command line does, as functions. `import dualgnn_dgl` offers them lazily."""
