@@ -63,9 +63,14 @@ demo: .venv/installed
 	cd demo && ../.venv/bin/dualgnn eval --topk 10
 	cd demo && ../.venv/bin/dualgnn recommend --user $(USER_ID) --k 10
 
+WORDS = README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CITATION.cff setup.cfg pyproject.toml \
+	benchmarks cli datasets dualgnn_dgl
+
 # mypy sees the package as it is installed, with cli/ inside
 lint: .venv/installed-test
 	.venv/bin/ruff check .
+	.venv/bin/codespell $(WORDS)
+	.venv/bin/codespell -L whats,widht,recal,modle,visul,maks,mising tests
 	@rm -rf build/types && mkdir -p build/types/dualgnn_dgl
 	@ln -s $(CURDIR)/dualgnn_dgl/* build/types/dualgnn_dgl/ && ln -s $(CURDIR)/cli build/types/dualgnn_dgl/cli
 	.venv/bin/python -m mypy build/types/dualgnn_dgl

@@ -7,4 +7,4 @@ The journey is four calls: raw log + features ─preprocess→ `Dataset` ─grap
 ─`model.embed()`→ tables (U, D) and (I, D) ─`evaluation.top_k`→ lists (U, K).
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -10,6 +10,7 @@ setup.cfg holds the bounds; this script resolves them with uv and keeps every ve
     test.txt         what the tests and the linters need, on top of run.txt
     fuzz.txt         what `make fuzz` needs, on top of test.txt
     tools.txt        uv and twine, installed separately
+    docs.txt         what builds the documentation, installed separately
     oldest.txt       every lower bound of setup.cfg with what the tests need, for `make test-dgl113` (Linux, Python 3.11)
 
 Each version carries the hashes of all its files, so the same lock serves Python 3.11 and 3.12 on x86_64 and arm64.
@@ -130,7 +131,7 @@ def write_all(upgrade: list[str]) -> None:
         name: {package: version for package, version in pins.items() if "all" not in upgrade and package not in upgrade}
         for name, pins in old.items()
     }
-    separate = ("oldest", "tools", "torch-cpu")
+    separate = ("oldest", "tools", "docs", "torch-cpu")
     newest = {package: version for name, pins in kept.items() if name not in separate for package, version in pins.items()}
     build_system = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
     groups = {"build": ["pip", *build_system], "run": requirements("run")}
@@ -151,6 +152,7 @@ def write_all(upgrade: list[str]) -> None:
     write("test", test, "what the tests and the linters need", include="run")
     write("fuzz", without(fuzz, run, test, build, torch), "what `make fuzz` needs", include="test")
     write("tools", compile_lock(TOOLS, kept.get("tools", {}), {}, "--universal"), "what writes the locks and checks the archives")
+    write("docs", compile_lock(requirements("docs"), kept.get("docs", {}), {}, "--universal"), "what builds the documentation")
 
     bounds = lower_bounds() | {"torch": TORCH}
     wanted = [*requirements("run"), *requirements("test")]

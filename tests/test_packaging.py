@@ -17,7 +17,7 @@ import lock
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ("setup.cfg", "pyproject.toml", "README.md")
+SHIPPED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 
 
 def run(*command: str | Path, folder: Path) -> str:
@@ -186,8 +186,8 @@ def test_a_lock_pins_every_package_by_version_and_hash(name: str) -> None:
 
 
 def test_the_locks_agree() -> None:
-    """A package has one version, whichever lock installs it; the oldest versions and the separate tools are on their own."""
-    for name in set(LOCKS) - {"oldest", "tools", "torch-cpu"}:
+    """A package has one version, whichever lock installs it; the oldest, the tools and the documentation's are separate."""
+    for name in set(LOCKS) - {"oldest", "tools", "docs", "torch-cpu"}:
         for package, version in lock.locked(name).items():
             assert pinned()[package] == version
     assert lock.locked("torch-cpu") == {"torch": pinned()["torch"] + "+cpu"}

@@ -64,7 +64,8 @@ def archives(folder: Path, twine: str | None) -> tuple[Path, Path]:
         names = {name.partition("/")[2] for name in archive.getnames()}
         archive.extractall(unpacked, filter="data")
     modules = {path.relative_to(checkout) for part in ("dualgnn_dgl", "cli") for path in (checkout / part).rglob("*.py")}
-    lacking = {"README.md", "setup.cfg", "pyproject.toml", "dualgnn_dgl/py.typed", *map(Path.as_posix, modules)} - names
+    others = {"README.md", "LICENSE", "setup.cfg", "pyproject.toml", "dualgnn_dgl/py.typed"}
+    lacking = {*others, *map(Path.as_posix, modules)} - names
     if lacking:
         raise SystemExit(f"the sdist lacks {sorted(lacking)}")
     (unpacked,) = unpacked.iterdir()
