@@ -1,5 +1,6 @@
 # make demo          install into .venv, then preprocess, train, evaluate and recommend on the built-in demo
 # make test          lint and all tests, in .venv
+# make docs          the documentation into build/site; a dead link or an unknown API name fails
 # make test-long     the tests' long forms, an hour: figures into benchmarks/results/reliability.json
 # make fuzz          coverage-guided fuzzing of the parsers for SECONDS (300)
 # make test-wheel    build the archives, install the wheel with the newest dependencies, and run the whole job from it
@@ -32,7 +33,7 @@ torch = $(1) $(LOCKED) -r locks/torch-cpu.txt 2>/dev/null || { \
 	$(1) $(LOCKED) -r locks/torch.txt; }
 NO_PYTHON = { echo "Python 3.11 or 3.12 with venv is needed, DGL has wheels for those: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 
-.PHONY: help demo install test lint test-long fuzz test-wheel test-dgl113 test-user test-matrix test-gpu bench-gpu lock clean
+.PHONY: help demo install test lint test-long fuzz test-wheel test-dgl113 test-user test-matrix test-gpu bench-gpu docs lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -64,7 +65,7 @@ demo: .venv/installed
 	cd demo && ../.venv/bin/dualgnn recommend --user $(USER_ID) --k 10
 
 WORDS = README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CITATION.cff setup.cfg pyproject.toml \
-	benchmarks cli datasets dualgnn_dgl
+	benchmarks cli datasets docs dualgnn_dgl mkdocs.yml
 
 # mypy sees the package as it is installed, with cli/ inside
 lint: .venv/installed-test
@@ -128,8 +129,18 @@ bench-gpu: .venv/installed-test
 	.venv-tools/bin/python $(LOCKED) -r locks/tools.txt
 	@touch $@
 
+.venv-docs/installed: locks/build.txt locks/docs.txt
+	@test -n "$(PYTHON)" || $(NO_PYTHON)
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python $(LOCKED) -r locks/build.txt
+	.venv-docs/bin/python $(LOCKED) -r locks/docs.txt
+	@touch $@
+
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
 lock: .venv-tools/installed
 	.venv-tools/bin/python tests/lock.py --upgrade $(UPGRADE)
 
 clean:
-	rm -rf .venv .venv-dgl113 .venv-matrix .venv-tools demo build dist *.egg-info
+	rm -rf .venv .venv-dgl113 .venv-docs .venv-matrix .venv-tools demo build dist *.egg-info

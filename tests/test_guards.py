@@ -149,12 +149,8 @@ def test_every_benchmark_is_listed() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     broken = []
-    for page in [
-        ROOT / "README.md",
-        ROOT / "CHANGELOG.md",
-        *(ROOT / "benchmarks").glob("*.md"),
-        *(ROOT / "datasets").glob("*.md"),
-    ]:
+    folders = ("", "benchmarks", "datasets")
+    for page in [*(page for folder in folders for page in (ROOT / folder).glob("*.md")), *(ROOT / "docs").rglob("*.md")]:
         targets = re.findall(r"(?:\]\(|src=\")([^)#\"\s]+)", page.read_text(encoding="utf-8"))
         broken += [f"{page.name}: {t}" for t in targets if "://" not in t and not (page.parent / t).exists()]
     assert not broken
