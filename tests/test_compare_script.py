@@ -91,15 +91,30 @@ def test_the_table_says_what_is_missing(script) -> None:
     assert "published" not in script.markdown([other, tested])
 
 
-def test_the_tables_of_the_readme_are_those_of_the_results(script) -> None:
+def test_the_tables_of_readme_and_docs_are_those_of_the_results(script) -> None:
     tables = importlib.import_module("benchmarks.quality.tables")
-    text = tables.README.read_text("utf-8")
-    assert len(tables.MARK.findall(text)) >= 6
-    assert tables.refreshed(text) == (text, []), "run benchmarks/quality/tables.py"
+    pages = {page.name: page.read_text("utf-8") for page in tables.PAGES}
+    assert sum(len(tables.MARK.findall(text)) for text in pages.values()) >= 10
+    for name, text in pages.items():
+        assert tables.refreshed(text) == (text, []), f"{name} is stale: run benchmarks/quality/tables.py"
+    text = pages["tiktok.md"]
     spoilt = text.replace("| **dualgnn_plus** | 8 × 3 |", "| **dualgnn_plus** | 9 × 3 |", 1)
     assert tables.refreshed(spoilt) == (text, ["tiktok"])
+    text = pages["microlens-sample.md"]
     spoilt = text.replace("| random | 0.", "| random | 1.", 1)
     assert tables.refreshed(spoilt) == (text, ["microlens-15k-loo and microlens-15k-time and microlens-15k-random"])
+    text = pages["README.md"]
+    assert tables.refreshed(text.replace("| TikTok | dualgnn_plus", "| TikTok | mgcn", 1))[0] == text
+
+
+def test_the_best_table_names_the_models_that_are_not_behind(script) -> None:
+    tables = importlib.import_module("benchmarks.quality.tables")
+    rows = [{"model": name, "recall@20": value, "seeds": 1} for name, value in (("a", 0.4), ("b", 0.35), ("lightgcn", 0.3))]
+    rows[0]["interval recall@20"] = [0.38, 0.42]
+    rows[1] |= {"p bootstrap": 0.001, "p Wilcoxon": 0.2}
+    rows[2] |= {"p bootstrap": 0.001, "p Wilcoxon": 0.04}
+    line = tables.best({"tiktok": rows}).splitlines()[-1]
+    assert line == "| TikTok | a | **0.4000** | 0.3800–0.4200 | b 0.3500 | lightgcn 0.3000 | – | 0.3000 |"
 
 
 def test_splits_stand_side_by_side(script) -> None:

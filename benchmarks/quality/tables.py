@@ -1,11 +1,11 @@
-"""The tables of compare.py as Markdown, and the README's brought up to date with what results/compare-NAME.json holds.
+"""Writes the tables of compare.py into the README and docs/results/ from results/compare-NAME.json.
 
-    python -m benchmarks.quality.tables            rewrites the tables of the README; prints which have changed
+    python -m benchmarks.quality.tables            rewrites the tables of these pages; prints which have changed
     python -m benchmarks.quality.tables tiktok     prints one
 
-A table stands in the README under the line `<!-- compare-NAME.json -->`, and ends with the next empty line. With several names,
-by commas, it is one of their recall@20 side by side, a row a split. Everything else there is written by hand, figures in running
-text included: look at them when a table has changed.
+A table follows the line `<!-- compare-NAME.json -->` and ends with the next empty line. With several names, separated by commas,
+it shows their recall@20 side by side, one row for each split; after `best of`, the best model of each. Everything else on the
+pages is written by hand, numbers in running text included: check them when a table has changed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,19 @@ from pathlib import Path
 
 from benchmarks.lib.paths import METRIC, REPOSITORY, RESULTS
 
-README = REPOSITORY / "README.md"
-MARK = re.compile(r"<!-- (compare-[\w-]+\.json(?:, compare-[\w-]+\.json)*) -->\n((?:\|.*\n)*)")
+PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs" / "results").glob("*.md")))
+MARK = re.compile(r"<!-- (best of )?(compare-[\w-]+\.json(?:, compare-[\w-]+\.json)*) -->\n((?:\|.*\n)*)")
+DATA = {
+    "tiktok": "TikTok",
+    "microlens-15k-loo": "MicroLens sample, last video",
+    "microlens-15k-time": "MicroLens sample, by time",
+    "microlens-15k-random": "MicroLens sample, random",
+    "microlens-loo": "MicroLens-50k, last video",
+    "microlens-time": "MicroLens-50k, by time",
+    "movielens-800": "MovieLens-1M sample",
+    "movielens-1m": "MovieLens-1M",
+    "baby": "Amazon-Baby, no features",
+}
 SPLITS = {"loo": "leave-one-out (each user's last)", "time": "by time, a share of each user's last", "random": "random"}
 
 
@@ -68,6 +79,21 @@ def side_by_side(tables: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def best(tables: dict[str, list[dict]]) -> str:
+    """The best model of each table with the models whose difference from it is not significant at .05 in both tests."""
+    heads = ["data set", "best model", METRIC, "95 % interval", "not significantly behind", "next", "dualgnn", "lightgcn"]
+    lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
+    for name, (first, *others) in tables.items():
+        ties = [row for row in others if max(row.get("p bootstrap", 1), row.get("p Wilcoxon", 1)) >= 0.05]
+        rest = next(row for row in others if row not in ties)
+        found = {row["model"]: f"{row[METRIC]:.4f}" for row in (first, *others)}
+        low, high = first[f"interval {METRIC}"]
+        cells = [DATA[name], first["model"], f"**{spread(first, METRIC)}**", f"{low:.4f}–{high:.4f}"]
+        cells += [", ".join(f"{row['model']} {row[METRIC]:.4f}" for row in ties), f"{rest['model']} {rest[METRIC]:.4f}"]
+        lines.append(f"| {' | '.join([*cells, found.get('dualgnn', '–'), found.get('lightgcn', '–')])} |")
+    return "\n".join(lines)
+
+
 def spread(row: dict, metric: str) -> str:
     """Mean ± standard deviation over seeds, where there are several and they differ."""
     deviation = f"{row[f'{metric} sd']:.4f}" if row["seeds"] > 1 else "0.0000"
@@ -88,14 +114,14 @@ def refreshed(text: str) -> tuple[str, list[str]]:
     changed = []
 
     def anew(found: re.Match[str]) -> str:
-        files, before = found.groups()
+        wanted, files, before = found.groups()
         tables = {name: kept_rows(name) for name in re.findall(r"compare-([\w-]+)\.json", files)}
         for name in [name for name, rows in tables.items() if not rows]:
             raise SystemExit(f"{table_of(name)} is not there: make it with compare.py --data {name}, or take the mark out")
-        table = (side_by_side(tables) if len(tables) > 1 else markdown(*tables.values())) + "\n"
+        table = (best(tables) if wanted else side_by_side(tables) if len(tables) > 1 else markdown(*tables.values())) + "\n"
         if table != before:
             changed.append(" and ".join(tables))
-        return f"<!-- {files} -->\n{table}"
+        return f"<!-- {wanted or ''}{files} -->\n{table}"
 
     return MARK.sub(anew, text), changed
 
@@ -104,8 +130,11 @@ def main() -> None:
     for name in sys.argv[1:]:
         print(markdown(kept_rows(name)))
     if not sys.argv[1:]:
-        text, changed = refreshed(README.read_text(encoding="utf-8"))
-        README.write_text(text, encoding="utf-8")
+        changed = []
+        for page in PAGES:
+            text, found = refreshed(page.read_text(encoding="utf-8"))
+            page.write_text(text, encoding="utf-8")
+            changed += found
         print(f"changed: {', '.join(changed) or 'none'}")
 
 
