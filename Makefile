@@ -9,6 +9,7 @@
 # make test-matrix   the tests on every pair of DGL and torch that can be had as CPU builds here
 # make test-gpu      the tests that need a CUDA device
 # make bench-gpu     the kernels' and the training's benchmark on a CUDA device, into benchmarks/results/*_cuda.json
+# make results-check make every summary, table and picture of the benchmarks again from benchmarks/results; fail on a difference
 # make lock          write the exact versions and hashes again, after a change of setup.cfg (UPGRADE="NAME …" or all)
 # make clean         remove what the above made
 
@@ -33,7 +34,7 @@ torch = $(1) $(LOCKED) -r locks/torch-cpu.txt 2>/dev/null || { \
 	$(1) $(LOCKED) -r locks/torch.txt; }
 NO_PYTHON = { echo "Python 3.11 or 3.12 with venv is needed, DGL has wheels for those: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 
-.PHONY: help demo install test lint test-long fuzz test-wheel test-dgl113 test-user test-matrix test-gpu bench-gpu docs lock clean
+.PHONY: help demo install test lint test-long fuzz test-wheel test-dgl113 test-user test-matrix test-gpu bench-gpu results-check docs lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -121,6 +122,9 @@ bench-gpu: .venv/installed-test
 	.venv/bin/python -m benchmarks.speed.bench_ops --device cuda
 	.venv/bin/python -m benchmarks.speed.bench_step --device cuda
 	.venv/bin/python -m benchmarks.speed.bench_train --device cuda --set cuda_graph=false
+
+results-check: .venv/installed-test
+	.venv/bin/python -m benchmarks.quality.results
 
 .venv-tools/installed: locks/build.txt locks/tools.txt
 	@test -n "$(PYTHON)" || $(NO_PYTHON)

@@ -1,20 +1,24 @@
-"""What each part of DualGNN-Plus is worth: its default settings with one part changed or left out.
+"""Measures each part of DualGNN-Plus: its default settings with one part changed or left out.
 
-    python -m benchmarks.quality.ablation --root SHARED/data --data tiktok --seeds 3
+    python -m benchmarks.quality.ablation --data tiktok --seeds 3
 
-Every training is a cached result of compare.py, by the same options, and serves both columns; the defaults were chosen on
-validation, so the test column decides nothing. Writes results/ablation-NAME.json.
+Every training is one of the comparison's, with the same options, and serves both columns. The defaults were chosen on validation,
+so the test column decides nothing. Writes results/ablation-NAME.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 
-from benchmarks.lib.paths import METRIC, RESULTS, Folders, add_folders
+from benchmarks.lib.datasets import DATA
+from benchmarks.lib.packed import Training
+from benchmarks.lib.paths import METRIC, Folders, add_folders
 from benchmarks.lib.prepared import prepare
-from benchmarks.quality.compare import COMPARE, DATA, cached, over_seeds, significance, users_mean
-from benchmarks.quality.tables import small, spread
+from benchmarks.lib.tables import command_of, small, spread, write_table
+from benchmarks.lib.trainings import Trainings
+from benchmarks.quality.compare import about
+from benchmarks.quality.ranking import over_seeds, significance, users_mean
 
 FIGURES = ("valid", METRIC, "ndcg@20")  # what a row shows
 PARTS: dict[str, dict] = {
@@ -32,34 +36,41 @@ PARTS: dict[str, dict] = {
 }
 
 
-def ablate(name: str, folders: Folders, parts: dict[str, dict], seeds: int, train: dict, threads: int) -> list[dict]:
-    """A row a part: means over seeds, and the users' recall@20 of the defaults minus the part's, tested."""
-    folder = prepare(*DATA[name][:2], folders)
-    rows, per_user = [], {}
+def train_parts(name: str, folders: Folders, parts: dict[str, dict], seeds: int, train: dict, trainings: Trainings) -> list[dict]:
+    """Trains every part with every seed, and returns its row without results."""
+    data = DATA[name]
+    folder, rows = prepare(data.source, data.split, folders), []
     for part, config in parts.items():
-        runs = [
-            cached(name, folder, "dualgnn_plus", config, seed, train, test=True, threads=threads, results=COMPARE)
-            for seed in range(seeds)
-        ]
-        figures = [run["test"] | {"valid": run["valid"]} for run in runs]
-        rows.append({"part": part, "config": config, "seeds": seeds} | over_seeds(figures, FIGURES))
-        per_user[part] = users_mean([run["hits"] for run in runs])
-    found = significance(per_user, next(iter(parts)))
-    return [row | found.get(row["part"], {}) for row in rows]
+        runs = [trainings.run(name, folder, "dualgnn_plus", config, seed, train, mask=data.mask) for seed in range(seeds)]
+        rows.append({"part": part, "config": config, "seeds": seeds, "trainings": [run["name"] for run in runs]})
+    return rows
+
+
+def measured(rows: list[dict], trainings: Trainings) -> list[dict]:
+    """Returns the rows with means over their seeds, and recall@20 of each part tested against the first row, the defaults."""
+    found, per_user = [], {}
+    for row in rows:
+        runs: list[Training] = [trainings.find(name) for name in row["trainings"]]
+        facts = {key: row[key] for key in ("part", "config", "seeds", "trainings")} | {"users": runs[0]["users"]}
+        found.append(facts | over_seeds([run["test"] | {"valid": run["valid"]} for run in runs], FIGURES))
+        per_user[row["part"]] = users_mean(row["trainings"], trainings)
+    tests = significance(per_user, rows[0]["part"])
+    return [row | tests.get(row["part"], {}) for row in found]
 
 
 def markdown(rows: list[dict]) -> str:
-    """The table, as it stands in the README of this folder."""
+    """Formats the table of benchmarks/README.md."""
     heads = ("part", "seeds", "validation recall@20", "test recall@20", "test NDCG@20", "to the defaults", "p bootstrap")
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in rows:
         figures = [spread(row, key) for key in FIGURES]
-        tests = [f"{row['difference']:+.4f}", small(row["p bootstrap"])] if "difference" in row else ["", ""]
+        tests = [f"{row['difference']:+.4f}".replace("-", "−"), small(row["p bootstrap"])] if "difference" in row else ["", ""]
         lines.append(f"| {' | '.join([row['part'], str(row['seeds']), *figures, *tests])} |")
     return "\n".join(lines)
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_folders(parser)
     parser.add_argument("--data", default="tiktok")
@@ -73,9 +84,14 @@ def main() -> None:
     chosen = names if arguments.parts is None else [names[int(number)] for number in arguments.parts.split(",")]
     train = {"epochs": arguments.epochs, "patience": arguments.patience}
     parts = {name: PARTS[name] for name in chosen}
-    rows = ablate(arguments.data, Folders.of(arguments), parts, arguments.seeds, train, arguments.threads)
+    table = f"ablation-{arguments.data}"
+    trainings = Trainings(f"compare-{arguments.data}", arguments.cache, threads=arguments.threads)
+    rows = train_parts(arguments.data, Folders.of(arguments), parts, arguments.seeds, train, trainings)
+    with trainings.packed_under_lock():
+        rows = measured(rows, trainings)
+        command = command_of("benchmarks.quality.ablation", sys.argv[1:])
+        write_table(table, about(arguments.data, rows) | {"commands": [command]}, rows)
     print(markdown(rows))
-    (RESULTS / f"ablation-{arguments.data}.json").write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from benchmarks.lib.machine import machine
 from benchmarks.lib.paths import RESULTS, Folders, add_folders
 from benchmarks.lib.prepared import prepare
-from benchmarks.quality.compare import machine
 from dualgnn_dgl import cold_items, data, graph, growth, models, newcomers, training
 from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Dataset, Interactions, Modality
@@ -231,6 +231,7 @@ def milliseconds(function: Callable[..., object], *given: object) -> tuple[float
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_folders(parser)
     parser.add_argument("--parts", default="users,items,update,speed")

@@ -1,30 +1,30 @@
-"""Published and mended, side by side: what the faults of public code do to the figures, model by model.
+"""Compares published faults with their fixes, model by model: how much each fault of public code changes the results.
 
     python -m benchmarks.quality.fidelity --root SHARED/data --seeds 3
 
-Every row is a model with one switch; `mended` is what this package does by default, the other what the authors' code or its
-best known port does. Both sides share everything else: data, split, λ (the one published for TikTok), learning rate, batch,
-patience and seeds; nothing is tuned here. TikTok's published files have both modalities for every video, so the row about
-missing modalities takes 40 % of each modality's features away first, the same for both sides. Each training is a process of its
-own and a cached result under results/fidelity/ (see compare.py); stop it and run on at will.
-The result is results/fidelity.json and the table that it prints.
+Every row is a model with one switch: `mended` is the default of this package, `published` the authors' code or its best port.
+Both sides share data, split, λ (the one published for TikTok), learning rate, batch, patience and seeds; nothing is tuned here.
+TikTok's published files have both modalities for every video, so the row about missing modalities first removes 40 % of each
+modality's features, the same for both sides. Every training is kept (trainings.py), so a run can be stopped and started again.
+Prints the table and writes results/fidelity.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.lib.paths import RESULTS, Folders, add_folders
+from benchmarks.lib.packed import Training
+from benchmarks.lib.paths import Folders, add_folders
 from benchmarks.lib.prepared import prepare
-from benchmarks.quality.compare import cached
+from benchmarks.lib.tables import command_of, write_table
+from benchmarks.lib.trainings import Trainings
+from benchmarks.quality.compare import about
 
-TRAININGS = RESULTS / "fidelity"
 HOLES = 0.4
 TRAIN = {"epochs": 60, "patience": 8, "batch_size": 8192}
 
@@ -52,7 +52,7 @@ CASES = (
 
 
 def with_holes(folder: Path, cache: Path) -> Path:
-    """The same prepared data with `HOLES` of every modality's rows gone; made once."""
+    """Removes `HOLES` of every modality's rows from prepared data, once, and returns the new folder."""
     from dualgnn_dgl import data
     from dualgnn_dgl.modality import drop
 
@@ -62,25 +62,27 @@ def with_holes(folder: Path, cache: Path) -> Path:
     return target
 
 
-def side(case: Case, switch: dict[str, object], folder: Path, seeds: int, train: dict[str, object], results: Path) -> dict:
-    """One side of a case, every seed."""
+def side(case: Case, switch: dict[str, object], folder: Path, seeds: int, train: dict[str, object], trainings: Trainings) -> dict:
+    """Trains one side of a case with every seed, and returns its results."""
     config, options = {**case.shared, **switch}, {**train, **case.train}
-    runs = [
-        cached("tiktok", folder, case.model, config, seed, options, test=True, threads=1, results=results)
-        for seed in range(seeds)
-    ]
-    found = {"options": switch, "seeds": seeds, "valid": float(np.mean([run["valid"] for run in runs]))}
+    runs = [trainings.run("tiktok", folder, case.model, config, seed, options, mask="all") for seed in range(seeds)]
+    return {"options": switch} | results_of(runs)
+
+
+def results_of(runs: list[Training]) -> dict:
+    """Returns the results of one side from its tests, one a seed."""
+    found: dict = {"seeds": len(runs), "valid": float(np.mean([run["valid"] for run in runs]))}
     for metric in ("recall@20", "ndcg@20", "coverage@20"):
         values = [run["test"][metric] for run in runs]
         found[metric] = float(np.mean(values))
-        found[f"{metric} sd"] = float(np.std(values, ddof=1)) if seeds > 1 else None
+        found[f"{metric} sd"] = float(np.std(values, ddof=1)) if len(runs) > 1 else None
     found["interval recall@20"] = runs[0]["intervals"]["recall@20"]
     found["best_epochs"] = [run["best_epoch"] for run in runs]
-    return found
+    return found | {"users": runs[0]["users"], "trainings": [run["name"] for run in runs]}
 
 
 def markdown(rows: list[dict]) -> str:
-    """The table as it stands in benchmarks/README.md."""
+    """Formats the table of benchmarks/README.md."""
     lines = [
         "| model | fault | switch | recall@20 published | mended | NDCG@20 published | mended |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -89,7 +91,8 @@ def markdown(rows: list[dict]) -> str:
         switch = ", ".join(f"{key}={str(value).lower()}" for key, value in row["published"]["options"].items())
         figures = [(row[name], metric) for metric in ("recall@20", "ndcg@20") for name in SIDES]
         cells = [f"{found[metric]:.4f}{_deviation(found, metric)}" for found, metric in figures]
-        lines.append(f"| {row['model']} | {row['fault']} | `{switch}` | " + " | ".join(cells) + " |")
+        model = row["model"] + (f", {row['holes']:.0%} of features removed".replace("%", " %") if row["holes"] else "")
+        lines.append(f"| {model} | {row['fault']} | `{switch}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -102,27 +105,28 @@ def _deviation(found: dict, metric: str) -> str:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_folders(parser)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", choices=sorted({case.model for case in CASES}), help="the cases of one model; no file")
     parser.add_argument("--quick", action="store_true", help="one seed, two epochs: does it run?")
     arguments = parser.parse_args()
-    seeds, train, results = arguments.seeds, TRAIN, TRAININGS
-    if arguments.quick:
-        seeds, train, results = 1, {**TRAIN, "epochs": 2}, arguments.cache / "quick"
+    seeds, train = (1, {**TRAIN, "epochs": 2}) if arguments.quick else (arguments.seeds, TRAIN)
+    trainings = Trainings("fidelity", arguments.cache, quick=arguments.quick)
     folder, rows = prepare("tiktok", "given", Folders.of(arguments)), []
     for case in CASES:
         if arguments.only in (None, case.model):
             place = with_holes(folder, arguments.cache) if case.holes else folder
             switches = zip(SIDES, (case.published, {}), strict=True)
-            found = {name: side(case, switch, place, seeds, train, results) for name, switch in switches}
+            found = {name: side(case, switch, place, seeds, train, trainings) for name, switch in switches}
             rows.append({"model": case.model, "fault": case.fault, "holes": HOLES if case.holes else 0, **found})
             print(f"{case.model}: {case.fault}: done", file=sys.stderr)
     print(markdown(rows))
     if not arguments.quick and arguments.only is None:
-        written = json.dumps({"train": TRAIN, "cases": [asdict(case) for case in CASES], "rows": rows}, indent=2)
-        (RESULTS / "fidelity.json").write_text(written + "\n")
+        head = about("tiktok", [rows[0]["mended"]]) | {"commands": [command_of("benchmarks.quality.fidelity", sys.argv[1:])]}
+        with trainings.packed_under_lock():
+            write_table("fidelity", head | {"note": None, "train": TRAIN, "cases": [asdict(case) for case in CASES]}, rows)
 
 
 if __name__ == "__main__":

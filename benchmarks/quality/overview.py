@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.lib.paths import METRIC, RESULTS
-from benchmarks.quality.tables import kept_rows
+from benchmarks.lib.tables import read_rows
 
 TITLES = {
     "tiktok": "TikTok (image, audio)",
@@ -57,6 +57,11 @@ def draw(tables: dict[str, list[dict]], file: Path) -> None:
         FigureCanvasAgg(figure).print_png(str(temporary))
 
 
+def tables() -> dict[str, list[dict]]:
+    """Returns the rows of every data set of the picture that has a table."""
+    found = {name: read_rows(f"compare-{name}") for name in TITLES}
+    return {name: rows for name, rows in found.items() if rows}
+
+
 if __name__ == "__main__":
-    found = {name: kept_rows(name) for name in TITLES}
-    draw({name: rows for name, rows in found.items() if rows}, RESULTS / "overview.png")
+    draw(tables(), RESULTS / "overview.png")

@@ -2,20 +2,21 @@
 
     python -m benchmarks.quality.pruners
 
-Takes the validation curves of `compare.py`'s trials (results/compare/) and plays each model's search again in 30 orders, the
-defaults always first, with the best value so far reported at every epoch, as `dualgnn tune` does.
+Takes the validation curves of the comparison's trials (results/compare-*.parquet) and replays each model's search in 30 orders,
+the defaults always first, with the best value so far reported at every epoch, as `dualgnn tune` does.
 """
 
 from __future__ import annotations
 
-import json
 import random
 
 import numpy as np
 import optuna
 
+from benchmarks.lib.datasets import DATA
+from benchmarks.lib.packed import Packed
 from benchmarks.lib.paths import METRIC, RESULTS
-from benchmarks.quality.compare import COMPARE
+from benchmarks.lib.tables import command_of, write_table
 
 RULES = {
     "median, from epoch 10": optuna.pruners.MedianPruner(2, 10),
@@ -31,12 +32,14 @@ ORDERS = 30
 def curves() -> dict[str, list[list[float]]]:
     """Data set and model → the validation curves of its trials, the defaults' first; only where there are six and more."""
     found: dict[str, list[list[float]]] = {}
-    for file in sorted(COMPARE.glob("*.json")):
-        run = json.loads(file.read_text())
-        if not run["test"] and run["seed"] == 0 and len(run["curve"]) > 1:
-            place = 0 if not run["config"] else len(found.get(file.stem.rpartition("-")[0], []))
-            found.setdefault(file.stem.rpartition("-")[0], []).insert(place, run["curve"])
-    return {name: group for name, group in found.items() if len(group) >= 6}
+    for data in sorted(DATA):
+        packed = Packed.read(RESULTS / f"compare-{data}.parquet")
+        for name in packed:
+            run, group = packed[name], name.rpartition("-")[0]
+            if not run["test"] and run["seed"] == 0 and len(run["curve"]) > 1:
+                place = 0 if not run["config"] else len(found.get(group, []))
+                found.setdefault(group, []).insert(place, run["curve"])
+    return {name: group for name, group in sorted(found.items()) if len(group) >= 6}
 
 
 def replay(pruner: optuna.pruners.BasePruner, group: list[list[float]], order: list[int]) -> tuple[float, float]:
@@ -58,6 +61,7 @@ def replay(pruner: optuna.pruners.BasePruner, group: list[list[float]], order: l
 
 
 def main() -> None:
+    """Runs the command line."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = []
     print(f"| rule | trials of | epochs trained | winner kept | worst {METRIC} found / best |\n| --- | --- | --- | --- | --- |")
@@ -69,7 +73,7 @@ def main() -> None:
             row |= {"kept": float((found > 1 - 1e-9).mean()), "worst": float(found.min())}
             rows.append(row)
             print(f"| {rule} | {name} ({len(group)}) | {row['epochs']:.0%} | {row['kept']:.0%} | {row['worst']:.3f} |")
-    (RESULTS / "pruners.json").write_text(json.dumps(rows, indent=2) + "\n")
+    write_table("pruners", {"commands": [command_of("benchmarks.quality.pruners", [])]}, rows)
 
 
 if __name__ == "__main__":

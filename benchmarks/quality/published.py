@@ -10,12 +10,14 @@ one those figures were made with (`penalty=norm`); the configurations were chose
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import sys
 
-from benchmarks.lib.paths import RESULTS, Folders, add_folders
+from benchmarks.lib.paths import Folders, add_folders
 from benchmarks.lib.prepared import prepare
-from benchmarks.quality import compare
+from benchmarks.lib.tables import command_of, write_table
+from benchmarks.lib.trainings import Trainings
+from benchmarks.quality.compare import about
 
 PUBLISHED = {
     # model: (configuration, published recall@20, how near it must come)
@@ -26,6 +28,7 @@ TRAIN = {"epochs": 400, "patience": 10, "eval_every": 3}
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_folders(parser)
     parser.add_argument("--seeds", type=int, default=1)
@@ -34,12 +37,12 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = prepare("baby", "given", Folders.of(arguments))
     train = TRAIN | ({"epochs": 3} if arguments.quick else {})
-    results = arguments.cache / "quick" if arguments.quick else compare.COMPARE
+    trainings = Trainings("compare-baby", arguments.cache, threads=arguments.threads, quick=arguments.quick)
     rows = []
     print("| model | recall@20 | 95 % interval | published | off by | within |\n| --- | --- | --- | --- | --- | --- |")
     for model, (config, published, bound) in PUBLISHED.items():
         runs = [
-            compare.cached("baby", folder, model, config, seed, train, test=True, threads=arguments.threads, results=results)
+            trainings.run("baby", folder, model, config, seed, train, mask="train")
             for seed in range(arguments.seeds)
         ]
         recall = sum(run["test"]["recall@20"] for run in runs) / len(runs)
@@ -47,9 +50,13 @@ def main() -> None:
         off = recall / published - 1
         verdict = f"{bound:.0%}: {'yes' if abs(off) <= bound else 'NO'}"
         print(f"| {model} | {recall:.4f} | {low:.4f}–{high:.4f} | {published} | {off:+.1%} | {verdict} |", flush=True)
-        rows.append({"model": model, "recall@20": recall, "published": published, "off": off, "seeds": len(runs)})
+        rows.append({"model": model, "config": config, "recall@20": recall, "interval recall@20": [low, high]})
+        rows[-1] |= {"published": published, "off": off, "seeds": len(runs), "users": runs[0]["users"]}
+        rows[-1]["trainings"] = [run["name"] for run in runs]
     if not arguments.quick:
-        (RESULTS / "published.json").write_text(json.dumps(rows, indent=2) + "\n")
+        with trainings.packed_under_lock():
+            command = command_of("benchmarks.quality.published", sys.argv[1:])
+            write_table("published", about("baby", rows) | {"commands": [command]}, rows)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ import time
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.lib.datasets import DATA
+from benchmarks.lib.machine import machine
 from benchmarks.lib.paths import RESULTS, Folders, add_folders
 from benchmarks.lib.prepared import prepare
-from benchmarks.quality import compare
 from dualgnn_dgl import data, models
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.files import read_json, write_json
@@ -127,9 +128,10 @@ def line(row: dict) -> str:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_folders(parser)
-    parser.add_argument("--data", default="movielens-1m", choices=compare.DATA)
+    parser.add_argument("--data", default="movielens-1m", choices=DATA)
     parser.add_argument("--models", default=",".join(TRAINED))
     parser.add_argument("--batch", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=5)
@@ -138,13 +140,14 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: into results/step_cuda.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    dataset = data.load(prepare(*compare.DATA[arguments.data][:2], Folders.of(arguments)))
+    source = DATA[arguments.data]
+    dataset = data.load(prepare(source.source, source.split, Folders.of(arguments)))
     file = RESULT.with_stem("step_cuda") if arguments.device == "cuda" else RESULT
     kept = read_json(file) if file.is_file() else {}
     rows = {row["model"]: row for row in kept.get(arguments.data, {}).get("rows", ())}
     print(f"{arguments.data}: {len(dataset.train):,} pairs, batches of {arguments.batch}, {arguments.device}\n")
     print("| model | ms a step | recorded | on the device | kernels | s a ranking |\n| --- | --- | --- | --- | --- | --- |")
-    facts = {"pairs": len(dataset.train), "batch": arguments.batch, "machine": compare.machine(arguments.threads)}
+    facts = {"pairs": len(dataset.train), "batch": arguments.batch, "machine": machine(arguments.threads)}
     for name in arguments.models.split(","):
         rows[name] = measure(name, dataset, arguments)
         print(line(rows[name]), flush=True)

@@ -34,8 +34,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.lib.machine import machine
 from benchmarks.lib.paths import REPOSITORY, RESULTS, Folders, add_folders
-from benchmarks.quality import compare
 from benchmarks.speed import shapes
 from dualgnn_dgl.files import read_json, write_json
 from dualgnn_dgl.options import parse_pair
@@ -157,7 +157,7 @@ def take_turns(sides: list[Side], model: str, arguments: argparse.Namespace, *, 
         ratios = [theirs / mine for theirs, mine in zip(peer["epochs"], row["epochs"], strict=True)]
         cpu = peer["steps"] * peer["step_cpu"]["median"] / (row["steps"] * row["step_cpu"]["median"])
         row["ratio"] = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "cpu": cpu}
-    made = {"model": model, "rows": rows, "load_before": load, "machine": compare.machine(arguments.threads)}
+    made = {"model": model, "rows": rows, "load_before": load, "machine": machine(arguments.threads)}
     if ranking:
         made["evaluation"] = {"seconds": ranking, "share": statistics.median(ranking) / rows[0]["epoch"]}
     return made
@@ -233,10 +233,11 @@ def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
         epoch = statistics.median(row["epoch"] for row in mine)
         print(f"| {side.label} | {epoch:.2f} | {len(there)} of {len(mine)} | {text} | {quality} |")
     derived = {"epochs": epochs, "epoch_s": peer_epoch, "seconds": peer}
-    return {"target": target, "share": SHARE, "peer": derived, "rows": rows, "machine": compare.machine(arguments.threads)}
+    return {"target": target, "share": SHARE, "peer": derived, "rows": rows, "machine": machine(arguments.threads)}
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_folders(parser)
     parser.add_argument("--cases", default=",".join(CASES), help="comma-separated; '' for none")
