@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -192,9 +193,9 @@ def test_benchmarks_take_dgl_from_the_one_place() -> None:
 
 TRAIN_ELSEWHERE = {  # where a model is built or trained other than by training.train_model, and why
     "training": "train_model itself",
-    "update": "builds the model whose rows come from another one",
+    "growth": "builds the model whose rows come from another one",
     "cli.update": "trains such a model on",
-    "benchmarks.bench_newcomers": "trains such a model on, and times a model that is not trained",
+    "benchmarks.quality.bench_newcomers": "trains such a model on, and times a model that is not trained",
 }
 
 
@@ -210,7 +211,33 @@ def test_models_are_built_and_trained_in_one_place(path: Path) -> None:
     assert not found or module in TRAIN_ELSEWHERE, f"call training.train_model instead: {found}"
 
 
-@pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
+def benchmark_imports(module: str, tree: ast.AST) -> set[str]:
+    """Returns the modules of benchmarks/ that a file imports, without its own name."""
+    found = set()
+    for _, target in imports(tree):
+        parts = target.split(".")
+        while parts[0] == "benchmarks" and len(parts) > 1 and not ROOT.joinpath(*parts).with_suffix(".py").is_file():
+            parts.pop()
+        if parts[0] == "benchmarks" and len(parts) > 1:
+            found.add(".".join(parts))
+    return found - {module}
+
+
+def test_benchmarks_import_downwards_only() -> None:
+    """quality/ and speed/ import lib/ and their own folder; no cycle; nothing else imports benchmarks."""
+    assert not [path for path in sources(LIBRARY, CLI) if benchmark_imports(name_of(path), parse(path))]
+    graph = {name_of(path): benchmark_imports(name_of(path), parse(path)) for path in sources(BENCHMARKS)}
+    assert sum(map(len, graph.values())) > 40
+    folder = {module: module.split(".")[1] for module in graph if module.count(".") == 2}
+    upwards = [(one, other) for one in folder for other in graph[one] if folder[other] not in ("lib", folder[one])]
+    assert not upwards
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+EVERYWHERE = pytest.mark.parametrize("path", sources(LIBRARY, CLI, BENCHMARKS), ids=lambda path: str(path.relative_to(ROOT)))
+
+
+@EVERYWHERE
 def test_no_file_is_too_long(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= LONGEST, f"{path.name} has {lines} lines: make it a package of the same name"
@@ -249,7 +276,7 @@ def unsafe(module: str, tree: ast.AST) -> list[str]:
     return faults
 
 
-@pytest.mark.parametrize("path", sources(LIBRARY, CLI, BENCHMARKS), ids=lambda path: str(path.relative_to(ROOT)))
+@EVERYWHERE
 def test_nothing_unpickles_or_uses_broken_parts_of_dgl(path: Path) -> None:
     assert not unsafe(name_of(path), parse(path))
 
@@ -278,7 +305,7 @@ def test_the_guard_sees_unsafe_code(text: str, faulty: bool) -> None:
     assert bool(unsafe("graph", ast.parse(text))) is faulty
 
 
-@pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
+@EVERYWHERE
 def test_public_things_have_docstrings(path: Path) -> None:
     tree = parse(path)
     undocumented = [] if ast.get_docstring(tree) or not tree.body else ["the module itself"]

@@ -53,6 +53,7 @@ def draw(rows: list[dict], path: Path) -> None:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rates", default=".8,.9,.95")
     parser.add_argument("--seeds", type=int, default=1)

@@ -45,6 +45,7 @@ def settings(name: str, model: str, own: dict[str, str], train: dict[str, object
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_folders(parser)
     parser.add_argument("--data", default="tiktok", choices=tuple(SETS))

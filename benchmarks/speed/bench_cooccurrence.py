@@ -140,6 +140,7 @@ def one(path: Path, users: int, items: int, runs: int, measures: list[str]) -> d
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the two small shapes, one run each")
     parser.add_argument("--shape", choices=list(SHAPES), help="only this one")

@@ -126,6 +126,7 @@ def one_by_one(
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer runs, twin on 500 users")
     parser.add_argument("--inter", metavar="FILE", help="the real log, baby.inter of MMRec")

@@ -304,6 +304,7 @@ def machine(device: str) -> Row:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two shapes, two widths, few repetitions; writes no file")
     parser.add_argument("--shapes", nargs="+", choices=SIZES, default=list(SIZES))

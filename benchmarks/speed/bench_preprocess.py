@@ -95,6 +95,7 @@ def cpu_seconds(process: int) -> float:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1 million rows, three runs")
     parser.add_argument("--runs", type=int, help="how often (default 1, quick 3)")

@@ -66,6 +66,7 @@ class Pacer:
 
 
 def answer(content: dict) -> None:
+    """Prints one answer to the process that asked."""
     print(json.dumps(content), flush=True)
 
 
