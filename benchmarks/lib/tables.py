@@ -93,7 +93,7 @@ def side_by_side(tables: dict[str, list[dict]]) -> str:
     """Formats recall@20 under several splits, a row a split.
 
     Args:
-        tables: Data set → rows. The first table gives the columns; – stands where another has no such model.
+        tables: Data set → rows. The first table gives the columns; – marks a model that another table lacks.
     """
     models = [row["model"] for row in next(iter(tables.values()))]
     lines = [f"| split | {' | '.join(models)} |", "| --- " * (len(models) + 1) + "|"]

@@ -7,7 +7,7 @@ users   a share of the users is taken out of the data whole; a model is trained 
 items   `--split cold-items`: recall@20 on the held-out videos, ranked among all videos without a training pair, against VBPR
         and against the mean cosine between a video's features and those of the history.
 update  a day of log (a twentieth of users, items and other pairs) added by `update`, with and without three epochs of training
-        on, against a model trained anew on everything.
+        on, against a model trained again on everything.
 speed   a synthetic log of 100,000 videos: milliseconds a new user, users a minute in a batch, milliseconds a new video, by the
         clock on the wall and in CPU time of the one thread.
 
@@ -254,7 +254,7 @@ def main() -> None:
         figures = json.loads(json.dumps(figures, default=float))
         shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
         print(part, name, model, shown, flush=True)
-        if not arguments.quick:  # read anew each time: parts may run side by side
+        if not arguments.quick:  # read again each time: parts may run side by side
             known = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
             known[" ".join(filter(None, (part, name, model)))] = figures | {"machine": machine(1)}
             RESULT.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")

@@ -2,7 +2,7 @@
 
     python -m benchmarks.quality.fidelity --root SHARED/data --seeds 3
 
-Every row is a model with one switch: `mended` is the default of this package, `published` the authors' code or its best port.
+Every row is a model with one switch: `fixed` is the default of this package, `published` the authors' code or its best port.
 Both sides share data, split, λ (the one published for TikTok), learning rate, batch, patience and seeds; nothing is tuned here.
 TikTok's published files have both modalities for every video, so the row about missing modalities first removes 40 % of each
 modality's features, the same for both sides. Every training is kept (trainings.py), so a run can be stopped and started again.
@@ -25,40 +25,49 @@ from benchmarks.lib.tables import command_of, write_table
 from benchmarks.lib.trainings import Trainings
 from benchmarks.quality.compare import about
 
-HOLES = 0.4
+REMOVED = 0.4  # share of each modality's rows
 TRAIN = {"epochs": 60, "patience": 8, "batch_size": 8192}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One fault: the switch that brings it back, and the options of the model and of training that both sides share."""
+    """One fault.
+
+    Attributes:
+        fault: Name of the fault in the table.
+        model: Name of the model.
+        published: Switch that restores the published behaviour.
+        shared: Options of the model that both sides share.
+        train: Options of training that both sides share.
+        removed: Whether `REMOVED` of the features are removed first.
+    """
 
     fault: str
     model: str
     published: dict[str, object]
     shared: dict[str, object]
     train: dict[str, object]
-    holes: bool = False
+    removed: bool = False
 
 
 DUALGNN = ({"l2": 0.1}, {"lr": 1e-3})
 CASES = (
     Case("softmax only at the start", "dualgnn", {"attention": "released"}, *DUALGNN),
     Case("first modality overwritten by the sum", "dualgnn", {"user_fusion": "aliased"}, *DUALGNN),
-    Case("missing modality as zeros", "dualgnn", {"missing": "zero"}, *DUALGNN, holes=True),
+    Case("missing modality as zeros", "dualgnn", {"missing": "zero"}, *DUALGNN, removed=True),
     Case("routing moves nothing", "grcn", {"routing_edges": "released"}, {"l2": 1e-3}, {"lr": 5e-3}),
     Case("embeddings never trained", "mmgcn", {"frozen_embeddings": True}, {"l2": 0.1}, {"lr": 3e-3}),
 )
 
 
-def with_holes(folder: Path, cache: Path) -> Path:
-    """Removes `HOLES` of every modality's rows from prepared data, once, and returns the new folder."""
+def without_features(folder: Path, cache: Path) -> Path:
+    """Removes `REMOVED` of every modality's rows from prepared data, once, and returns the new folder."""
     from dualgnn_dgl import data
     from dualgnn_dgl.modality import drop
 
     target = cache / "data" / f"{folder.name}-holes"
     if not (target / data.MANIFEST).is_file():
-        data.save(drop(data.load(folder), HOLES), target, options={"made for": "fidelity.py", "holes": HOLES}, force=True)
+        data.save(drop(data.load(folder), REMOVED), target, options={"made for": "fidelity.py", "holes": REMOVED}, force=True)
     return target
 
 
@@ -84,19 +93,19 @@ def results_of(runs: list[Training]) -> dict:
 def markdown(rows: list[dict]) -> str:
     """Formats the table of benchmarks/README.md."""
     lines = [
-        "| model | fault | switch | recall@20 published | mended | NDCG@20 published | mended |",
+        "| model | fault | switch | recall@20 published | fixed | NDCG@20 published | fixed |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         switch = ", ".join(f"{key}={str(value).lower()}" for key, value in row["published"]["options"].items())
         figures = [(row[name], metric) for metric in ("recall@20", "ndcg@20") for name in SIDES]
         cells = [f"{found[metric]:.4f}{_deviation(found, metric)}" for found, metric in figures]
-        model = row["model"] + (f", {row['holes']:.0%} of features removed".replace("%", " %") if row["holes"] else "")
+        model = row["model"] + (f", {row['removed']:.0%} of features removed".replace("%", " %") if row["removed"] else "")
         lines.append(f"| {model} | {row['fault']} | `{switch}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-SIDES = ("published", "mended")
+SIDES = ("published", "fixed")
 
 
 def _deviation(found: dict, metric: str) -> str:
@@ -117,14 +126,14 @@ def main() -> None:
     folder, rows = prepare("tiktok", "given", Folders.of(arguments)), []
     for case in CASES:
         if arguments.only in (None, case.model):
-            place = with_holes(folder, arguments.cache) if case.holes else folder
+            place = without_features(folder, arguments.cache) if case.removed else folder
             switches = zip(SIDES, (case.published, {}), strict=True)
             found = {name: side(case, switch, place, seeds, train, trainings) for name, switch in switches}
-            rows.append({"model": case.model, "fault": case.fault, "holes": HOLES if case.holes else 0, **found})
+            rows.append({"model": case.model, "fault": case.fault, "removed": REMOVED if case.removed else 0, **found})
             print(f"{case.model}: {case.fault}: done", file=sys.stderr)
     print(markdown(rows))
     if not arguments.quick and arguments.only is None:
-        head = about("tiktok", [rows[0]["mended"]]) | {"commands": [command_of("benchmarks.quality.fidelity", sys.argv[1:])]}
+        head = about("tiktok", [rows[0]["fixed"]]) | {"commands": [command_of("benchmarks.quality.fidelity", sys.argv[1:])]}
         with trainings.packed_under_lock():
             write_table("fidelity", head | {"note": None, "train": TRAIN, "cases": [asdict(case) for case in CASES]}, rows)
 

@@ -1,9 +1,9 @@
-"""The tables of compare.py as one picture: every model's test recall@20 on every data set, results/overview.png.
+"""Draws the tables of compare.py as one picture: every model's test recall@20 on every data set, results/overview.png.
 
     python -m benchmarks.quality.overview
 
 A dot is the mean over the seeds, a line the 95 % interval over the test users of the first seed, moved to that mean. It reads
-results/compare-NAME.json and trains nothing; what a row was tuned with stands in the README's tables.
+results/compare-NAME.json and trains nothing; the README's tables have the number of trials.
 """
 
 from __future__ import annotations

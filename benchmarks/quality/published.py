@@ -1,10 +1,10 @@
-"""Are loader, sampler, trainer and metrics right? Published figures on published files, repeated.
+"""Checks loader, sampler, trainer and metrics: repeats published results on published files.
 
     python -m benchmarks.quality.published --root SHARED/data
 
 Amazon-Baby, MMRec's split (118,551 / 20,559 / 21,682), full ranking, only training pairs masked at test, recall@20 of the
 epoch that is best on validation. Published (MMRec's evaluation table): LightGCN 0.0754, BPR-MF 0.0575. The penalty is the
-one those figures were made with (`penalty=norm`); the configurations were chosen on validation (see LOG.md).
+one those results were made with (`penalty=norm`); the configurations were chosen on validation (see LOG.md).
 """
 
 from __future__ import annotations

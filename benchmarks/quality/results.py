@@ -23,7 +23,7 @@ from benchmarks.lib.tables import file_of, write_table
 from benchmarks.lib.trainings import Trainings, name_of
 from benchmarks.quality import ablation, borrowing, compare, fidelity, overview
 from benchmarks.quality.ranking import ranked, results_of, valid_of
-from benchmarks.quality.tables import DOCUMENTS, refreshed
+from benchmarks.quality.tables import PAGES, refreshed
 
 RELATIVE, ABSOLUTE = 1e-9, 1e-12  # the last bits of a sum differ between versions of NumPy
 
@@ -137,7 +137,7 @@ def main() -> None:
             different.append(file_of(kept["table"]).name)
             if arguments.write:
                 write_table(made.pop("table"), made, made.pop("rows"))
-    for document in DOCUMENTS:
+    for document in PAGES:
         text, changed = refreshed(document.read_text("utf-8"))
         different += [f"{document.relative_to(REPOSITORY)}: {name}" for name in changed]
         if arguments.write and changed:
@@ -153,7 +153,7 @@ def main() -> None:
                 different.append(picture.name)
                 if arguments.write:
                     draw(picture)
-    print(f"{count} summaries and pictures, {len(DOCUMENTS)} documents; different: {', '.join(different) or 'none'}")
+    print(f"{count} summaries and pictures, {len(PAGES)} documents; different: {', '.join(different) or 'none'}")
     if different and not arguments.write:
         sys.exit(1)
 

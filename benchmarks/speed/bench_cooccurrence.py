@@ -10,8 +10,8 @@ all users. Public logs have 0.1 % (MicroLens-50k), 0.1 to 0.4 % (Amazon-Book, Go
     blockbuster  the same with one video seen by more than a quarter of all users: the worst case
 
 Every shape runs in a process of its own, which imports numpy, scipy, pyarrow and numba. Beside it, on a sample and extrapolated:
-`sets`, the loop over pairs of users with Python sets and a dense matrix that public builders consist of (written anew, not
-somebody's code; grows with users²), and `product`, blocks of SciPy's sparse R·Rᵀ with a sort of each row (grows with Σ degree²).
+`sets`, the loop over pairs of users with Python sets and a dense matrix that public builders consist of (written for this
+comparison; grows with users²), and `product`, blocks of SciPy's sparse R·Rᵀ with a sort of each row (grows with Σ degree²).
 
     python -m benchmarks.speed.bench_cooccurrence                        all but blockbuster: some ten minutes
     python -m benchmarks.speed.bench_cooccurrence --shape baby           one shape; the other rows of the result file stay

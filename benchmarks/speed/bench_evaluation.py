@@ -3,7 +3,7 @@
 Shape of Amazon-Baby in the MMRec split: 19,445 users × 7,050 items, 118,551 training, 20,559 validation and 21,682 test
 pairs, D = 64, K = 10 and 20. The tables are random; the pairs are drawn at random unless --inter names the real log.
 Beside it the same job as many evaluators do it: one user at a time, sets and lists of Python (a twin written for this
-comparison, not somebody's code), whose metrics must come out equal.
+comparison), whose metrics must come out equal.
 
     python -m benchmarks.speed.bench_evaluation                      all users, 7 runs; twin once
     python -m benchmarks.speed.bench_evaluation --inter baby.inter   the real pairs

@@ -159,7 +159,7 @@ def propagation(to_user: Adjacency | GatherScatter, to_item: Adjacency | GatherS
 
 
 def measure(graph: Graph, width: int, kernels: list[str], bandwidth: float, seconds: float, device: str) -> list[Row]:
-    """One row a kernel, the peer among them; `chosen` marks what runs when nobody says otherwise."""
+    """One row a kernel, the peer among them; `chosen` marks the default."""
     to_user = normalise(graph.user, graph.item, (graph.users, graph.items)).to(device)
     to_item = to_user.T
     peer = [ends.to(device) for ends in (graph.user, graph.item)]
@@ -286,7 +286,7 @@ def loss(batch: int, seconds: float, device: str) -> Row:
 
 
 def machine(device: str) -> Row:
-    """What the figures belong to."""
+    """Returns the machine and versions of the results."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -354,8 +354,8 @@ def main() -> None:
     copies = kept.get("copy_gbs", {}) | dict.fromkeys(shapes if "propagation" in wanted else (), bandwidth / 1e9)
     tables = {"propagation": rows, "in_width": fused, "learned": weighted, "loss": losses}
     for name, made in tables.items():
-        anew = {row["shape"] for row in made}
-        tables[name] = [row for row in kept.get(name, []) if row["shape"] not in anew] + made
+        again = {row["shape"] for row in made}
+        tables[name] = [row for row in kept.get(name, []) if row["shape"] not in again] + made
     measured_on = kept.get("machine") if "propagation" not in wanted else None  # the machine of the first table
     write_json(path, {"machine": measured_on or machine(device), "copy_gbs": copies, **tables})
     print(path)

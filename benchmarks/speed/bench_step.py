@@ -7,7 +7,7 @@
 A step is that of `training.fit`: gradient, the watch for numbers that are none, Adam; batches of `--batch` pairs, drawn before
 the clock starts, each model as it is shipped. Rounds of steps, the median round with the least and the most; on CUDA the device
 is waited for at the end of a round. There the table also says how long the device itself works on a step and on how many
-kernels, by torch's profiler: what lies between that and the step is the host that launches them.
+kernels, by torch's profiler: the rest of the step is the host that launches them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Loop:
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was told to."""
+    """Waits for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 

@@ -10,17 +10,17 @@
 Every side of a case is a process of its own, and they take turns: a round of steps each, in alternating order, so that a busy
 moment of the machine meets all of them. Ours is `training.fit` itself, its clock read through `report`; the peers are
 peers.py, with our sampler. Steps are timed after a warm-up. An epoch is extrapolated: (time to draw its triples) + steps ×
-(mean step of a round); the ratio is taken within each round, and its median, least and most over the rounds stand in the table.
+(mean step of a round); the ratio is taken within each round, and its median, least and most over the rounds are in the table.
 
 The curves: with the options of `--base` (batch 2048; the equations are the peer's, tests/test_peers.py) our code is trained with
 several seeds, each until it stops by itself. The target is `SHARE` of the best validation recall@20 of the worst of these runs.
 The peer's time to the target is derived: these runs' epochs until the target (median) × the peer's own seconds an epoch. Ours
-is measured. Validation counts on neither side. Beside the recall of a run stands the 95 % interval over its validation users.
+is measured. Validation counts on neither side. The recall of a run has the 95 % interval over its validation users.
 `options` is such a curve on TikTok, whose features are real, with a row for every option that buys speed (`OPTIONS`).
-Co-occurrence against a pairwise loop stands in bench_cooccurrence.py.
+bench_cooccurrence.py compares co-occurrence with a pairwise loop.
 
 Measure on a quiet machine: OpenMP's threads wait for each other by spinning, so that with two threads a foreign process on one
-core costs far more than its share, CPU seconds included. With --threads 1 the ratio by CPU seconds stands a load.
+core costs far more than its share, CPU seconds included. With --threads 1 the ratio by CPU seconds is robust to load.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Worker:
     def answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.label} ended with code {self.process.wait()}: its message stands above")
+            raise SystemExit(f"{self.label} ended with code {self.process.wait()}: see its message above")
         return json.loads(line)
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ def take_turns(sides: list[Side], model: str, arguments: argparse.Namespace, *, 
     """Time the sides of a case in turns; one row a side, with ratios to the first peer if there is one."""
     load = os.getloadavg()[0]
     if load > 1:
-        print(f"load of the machine is {load:.1f}: figures with several threads will say little", file=sys.stderr)
+        print(f"load of the machine is {load:.1f}: times with several threads are unreliable", file=sys.stderr)
     workers, rounds = [], []
     try:
         for side in sides:  # one after the other: they must not disturb each other's setup

@@ -20,7 +20,7 @@ from dualgnn_dgl.preprocess.features import reduce_width
 from dualgnn_dgl.preprocess.reader import read
 
 REDUCED = 256
-NEIGHBOURS = 40  # the model reads no more; 200 for 10⁶ users would be 10⁸ edges that nobody looks at
+NEIGHBOURS = 40  # the model reads no more; 200 for 10⁶ users would be 10⁸ unused edges
 BABY = {"visual": 4096, "textual": 384}
 MOVIELENS = (55_485, 5_986, 1_239_508, {"visual": 2048, "acoustic": 128, "textual": 100})
 

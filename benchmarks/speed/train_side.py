@@ -30,7 +30,7 @@ class Stop(Exception):
 
 
 class Pacer:
-    """Lets a training loop run as many steps as it is told to, and answers with their seconds."""
+    """Lets a training loop run as many steps as asked for, and answers with their seconds."""
 
     def __init__(self, model, dataset) -> None:
         self.model, self.dataset = model, dataset
