@@ -105,7 +105,7 @@ def equal(one: object, other: object) -> bool:
 
 def pictures() -> Iterator[tuple[Path, Callable[[Path], object]]]:
     """Yields each picture, and the function that draws it to a path."""
-    from dualgnn_dgl import robustness
+    from dualgnn_dgl.experiments import robustness
 
     yield RESULTS / "overview.png", lambda path: overview.draw(overview.tables(), path)
     rows = json.loads((RESULTS / "borrowing.json").read_text("utf-8"))["rows"]
