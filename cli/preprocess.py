@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from dualgnn_dgl.cli import streams
+from dualgnn_dgl.cli.progress import bars
 from dualgnn_dgl.cli.show import (
     DEFAULT_DATA,
     PATH,
@@ -22,13 +21,7 @@ from dualgnn_dgl.cli.show import (
     result,
     table,
 )
-from dualgnn_dgl.errors import ConfigError, clean, shorten
-
-if TYPE_CHECKING:
-    from rich.progress import TaskID
-
-    from dualgnn_dgl.preprocess import Say
-    from dualgnn_dgl.preprocess.tables import RawInput
+from dualgnn_dgl.errors import clean, shorten
 
 SPLITS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "cold-items", "given")
 WEIGHTS = ("count", "cosine", "jaccard")
@@ -86,29 +79,7 @@ IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
 @click.option("--check", is_flag=True, help="Read and check everything, write nothing; leaves co-occurrence out.")
 @force_option
 @json_option
-def command(
-    source: str | None,
-    data: str,
-    user_col: str | None,
-    item_col: str | None,
-    rating_col: str | None,
-    time_col: str | None,
-    split_col: str | None,
-    separator: str | None,
-    features: tuple[str, ...],
-    items: str | None,
-    min_rating: float | None,
-    k_core: int | None,
-    split: str | None,
-    seed: int,
-    feature_dim: int | None,
-    cooc_weight: str,
-    cooc_top: int,
-    impute: str | None,
-    check: bool,
-    force: bool,
-    as_json: bool,
-) -> None:
+def command(source: str | None, data: str, check: bool, as_json: bool, **options: Any) -> None:
     """Turn a raw log and feature files into a prepared data folder.
 
     Reads CSV, TSV, Parquet, RecBole and MMRec .inter, MovieLens, MicroLens and adjacency lists; removes repeated
@@ -119,115 +90,19 @@ def command(
     Example:
         dualgnn preprocess --input ratings.csv --features visual.npy --data data
     """
-    from dualgnn_dgl import data as prepared_folder
-    from dualgnn_dgl import locks
-    from dualgnn_dgl.folders import check_free
-    from dualgnn_dgl.preprocess import Options, prepare
+    from dualgnn_dgl.verbs.prepare import prepare
 
-    options = Options(min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute=impute)
-    columns = (user_col, item_col, rating_col, time_col, split_col, separator, items)
-    if source is None and (features or any(value is not None for value in columns)):
-        raise ConfigError(
-            "columns, separator, features and items belong to a log: name it with --input; the built-in demo takes none of them"
-        )
     note(f"input: {source or 'built-in demo'}, data: {'(--check: nothing is written)' if check else data}")
-    with ExitStack() as held, _progress() as say:
-        if not check:  # before the long work
-            held.enter_context(locks.writing(data, "choose another --data"))
-            check_free(data, prepared_folder.FOLDER, force=force)
-        raw = _demo(say) if source is None else _read(source, *columns[:-1], features, items, say)
-        prepared = prepare(raw, options, co_occurrence=not check, progress=say)
-        report = prepared.report
-        if not check:
-            say(f"writing {data}")
-            used = {"input": source} | report["options"]  # an input of None is the demo: `train` then checks what it planted
-            prepared_folder.save(prepared.dataset, data, options=used, report=report, force=force)
-            streams.kept(data)
+    with bars() as report:
+        prepared = prepare(source, data, check=check, progress=report, **options)
+    if prepared.data is not None:
+        streams.kept(prepared.data)
     if as_json:
-        result(report | {"data": None if check else data, "hash": prepared.dataset.hash})
+        result(prepared.to_dict())
         return
-    print_text(text(report))
+    print_text(text(prepared.report))
     train = "dualgnn train" if data == DEFAULT_DATA else f"dualgnn train --data {clean(data)}"
     print_text("\nchecked, nothing written" if check else f"\nwritten to {clean(data)}; next: {train}")
-
-
-def _demo(say: Say) -> RawInput:
-    from dualgnn_dgl.synthetic import demo
-
-    say("making the demo log")
-    return demo()
-
-
-def _read(
-    source: str,
-    user_col: str | None,
-    item_col: str | None,
-    rating_col: str | None,
-    time_col: str | None,
-    split_col: str | None,
-    separator: str | None,
-    features: tuple[str, ...],
-    items: str | None,
-    say: Say,
-) -> RawInput:
-    from dualgnn_dgl.preprocess.reader import read
-
-    return read(
-        source,
-        user_col=user_col,
-        item_col=item_col,
-        rating_col=rating_col,
-        time_col=time_col,
-        split_col=split_col,
-        separator=separator,
-        features=features,
-        items=items,
-        progress=say,
-    )
-
-
-@contextmanager
-def _progress() -> Iterator[Say]:
-    """Give a function that shows the step under way: a bar with the time on a terminal, else a line a step."""
-    if not streams.terminal():
-        yield _lines()
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
-    with Progress(*columns, console=streams.console()) as progress:
-        tasks: list[TaskID] = []
-
-        def say(text: str, share: float | None = None) -> None:
-            if share is not None and tasks:
-                progress.update(tasks[-1], total=1, completed=share)
-                return
-            finish()
-            tasks.append(progress.add_task(clean(text), total=None))
-
-        def finish() -> None:
-            if tasks:
-                progress.update(tasks[-1], total=1, completed=1)
-                progress.stop_task(tasks[-1])
-
-        yield say
-        finish()
-
-
-def _lines() -> Say:
-    """Progress for a log file: a line a step, and one a quarter of a long step."""
-    reached = 0
-
-    def say(text: str, share: float | None = None) -> None:
-        nonlocal reached
-        if share is None:
-            reached = 0
-            note(text)
-        elif int(share * 4) > reached and share < 1:
-            reached = int(share * 4)
-            note(f"{text}: {reached * 25} %")
-
-    return say
 
 
 def text(report: dict[str, Any]) -> str:

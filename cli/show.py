@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -32,6 +32,9 @@ PATH = PathName()
 
 data_option = click.option(
     "--data", type=PATH, default=DEFAULT_DATA, show_default=True, metavar="DIR", help="Prepared data folder."
+)
+run_data_option = click.option(
+    "--data", default=None, type=PATH, metavar="DIR", help="Prepared data folder.  [default: the one the run was trained on]"
 )
 run_option = click.option("--run", type=PATH, default=DEFAULT_RUN, show_default=True, metavar="DIR", help="Run folder.")
 split_option = click.option(
@@ -90,3 +93,14 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         for row in cells
     )
     return "\n".join(lines)
+
+
+def measured_on(value: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
+    """What the figures were measured on, a line each; `left_out` are the splits whose pairs the lists leave out."""
+    return [
+        f"data   {clean(value['data'])}",
+        f"split  {value['split']}",
+        f"mask   {value['mask']} (left out of the lists: {' and '.join(left_out)})",
+        f"users  {value['users']:,}",
+        *([f"items  {value['cold_items']:,} without a training pair, by their modalities"] if "cold_items" in value else []),
+    ]

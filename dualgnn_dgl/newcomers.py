@@ -136,6 +136,19 @@ def load(run: str | Path, data: str | Path | None = None) -> Newcomers:
     """
     loaded = checkpoint.load_run(run)
     folder = checkpoint.locate(loaded.info["data"], loaded.folder) if data is None else str(data)
-    dataset = datasets.load(folder)
-    model = checkpoint.restore(loaded, dataset)
-    return Newcomers(model, dataset, str(folder), training.features(dataset, build(TrainConfig, loaded.info["train"])))
+    return place_in(loaded, datasets.load(folder), str(folder))
+
+
+def place_in(run: checkpoint.Run, dataset: Dataset, where: str = "the data") -> Newcomers:
+    """The same for a run and data that are loaded already.
+
+    Args:
+        run: The run.
+        dataset: The data it was trained on.
+        where: The data's name in messages.
+
+    Raises:
+        RunError: If they do not belong together, or another version wrote the run.
+    """
+    model = checkpoint.restore(run, dataset)
+    return Newcomers(model, dataset, where, training.features(dataset, build(TrainConfig, run.info["train"])))

@@ -185,6 +185,48 @@ def test_other_packages_are_imported_in_their_place_only(path: Path) -> None:
         assert package != "torch" or not WITHOUT_TORCH & {group_of(module)}, f"line {line}: {module} does without torch"
 
 
+# --- the command line parses, calls one verb and renders --------------------------------------------------------------------
+
+ENGINES = {"numpy", "torch", "pyarrow", "scipy", "pandas", "sklearn", "dgl", "numba"}
+VERB_FILES = {"preprocess", "train", "tune", "evaluate", "compare", "recommend", "update", "robustness"}
+# Still to be split into a verb of the library and its command line.
+NOT_YET = {"cli.train", "cli.tune", "cli.resume", "cli.device"}
+
+
+def beyond_rendering(module: str, tree: ast.AST) -> list[str]:
+    """The imports of a file of cli/ that belong to the library, or to another verb's file."""
+    faults = []
+    for line, target in imports(tree):
+        if target.split(".")[0] in ENGINES:
+            faults.append(f"line {line}: {target} computes: that belongs to dualgnn_dgl/verbs")
+        name = own(target) or ""
+        if name.startswith("cli.") and name != module and name.split(".")[1] in VERB_FILES:
+            faults.append(f"line {line}: {name} is another verb's file: shared options belong to cli/show.py")
+    return faults
+
+
+@pytest.mark.parametrize("path", sources(CLI), ids=name_of)
+def test_the_command_line_only_parses_and_renders(path: Path) -> None:
+    assert name_of(path) in NOT_YET or not beyond_rendering(name_of(path), parse(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "faulty"),
+    [
+        ("def late():\n    import numpy as np", True),
+        ("from torch import Tensor", True),
+        ("if TYPE_CHECKING:\n    from scipy import sparse", True),
+        ("from dualgnn_dgl.cli.evaluate import data_option", True),
+        ("from dualgnn_dgl.cli import train", True),
+        ("from dualgnn_dgl.cli.show import table", False),
+        ("from dualgnn_dgl.verbs.compare import compare", False),
+        ("from dualgnn_dgl.cli.compare import METRICS", False),
+    ],
+)
+def test_the_guard_sees_work_in_the_command_line(line: str, faulty: bool) -> None:
+    assert bool(beyond_rendering("cli.compare", ast.parse(line))) is faulty
+
+
 def test_benchmarks_take_dgl_from_the_one_place() -> None:
     assert not [
         (path.name, line) for path in sources(BENCHMARKS) for line, name in imports(parse(path)) if name.split(".")[0] == "dgl"
@@ -194,7 +236,11 @@ def test_benchmarks_take_dgl_from_the_one_place() -> None:
 TRAIN_ELSEWHERE = {  # where a model is built or trained other than by training.train_model, and why
     "training": "train_model itself",
     "growth": "builds the model whose rows come from another one",
+<<<<<<< HEAD
     "cli.update": "trains such a model on",
+=======
+    "verbs.update": "trains such a model on",
+>>>>>>> 8f28675 (Make six verbs Python functions; the command line only calls them)
     "benchmarks.quality.bench_newcomers": "trains such a model on, and times a model that is not trained",
 }
 
@@ -332,7 +378,7 @@ OPENS = {
     "cli.main": {"os.open"},  # /dev/null
     "cli.stop": {"os.open"},  # /dev/null
     "cli.streams": {"os.open"},  # /dev/null
-    "cli.recommend": {"temporary.open"},  # a new file, written
+    "verbs.parquet": {"temporary.open"},  # a new file, written
     "preprocess.read_pipe": {"copy.open"},  # a new file, written
     "preprocess.read_features": {"pa_csv.read_csv"},  # of an open stream
 }

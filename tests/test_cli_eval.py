@@ -28,6 +28,7 @@ from dualgnn_dgl.evaluation import METRICS, Evaluator, top_k
 from dualgnn_dgl.ids import nearest
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.training import Fit, TrainConfig
+from dualgnn_dgl.verbs.parquet import write_lists
 
 ITEMS = 23  # more than the default list lengths, 10 and 20
 TITLES = [f"Video {i}" for i in range(ITEMS)]
@@ -153,7 +154,7 @@ def test_seed_decides_the_intervals(folder) -> None:
         (["--data", "other"], "the run runs/dualgnn was trained on other data"),
         (["--per-user", "users.csv"], "'users.csv': name a file that ends in .parquet"),
         (["--per-user", ""], "name a file that ends in .parquet"),
-        (["--per-user", "data/test.parquet"], "data/test.parquet is already there"),
+        (["--per-user", "data/test.parquet"], "data/test.parquet belongs to the result in"),
     ],
 )
 def test_eval_refuses_in_one_line(folder, words, line) -> None:
@@ -241,10 +242,9 @@ def test_lists_of_all_users(folder, made, tmp_path, monkeypatch) -> None:
     assert (value["users"], value["rows"]) == (USERS, len(expected))
     assert "--force" in refused("recommend", "--all", file)
 
-    from dualgnn_dgl.cli.recommend import write_lists
-
     seen = prepared.train.csr() + prepared.valid.csr()
-    assert write_lists(str(tmp_path / "b.parquet"), (fit.user, fit.item), 17, seen, prepared, step=4) == len(expected)
+    ids = prepared.user_ids, prepared.item_ids
+    assert write_lists(tmp_path / "b.parquet", (fit.user, fit.item), 17, seen, *ids, step=4) == len(expected)
     assert pq.read_table(tmp_path / "b.parquet").to_pylist() == expected
 
 

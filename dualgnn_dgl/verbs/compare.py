@@ -1,0 +1,282 @@
+"""Compares runs on the same data: tests their differences user by user, for groups of users and items, and their lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dualgnn_dgl.checkpoint import Run, load_run
+from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.devices import pick_device
+from dualgnn_dgl.errors import ConfigError, RunError
+from dualgnn_dgl.evaluation import METRICS, Evaluation, Evaluator, beyond_accuracy, holm, paired, slices
+from dualgnn_dgl.evaluation import bootstrap as intervals_of
+from dualgnn_dgl.verbs.opening import Device, Opened, check_choice, check_whole, known_before, open_run, run_name
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Versus:
+    """The difference of a run to the base, over the same users; positive where the run is better.
+
+    Args:
+        difference: Mean over users.
+        interval: Its 95 % bootstrap interval.
+        p_bootstrap: Two-sided p-value of the bootstrap; `p_bootstrap_holm` corrects it for the number of runs.
+        p_wilcoxon: Two-sided p-value of Wilcoxon's signed-rank test; `p_wilcoxon_holm` likewise.
+        better: The number of users for whom the run is better.
+        worse: The number of users for whom it is worse.
+    """
+
+    difference: float
+    interval: Interval
+    p_bootstrap: float
+    p_bootstrap_holm: float
+    p_wilcoxon: float
+    p_wilcoxon_holm: float
+    better: int
+    worse: int
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One run by one metric: its mean over users, the interval of the mean, and the difference to the base (None for it)."""
+
+    mean: float
+    interval: Interval
+    versus: Versus | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON holds it."""
+        row: dict[str, Any] = {"mean": self.mean, "interval": list(self.interval)}
+        if self.versus is not None:
+            values = dict(vars(self.versus))
+            row |= {"difference": values.pop("difference"), "difference_interval": list(values.pop("interval")), **values}
+        return row
+
+
+@dataclass(frozen=True)
+class Part:
+    """One run within a group of users or items: mean, and difference to the base with its interval (None for the base)."""
+
+    mean: float
+    difference: float | None = None
+    interval: Interval | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cell as JSON holds it."""
+        if self.interval is None:
+            return {"mean": self.mean}
+        return {"mean": self.mean, "difference": self.difference, "difference_interval": list(self.interval)}
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A group of users or held-out items.
+
+    Args:
+        low: The fewest training pairs in the group.
+        high: The most.
+        users: The number of users it has a value for.
+        metrics: Metric → run → its values.
+    """
+
+    low: int
+    high: int
+    users: int
+    metrics: dict[str, dict[str, Part]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The group as JSON holds it."""
+        metrics = {name: {run: part.to_dict() for run, part in parts.items()} for name, parts in self.metrics.items()}
+        return {"from": self.low, "to": self.high, "users": self.users, "metrics": metrics}
+
+
+@dataclass(frozen=True, eq=False)
+class ComparisonResult:
+    """The comparison of several runs with one of them, the base.
+
+    Args:
+        base: The run that the others are compared with.
+        runs: Run → its model, the base first.
+        data: The data folder; None for data that were given in memory.
+        split: The held-out split that was measured.
+        mask: What the lists left out: 'all' or 'train'.
+        left_out: The splits whose pairs the lists left out.
+        users: The number of users with a held-out item.
+        metrics: Metric → run → its standing.
+        by_user_activity: Groups of users by the number of their training items.
+        by_item_popularity: Groups of held-out items by the number of their training users; 0: cold.
+        beyond: 'gini@20' and so on → run → value; NaN where it has none.
+    """
+
+    base: str
+    runs: dict[str, str]
+    data: str | None
+    split: str
+    mask: str
+    left_out: tuple[str, ...]
+    users: int
+    metrics: dict[str, dict[str, Standing]]
+    by_user_activity: tuple[Slice, ...]
+    by_item_popularity: tuple[Slice, ...]
+    beyond: dict[str, dict[str, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON holds it, with None instead of NaN."""
+        return {
+            "base": self.base,
+            "runs": dict(self.runs),
+            "data": self.data,
+            "split": self.split,
+            "mask": self.mask,
+            "users": self.users,
+            "metrics": {name: {run: row.to_dict() for run, row in rows.items()} for name, rows in self.metrics.items()},
+            "slices": {
+                "user_training_pairs": [part.to_dict() for part in self.by_user_activity],
+                "item_training_users": [part.to_dict() for part in self.by_item_popularity],
+            },
+            "beyond": {
+                name: {run: None if np.isnan(value) else value for run, value in values.items()}
+                for name, values in self.beyond.items()
+            },
+        }
+
+
+def compare(
+    runs: Sequence[str | Path | Run],
+    data: str | Path | Dataset | None = None,
+    *,
+    k: int = 20,
+    metrics: Sequence[str] = ("recall", "ndcg"),
+    best: bool = False,
+    split: str = "test",
+    mask: str = "all",
+    bootstrap: int = 2000,
+    seed: int = 0,
+    device: Device | None = None,
+) -> ComparisonResult:
+    """Compares two or more runs on the same data, user by user.
+
+    Args:
+        runs: Run folders, or runs already loaded; the others are compared with the first.
+        data: The data they were trained on, as a folder or loaded; None for the folder that the first run names.
+        k: List length.
+        metrics: Names out of `evaluation.METRICS`.
+        best: Compares with the best run by the first metric instead of the first run.
+        split: 'test' or 'valid'.
+        mask: What the lists leave out: 'all' that is known before the split, or 'train' alone.
+        bootstrap: Resamples of the users.
+        seed: Seed of the resamples.
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA where it is there.
+
+    Raises:
+        DualGNNError: If runs, data or options are not usable, or do not belong together.
+    """
+    if isinstance(runs, str | Path | Run) or len(runs) < 2:
+        raise ConfigError("one run was given: name the runs to compare, at least two")
+    if isinstance(metrics, str) or not metrics:
+        raise ConfigError(f"the metrics are {metrics!r:.40}: give a list, such as ('recall', 'ndcg')")
+    for metric in metrics:
+        check_choice("metric", metric, METRICS)
+    check_whole("bootstrap", bootstrap, 1)
+    check_whole("seed", seed)
+    place = pick_device(device)
+    opened, first = _open(runs, data)
+    dataset, given = first.dataset, list(opened)
+    seen = known_before(dataset, split, mask)
+    truth = getattr(dataset, split)
+    evaluator = Evaluator(truth, list(seen.values()), (k,))
+    lists = {name: evaluator.rank(run.user.to(place), run.item.to(place)) for name, run in opened.items()}  # (B, K) each
+    found = {name: evaluator.measure(items) for name, items in lists.items()}
+    names = tuple(f"{metric}@{k}" for metric in dict.fromkeys(metrics))
+    base = max(given, key=lambda run: found[run].means[names[0]]) if best else given[0]
+    order = [base, *(run for run in given if run != base)]
+
+    activity = {run: list(slices.by_activity(found[run], dataset.train)) for run in order}
+    popularity = {run: list(slices.by_popularity(evaluator, lists[run], truth, dataset.train)) for run in order}
+    rest = {run: beyond_accuracy(lists[run], (k,), dataset.train, dataset.modalities) for run in order}
+    return ComparisonResult(
+        base=base,
+        runs={run: str(opened[run].info["model"]) for run in order},
+        data=first.folder,
+        split=split,
+        mask=mask,
+        left_out=tuple(seen),
+        users=len(evaluator.users),
+        metrics={name: _against(found, order, name, seed, bootstrap) for name in names},
+        by_user_activity=_sliced(activity, order, names, seed, bootstrap),
+        by_item_popularity=_sliced(popularity, order, names, seed, bootstrap),
+        beyond={
+            name: {run: (rest[run].whole | rest[run].means)[name] for run in order}
+            for name in (*rest[base].whole, *rest[base].means)
+        },
+    )
+
+
+def _open(runs: Sequence[str | Path | Run], data: str | Path | Dataset | None) -> tuple[dict[str, Run], Opened]:
+    """All runs by name, and the first of them with the one data set they were trained on."""
+    names = [run_name(run) for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RunError(f"{twice} is named {names.count(twice)} times: name each run once")
+    opened = {name: run if isinstance(run, Run) else load_run(run) for name, run in zip(names, runs, strict=True)}
+    hashes = {name: loaded.info["data"]["hash"] for name, loaded in opened.items()}
+    stranger = next((name for name in names if hashes[name] != hashes[names[0]]), None)
+    if stranger is not None:
+        raise RunError(
+            f"{names[0]} and {stranger} were trained on different data (hash {hashes[names[0]][:12]}… and "
+            f"{hashes[stranger][:12]}…): compare runs on the same prepared folder"
+        )
+    return opened, open_run(opened[names[0]], data)
+
+
+def _against(
+    found: Mapping[str, Evaluation], order: Sequence[str], metric: str, seed: int, resamples: int
+) -> dict[str, Standing]:
+    """Run → its mean with interval, and for all but the base (the first) its difference to the base with both tests."""
+    values = {run: found[run].per_user[metric] for run in order}
+    intervals = intervals_of(values, seed, resamples)
+    differences = paired(values[order[0]], {run: values[run] for run in order[1:]}, seed, resamples)
+    bootstrapped = holm([float(d.p_bootstrap or 0) for d in differences.values()])
+    ranked = holm([d.p_wilcoxon for d in differences.values()])
+    versus = {
+        run: Versus(
+            difference=d.mean,
+            interval=(float(d.low or 0), float(d.high or 0)),
+            p_bootstrap=float(d.p_bootstrap or 0),
+            p_bootstrap_holm=p_bootstrap,
+            p_wilcoxon=d.p_wilcoxon,
+            p_wilcoxon_holm=p_wilcoxon,
+            better=d.better,
+            worse=d.worse,
+        )
+        for (run, d), p_bootstrap, p_wilcoxon in zip(differences.items(), bootstrapped, ranked, strict=True)
+    }
+    return {run: Standing(float(values[run].mean()), intervals[run], versus.get(run)) for run in order}
+
+
+def _sliced(
+    parts: Mapping[str, Sequence[tuple[tuple[int, int], Evaluation]]],
+    order: Sequence[str],
+    metrics: Sequence[str],
+    seed: int,
+    resamples: int,
+) -> tuple[Slice, ...]:
+    """The groups with every run's mean and difference to the base by each metric."""
+    found = []
+    for n, (bounds, base) in enumerate(parts[order[0]]):
+        shown: dict[str, dict[str, Part]] = {}
+        for metric in metrics:
+            values: dict[str, np.ndarray] = {run: parts[run][n][1].per_user[metric] for run in order}
+            differences = paired(values[order[0]], {run: values[run] for run in order[1:]}, seed, resamples)
+            shown[metric] = {order[0]: Part(float(values[order[0]].mean()))}
+            for run, d in differences.items():
+                shown[metric][run] = Part(float(values[run].mean()), d.mean, (float(d.low or 0), float(d.high or 0)))
+        found.append(Slice(bounds[0], bounds[1], len(base.users), shown))
+    return tuple(found)

@@ -1,0 +1,150 @@
+"""Prepares data: a raw log and feature files become a prepared data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dualgnn_dgl import data as prepared_folder
+from dualgnn_dgl import locks
+from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.folders import check_free
+from dualgnn_dgl.preprocess import Options, Say
+from dualgnn_dgl.preprocess import prepare as run_steps
+from dualgnn_dgl.preprocess.reader import read
+from dualgnn_dgl.preprocess.tables import RawInput
+from dualgnn_dgl.progress import Progress, Report
+from dualgnn_dgl.synthetic import demo
+
+STEPS = 1000  # of a long step
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A prepared data set.
+
+    Args:
+        dataset: The data set.
+        report: What preprocessing found, kept and left out; see `preprocess.report.describe`.
+        data: The folder it was written to; None if it was not written.
+    """
+
+    dataset: Dataset
+    report: dict[str, Any]
+    data: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON holds it: the report, the folder, and the hash of the data."""
+        return self.report | {"data": self.data, "hash": self.dataset.hash}
+
+
+@dataclass(frozen=True)
+class LogColumns:
+    """Where a log's parts are; None for what is found by its name."""
+
+    user_col: str | None = None
+    item_col: str | None = None
+    rating_col: str | None = None
+    time_col: str | None = None
+    split_col: str | None = None
+    separator: str | None = None
+    items: str | Path | None = None
+
+
+def prepare(
+    source: str | Path | RawInput | None = None,
+    data: str | Path | None = None,
+    *,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    rating_col: str | None = None,
+    time_col: str | None = None,
+    split_col: str | None = None,
+    separator: str | None = None,
+    features: Sequence[str | Path] = (),
+    items: str | Path | None = None,
+    min_rating: float | None = None,
+    k_core: int | None = None,
+    split: str | None = None,
+    seed: int = 0,
+    feature_dim: int | None = None,
+    cooc_weight: str = "count",
+    cooc_top: int = 200,
+    impute: str | None = None,
+    check: bool = False,
+    force: bool = False,
+    progress: Report | None = None,
+) -> Prepared:
+    """Turns a raw log and feature files into a prepared data set.
+
+    Args:
+        source: A log as a file or a folder, or raw tables already read; None for the built-in demo.
+        data: The folder to write; None to keep the data in memory alone.
+        user_col, item_col, rating_col, time_col, split_col: Names of the log's columns; None for those with common names.
+        separator: The separator of a text log; None to find it.
+        features: Feature files, each named after its modality; by default those found in the folder `source`.
+        items: The item table; None for the one found in the folder `source`.
+        min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute: See `preprocess.Options`.
+        check: Reads and checks everything, leaves out co-occurrence and homophily, and writes nothing.
+        force: Replaces a prepared folder.
+        progress: Receives each step as it begins, and the share done of a long one.
+
+    Raises:
+        DualGNNError: If the log, the features, the options or the folder are not usable.
+    """
+    options = Options(min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute=impute)
+    columns = LogColumns(user_col, item_col, rating_col, time_col, split_col, separator, items)
+    if not isinstance(source, str | Path) and (features or any(value is not None for value in vars(columns).values())):
+        raise ConfigError(
+            "columns, separator, features and items belong to a log: name it with --input; the built-in demo takes none of them"
+        )
+    say, target = _say(progress), None if check else data
+    with ExitStack() as held:
+        if target is not None:  # before the long work
+            held.enter_context(locks.writing(target, "choose another --data"))
+            check_free(target, prepared_folder.FOLDER, force=force)
+        raw = _raw(source, columns, features, say)
+        made = run_steps(raw, options, co_occurrence=not check, progress=say)
+        if target is not None:
+            say(f"writing {target}")
+            used = {"input": _name(source)} | made.report["options"]
+            prepared_folder.save(made.dataset, target, options=used, report=made.report, force=force)
+    return Prepared(made.dataset, made.report, None if target is None else str(target))
+
+
+def _say(report: Report | None) -> Say:
+    """Turns the steps of preprocessing into events of progress."""
+    step = ""
+
+    def say(text: str, share: float | None = None, /) -> None:
+        nonlocal step
+        if report is None:
+            return
+        if share is None:
+            step = text
+            report(Progress(message=text))
+        else:
+            report(Progress(task=step, step=round(share * STEPS), steps=STEPS))
+
+    return say
+
+
+def _raw(source: str | Path | RawInput | None, columns: LogColumns, features: Sequence[str | Path], say: Say) -> RawInput:
+    """The raw tables."""
+    if isinstance(source, RawInput):
+        return source
+    if source is None:
+        say("making the demo log")
+        return demo()
+    return read(source, **asdict(columns), features=features, progress=say)
+
+
+def _name(source: str | Path | RawInput | None) -> str | None:
+    """The log's name in the manifest; None is the demo, whose planted preferences `train` then checks."""
+    if isinstance(source, RawInput):
+        return source.name or "in memory"
+    return None if source is None else str(source)
