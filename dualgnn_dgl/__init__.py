@@ -8,6 +8,7 @@ The verbs of the command line are functions here:
     import dualgnn_dgl
 
     prepared = dualgnn_dgl.prepare("ratings.csv", "data", features=["visual.npy"])
+    trained = dualgnn_dgl.train("data", "dualgnn", run="runs/dualgnn")
     result = dualgnn_dgl.evaluate("runs/dualgnn", topk=10)
     lists = dualgnn_dgl.recommend("runs/dualgnn", users=["u17"], k=10)
 
@@ -26,6 +27,8 @@ PUBLIC = {
     "prepare": "dualgnn_dgl.verbs.prepare",
     "recommend": "dualgnn_dgl.verbs.recommend",
     "robustness": "dualgnn_dgl.verbs.robustness",
+    "train": "dualgnn_dgl.verbs.train",
+    "tune": "dualgnn_dgl.verbs.tune",
     "update": "dualgnn_dgl.verbs.update",
     "write_recommendations": "dualgnn_dgl.verbs.recommend",
 }

@@ -17,8 +17,8 @@ from click.testing import CliRunner, Result
 
 from dualgnn_dgl import data
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.cli.options import IMPUTERS as OFFERED_IN_TRAINING
 from dualgnn_dgl.cli.preprocess import IMPUTERS as OFFERED
-from dualgnn_dgl.cli.train import IMPUTERS as OFFERED_IN_TRAINING
 from dualgnn_dgl.modality import IMPUTERS
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared" / "data"

@@ -15,12 +15,12 @@ from figures import LONG, record
 
 from dualgnn_dgl import manifest, schema, state, tuning
 from dualgnn_dgl.checkpoint import RUN_SCHEMA, working
-from dualgnn_dgl.cli.resume import ABOUT_SCHEMA
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.experiments.robustness.cells import schema_of
 from dualgnn_dgl.files import read_json
 from dualgnn_dgl.journal import check_journal
 from dualgnn_dgl.options import read_toml
+from dualgnn_dgl.resume import ABOUT_SCHEMA
 from dualgnn_dgl.schema import check
 from dualgnn_dgl.strict import DEEPEST, parse_json, parse_toml
 

@@ -472,23 +472,27 @@ def test_names_that_are_not_utf_8_can_be_inputs(world: trial.World, tmp_path: Pa
 def test_only_users_that_the_demo_planted_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Users that an update has added have no favourite to be judged by."""
     from dualgnn_dgl.cli.train import attention_lines
+    from dualgnn_dgl.verbs.train import summarise_attention
 
     dataset = small.dataset()
-    fit = type("Fit", (), {"attention": small_attention(dataset)})()
+
+    def lines_of(options: dict) -> list[str]:
+        return attention_lines(summarise_attention(options, dataset, small_attention(dataset)))
+
     monkeypatch.setattr("dualgnn_dgl.synthetic.planted", lambda: type("P", (), {"favourite_of": lambda self: {}})())
-    assert len(attention_lines({"input": None}, dataset, fit)) == 1, "no user of the demo is left"
+    assert len(lines_of({"input": None})) == 1, "no user of the demo is left"
     some = dataset.user_ids[:3].tolist()
     names = list(dataset.modalities)
     monkeypatch.setattr(
         "dualgnn_dgl.synthetic.planted",
         lambda: type("P", (), {"favourite_of": lambda self: dict.fromkeys(some, names[0])})(),
     )
-    lines = attention_lines({"input": None, "updated_from": "a"}, dataset, fit)
+    lines = lines_of({"input": None, "updated_from": "a"})
     assert (
         f"updated: {len(dataset.user_ids) - 3} of {len(dataset.user_ids)} users are new" in lines[1]
         and "100% of them" in lines[2]
     )
-    assert len(attention_lines({}, dataset, fit)) == 1
+    assert len(lines_of({})) == 1 and attention_lines(summarise_attention({}, dataset, None)) == []
 
 
 def small_attention(dataset):

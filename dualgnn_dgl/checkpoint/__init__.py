@@ -34,6 +34,7 @@ from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.files import json_digest
 from dualgnn_dgl.folders import Kind, check_files, read_manifest, reading, replace_folders, seal
+from dualgnn_dgl.inputs import open_regular
 from dualgnn_dgl.manifest import modality_name
 from dualgnn_dgl.models import MODELS, model_class
 from dualgnn_dgl.models.base import Recommender
@@ -138,9 +139,38 @@ def write_run(
     Args:
         data: The place of the data, as `reference` gives it for the folder's final place.
     """
+    info = describe(fit, model=model, config=config, train=train, data=data, dataset=dataset, device=device)
+    tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
+    for name, tensors in zip(TENSORS, (flat(tables), fit.state), strict=True):
+        write_tensors(target / name, tensors)
+    schema.check(schema.list_of(history_row), fit.history, target / "history.jsonl", RunError, "report this fault")
+    lines = "".join(json.dumps(row) + "\n" for row in fit.history)
+    (target / "history.jsonl").write_text(lines, "utf-8")
+    (target / "run.toml").write_text(seal_toml(run_toml(model, config, train)), "utf-8")
+    if len(fit.history) > 1:
+        draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
+    schema.check(RUN_SCHEMA, info, target / MARKER, RunError, "report this fault")
+    return seal(target, FOLDER, info)
+
+
+def describe(
+    fit: Fit,
+    *,
+    model: str,
+    config: Options,
+    train: TrainConfig,
+    data: Mapping[str, str],
+    dataset: Dataset,
+    device: str,
+) -> dict[str, Any]:
+    """Returns what run.json says of a training, without the digests of files.
+
+    Args:
+        data: The place of the data, empty where they are in memory only.
+    """
     # the metric as it was taken: a catalogue of fewer than K items shortens the list
     metric = next((key for row in fit.history for key in row if "@" in key), train.metric)
-    info = {
+    return {
         "format": FORMAT,
         "model": model,
         "config": asdict(config),  # type: ignore[call-overload]
@@ -156,17 +186,12 @@ def write_run(
         "device": device,
         "versions": versions(),
     }
-    tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
-    for name, tensors in zip(TENSORS, (flat(tables), fit.state), strict=True):
-        write_tensors(target / name, tensors)
-    schema.check(schema.list_of(history_row), fit.history, target / "history.jsonl", RunError, "report this fault")
-    lines = "".join(json.dumps(row) + "\n" for row in fit.history)
-    (target / "history.jsonl").write_text(lines, "utf-8")
-    (target / "run.toml").write_text(seal_toml(run_toml(model, config, train)), "utf-8")
-    if len(fit.history) > 1:
-        draw_curve(fit.history, train.metric, fit.best_epoch, target / "curve.png")
-    schema.check(RUN_SCHEMA, info, target / MARKER, RunError, "report this fault")
-    return seal(target, FOLDER, info)
+
+
+def read_history(folder: str | Path) -> list[dict[str, Any]]:
+    """Reads the epochs of a run that `load_run` has checked."""
+    with open_regular(Path(folder) / "history.jsonl", RunError) as handle:
+        return [json.loads(line) for line in handle.read().splitlines()]
 
 
 def run_toml(model: str, config: Options, train: TrainConfig) -> str:

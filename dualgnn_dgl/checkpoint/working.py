@@ -29,7 +29,7 @@ from dualgnn_dgl.state import Snapshot
 FORMAT = 1
 NAME = re.compile(r"checkpoint-\d{6,}-\d{9,}")
 BEGUN = "begun.json"
-# `about` is checked by cli/resume.py and `training` by state.py, which write them; `self` was taken out before.
+# `about` is checked by resume.py and `training` by state.py, which write them; `self` was taken out before.
 CHECKPOINT_SCHEMA = record(
     {
         "format": one_of(FORMAT),

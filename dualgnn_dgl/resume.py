@@ -1,32 +1,30 @@
-"""What `dualgnn train` sets out to do: begin, go on with what was cut off, or nothing since the run is finished."""
+"""What a training into a run folder sets out to do: begin, resume what was cut off, or nothing since the run is finished."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
 
 from dualgnn_dgl import schema
-from dualgnn_dgl.cli.device import pick_device
-from dualgnn_dgl.cli.show import note
-from dualgnn_dgl.models import MODELS
+from dualgnn_dgl.checkpoint import MARKER, Run, load_run, locate, reference, versions
+from dualgnn_dgl.checkpoint.working import BEGUN, Checkpoints
+from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.devices import CPU, pick_device
+from dualgnn_dgl.errors import ConfigError, DataError, RunError
+from dualgnn_dgl.models import MODELS, model_class
+from dualgnn_dgl.options import Options, check_saved
+from dualgnn_dgl.settings import Settings
+from dualgnn_dgl.state import Snapshot
+from dualgnn_dgl.training import TrainConfig
 
-if TYPE_CHECKING:
-    import torch
-
-    from dualgnn_dgl.checkpoint.working import Checkpoints
-    from dualgnn_dgl.data import Dataset
-    from dualgnn_dgl.options import Options
-    from dualgnn_dgl.state import Snapshot
-    from dualgnn_dgl.training import TrainConfig
-
-_WITH_WHAT = "--resume goes on with the options it was begun with ({}): leave them out, or begin anew with --force"
-# the command line's name of what is remembered of how checkpoints are kept → its name in `Checkpoints`
+# option of the verb → attribute of `Checkpoints`
 KEPT = {"checkpoint_every": "every", "checkpoint_minutes": "minutes", "keep_last": "last", "keep_checkpoints": "leave"}
-RAISED = ("epochs", "patience")  # what a training may be given more of when it goes on
 
-# What a checkpoint says of the training's options and data; `prepare` writes it.
+# What a checkpoint says of the training's options and data; `begin` writes it.
 ABOUT_SCHEMA = schema.record(
     {
         "model": schema.one_of(*MODELS),
@@ -44,8 +42,8 @@ ABOUT_SCHEMA = schema.record(
     },
 )
 
-# (name, model configuration, training configuration) out of the options given now over those of an earlier training
-Resolve = Callable[[Mapping[str, Any] | None], "tuple[str, Options, TrainConfig]"]
+# The settings out of the options given now over those of an earlier training, see `settings.resolve`.
+Resolve = Callable[[Mapping[str, Any] | None], Settings]
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,11 @@ class Plan:
     device: torch.device
     about: Mapping[str, Any] | None = None
     start: Snapshot | None = None
-    finished: Mapping[str, Any] | None = None  # run.json of a run that needs nothing more
+    finished: Run | None = None  # a run that needs nothing more
 
 
 def refuse_unfinished(keeper: Checkpoints) -> None:
     """Raise `RunError` if beginning anew would cost checkpoints."""
-    from dualgnn_dgl.errors import RunError
-
     if name := next(keeper.names(), None):
         epoch = int(name.split("-")[1])
         raise RunError(
@@ -74,7 +70,11 @@ def refuse_unfinished(keeper: Checkpoints) -> None:
 
 
 def go_on(
-    keeper: Checkpoints, resolve: Resolve, data: str | None, gpu: int | None, explicit: Collection[str] = ()
+    keeper: Checkpoints,
+    resolve: Resolve,
+    data: str | None,
+    device: int | str | torch.device | None,
+    explicit: Collection[str] = (),
 ) -> Plan | None:
     """The plan that continues from the newest valid checkpoint or from the start, or that finds the run finished.
 
@@ -82,33 +82,30 @@ def go_on(
 
     Parameters
     ----------
-    data, gpu : as given on the command line; None takes what the training was begun with.
-    explicit : names of the options given on the command line; those about checkpoints replace the training's own.
+    data, device : as given; None takes what the training was begun with.
+    explicit : keys of `KEPT` that were given and replace the training's own.
 
     Raises
     ------
     RunError, ConfigError
         if options or device are others than those it was begun with, or the checkpoints of an unfinished run are gone.
     """
-    from dualgnn_dgl.checkpoint import MARKER, load_run, locate
-    from dualgnn_dgl.checkpoint.working import BEGUN
-    from dualgnn_dgl.errors import RunError
-
     found = keeper.newest()
     done = None
     try:
         if (keeper.run / MARKER).is_file():
-            done = load_run(keeper.run).info
+            done = load_run(keeper.run)
     except RunError as error:
         if found is None:
             raise
-        note(f"{error}: it will be replaced")
-    about: Mapping[str, Any] | None = found.about if found else keeper.begun() or done
+        keeper.say(f"{error}: it will be replaced")
+    about: Mapping[str, Any] | None = found.about if found else keeper.begun() or (done.info if done else None)
     if about is None:
-        note(f"there is no checkpoint in {keeper.folder}: training begins at the beginning")
+        keeper.say(f"there is no checkpoint in {keeper.folder}: training begins at the beginning")
         return None
     written = keeper.folder / (f"{found.name}.json" if found else BEGUN)
-    _check_about(about, keeper.run / MARKER if about is done else written, whole=about is not done)
+    of_run = done is not None and about is done.info
+    _check_about(about, keeper.run / MARKER if of_run else written, whole=not of_run)
     for name, attribute in KEPT.items():
         if name not in explicit and attribute in about.get("keep", {}):
             setattr(keeper, attribute, about["keep"][attribute])
@@ -116,29 +113,25 @@ def go_on(
     if found is not None:
         _check_width(config, found.snapshot)
     data = data or locate(about["data"], keeper.run)
-    plan = Plan(name, config, train, data, _device(about, gpu), about, found.snapshot if found else None)
-    if done is not None and not done["interrupted"] and _same(done, plan, about):
+    plan = Plan(name, config, train, data, _device(about, device), about, found.snapshot if found else None)
+    if done is not None and not done.info["interrupted"] and _same(done.info, plan, about):
         return replace(plan, finished=done)
-    if found is None and about is not done:
-        note(f"{keeper.folder} holds no checkpoint yet: training starts from the beginning, with the options it was begun with")
+    if found is None and not of_run:
+        how = "training starts from the beginning, with the options it was begun with"
+        keeper.say(f"{keeper.folder} holds no checkpoint yet: {how}")
         return plan
     if found is None:
-        cause = "was stopped early" if done and done["interrupted"] else "is finished"
+        cause = "was stopped early" if done and done.info["interrupted"] else "is finished"
         raise RunError(
             f"{keeper.run} {cause} and has no checkpoints to go on from (see --keep-checkpoints): train anew with --force"
         )
     where = found.snapshot.info
-    note(f"going on from {found.name}: epoch {where['epoch']}, {where['step']} batches of it done")
+    keeper.say(f"going on from {found.name}: epoch {where['epoch']}, {where['step']} batches of it done")
     return plan
 
 
 def _check_about(about: Mapping[str, Any], path: Path, *, whole: bool) -> None:
     """Raises `RunError` unless the saved options are valid; `whole` where `about` is that of a checkpoint, not a run.json."""
-    from dualgnn_dgl.errors import RunError
-    from dualgnn_dgl.models import model_class
-    from dualgnn_dgl.options import check_saved
-    from dualgnn_dgl.training import TrainConfig
-
     remedy = "begin again with --force"
     if whole:
         schema.check(ABOUT_SCHEMA, about, path, RunError, remedy)
@@ -148,8 +141,6 @@ def _check_about(about: Mapping[str, Any], path: Path, *, whole: bool) -> None:
 
 def _check_width(config: Options, start: Snapshot) -> None:
     """Raises `RunError` for a model that is wider than what is kept of it, before memory is taken for it."""
-    from dualgnn_dgl.errors import RunError
-
     names = [name for name in start.tensors if name.startswith("model/")]
     widest, width = max((size for name in names for size in start.tensors[name].shape), default=0), getattr(config, "width", 0)
     if width > widest:
@@ -162,47 +153,20 @@ def _same(done: Mapping[str, Any], plan: Plan, about: Mapping[str, Any]) -> bool
     return made == (plan.name, asdict(plan.config), asdict(plan.train), about["data"]["hash"])  # type: ignore[call-overload]
 
 
-def _device(about: Mapping[str, Any], gpu: int | None) -> torch.device:
+def _device(about: Mapping[str, Any], choice: int | str | torch.device | None) -> torch.device:
     """The device it was begun on, or another of its kind."""
-    from dualgnn_dgl.errors import ConfigError
-
     kind, _, index = about["device"].partition(":")
-    if gpu is None:
-        gpu = -1 if kind == "cpu" else int(index or 0)
-    device = pick_device(gpu)
+    if choice is None:
+        choice = CPU if kind == "cpu" else int(index or 0)
+    device = pick_device(choice)
     if device.type != kind:
         raise ConfigError(
-            f"the training was begun on {about['device']}, not on {device}: their random numbers differ; leave --gpu out"
+            f"the training was begun on {about['device']}, not on {device}: their random numbers differ; leave the device out"
         )
     return device
 
 
-def refuse_other_model(about: Mapping[str, Any], name: str) -> None:
-    """Raise `ConfigError` for another model than that of the training that goes on."""
-    from dualgnn_dgl.errors import ConfigError
-
-    if name != about["model"]:
-        raise ConfigError(_WITH_WHAT.format(f"the model was {about['model']}, now {name}"))
-
-
-def refuse_differences(about: Mapping[str, Any], config: Options, train: TrainConfig) -> None:
-    """Raise `ConfigError` naming what differs from the options that the training was begun with.
-
-    More `epochs` and more `patience` are allowed.
-    """
-    from dualgnn_dgl.errors import ConfigError
-
-    differ = []
-    for before, now in ((about["config"], config), (about["train"], train)):
-        for key, value in asdict(now).items():  # type: ignore[call-overload]
-            more = key in RAISED and value > before.get(key, value)
-            if value != before.get(key, value) and not more:
-                differ.append(f"{key} was {before[key]}, now {value}")
-    if differ:
-        raise ConfigError(_WITH_WHAT.format("; ".join(differ)))
-
-
-def check_data(plan: Plan, dataset: Dataset) -> None:
+def check_data(plan: Plan, dataset: Dataset, say: Callable[[str], None]) -> None:
     """Check that a training continues on the data it was begun with, and say so where versions differ.
 
     Raises
@@ -210,8 +174,6 @@ def check_data(plan: Plan, dataset: Dataset) -> None:
     DataError
         if the data are others.
     """
-    from dualgnn_dgl.errors import DataError
-
     if plan.about is None:
         return
     before = plan.about["data"]["hash"]
@@ -223,13 +185,11 @@ def check_data(plan: Plan, dataset: Dataset) -> None:
     then = plan.about["versions"]
     differ = [f"{key} {then.get(key)} → {value}" for key, value in _versions().items() if then.get(key) != value]
     if differ and plan.start is not None:
-        note(f"other versions than it was begun with ({', '.join(differ)}): the last bits of the result may differ")
+        say(f"other versions than it was begun with ({', '.join(differ)}): the last bits of the result may differ")
 
 
 def begin(keeper: Checkpoints, plan: Plan, dataset: Dataset) -> None:
     """Tell the keeper where to continue, and have it write down what the training is begun with."""
-    from dualgnn_dgl.checkpoint import reference
-
     keeper.start = plan.start
     about = {
         "model": plan.name,
@@ -244,8 +204,4 @@ def begin(keeper: Checkpoints, plan: Plan, dataset: Dataset) -> None:
 
 
 def _versions() -> dict[str, str]:
-    import torch
-
-    from dualgnn_dgl.checkpoint import versions
-
     return {**versions(), "threads": str(torch.get_num_threads())}

@@ -1,0 +1,325 @@
+"""`dualgnn_dgl.train`: a data set becomes a trained model, in memory or as a run folder."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualgnn_dgl import checkpoint, cold_items
+from dualgnn_dgl.checkpoint.working import Checkpoints
+from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.deterministic import promise
+from dualgnn_dgl.devices import pick_device
+from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.folders import check_free
+from dualgnn_dgl.models.base import Recommender
+from dualgnn_dgl.progress import Report, Stoppable, say, silent
+from dualgnn_dgl.resume import KEPT, Plan, Resolve, begin, check_data, go_on, refuse_unfinished
+from dualgnn_dgl.settings import Settings, resolve
+from dualgnn_dgl.state import Keeper
+from dualgnn_dgl.training import Inputs, TrainConfig, Trained, train_model
+from dualgnn_dgl.verbs.common import DEFAULT_DATA, Config, Data, Device, Source, load_data
+
+
+@dataclass(frozen=True)
+class AttentionSummary:
+    """Which modality weighs most for users.
+
+    Attributes:
+        shares: modality → share of users for whom it weighs most.
+        planted: on the built-in demo, share of its users for whom it is the modality that was planted in them; else None.
+        updated: whether the data are the demo after an update.
+        new_users: users that the update added, which `planted` leaves out.
+        users: number of users.
+    """
+
+    shares: dict[str, float]
+    planted: float | None = None
+    updated: bool = False
+    new_users: int = 0
+    users: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class TrainResult:
+    """A training that has ended; the tables are those of the best epoch.
+
+    Attributes:
+        info: what run.json says: model, configuration, data, best epoch, versions.
+        user: user table (U, D).
+        item: item table (I, D).
+        attention: weight of each modality for each user (U, M); None for models without.
+        history: one dictionary an epoch: epoch, loss, seconds, and the validation metric where it was taken.
+        dataset: data set that the model was trained on.
+        model: the trained model; None where a finished run was found and nothing was trained.
+        folder: run folder; None in memory.
+        interrupted: whether training was ended early by the user.
+        seconds: seconds of this call's training; None where nothing was trained.
+        attention_summary: None where nothing was trained, or the model has no attention.
+    """
+
+    info: dict[str, Any]
+    user: Tensor
+    item: Tensor
+    attention: Tensor | None
+    history: list[dict[str, Any]]
+    dataset: Dataset = field(repr=False)
+    model: Recommender | None = None
+    folder: Path | None = None
+    interrupted: bool = False
+    seconds: float | None = None
+    attention_summary: AttentionSummary | None = None
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """Epoch, metric and value of the best epoch."""
+        return dict(self.info["best"])
+
+
+def train(
+    data: Data | None = None,
+    model: str | None = None,
+    run: str | os.PathLike[str] | None = None,
+    *,
+    config: Config | None = None,
+    options: Mapping[str, Any] | None = None,
+    device: Device = None,
+    progress: Report | None = None,
+    resume: bool = False,
+    force: bool = False,
+    checkpoint_every: int | None = None,
+    checkpoint_minutes: float | None = None,
+    keep_last: int | None = None,
+    keep_checkpoints: bool | None = None,
+    stop: Stoppable | None = None,
+    **overrides: Any,
+) -> TrainResult:
+    """Trains a model on a data set and keeps its best epoch, as `dualgnn train` does.
+
+    The epoch is chosen on the validation split; the test split is not looked at. Without `run` nothing is written. With `run` the
+    training writes checkpoints, and `resume` continues from the newest one, on the CPU bit-identically.
+
+    Args:
+        data: data set, or path of a prepared folder; None takes what a resumed training was begun with, else the folder `data`.
+        model: a key of `models.MODELS`; None takes the one in `config`, else dualgnn.
+        run: run folder to write; it records the place of its data, so `data` must then be a path.
+        config: path of a run.toml, or its content as a mapping with `name`, `model` and `train`.
+        options: options of the model or of training by key; they replace those in `config`.
+        device: see `devices.pick_device`.
+        progress: called with every event.
+        resume: continue from the newest checkpoint of `run`, or begin if there is none.
+        force: replace a run that is already there.
+        checkpoint_every: most epochs between two checkpoints, 10 by default.
+        checkpoint_minutes: most minutes between two checkpoints, 5 by default, also within an epoch.
+        keep_last: number of checkpoints that are kept, 2 by default.
+        keep_checkpoints: leave the checkpoints when the run is finished.
+        stop: its `ask` is set while a training into `run` can be asked to end after the present batch.
+        **overrides: the same as `options`, as keywords: `layers=2, epochs=50`.
+
+    Raises:
+        ConfigError: for an unknown model, option or device, a value that is not allowed, or options that exclude each other.
+        DataError: if the data cannot be read or do not fit the model.
+        RunError: if the run folder is occupied or in use, or numbers stop being finite.
+        KeyboardInterrupt: if it comes before the first epoch has ended.
+    """
+    report = silent if progress is None else progress
+    changes = {**(options or {}), **overrides}
+    kept = {
+        "checkpoint_every": checkpoint_every,
+        "checkpoint_minutes": checkpoint_minutes,
+        "keep_last": keep_last,
+        "keep_checkpoints": keep_checkpoints,
+    }
+    given = {name: value for name, value in kept.items() if value is not None}
+
+    def settings(base: Mapping[str, Any] | None) -> Settings:
+        return resolve(model, config, changes, base)
+
+    if resume and force:
+        raise ConfigError("resume continues a training and force replaces it: give one of them")
+    if run is None:
+        if resume or given:
+            raise ConfigError("a training in memory has no checkpoints: give a run folder")
+        return _in_memory(settings(None), data, device, report)
+    if isinstance(data, Dataset):
+        raise ConfigError("a run folder records where its data are: save the data set first and give the path of its folder")
+    _check_kept(given)
+    if not resume:
+        settings(None)  # reports mistakes before any work
+    return _into_folder(os.fspath(run), settings, data, device, report, resume, force, given, stop)
+
+
+def configuration(model: str | None = None, config: Config | None = None, options: Mapping[str, Any] | None = None) -> str:
+    """Returns the settings that `train` would use as TOML, which its `config` accepts."""
+    return checkpoint.run_toml(*resolve(model, config, options))
+
+
+def _check_kept(given: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for a checkpoint option that is out of bounds."""
+    for name, value in given.items():
+        low = 0 if name == "checkpoint_minutes" else 1
+        if name != "keep_checkpoints" and not value >= low:
+            raise ConfigError(f"{name} is {value}: give at least {low}")
+
+
+def _in_memory(settings: Settings, data: Data | None, choice: Device, report: Report) -> TrainResult:
+    """Trains without a run folder."""
+    name, config, train = settings
+    device, source = pick_device(choice), load_data(data)
+    say(report, f"data: {source} · model: {name} · device: {device}")
+    started = time.perf_counter()
+    trained = _fit(source.dataset, settings, device, report)
+    place = {} if source.path is None else {"path": source.path}
+    about = {"model": name, "config": config, "train": train, "data": place, "dataset": source.dataset, "device": str(device)}
+    info = checkpoint.describe(trained.fit, **about)  # type: ignore[arg-type]
+    return _result(info, trained, source, seconds=time.perf_counter() - started)
+
+
+def _into_folder(
+    run: str,
+    settings: Resolve,
+    data: str | os.PathLike[str] | None,
+    device: Device,
+    report: Report,
+    resume: bool,
+    force: bool,
+    given: Mapping[str, Any],
+    stop: Stoppable | None,
+) -> TrainResult:
+    """Trains into a run folder, whose lock is held meanwhile."""
+
+    def note(line: str) -> None:
+        say(report, line)
+
+    check_free(run, checkpoint.FOLDER, force=True)
+    keeper = Checkpoints(run, say=note, **{KEPT[name]: value for name, value in given.items()})
+    with keeper:
+        named = None if data is None else os.fspath(data)
+        plan = go_on(keeper, settings, named, device, given) if resume else None
+        if plan is None:
+            if not force:
+                refuse_unfinished(keeper)
+                check_free(run, checkpoint.FOLDER)
+            plan = Plan(*settings(None), named or DEFAULT_DATA, pick_device(device))
+        note(f"data: {plan.data} · run: {run} · model: {plan.name} · device: {plan.device}")
+        source = load_data(plan.data)
+        check_data(plan, source.dataset, note)
+        if plan.finished is not None:
+            note(f"{run} is finished: nothing is left to do")
+            if not keeper.leave:
+                keeper.clear()  # a process was killed between saving the run and this
+            done = plan.finished
+            history = checkpoint.read_history(run)
+            return TrainResult(done.info, done.user, done.item, done.attention, history, source.dataset, folder=Path(run))
+        if force:
+            keeper.clear()
+        begin(keeper, plan, source.dataset)
+        started = time.perf_counter()
+
+        def stoppable() -> None:
+            if stop is not None:
+                stop.ask = keeper.ask
+
+        trained = _fit(source.dataset, (plan.name, plan.config, plan.train), plan.device, report, keeper, stoppable)
+        seconds = time.perf_counter() - started
+        info = checkpoint.save_run(
+            run,
+            trained.fit,
+            model=plan.name,
+            config=plan.config,
+            train=plan.train,
+            data_path=plan.data,
+            dataset=source.dataset,
+            device=str(plan.device),
+            force=force or resume,
+        )
+        if not trained.fit.interrupted and not keeper.leave:
+            keeper.clear()
+    return _result(info, trained, source, folder=Path(run), seconds=seconds)
+
+
+def _fit(
+    dataset: Dataset,
+    settings: Settings,
+    device: torch.device,
+    report: Report,
+    keeper: Keeper | None = None,
+    begins: Callable[[], None] = lambda: None,
+) -> Trained:
+    """Trains, and reports what is worth knowing about it; `begins` is called before the first batch."""
+    name, config, train = settings
+
+    def ready(model: Recommender, inputs: Inputs, seconds: float) -> None:
+        for line in _remarks(dataset, inputs, train, device, model, seconds):
+            say(report, line)
+        begins()
+
+    return train_model(name, dataset, config, train, device=device, report=report, keeper=keeper, ready=ready)
+
+
+def _remarks(
+    dataset: Dataset, inputs: Inputs, train: TrainConfig, device: torch.device, model: Recommender, seconds: float
+) -> list[str]:
+    """Lines about a training that is about to begin."""
+    lines = []
+    for label, modality in inputs.modalities.items():
+        if modality.imputed.any():
+            how = "before training" if train.impute == "none" else f"by {train.impute}"
+            lines.append(f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items filled {how}")
+    count = sum(parameter.numel() for parameter in model.parameters())
+    lines.append(f"graph and model ready in {seconds:.1f} s · {count:,} parameters")
+    if train.deterministic:
+        lines.append(promise(device))
+    if inputs.modalities and cold_items.all_cold(dataset.train, dataset.valid):
+        chosen = "the epoch is chosen among such videos, placed by their modalities"
+        lines.append(f"no held-out video was watched in training: {chosen}")
+    return lines
+
+
+def _result(info: dict[str, Any], trained: Trained, source: Source, **more: Any) -> TrainResult:
+    fit = trained.fit
+    return TrainResult(
+        info,
+        fit.user,
+        fit.item,
+        fit.attention,
+        fit.history,
+        source.dataset,
+        trained.model,
+        interrupted=fit.interrupted,
+        attention_summary=summarise_attention(source.options, source.dataset, fit.attention),
+        **more,
+    )
+
+
+def summarise_attention(options: Mapping[str, Any], dataset: Dataset, attention: Tensor | None) -> AttentionSummary | None:
+    """Summarises which modality weighs most; on the built-in demo also how often it is the planted one.
+
+    Args:
+        options: options that the data were prepared with.
+        dataset: data set of the training.
+        attention: weights (U, M), or None.
+    """
+    if attention is None or attention.shape[1] < 2:
+        return None
+    names = list(dataset.modalities)
+    strongest = attention.argmax(1).cpu().numpy()  # (U,)
+    counts = np.bincount(strongest, minlength=len(names)) / len(strongest)
+    shares = dict(zip(names, counts.tolist(), strict=True))
+    if options.get("input", "") is not None:
+        return AttentionSummary(shares, users=len(strongest))
+    from dualgnn_dgl import synthetic  # it imports pandas
+
+    favourite = synthetic.planted().favourite_of()
+    users = zip(strongest.tolist(), dataset.user_ids.tolist(), strict=True)
+    found = [names[m] == favourite[user] for m, user in users if user in favourite]
+    share = float(np.mean(found)) if found else None
+    return AttentionSummary(shares, share, bool(options.get("updated_from")), len(strongest) - len(found), len(strongest))
