@@ -21,11 +21,10 @@ from dualgnn_dgl.cli.show import (
     table,
 )
 from dualgnn_dgl.errors import clean
+from dualgnn_dgl.evaluation.accuracy import METRICS
 
 if TYPE_CHECKING:
     from dualgnn_dgl.verbs.compare import ComparisonResult
-
-METRICS = ("recall", "precision", "ndcg", "hit", "map", "mrr")
 
 
 @click.command(short_help="Test whether runs on the same data differ, user by user.")
@@ -38,7 +37,7 @@ METRICS = ("recall", "precision", "ndcg", "hit", "map", "mrr")
     multiple=True,
     default=("recall", "ndcg"),
     show_default="recall ndcg",
-    type=click.Choice(METRICS),
+    type=click.Choice(list(METRICS)),
     help="What to compare by; repeatable.",
 )
 @click.option("--best", is_flag=True, help="Compare with the run that is best by the first metric, not with the first one named.")

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from dualgnn_dgl.errors import unknown
+from dualgnn_dgl.modality.imputers import IMPUTERS
 from dualgnn_dgl.models import MODELS
 
-IMPUTERS = ("none", "zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
 # options of training with a name of their own → type
-SHORT = {"epochs": int, "lr": float, "batch_size": int, "patience": int, "seed": int, "impute": click.Choice(IMPUTERS)}
+SHORT = {"epochs": int, "lr": float, "batch_size": int, "patience": int, "seed": int, "impute": click.Choice(["none", *IMPUTERS])}
 
 
 class ModelName(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2

@@ -22,10 +22,8 @@ from dualgnn_dgl.cli.show import (
     table,
 )
 from dualgnn_dgl.errors import clean, shorten
-
-SPLITS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "cold-items", "given")
-WEIGHTS = ("count", "cosine", "jaccard")
-IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
+from dualgnn_dgl.modality.imputers import IMPUTERS
+from dualgnn_dgl.vocabulary import CO_MEASURES, SPLIT_RULES
 
 
 @click.command("preprocess")
@@ -56,7 +54,7 @@ IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
 )
 @click.option(
     "--split",
-    type=click.Choice(SPLITS),
+    type=click.Choice(SPLIT_RULES),
     help="How to hold out pairs; shares are 8:1:1.  [default: given for a log with its own split, else random]",
 )
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the shuffles.")
@@ -67,12 +65,16 @@ IMPUTERS = ("zero", "mean", "neighbour_mean", "multi_hop", "ppr", "heat")
     help="Reduce wider features to N columns (PCA); the map is kept for later videos.  [default: leave them]",
 )
 @click.option(
-    "--cooc-weight", type=click.Choice(WEIGHTS), default="count", show_default=True, help="Weight of user co-occurrence edges."
+    "--cooc-weight",
+    type=click.Choice(CO_MEASURES),
+    default="count",
+    show_default=True,
+    help="Weight of user co-occurrence edges.",
 )
 @click.option("--cooc-top", type=int, default=200, show_default=True, metavar="N", help="Co-occurring users kept per user.")
 @click.option(
     "--impute",
-    type=click.Choice(IMPUTERS),
+    type=click.Choice(list(IMPUTERS)),
     help="Fill missing features, from present ones and training pairs; filled rows are marked.  [default: leave them missing]",
 )
 @memory_option

@@ -11,8 +11,8 @@ from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.progress import lines
 from dualgnn_dgl.cli.show import PATH, data_option, json_option, memory_option, note, print_text, result
 from dualgnn_dgl.errors import clean
-
-STRATEGIES = "mask, zero, mean, neighbour_mean, multi_hop, ppr, heat, drop-items; or mask:KEY=VALUE, an option of the model"
+from dualgnn_dgl.modality.imputers import IMPUTERS
+from dualgnn_dgl.vocabulary import STAGES, strategies
 
 
 def _names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
     help="Which go: random, rare (rarer items miss more), one-modality, whole-modality.",
 )
 @click.option(
-    "--stages", default="train+test", show_default=True, callback=_names, metavar="S,…", help="When: train+test, test-only."
+    "--stages", default="train+test", show_default=True, callback=_names, metavar="S,…", help=f"When: {', '.join(STAGES)}."
 )
 @click.option(
     "--strategies",
@@ -61,7 +61,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
     show_default=True,
     callback=_names,
     metavar="S,…",
-    help=f"What models are given instead: {STRATEGIES}.",
+    help=f"What models are given instead: {', '.join(strategies(IMPUTERS))}; or mask:KEY=VALUE, an option of the model.",
 )
 @click.option(
     "--seeds", type=click.IntRange(1, 1000), default=5, show_default=True, metavar="N", help="Draws of holes and trainings."

@@ -12,6 +12,7 @@ from dualgnn_dgl.cli.streams import note as note
 from dualgnn_dgl.cli.streams import print_text as print_text
 from dualgnn_dgl.cli.streams import result as result
 from dualgnn_dgl.errors import clean
+from dualgnn_dgl.vocabulary import HELD_OUT, MASKS
 
 DEFAULT_DATA = "data"
 DEFAULT_RUN = "runs/dualgnn"
@@ -38,11 +39,11 @@ run_data_option = click.option(
 )
 run_option = click.option("--run", type=PATH, default=DEFAULT_RUN, show_default=True, metavar="DIR", help="Run folder.")
 split_option = click.option(
-    "--split", type=click.Choice(["test", "valid"]), default="test", show_default=True, help="Which held-out pairs."
+    "--split", type=click.Choice(HELD_OUT), default="test", show_default=True, help="Which held-out pairs."
 )
 mask_option = click.option(
     "--mask",
-    type=click.Choice(["all", "train"]),
+    type=click.Choice(MASKS),
     default="all",
     show_default=True,
     help="What the lists leave out: everything known before the split (at test: train and valid), or training pairs alone, "

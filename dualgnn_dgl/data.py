@@ -22,9 +22,9 @@ from dualgnn_dgl.folders import check_files, reading, replace_folders, seal
 from dualgnn_dgl.manifest import FOLDER as FOLDER
 from dualgnn_dgl.manifest import FORMAT, MANIFEST_SCHEMA, read_manifest, usable
 from dualgnn_dgl.manifest import MANIFEST as MANIFEST
-from dualgnn_dgl.manifest import SPLITS as SPLITS
 from dualgnn_dgl.reduction import Reduction
 from dualgnn_dgl.schema import check
+from dualgnn_dgl.vocabulary import SPLITS as SPLITS
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,12 @@ from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.files import read_json
 from dualgnn_dgl.folders import Kind, check_files, reading
 from dualgnn_dgl.folders import read_manifest as read_checked
+from dualgnn_dgl.vocabulary import CO_MEASURES, SPLITS
 
 MANIFEST = "dataset.json"
 FORMAT = 2  # 1: no list of files with their SHA-256
 NAMES = r"(dataset|report)\.json|(train|valid|test|users|items|co_occurrence)\.parquet|(co_occurrence|modality)\..+\.npy"
 FOLDER = Kind(MANIFEST, re.compile(NAMES, re.DOTALL), DataError, "run preprocess again")
-SPLITS = ("train", "valid", "test")
-MEASURES = ("count", "cosine", "jaccard")  # of co-occurrence
 
 
 def usable(name: object) -> bool:
@@ -43,7 +42,7 @@ _OPTIONS = {
     "k_core": schema.maybe(schema.whole()),
     "seed": schema.whole(),
     "feature_dim": schema.maybe(schema.whole(1)),
-    "cooc_weight": schema.one_of(*MEASURES),
+    "cooc_weight": schema.one_of(*CO_MEASURES),
     "cooc_top": schema.whole(1),
     "ratios": schema.list_of(schema.whole(), 3, 3),
     **dict.fromkeys(("split", "impute"), schema.maybe(schema.NAME)),
@@ -65,7 +64,7 @@ MANIFEST_SCHEMA = schema.record(
             ),
         ),
         "titles": schema.FLAG,
-        "co_occurrence": schema.maybe(schema.one_of(*MEASURES)),
+        "co_occurrence": schema.maybe(schema.one_of(*CO_MEASURES)),
         "options": schema.record({}, _OPTIONS, extra=schema.plain),
     },
     schema.EXTENSION,

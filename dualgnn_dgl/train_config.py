@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.modality import IMPUTERS
+from dualgnn_dgl.evaluation.accuracy import METRICS
+from dualgnn_dgl.modality.imputers import IMPUTERS
 from dualgnn_dgl.options import COUNT, LAYERS, Options, option
 
 PRECISIONS = ("float32", "bfloat16")
-METRICS = ("recall", "ndcg", "precision", "hit", "map", "mrr")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ LONGEST = 400
 # From low to high: a module may import what stands in a line above its own, and its own package; nothing else of ours.
 # A new module is added here, at its height.
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "strict"),
+    ("errors", "strict", "vocabulary"),
     ("locks", "inputs", "schema"),
     ("files", "memory", "options", "progress", "devices"),
     ("folders",),

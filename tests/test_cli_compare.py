@@ -16,8 +16,7 @@ from commands import call
 from small import USERS, dataset, interactions
 
 from dualgnn_dgl import checkpoint, data
-from dualgnn_dgl.cli import compare
-from dualgnn_dgl.evaluation import METRICS, Evaluator, beyond_accuracy, bootstrap, holm, paired
+from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, paired
 from dualgnn_dgl.evaluation.slices import by_popularity
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.training import Fit, TrainConfig
@@ -62,10 +61,6 @@ def said(*words: str | Path) -> dict:
     found = call("compare", *words, "--json")
     assert found.exit_code == 0, found.output
     return json.loads(found.stdout)
-
-
-def test_metrics_are_those_of_the_library() -> None:
-    assert compare.METRICS == METRICS
 
 
 def test_json_holds_what_the_library_says(folder, made) -> None:

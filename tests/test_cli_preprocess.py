@@ -9,16 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from dualgnn_dgl import data
+from dualgnn_dgl import data, vocabulary
 from dualgnn_dgl.cli.main import group
-from dualgnn_dgl.cli.options import IMPUTERS as OFFERED_IN_TRAINING
-from dualgnn_dgl.cli.preprocess import IMPUTERS as OFFERED
+from dualgnn_dgl.evaluation import METRICS
+from dualgnn_dgl.experiments.robustness import STRATEGIES
 from dualgnn_dgl.modality import IMPUTERS
 
 REAL = Path(__file__).resolve().parents[1].parent / "shared" / "data"
@@ -225,14 +226,6 @@ def test_help_opens_with_a_sentence_and_ends_with_an_example() -> None:
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, env=os.environ, check=True).stdout
 
 
-def test_choices_are_those_of_the_library() -> None:
-    from dualgnn_dgl.preprocess import MEASURES
-    from dualgnn_dgl.preprocess.split import METHODS
-
-    module = importlib.import_module("dualgnn_dgl.cli.preprocess")
-    assert (module.SPLITS, module.WEIGHTS) == (METHODS, MEASURES)
-
-
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
@@ -248,5 +241,18 @@ def test_published_sets_meet_their_statistics(folder: Path, name: str, sizes: di
     assert {split: part["interactions"] for split, part in report["splits"].items()} == sizes
 
 
-def test_the_imputers_offered_are_those_there_are() -> None:
-    assert tuple(IMPUTERS) == OFFERED and OFFERED_IN_TRAINING == ("none", *OFFERED)
+def test_what_is_offered_is_what_the_library_knows() -> None:
+    """Also a list that is written in a help text."""
+    params = {verb: group.get_command(click.Context(group), verb).params for verb in ("preprocess", "train", "compare", "eval")}
+    offered = {
+        verb: {o.name: o.type.choices for o in found if isinstance(o.type, click.Choice)} for verb, found in params.items()
+    }
+    said = {option.name: option.help for option in group.get_command(click.Context(group), "robustness").params}
+    assert tuple(offered["preprocess"]["impute"]) == tuple(IMPUTERS)
+    assert tuple(offered["train"]["impute"]) == ("none", *IMPUTERS)
+    assert tuple(offered["preprocess"]["split"]) == vocabulary.SPLIT_RULES
+    assert tuple(offered["preprocess"]["cooc_weight"]) == vocabulary.CO_MEASURES
+    assert tuple(offered["compare"]["metrics"]) == tuple(METRICS)
+    assert tuple(offered["eval"]["split"]) == vocabulary.HELD_OUT and tuple(offered["eval"]["mask"]) == vocabulary.MASKS
+    assert all(name in said["strategies"] for name in STRATEGIES) and all(name in said["stages"] for name in vocabulary.STAGES)
+    assert all(name in said["patterns"] for name in vocabulary.PATTERNS)

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualgnn_dgl import cooccurrence
-from dualgnn_dgl.cooccurrence import MEASURES, co_occurrence, sweep
+from dualgnn_dgl.cooccurrence import co_occurrence, sweep
 from dualgnn_dgl.data import CoOccurrence, Interactions
 from dualgnn_dgl.errors import ConfigError
+from dualgnn_dgl.vocabulary import CO_MEASURES
 
 
 def pairs(chosen: np.ndarray) -> Interactions:
@@ -89,7 +90,7 @@ tables = st.tuples(st.integers(1, 17), st.integers(1, 13), st.floats(0, 1), st.i
 @given(
     train=tables,
     k=st.integers(1, 20),
-    measure=st.sampled_from(MEASURES),
+    measure=st.sampled_from(CO_MEASURES),
     heavy=st.sampled_from([0, 1, 3, 64]),
     span=st.sampled_from([1, 4, 2**16]),
 )
@@ -100,7 +101,7 @@ def test_equals_python_sets(train: Interactions, k: int, measure: str, heavy: in
         check(train, k, measure)
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", CO_MEASURES)
 @pytest.mark.parametrize(("users", "items", "density", "k"), [(211, 307, 0.04, 9), (173, 101, 0.3, 40), (257, 83, 0.02, 5)])
 @pytest.mark.parametrize("span", [29, 2**16])
 def test_equals_python_sets_with_a_long_tail(
@@ -140,7 +141,7 @@ def test_heavy_lists_are_left_unread_only_when_nobody_in_them_can_enter(span: in
     watched[3:9, 1] = True
     watched[20, 1:4] = watched[22, 2:4] = True  # 20 and 22 share three items
     for k in range(1, 29):
-        for measure in MEASURES:
+        for measure in CO_MEASURES:
             check(pairs(watched), k, measure)
 
 
@@ -166,7 +167,7 @@ def test_cosine_and_jaccard_ties_are_ties() -> None:
 def test_keys_of_close_fractions_stay_apart_and_of_equal_ones_meet() -> None:
     """The claim of `_key`: right up to 165,000 training items a user for the cosine."""
     most = 165_000
-    key, cosine, jaccard = sweep._key, MEASURES.index("cosine"), MEASURES.index("jaccard")
+    key, cosine, jaccard = sweep._key, CO_MEASURES.index("cosine"), CO_MEASURES.index("jaccard")
     assert key(cosine, most - 1, most, most) > key(cosine, most - 2, most, most - 2)
     rng = np.random.default_rng(11)
     for shared, gap in zip(rng.integers(most // 2, most - 3, 2000).tolist(), rng.integers(-2, 3, 2000).tolist(), strict=True):
@@ -187,7 +188,7 @@ def test_at_the_cut_off_the_smaller_index_stays() -> None:
     ]
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", CO_MEASURES)
 def test_block_size_and_order_of_pairs_change_nothing(measure: str) -> None:
     train = log(13, 307, 199, 0.06)
     order = np.random.default_rng(2).permutation(len(train))
@@ -211,7 +212,7 @@ def test_a_small_budget_makes_small_blocks() -> None:
     assert len(blocks) >= cooccurrence.BLOCKS // 2
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", CO_MEASURES)
 def test_relabelling_users_relabels_the_lists(measure: str) -> None:
     """Whole lists, so that only the order within equal weights may differ: and that follows the new index."""
     train = log(17, 149, 211, 0.03)
@@ -230,7 +231,7 @@ def test_relabelling_items_changes_nothing() -> None:
     assert rows(co_occurrence(renamed, 11)) == rows(co_occurrence(train, 11))
 
 
-@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("measure", CO_MEASURES)
 def test_edges_of_the_input(measure: str) -> None:
     nothing = Interactions(np.empty(0), np.empty(0), 5, 3)
     assert rows(co_occurrence(nothing, 4, measure)) == [[]] * 5

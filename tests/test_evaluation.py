@@ -362,9 +362,53 @@ def test_best_and_worst_ranking() -> None:
     truth = interactions([(0, 1), (0, 4), (1, 2)], 2, 6)
     right = torch.tensor(truth.csr().toarray())
     best, worst = Evaluator(truth, ks=(2, 3))(right, torch.eye(6)), Evaluator(truth, ks=(2, 3))(-right, torch.eye(6))
-    assert all(best.means[f"{name}@2"] == 1 for name in METRICS if name != "precision")
+    assert all(best.means[f"{name}@2"] == 1 for name in ("recall", "ndcg", "hit", "map", "mrr"))
     assert best.means["precision@2"] == 0.75
-    assert all(worst.means[f"{name}@3"] == 0 for name in METRICS)
+    assert all(worst.means[f"{name}@3"] <= best.means[f"{name}@3"] for name in METRICS)
+
+
+# ------------------------------------------------------------------- the contract of a metric, for every name of the table
+
+
+def test_every_metric_has_a_slow_twin() -> None:
+    assert set(METRICS) == set(slow_metrics([0], {0}, 1)), "write the definition of a new metric into slow_metrics"
+
+
+@pytest.mark.parametrize("name", METRICS)
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), users=st.integers(1, 9), k=st.integers(1, 7))
+def test_the_contract_of_a_metric(name, seed, users, k) -> None:
+    """A number from 0 to 1 a user, of the first K places alone, and no smaller where a hit moves up."""
+    draw = np.random.default_rng(seed)
+    hits = draw.random((users, 7)) < 0.3
+    positives = hits.sum(axis=1) + draw.integers(1, 5, users)
+
+    def values(places: np.ndarray) -> np.ndarray:
+        before = places.copy()
+        found = metrics_per_user(places, positives, [k])[f"{name}@{k}"]
+        np.testing.assert_array_equal(places, before)
+        return found
+
+    found = values(hits)
+    assert found.shape == (users,) and found.dtype == np.float64
+    assert np.isfinite(found).all() and (found >= 0).all() and (found <= 1).all()
+    np.testing.assert_array_equal(metrics_per_user(hits, positives, [k, 7])[f"{name}@{k}"], found)
+    shuffled = draw.permutation(users)
+    np.testing.assert_array_equal(metrics_per_user(hits[shuffled], positives[shuffled], [k])[f"{name}@{k}"], found[shuffled])
+    later = hits.copy()
+    later[:, k:] = ~later[:, k:]
+    np.testing.assert_array_equal(values(later), found)
+    for place in range(1, 7):
+        up = hits[:, place] & ~hits[:, place - 1]
+        moved = np.where(up[:, None], _swapped(hits, place), hits)
+        assert (values(moved) >= found - 1e-12).all()
+
+
+def _swapped(hits: np.ndarray, place: int) -> np.ndarray:
+    """The lists (B, K) with each one's item at `place` moved one place up."""
+    order = np.arange(hits.shape[1])
+    order[[place - 1, place]] = order[[place, place - 1]]
+    return hits[:, order]
 
 
 def test_one_user_and_blocks_larger_than_the_data() -> None:

@@ -18,8 +18,8 @@ from dualgnn_dgl.preprocess import Options, align, prepare
 from dualgnn_dgl.preprocess.filters import id_order, k_core
 from dualgnn_dgl.preprocess.published import KNOWN, compare
 from dualgnn_dgl.preprocess.report import NEVER, QUARTERS, coverage
-from dualgnn_dgl.preprocess.split import METHODS
 from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
+from dualgnn_dgl.vocabulary import SPLIT_RULES
 
 
 def log_of(rows: list[tuple], *, timed: bool = True, rated: bool = True, split: bool = False) -> RawLog:
@@ -70,7 +70,7 @@ rows_strategy = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=rows_strategy, seed=st.integers(0, 9), method=st.sampled_from(METHODS), order=st.randoms(use_true_random=False))
+@given(rows=rows_strategy, seed=st.integers(0, 9), method=st.sampled_from(SPLIT_RULES), order=st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter(rows, seed, method, order) -> None:
     shuffled = rows.copy()
     order.shuffle(shuffled)
@@ -86,7 +86,7 @@ def test_the_order_of_the_rows_does_not_matter(rows, seed, method, order) -> Non
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=rows_strategy, k=st.integers(0, 4), least=st.sampled_from([None, 2.5]), method=st.sampled_from(METHODS))
+@given(rows=rows_strategy, k=st.integers(0, 4), least=st.sampled_from([None, 2.5]), method=st.sampled_from(SPLIT_RULES))
 def test_splits_partition_the_core_and_the_counts_add_up(rows, k, least, method) -> None:
     try:
         prepared = prepare(

@@ -35,9 +35,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lib.paths import REPOSITORY, RESULTS
-from dualgnn_dgl.cooccurrence import MEASURES, co_occurrence
+from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.files import load_array, read_json, write_json
+from dualgnn_dgl.vocabulary import CO_MEASURES
 
 RESULT = RESULTS / "cooccurrence.json"
 SHAPES = {  # users, items, pairs, exponent a, offset q
@@ -157,7 +158,7 @@ def main() -> None:
     )
     for name in names:
         users, items, *_ = SHAPES[name]
-        runs, measures = (1 if given.quick else 3), (["count"] if users > 100_000 else list(MEASURES))
+        runs, measures = (1 if given.quick else 3), (["count"] if users > 100_000 else list(CO_MEASURES))
         with tempfile.TemporaryDirectory() as folder:
             np.save(Path(folder) / "keys.npy", draw(*SHAPES[name]), allow_pickle=False)
             command = [sys.executable, "-m", "benchmarks.speed.bench_cooccurrence", "--child", f"{folder}/keys.npy"]

@@ -23,11 +23,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from scipy import sparse
 
-from dualgnn_dgl.cooccurrence.sweep import MEASURES, by_sweep
+from dualgnn_dgl.cooccurrence.sweep import by_sweep
 from dualgnn_dgl.cooccurrence.tally import by_tally
 from dualgnn_dgl.data import CoOccurrence, Interactions
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.memory import budget, halving
+from dualgnn_dgl.vocabulary import CO_MEASURES
 
 SPAN = 2**16  # users; the kernel numbers them with 16 bits
 FEW = 8  # users meet few others while they make at most U / FEW visits each
@@ -82,8 +83,8 @@ def co_occurrence(
     >>> lists.indptr.tolist(), lists.neighbour.tolist(), lists.weight.tolist()
     ([0, 2, 4, 6, 6], [1, 2, 0, 2, 0, 1], [2.0, 1.0, 2.0, 1.0, 1.0, 1.0])
     """
-    if measure not in MEASURES:
-        raise ConfigError(unknown("co-occurrence measure", measure, MEASURES))
+    if measure not in CO_MEASURES:
+        raise ConfigError(unknown("co-occurrence measure", measure, CO_MEASURES))
     if k < 1:
         raise ConfigError(f"the co-occurrence lists cannot be {k} long: give a length of at least 1, such as 200")
     if memory is not None and memory < 1:

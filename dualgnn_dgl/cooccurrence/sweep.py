@@ -13,10 +13,11 @@ import numpy as np
 from numba import njit
 from scipy import sparse
 
-MEASURES = ("count", "cosine", "jaccard")
+from dualgnn_dgl.vocabulary import CO_MEASURES
+
 HEAVY = 64  # bits of a uint64
 Fill = Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]  # users first…last → ids, weights, lengths
-_COSINE, _JACCARD = MEASURES.index("cosine"), MEASURES.index("jaccard")
+_COSINE, _JACCARD = CO_MEASURES.index("cosine"), CO_MEASURES.index("jaccard")
 
 # Compiled at the first call, within a second or two: Numba's cache on disk is made of pickles, and we read none.
 _compiled = partial(njit, nogil=True, error_model="numpy")
@@ -185,7 +186,7 @@ def _viewers(table: sparse.csr_matrix, measure: str, span: int) -> _Viewers:
 
 def by_sweep(table: sparse.csr_matrix, limit: np.ndarray, measure: str, span: int) -> Fill:
     """The lists of a block of users by `_sweep` and `_settle`."""
-    v, users, rank = _viewers(table, measure, span), len(limit), MEASURES.index(measure)
+    v, users, rank = _viewers(table, measure, span), len(limit), CO_MEASURES.index(measure)
     counter = np.uint16 if v.degree.max() < 2**16 else np.uint32
 
     def fill(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """Metrics of full ranking, all out of one boolean matrix: is the item at place k of user b's list held out?
 
+The metrics themselves are the table `accuracy.METRICS`.
+
 Letters: U users, I items, D embedding width, B evaluated users (those with a held-out item), K list length.
 """
 
@@ -15,9 +17,8 @@ from torch import Tensor
 
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.errors import ConfigError, DataError
+from dualgnn_dgl.evaluation.accuracy import METRICS
 from dualgnn_dgl.evaluation.ranking import NO_ITEM, beyond_catalogue, pick_rows, top_k
-
-METRICS = ("recall", "precision", "ndcg", "hit", "map", "mrr")
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,23 +160,60 @@ def hit_matrix(items: np.ndarray, truth: sparse.csr_matrix) -> np.ndarray:
     return (held[place] == keys) & (items != NO_ITEM)  # −1 would be the last item of the row above
 
 
+class Hits:
+    """Which places of B users' lists are hits, with the sums over the first K places that metrics share.
+
+    Parameters
+    ----------
+    places : (B, width) bool
+        whether the item at a place is held out.
+    positives : (B,) int
+        held-out items n of each user, at least 1.
+    """
+
+    def __init__(self, places: np.ndarray, positives: np.ndarray) -> None:
+        self.places, self.positives = places, positives
+        self._number = np.arange(1, places.shape[1] + 1, dtype=np.float64)  # of each place
+        self._discount = 1 / np.log2(self._number + 1)
+        self._best = self._discount.cumsum()  # gain of a list that starts with only hits
+        self._count = places.cumsum(axis=1)  # (B, width) hits up to each place
+        self._gain = np.where(places, self._discount, 0.0).cumsum(axis=1)
+        self._precisions = np.where(places, self._count / self._number, 0.0).cumsum(axis=1)
+
+    def count(self, k: int) -> np.ndarray:
+        """Hits among the first k places, (B,)."""
+        return self._count[:, k - 1]
+
+    def gain(self, k: int) -> np.ndarray:
+        """Sum of 1 / log2(place + 1) over the hits among the first k places, (B,)."""
+        return self._gain[:, k - 1]
+
+    def possible(self, k: int) -> np.ndarray:
+        """Hits of the best list possible, min(n, k), (B,)."""
+        return np.minimum(self.positives, k)
+
+    def best_gain(self, k: int) -> np.ndarray:
+        """Gain of the best list possible, (B,)."""
+        return self._best[self.possible(k) - 1]
+
+    def precisions(self, k: int) -> np.ndarray:
+        """Sum of the precision at each hit among the first k places, (B,)."""
+        return self._precisions[:, k - 1]
+
+    def first(self) -> np.ndarray:
+        """Place of the first hit, (B,); infinite where there is none."""
+        return np.where(self.places.any(axis=1), self.places.argmax(axis=1) + 1, np.inf)
+
+
 def metrics_per_user(hits: np.ndarray, positives: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
-    """Every metric at every K for every user.
-
-    With h_j = 1 where place j (from 1) is a hit, n held-out items, and all sums over j ≤ K:
-
-    - recall = Σ h_j / n; precision = Σ h_j / K, also where fewer than K items were left; hit = [Σ h_j > 0]
-    - ndcg = Σ h_j / log2(j + 1) over the same sum for the first min(n, K) places: the best list possible for the *held-out*
-      items. Dividing by the best order of the *hits* instead (as the DualGNN authors' code does) inflates it.
-    - map = Σ h_j · (hits up to j) / j, divided by min(n, K) (as in MMRec and RecBole; others divide by n)
-    - mrr = 1 / the place of the first hit, 0 where there is none
+    """Every metric of `accuracy.METRICS` at every K for every user.
 
     Parameters
     ----------
     hits : (B, K) bool
         K at least the largest of `ks`.
     positives : (B,) int
-        n, at least 1.
+        held-out items, at least 1.
     ks : list lengths.
 
     Returns
@@ -186,25 +224,8 @@ def metrics_per_user(hits: np.ndarray, positives: np.ndarray, ks: Sequence[int])
     >>> {name: round(float(value[0]), 4) for name, value in found.items()}
     {'recall@2': 0.3333, 'precision@2': 0.5, 'ndcg@2': 0.3869, 'hit@2': 1.0, 'map@2': 0.25, 'mrr@2': 0.5}
     """
-    width = max(ks)
-    hits = hits[:, :width]
-    place = np.arange(1, width + 1, dtype=np.float64)
-    discount = 1 / np.log2(place + 1)
-    count = hits.cumsum(axis=1)  # (B, K) hits up to each place
-    gain = np.where(hits, discount, 0.0).cumsum(axis=1)
-    best = discount.cumsum()  # (K,) gain of a list that starts with only hits
-    precision = np.where(hits, count / place, 0.0).cumsum(axis=1)
-    first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, np.inf)  # (B,) place of the first hit
-    found = {}
-    for k in ks:
-        possible = np.minimum(positives, k)
-        found[f"recall@{k}"] = count[:, k - 1] / positives
-        found[f"precision@{k}"] = count[:, k - 1] / k
-        found[f"ndcg@{k}"] = gain[:, k - 1] / best[possible - 1]
-        found[f"hit@{k}"] = (count[:, k - 1] > 0).astype(np.float64)
-        found[f"map@{k}"] = precision[:, k - 1] / possible
-        found[f"mrr@{k}"] = np.where(first <= k, 1 / first, 0.0)
-    return found
+    shared = Hits(hits[:, : max(ks)], positives)
+    return {f"{name}@{k}": metric(shared, k) for k in ks for name, metric in METRICS.items()}
 
 
 def coverage(items: np.ndarray, num_items: int) -> float:

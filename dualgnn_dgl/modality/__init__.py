@@ -1,11 +1,35 @@
 """Missing modalities: simulate holes (`drop`), fill them (`impute`), and say whether filling can help (`homophily`).
 
 All of it is a property of the data set, so that every model sees the same: `drop` marks rows absent, `impute` marks them
-present and `imputed`. Nothing here knows a model.
+present and `imputed`. Nothing here knows a model. A new imputer is a function and its line in `imputers`. Names are imported
+when first asked for: the command line reads the imputers' names without loading NumPy.
 """
 
-from dualgnn_dgl.modality.holes import PATTERNS, drop, read_holes, write_holes
-from dualgnn_dgl.modality.impute import IMPUTERS, Imputing, impute
-from dualgnn_dgl.modality.neighbours import homophily, item_graph
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from dualgnn_dgl.vocabulary import PATTERNS
+
+if TYPE_CHECKING:
+    from dualgnn_dgl.modality.filling import impute
+    from dualgnn_dgl.modality.holes import drop, read_holes, write_holes
+    from dualgnn_dgl.modality.imputers import IMPUTERS, Imputing
+    from dualgnn_dgl.modality.neighbours import homophily, item_graph
+
+_HOMES = {
+    "filling": ("impute",),
+    "holes": ("drop", "read_holes", "write_holes"),
+    "imputers": ("IMPUTERS", "Imputing"),
+    "neighbours": ("homophily", "item_graph"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = ["IMPUTERS", "PATTERNS", "Imputing", "drop", "homophily", "impute", "item_graph", "read_holes", "write_holes"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -19,9 +19,9 @@ from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, DataError, unknown
 from dualgnn_dgl.files import atomic_file, content_hash, write_columns
 from dualgnn_dgl.inputs import open_regular
+from dualgnn_dgl.vocabulary import PATTERNS
 
 DIGEST = "dualgnn-dgl.sha256"  # in the file's metadata: of its content
-PATTERNS = ("random", "rare", "one-modality", "whole-modality")
 
 
 def drop(dataset: Dataset, rate: float, pattern: str = "random", seed: int = 0, modality: str | None = None) -> Dataset:
@@ -99,11 +99,12 @@ def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
         with open_regular(path) as handle:
             found = pq.read_table(handle)
         ids = np.array(found["item"].cast(pa.string()).to_pylist(), np.str_)
-        present = {name: found[name].cast(pa.bool_()).to_numpy(zero_copy_only=False) for name in dataset.modalities}
         said = (found.schema.metadata or {}).get(DIGEST.encode())  # a file made by hand has none
-        content = {"item": ids} | {f"present.{name}": rows for name, rows in present.items()}
-        if said is not None and said.decode() != content_hash(content):
-            raise ValueError("it is not what was written there")
+        if said is not None:  # of all its columns, of which this data set may know fewer
+            content = {f"present.{name}": _flags(found, name) for name in found.column_names if name != "item"}
+            if said.decode() != content_hash({"item": ids, **content}):
+                raise ValueError("it is not what was written there")
+        present = {name: _flags(found, name) for name in dataset.modalities}
     except (KeyError, OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{path} does not hold the holes of this data set ({reason}): write them anew") from None
@@ -119,3 +120,8 @@ def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
             raise DataError(f"{path} wants {name} of {extra} items that lack it: write the holes anew")
         modalities[name] = Modality(modality.values, kept, modality.imputed & kept)
     return replace(dataset, modalities=modalities)
+
+
+def _flags(table: pa.Table, name: str) -> np.ndarray:
+    """A true/false column."""
+    return table[name].cast(pa.bool_()).to_numpy(zero_copy_only=False)

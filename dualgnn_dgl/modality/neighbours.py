@@ -33,6 +33,13 @@ def item_graph(train: Interactions, k: int = 20) -> sparse.csr_matrix:
     return near.maximum(near.T).tocsr()
 
 
+def normalised(graph: sparse.csr_matrix) -> sparse.csr_matrix:
+    """H = D^-½ A D^-½, (I, I) float32; an item without neighbours has a zero row."""
+    degree = np.asarray(graph.sum(axis=1)).ravel()
+    scale = sparse.diags((1 / np.sqrt(np.maximum(degree, 1))).astype(np.float32))
+    return (scale @ graph @ scale).tocsr()
+
+
 def homophily(modality: Modality, graph: sparse.csr_matrix, seed: int = 0) -> dict[str, Any] | None:
     """How much more neighbours resemble each other than any two items do; None where no two neighbours have the modality.
 

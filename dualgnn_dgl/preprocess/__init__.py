@@ -18,8 +18,8 @@ from dualgnn_dgl.preprocess.filters import Pairs, distinct, id_order, k_core, ra
 from dualgnn_dgl.preprocess.report import Counts, Figures, describe
 from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
 from dualgnn_dgl.reduction import Reduction
+from dualgnn_dgl.vocabulary import CO_MEASURES, SPLIT_RULES
 
-MEASURES = ("count", "cosine", "jaccard")
 TITLE_LENGTH = 300  # titles are for people to read; a stray essay must not widen the whole column
 
 
@@ -37,7 +37,7 @@ class Options:
     ----------
     min_rating : drop rows rated lower, if set; a row without rating is dropped too.
     k_core : every user and item keeps at least this many pairs; None: 5, or 0 for a log with its own split.
-    split : one of `split.METHODS`; None: 'given' for a log with its own split, else 'random'.
+    split : one of `vocabulary.SPLIT_RULES`; None: 'given' for a log with its own split, else 'random'.
     seed : of the shuffles and of the reduction of features.
     feature_dim : reduce wider modalities to this width, if set; fitted on items with training pairs, and the map is kept.
     cooc_weight : 'count', 'cosine' or 'jaccard'.
@@ -66,10 +66,10 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} is {value}: give {least} or more")
-        if self.split is not None and self.split not in splitting.METHODS:
-            raise ConfigError(unknown("split", self.split, splitting.METHODS))
-        if self.cooc_weight not in MEASURES:
-            raise ConfigError(unknown("co-occurrence weight", self.cooc_weight, MEASURES))
+        if self.split is not None and self.split not in SPLIT_RULES:
+            raise ConfigError(unknown("split", self.split, SPLIT_RULES))
+        if self.cooc_weight not in CO_MEASURES:
+            raise ConfigError(unknown("co-occurrence weight", self.cooc_weight, CO_MEASURES))
         if self.impute is not None and self.impute not in IMPUTERS:
             raise ConfigError(unknown("imputer", self.impute, IMPUTERS))
         if len(self.ratios) != 3 or min(self.ratios) < 0 or self.ratios[0] < 1:

@@ -12,8 +12,8 @@ import numpy as np
 
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.preprocess.filters import Pairs
+from dualgnn_dgl.vocabulary import SPLIT_RULES
 
-METHODS = ("random", "mmrec", "leave-one-out", "time-user", "time-global", "cold-items", "given")
 TRAIN, VALID, TEST = 0, 1, 2
 
 
@@ -25,8 +25,8 @@ def check(pairs: Pairs, method: str) -> None:
     ConfigError
         for an unknown rule, a rule by time without times, `given` without a split column.
     """
-    if method not in METHODS:
-        raise ConfigError(unknown("split", method, METHODS))
+    if method not in SPLIT_RULES:
+        raise ConfigError(unknown("split", method, SPLIT_RULES))
     if method == "given" and pairs.split is None:
         raise ConfigError("--split given needs a split in the log: name the column with --split-col, or choose --split random")
     if method in ("time-user", "time-global") and pairs.time is None:
@@ -55,7 +55,7 @@ def assign(pairs: Pairs, method: str, generator: np.random.Generator, ratios: tu
     Parameters
     ----------
     pairs : E pairs sorted by (user, item)
-    method : one of `METHODS`
+    method : one of `SPLIT_RULES`
     generator : source of the shuffles; rules by time and `given` do not use it.
     ratios : train, valid, test; for `random`, `time-user`, `time-global` and, there of the items, `cold-items`.
 

@@ -20,7 +20,7 @@ from dualgnn_dgl.cold_items import all_cold
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
-from dualgnn_dgl.experiments.robustness.plan import NO_FEATURES, NO_HOLES, STAGES, Cell, Plan
+from dualgnn_dgl.experiments.robustness.plan import NO_FEATURES, NO_HOLES, Cell, Plan
 from dualgnn_dgl.files import atomic_file, json_digest, read_columns, read_json, sweep_inside, write_columns, write_json
 from dualgnn_dgl.folders import file_digest
 from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
@@ -40,6 +40,7 @@ from dualgnn_dgl.schema import (
     scalar,
     whole,
 )
+from dualgnn_dgl.vocabulary import STAGES
 
 FORMAT = 2
 SAFE = str.maketrans(" :=", "---")  # in the names of files

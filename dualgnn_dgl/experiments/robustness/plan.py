@@ -8,12 +8,12 @@ from typing import Any
 
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, unknown
-from dualgnn_dgl.modality import IMPUTERS, PATTERNS
+from dualgnn_dgl.modality import IMPUTERS
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.options import build, keys, parse_pair
+from dualgnn_dgl.vocabulary import PATTERNS, STAGES, strategies
 
-STAGES = ("train+test", "test-only")
-STRATEGIES = ("mask", *IMPUTERS, "drop-items")
+STRATEGIES = strategies(IMPUTERS)
 NO_HOLES = "none"  # the pattern of a cell without holes
 NO_FEATURES = "no features"  # the strategy of a model that reads none
 WITHOUT_HOLES: dict[str, Any] = {"pattern": NO_HOLES, "rate": 0.0, "modality": None, "stage": STAGES[0]}

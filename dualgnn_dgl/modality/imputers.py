@@ -19,20 +19,25 @@ Sources: the imputers and the graph are those of Malitesta et al., CIKM 2024 (ar
 diffusions, Gasteiger et al., NeurIPS 2019; Chebyshev acceleration, Golub & Varga, Numer. Math. 1961. Differences from their
 code: rows that are missing count for nothing in a mean, where theirs enter as zeros, so that all results are divided by
 L p; and diffusions are not cut down to their k largest entries.
+
+
+To add one, write an operator here, (X, p, A, options) → L X, and add its line to `IMPUTERS`; `impute`, `preprocess`, `train` and
+`robustness` take the names from there. The command line reads this file, so NumPy and SciPy are imported where they are needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
-from scipy import sparse
-
-from dualgnn_dgl.data import Dataset, Modality
-from dualgnn_dgl.errors import ConfigError, DataError, unknown
-from dualgnn_dgl.modality.neighbours import COLUMNS, item_graph
 from dualgnn_dgl.options import Options, option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from scipy import sparse
+
+    Operator = Callable[[np.ndarray, np.ndarray, sparse.csr_matrix | None, "Imputing"], np.ndarray]
 
 TOLERANCE = 1e-6
 
@@ -47,61 +52,9 @@ class Imputing(Options):
     time: float = option(5.0, "diffusion time t of heat", low=0, high=100)
 
 
-def impute(dataset: Dataset, method: str, options: Imputing | None = None) -> Dataset:
-    """The data set with every absent row filled and marked `imputed`; rows that are there stay as they are, bit for bit.
-
-    Fitted on present rows and training pairs only. A data set without holes comes back unchanged.
-
-    Raises
-    ------
-    ConfigError
-        for an unknown method.
-    DataError
-        if a modality is present for no item: there is nothing to fill from (`zero` does not mind).
-    """
-    if method not in IMPUTERS:
-        raise ConfigError(unknown("imputer", method, IMPUTERS))
-    options = options or Imputing()
-    holed = {name: modality for name, modality in dataset.modalities.items() if not modality.present.all()}
-    if not holed:
-        return dataset
-    for name, modality in holed.items():
-        if method != "zero" and not modality.present.any():
-            raise DataError(f"modality {name} is missing for every item, so {method} has nothing to fill from: leave it out")
-    operator = IMPUTERS[method]
-    graph = item_graph(dataset.train, options.k) if operator is not None and method != "mean" else None
-    filled = {name: _fill(modality, operator, graph, options) for name, modality in holed.items()}
-    return replace(dataset, modalities={**dataset.modalities, **filled})
-
-
-Operator = Callable[[np.ndarray, np.ndarray, "sparse.csr_matrix | None", Imputing], np.ndarray]
-
-
-def _fill(modality: Modality, operator: Operator | None, graph: sparse.csr_matrix | None, options: Imputing) -> Modality:
-    """One modality, a block of columns at a time; None stands for zeros."""
-    present = modality.present
-    values = modality.values.copy()  # (I, F)
-    if operator is not None:
-        absent = np.flatnonzero(~present)
-        known = present.astype(np.float32)[:, None]  # p, (I, 1)
-        mass = operator(known, present, graph, options)[absent]  # (L p)_i
-        reached = mass[:, 0] > 10 * TOLERANCE
-        for start in range(0, modality.width, COLUMNS):
-            block = slice(start, start + COLUMNS)
-            columns = np.ascontiguousarray(modality.values[:, block])  # X, zero where absent
-            values[absent[reached], block] = operator(columns, present, graph, options)[absent[reached]] / mass[reached]
-            values[absent[~reached], block] = columns[present].mean(axis=0, dtype=np.float64)
-    return Modality(values, np.ones_like(present), modality.imputed | ~present)
-
-
-def normalised(graph: sparse.csr_matrix) -> sparse.csr_matrix:
-    """H = D^-½ A D^-½, (I, I) float32; an item without neighbours has a zero row."""
-    degree = np.asarray(graph.sum(axis=1)).ravel()
-    scale = sparse.diags((1 / np.sqrt(np.maximum(degree, 1))).astype(np.float32))
-    return (scale @ graph @ scale).tocsr()
-
-
 def _mean(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix | None, options: Imputing) -> np.ndarray:
+    import numpy as np
+
     return np.broadcast_to(x.sum(axis=0, dtype=np.float64).astype(np.float32), x.shape)
 
 
@@ -110,6 +63,8 @@ def _neighbour_mean(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix
 
 
 def _multi_hop(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing) -> np.ndarray:
+    from dualgnn_dgl.modality.neighbours import normalised
+
     step, y = normalised(graph), x
     for _ in range(options.hops):
         y = step @ y
@@ -119,6 +74,10 @@ def _multi_hop(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, opt
 
 def _ppr(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing) -> np.ndarray:
     """Golub & Varga 1961: z⁺ = ω (G z + α x − z⁻) + z⁻ with G = (1−α) H, whose eigenvalues lie within ±(1−α)."""
+    import numpy as np
+
+    from dualgnn_dgl.modality.neighbours import normalised
+
     radius = 1 - options.alpha
     step, source = normalised(graph) * np.float32(radius), np.float32(options.alpha) * x
     rate = radius / (1 + np.sqrt(1 - radius**2))  # the error falls by this factor a step
@@ -132,6 +91,10 @@ def _ppr(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: 
 
 def _heat(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing) -> np.ndarray:
     """exp(−t) Σ tⁿ Hⁿ x / n!; what is left out is the tail of a Poisson distribution of mean t."""
+    import numpy as np
+
+    from dualgnn_dgl.modality.neighbours import normalised
+
     step, t = normalised(graph), options.time
     share = np.exp(-t)
     y, total, covered, n = x, np.float32(share) * x, share, 0
@@ -145,7 +108,7 @@ def _heat(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options:
 
 
 IMPUTERS: dict[str, Operator | None] = {
-    "zero": None,
+    "zero": None,  # nothing is computed
     "mean": _mean,
     "neighbour_mean": _neighbour_mean,
     "multi_hop": _multi_hop,
