@@ -17,7 +17,7 @@ from small import USERS, dataset, interactions
 
 from dualgnn_dgl import checkpoint, data
 from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, paired
-from dualgnn_dgl.evaluation.slices import by_popularity
+from dualgnn_dgl.evaluation.slices import popularity, sliced
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.training import Fit, TrainConfig
 
@@ -87,7 +87,7 @@ def test_json_holds_what_the_library_says(folder, made) -> None:
     lists = evaluator.rank(fits["b"].user, fits["b"].item)
     rest = beyond_accuracy(lists, (K,), prepared.train, prepared.modalities)
     assert {name: figures["runs/b"] for name, figures in value["beyond"].items()} == rest.whole | rest.means
-    parts = list(by_popularity(evaluator, lists, prepared.test, prepared.train))
+    parts = list(sliced(evaluator, lists, popularity(prepared.train, prepared.test)))
     shown = value["slices"]["item_training_users"]
     assert [(row["from"], row["to"], row["users"]) for row in shown] == [(*bounds, len(part.users)) for bounds, part in parts]
     assert [row["metrics"][f"recall@{K}"]["runs/b"]["mean"] for row in shown] == [p.means[f"recall@{K}"] for _, p in parts]

@@ -20,7 +20,7 @@ from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, p_value, paired, resampled_means
 from dualgnn_dgl.evaluation.beyond import diversity, gini, novelty
-from dualgnn_dgl.evaluation.slices import by_activity, by_popularity, ranges
+from dualgnn_dgl.evaluation.slices import Mask, activity, completeness, popularity, ranges, sliced, warmth
 
 
 def two_models(users: int, gain: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -240,16 +240,16 @@ def test_rank_and_measure_are_the_call() -> None:
     _, _, evaluator, lists, found = measured()
     again = evaluator.measure(lists)
     assert again.means == found.means and again.coverage == found.coverage
-    assert evaluator.measure(lists, np.ones(17, bool)).means == found.means
+    assert evaluator.measure(lists, items=np.ones(17, bool)).means == found.means
     with pytest.raises(DataError, match="among the chosen"):
-        evaluator.measure(lists, np.zeros(17, bool))
+        evaluator.measure(lists, items=np.zeros(17, bool))
 
 
 def test_items_slice_equals_scikit_learn() -> None:
     """The held-out items of a slice as the only relevant ones, the same lists: measured by another library."""
     train, test, evaluator, lists, _ = measured()
     counts = np.bincount(train.item, minlength=17)
-    parts = list(by_popularity(evaluator, lists, test, train))
+    parts = list(sliced(evaluator, lists, popularity(train, test)))
     assert parts[0][0] == (0, 0), "item 5 is cold"
     seen_in = np.zeros(len(test), int)
     for (low, high), found in parts:
@@ -269,14 +269,33 @@ def test_items_slice_equals_scikit_learn() -> None:
 
 
 def test_users_slices_part_the_users_and_average_to_the_whole() -> None:
-    train, _, _, _, found = measured()
-    parts = list(by_activity(found, train, parts=3))
+    train, _, evaluator, lists, found = measured()
+    parts = list(sliced(evaluator, lists, activity(train, evaluator.users, parts=3)))
     pairs = np.bincount(train.user, minlength=31)
     assert sorted(np.concatenate([part.users for _, part in parts])) == found.users.tolist()
     for (low, high), part in parts:
         assert ((low <= pairs[part.users]) & (pairs[part.users] <= high)).all()
     whole = sum(part.means["ndcg@6"] * len(part.users) for _, part in parts) / len(found.users)
     assert whole == pytest.approx(found.means["ndcg@6"])
+
+
+def test_warm_cold_complete_and_incomplete_are_the_same_slices_by_other_masks() -> None:
+    train, test, evaluator, lists, found = measured()
+    cold = np.bincount(train.item, minlength=17) == 0
+    own = np.random.default_rng(0).random(17) < 0.5
+    visual = Modality(np.ones((17, 2)), np.ones(17, bool), ~own)
+    masks = warmth(train) | completeness([visual], 17) | {"nothing": Mask("item", np.zeros(17, bool))}
+    parts = dict(sliced(evaluator, lists, masks))
+    assert list(parts) == ["warm", "cold", "complete", "incomplete"], "a group without a held-out pair is left out"
+    for name, chosen in (("warm", ~cold), ("cold", cold), ("complete", own), ("incomplete", ~own)):
+        expected = evaluator.measure(lists, items=chosen)
+        assert parts[name].means == expected.means and parts[name].users.tolist() == expected.users.tolist()
+        assert set(parts[name].users) == set(test.user[chosen[test.item]])
+    some = np.arange(31) % 3 == 0
+    both = evaluator.measure(lists, users=some, items=own)
+    assert set(both.users) == set(np.flatnonzero(some)) & set(parts["complete"].users)
+    users = evaluator.measure(lists, users=some)
+    np.testing.assert_array_equal(users.per_user["ndcg@6"], found.per_user["ndcg@6"][some[found.users]])
 
 
 def test_bootstrap_draws_what_it_always_drew() -> None:

@@ -118,32 +118,33 @@ class Evaluator:
         ranked = pick_rows(user, torch.from_numpy(self.users).to(user.device))  # (B, D)
         return top_k(ranked, item, self.ks[-1], self._seen, block=block)[0].cpu().numpy()
 
-    def measure(self, items: np.ndarray, among: np.ndarray | None = None) -> Evaluation:
-        """Measure the lists (B, K) that `rank` made.
+    def measure(self, lists: np.ndarray, *, users: np.ndarray | None = None, items: np.ndarray | None = None) -> Evaluation:
+        """Measures the lists (B, K) that `rank` made; they stay as they are whatever is chosen.
 
-        Parameters
-        ----------
-        among : (I,) bool, optional
-            only these held-out items count, the lists stay as they are; users without one are left out.
+        Args:
+            lists: one row for each evaluated user.
+            users: (U,) bool, the users who count; all by default.
+            items: (I,) bool, the held-out items that count; all by default. Users without one are left out.
 
-        Raises
-        ------
-        DataError
-            if nobody has a held-out item among these.
+        Raises:
+            DataError: if no chosen user has a chosen held-out item.
         """
-        truth, users = self.truth, self.users
-        if among is not None:
-            truth = truth @ sparse.diags(among.astype(truth.dtype), format="csr")
-            truth.eliminate_zeros()
-            kept = np.flatnonzero(np.diff(truth.indptr))
-            if not kept.size:
+        truth, rows = self.truth, self.users
+        if users is not None or items is not None:
+            if items is not None:
+                truth = truth @ sparse.diags(items.astype(truth.dtype), format="csr")
+                truth.eliminate_zeros()
+            kept = np.diff(truth.indptr) > 0
+            if users is not None:
+                kept &= users[rows]
+            if not kept.any():
                 raise DataError("no user has a held-out item among the chosen ones: choose others")
-            truth, users, items = truth[kept], users[kept], items[kept]
+            truth, rows, lists = truth[kept], rows[kept], lists[kept]
             truth.sort_indices()
-        per_user = metrics_per_user(hit_matrix(items, truth), np.diff(truth.indptr), self.ks)
+        per_user = metrics_per_user(hit_matrix(lists, truth), np.diff(truth.indptr), self.ks)
         means = {name: float(values.mean()) for name, values in per_user.items()}
-        covered = {f"coverage@{k}": coverage(items[:, :k], self._shape[1]) for k in self.ks}
-        return Evaluation(self.ks, users, per_user, means, covered)
+        covered = {f"coverage@{k}": coverage(lists[:, :k], self._shape[1]) for k in self.ks}
+        return Evaluation(self.ks, rows, per_user, means, covered)
 
 
 def hit_matrix(items: np.ndarray, truth: sparse.csr_matrix) -> np.ndarray:

@@ -1,13 +1,20 @@
-"""For whom, and for which videos, is it better? Slices by how much a user watched and how popular the held-out video is."""
+"""Metrics by group: users by activity, held-out items by popularity, warm and cold, complete and incomplete items.
+
+`sliced` measures any groups. A new grouping is a function that gives masks by name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
 import numpy as np
 
-from dualgnn_dgl.data import Interactions
+from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.evaluation.metrics import Evaluation, Evaluator
+
+Name = TypeVar("Name", str, tuple[int, int])
 
 
 def ranges(values: np.ndarray, parts: int = 4) -> list[tuple[int, int]]:
@@ -39,33 +46,56 @@ def label(bounds: tuple[int, int]) -> str:
     return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
-def by_activity(found: Evaluation, train: Interactions, parts: int = 4) -> Iterator[tuple[tuple[int, int], Evaluation]]:
-    """The evaluation for users by their number of training pairs; coverage stays that of all users' lists.
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """Some users (U,) or some items (I,) of the data: `chosen` is bool, `axis` says which of the two it marks."""
 
-    Yields
-    ------
-    (low, high) training pairs, and the users who have so many.
+    axis: Literal["user", "item"]
+    chosen: np.ndarray
+
+
+def sliced(evaluator: Evaluator, lists: np.ndarray, groups: Mapping[Name, Mask]) -> Iterator[tuple[Name, Evaluation]]:
+    """Measures the same lists (B, K) for each group; a group without a held-out pair is left out.
+
+    For a group of users, their rows count. For a group of items, only held-out items of the group count, for the users who
+    have one, so that a user may be in several groups. Coverage is that of the lists of the group's users.
+
+    Yields:
+        The group's name and its evaluation.
     """
-    pairs = np.bincount(train.user, minlength=train.num_users)[found.users]  # (B,)
-    for low, high in ranges(pairs, parts):
-        inside = (low <= pairs) & (pairs <= high)
-        per_user = {name: values[inside] for name, values in found.per_user.items()}
-        means = {name: float(values.mean()) for name, values in per_user.items()}
-        yield (low, high), Evaluation(found.ks, found.users[inside], per_user, means, found.coverage)
+    for name, mask in groups.items():
+        if mask.axis == "user":
+            inside = mask.chosen[evaluator.users].any()
+        else:
+            inside = mask.chosen[evaluator.truth.indices].any()
+        if inside:
+            yield name, evaluator.measure(lists, **{f"{mask.axis}s": mask.chosen})
 
 
-def by_popularity(
-    evaluator: Evaluator, items: np.ndarray, truth: Interactions, train: Interactions, parts: int = 4
-) -> Iterator[tuple[tuple[int, int], Evaluation]]:
-    """The evaluation by the number of training users of the held-out item; 0 means a cold item, which training never saw.
+def activity(train: Interactions, users: np.ndarray, parts: int = 4) -> dict[tuple[int, int], Mask]:
+    """Users by their number of training pairs, in ranges (low, high) that hold about as many of `users` (B,) each."""
+    pairs = np.bincount(train.user, minlength=train.num_users)  # (U,)
+    return {(low, high): Mask("user", (low <= pairs) & (pairs <= high)) for low, high in ranges(pairs[users], parts)}
 
-    The lists (B, K) stay as they are; of the held-out items only those of the slice count, for the users who have one, so
-    that a user may be in several slices.
 
-    Yields
-    ------
-    (low, high) training users, and the evaluation.
-    """
+def popularity(train: Interactions, truth: Interactions, parts: int = 4) -> dict[tuple[int, int], Mask]:
+    """Items by their number of training users, in ranges that hold about as many held-out pairs each; 0: a cold item."""
     watched = np.bincount(train.item, minlength=train.num_items)  # (I,)
-    for low, high in ranges(watched[truth.item], parts):
-        yield (low, high), evaluator.measure(items, (low <= watched) & (watched <= high))
+    return {(low, high): Mask("item", (low <= watched) & (watched <= high)) for low, high in ranges(watched[truth.item], parts)}
+
+
+def warmth(train: Interactions) -> dict[str, Mask]:
+    """Items with a training pair, `warm`, and those without, `cold`."""
+    watched = np.bincount(train.item, minlength=train.num_items) > 0  # (I,)
+    return {"warm": Mask("item", watched), "cold": Mask("item", ~watched)}
+
+
+def completeness(modalities: Iterable[Modality], num_items: int) -> dict[str, Mask]:
+    """Items that have every modality themselves, `complete`, and the others, `incomplete`."""
+    whole = complete(modalities, num_items)
+    return {"complete": Mask("item", whole), "incomplete": Mask("item", ~whole)}
+
+
+def complete(modalities: Iterable[Modality], num_items: int) -> np.ndarray:
+    """Which items have every modality themselves, neither absent nor imputed, (I,) bool."""
+    return np.logical_and.reduce([np.ones(num_items, dtype=bool), *(modality.own for modality in modalities)])

@@ -198,8 +198,9 @@ def compare(
     base = max(given, key=lambda run: found[run].means[names[0]]) if best else given[0]
     order = [base, *(run for run in given if run != base)]
 
-    activity = {run: list(slices.by_activity(found[run], dataset.train)) for run in order}
-    popularity = {run: list(slices.by_popularity(evaluator, lists[run], truth, dataset.train)) for run in order}
+    by_activity, by_popularity = slices.activity(dataset.train, evaluator.users), slices.popularity(dataset.train, truth)
+    activity = {run: list(slices.sliced(evaluator, lists[run], by_activity)) for run in order}
+    popularity = {run: list(slices.sliced(evaluator, lists[run], by_popularity)) for run in order}
     rest = {run: beyond_accuracy(lists[run], (k,), dataset.train, dataset.modalities) for run in order}
     return ComparisonResult(
         base=base,

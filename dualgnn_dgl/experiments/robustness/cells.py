@@ -19,7 +19,7 @@ from dualgnn_dgl.checkpoint.tensors import write_tensors
 from dualgnn_dgl.cold_items import all_cold
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
-from dualgnn_dgl.evaluation import bootstrap, hit_matrix, metrics_per_user, top_k
+from dualgnn_dgl.evaluation import Evaluation, Evaluator, bootstrap, slices
 from dualgnn_dgl.experiments.robustness.plan import NO_FEATURES, NO_HOLES, Cell, Plan
 from dualgnn_dgl.files import atomic_file, json_digest, read_columns, read_json, sweep_inside, write_columns, write_json
 from dualgnn_dgl.folders import file_digest
@@ -194,8 +194,6 @@ class Bench:
 
     def __post_init__(self) -> None:
         self.graph = graph.heterograph(self.dataset)
-        popularity = np.bincount(self.dataset.train.item, minlength=self.dataset.num_items)
-        self.cold = popularity == 0  # (I,)
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Run one cell and keep its result. What a model refuses (no row left to fill from, say) is a result too: its reason."""
@@ -285,34 +283,33 @@ class Bench:
 
     def measure(self, user: Tensor, item: Tensor, holed: Dataset, file: Path) -> dict[str, Any]:
         """Metrics over all test pairs, and over those whose item is warm, cold, complete, incomplete; the lists are the same."""
-        test, ks = self.dataset.test, self.plan.ks
+        test = self.dataset.test
         if not len(test):
             raise DataError("no user has a held-out item: prepare the data with a split that has a test part")
-        seen = self.dataset.train.csr() + self.dataset.valid.csr()
-        users = np.unique(test.user)  # (B,)
-        lists = top_k(user, item, max(ks), seen, users)[0].cpu().numpy()  # (B, K)
-        whole = complete(holed)
-        groups = {"all": np.ones_like(whole), "warm": ~self.cold, "cold": self.cold, "complete": whole, "incomplete": ~whole}
-        found: dict[str, Any] = {}
-        for group, chosen in groups.items():
-            pairs = chosen[test.item]
-            if not pairs.any():
-                continue
-            part = Interactions(test.user[pairs], test.item[pairs], test.num_users, test.num_items)
-            own = np.unique(part.user)
-            truth = part.csr()[own]
-            values = metrics_per_user(hit_matrix(lists[np.searchsorted(users, own)], truth), np.diff(truth.indptr), ks)
-            values = {name: value for name, value in values.items() if name.partition("@")[0] in REPORTED}
-            figures = {name: round(float(value.mean()), 6) for name, value in values.items()}
-            found[group] = {"users": len(own), "pairs": len(part), "items": int(chosen.sum()), **figures}
-            if group == "all":
-                intervals = bootstrap(values, seed=0)
-                columns = {name: value.astype(np.float32) for name, value in values.items()}
-                with atomic_file(file) as temporary:
-                    ids = pa.array(self.dataset.user_ids[own].tolist(), pa.string())
-                    write_columns(temporary, pa.table({"user": ids} | columns))
+        evaluator = Evaluator(test, [self.dataset.train, self.dataset.valid], self.plan.ks)
+        lists = evaluator.rank(user, item)  # (B, K)
+        masks = slices.warmth(self.dataset.train) | slices.completeness(holed.modalities.values(), holed.num_items)
+        whole = evaluator.measure(lists)
+        found = {name: self.figures(part, masks[name].chosen) for name, part in slices.sliced(evaluator, lists, masks)}
+        metrics = self.figures(whole, np.ones(holed.num_items, dtype=bool))
+        values = _reported(whole)
+        intervals = bootstrap(values, seed=0)
+        columns = {name: value.astype(np.float32) for name, value in values.items()}
+        with atomic_file(file) as temporary:
+            ids = pa.array(self.dataset.user_ids[whole.users].tolist(), pa.string())
+            write_columns(temporary, pa.table({"user": ids} | columns))
         rounded = {name: [round(end, 6) for end in interval] for name, interval in intervals.items()}
-        return {"metrics": found.pop("all"), "intervals": rounded, "groups": found}
+        return {"metrics": metrics, "intervals": rounded, "groups": found}
+
+    def figures(self, found: Evaluation, items: np.ndarray) -> dict[str, Any]:
+        """Sizes and mean metrics of a group of items (I,), as a cell keeps them."""
+        sizes = {"users": len(found.users), "pairs": int(items[self.dataset.test.item].sum()), "items": int(items.sum())}
+        return sizes | {name: round(float(value.mean()), 6) for name, value in _reported(found).items()}
+
+
+def _reported(found: Evaluation) -> dict[str, np.ndarray]:
+    """The metrics that a cell keeps, of each evaluated user (B,)."""
+    return {name: value for name, value in found.per_user.items() if name.partition("@")[0] in REPORTED}
 
 
 def form(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
@@ -322,7 +319,7 @@ def form(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
 
 def complete(dataset: Dataset) -> np.ndarray:
     """Items (I,) that have every modality themselves."""
-    return np.logical_and.reduce([np.ones(dataset.num_items, dtype=bool), *(m.own for m in dataset.modalities.values())])
+    return slices.complete(dataset.modalities.values(), dataset.num_items)
 
 
 def filled(holed: Dataset, strategy: str) -> Dataset:
