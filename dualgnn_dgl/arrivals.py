@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from scipy import sparse
 from torch import Tensor
-from torch.nn import functional
 
 from dualgnn_dgl import memory
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import DataError, unknown
 from dualgnn_dgl.graph import neighbour_weights
+from dualgnn_dgl.nearest import nearest, unit
 from dualgnn_dgl.ops import Adjacency
 
 VISITS, ENTRY = 2**24, 16  # entries of one block's product of histories and viewers at most, and bytes each
@@ -54,7 +54,7 @@ class Town:
         if name not in self._unit:
             modality = self.modalities[name]
             items = torch.from_numpy(np.flatnonzero(modality.present & (self.item_degree > 0)))
-            self._unit[name] = items, functional.normalize(torch.from_numpy(modality.values)[items])
+            self._unit[name] = items, unit(torch.from_numpy(modality.values)[items])
         return self._unit[name]
 
 
@@ -230,18 +230,13 @@ class NewItems:
     def _nearest(self, name: str, k: int) -> tuple[Tensor, Tensor]:
         """New video (N·k,) and trained video (N·k,), nearest first; found once."""
         if (name, k) not in self._found:
-            items, unit = self.town.exhibits(name)
+            items, known = self.town.exhibits(name)
             modality, count = self.features[name], min(k, len(items))
             rows = torch.from_numpy(np.flatnonzero(modality.present))
-            mine = functional.normalize(torch.from_numpy(modality.values)[rows])
-            places: list[Tensor] = []
-
-            def find(start: int, stop: int) -> None:
-                places.append((mine[start:stop] @ unit.T).topk(count, dim=1).indices)  # (block, P) cosines
-
-            if count:  # 4 bytes a cosine, and as much again to choose among them
-                block = max(1, min(BLOCK, memory.budget() // (8 * len(items))))
-                memory.in_blocks(len(mine), block, find, what=f"nearest of {len(items):,} items, new items")
-            source = items[torch.cat(places).flatten()] if places else items[:0]
+            source = items[:0]
+            if count and len(rows):
+                what = f"nearest of {len(items):,} items, new items"
+                place, _ = nearest(unit(torch.from_numpy(modality.values)[rows]), known, count, what, rows=BLOCK)
+                source = items[place.flatten()]
             self._found[name, k] = rows.repeat_interleave(count), source
         return self._found[name, k]

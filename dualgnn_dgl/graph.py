@@ -18,16 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualgnn_dgl import memory
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, unknown
+from dualgnn_dgl.nearest import nearest, unit
 from dualgnn_dgl.ops import Adjacency, normalise
 
 CO_WEIGHTS = ("softmax", "mean", "proportional")
 CO_PADS = ("none", "resample")
 ITEM_WEIGHTS = ("mean", "cosine")
-BLOCK = 2**26  # cosines held at once when the nearest items are looked for
 
 
 def heterograph(dataset: Dataset) -> dgl.DGLGraph:
@@ -93,8 +92,7 @@ def nearest_items(modality: Modality, k: int, *, own: bool = False) -> tuple[Ten
     """Each present item's k nearest by cosine in one modality: (item, neighbour, cosine), (E,) each, item by item.
 
     An item without the modality has no neighbour and is nobody's. With `own`, an item is the first of its own k; without,
-    never. Where fewer are present than k asks for, all of them are taken. Works in blocks of at most
-    2²⁶ cosines (256 MB), fewer where `memory.budget` is less.
+    never. Where fewer are present than k asks for, all of them are taken. The search is `nearest.nearest`.
 
     Raises
     ------
@@ -104,23 +102,13 @@ def nearest_items(modality: Modality, k: int, *, own: bool = False) -> tuple[Ten
     if k < 1:
         raise ConfigError(f"{k} nearest items were asked for: give at least one")
     items = torch.from_numpy(np.flatnonzero(modality.present))  # (P,) present ones
-    unit = torch.nn.functional.normalize(torch.tensor(modality.values[modality.present]), dim=1)
+    rows = unit(torch.tensor(modality.values[modality.present]))
     k = min(k, len(items) if own else len(items) - 1)
     if k < 1:
         return items[:0], items[:0], torch.empty(0)
-    nearest, cosines = [], []
-
-    def find(start: int, stop: int) -> None:
-        similar = unit[start:stop] @ unit.T  # (block, P)
-        similar[torch.arange(len(similar)), start + torch.arange(len(similar))] = torch.inf if own else -torch.inf
-        cosine, neighbour = similar.topk(k, dim=1)
-        cosine = cosine.clamp(-1, 1)  # its own, held at the head of the list, is one
-        nearest.append(neighbour)  # after all that takes memory: a block that is tried again must not stand twice
-        cosines.append(cosine)
-
-    block = max(1, min(BLOCK, memory.budget() // 8) // len(items))  # 4 bytes a cosine, and as much again to choose among them
-    memory.in_blocks(len(items), block, find, what=f"nearest of {len(items):,} items, items")
-    return items.repeat_interleave(k), items[torch.cat(nearest).flatten()], torch.cat(cosines).flatten()
+    what = f"nearest of {len(items):,} items, items"
+    neighbour, cosine = nearest(rows, rows, k, what, own=torch.inf if own else -torch.inf)  # (P, k)
+    return items.repeat_interleave(k), items[neighbour.flatten()], cosine.flatten()
 
 
 def item_item(modality: Modality, k: int, *, weight: str = "mean", own: bool = False) -> Adjacency:

@@ -25,7 +25,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("manifest",),
     ("journal",),
     ("_dgl", "data", "ids", "preprocess.tables", "synthetic_words"),
-    ("ops", "cooccurrence", "sampling"),
+    ("ops", "cooccurrence", "sampling", "nearest"),
     ("modality",),
     ("preprocess", "synthetic", "graph", "evaluation"),
     ("arrivals", "train_config"),
