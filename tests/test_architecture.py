@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -276,6 +278,17 @@ def test_benchmarks_import_downwards_only() -> None:
     upwards = [(one, other) for one in folder for other in graph[one] if folder[other] not in ("lib", folder[one])]
     assert not upwards
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("path", sources(BENCHMARKS), ids=lambda path: str(path.relative_to(ROOT)))
+def test_benchmarks_import_what_exists(path: Path) -> None:
+    """Many of them import inside functions and run rarely, so a renamed module would be noticed late."""
+    for line, target in imports(parse(path)):
+        if target.split(".")[0] == "dualgnn_dgl":
+            module, _, name = target.rpartition(".")
+            found = importlib.import_module(module or name)
+            if not hasattr(found, name):
+                assert importlib.util.find_spec(target), f"line {line}: {target} does not exist"
 
 
 EVERYWHERE = pytest.mark.parametrize("path", sources(LIBRARY, CLI, BENCHMARKS), ids=lambda path: str(path.relative_to(ROOT)))

@@ -147,6 +147,18 @@ def test_every_benchmark_is_listed() -> None:
     assert {name for name in re.findall(r"^\| `([\w/]+\.py)`", listed, re.MULTILINE)} <= scripts, "a listed script is gone"
 
 
+def test_every_benchmark_that_a_text_names_exists() -> None:
+    texts = [path for path in tracked() if path.suffix in (".md", ".py") or path.name == "Makefile"]
+    missing = []
+    for path in [path for path in texts if path.is_file() and path.name != "CHANGELOG.md"]:  # past versions had other names
+        text = path.read_text(encoding="utf-8")
+        modules = re.findall(r"-m (benchmarks(?:\.\w+){2})(?![\w.])", text)
+        named = [name.replace(".", "/") + ".py" for name in modules if not name.endswith(".NAME")]
+        named += re.findall(r"(?<![\w/.])benchmarks/(?:\w+/)*\w+\.py", text)
+        missing += [f"{path.relative_to(ROOT)}: {name}" for name in named if not (ROOT / name).is_file()]
+    assert not missing
+
+
 def test_links_between_documents_lead_somewhere() -> None:
     broken = []
     folders = ("", "benchmarks", "datasets")

@@ -136,6 +136,7 @@ def correct_kept() -> None:
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=4000, help="samples of users a case")
     parser.add_argument("--resamples", type=int, default=999, help="bootstrap resamples a sample")
