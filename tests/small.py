@@ -13,6 +13,11 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl.data import CoOccurrence, Dataset, Interactions, Modality
+from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.models import MODELS, create, model_class
+from dualgnn_dgl.models.base import Recommender
+from dualgnn_dgl.ops import Adjacency
+from dualgnn_dgl.ops.learned import Edges
 
 torch.set_num_threads(1)  # on tensors this small a second thread only waits for the first
 
@@ -161,3 +166,23 @@ def relabel(data: Dataset, user_order: np.ndarray, item_order: np.ndarray) -> Da
         titles=titles,
         co_occurrence=shared_items(parts[0]),
     )
+
+
+# ---------------------------------------------------------------- which models a test applies to, read from their classes
+
+
+def overriding(method: str) -> list[str]:
+    """Names of the trained models that have this method of their own."""
+    trained = [name for name in MODELS if model_class(name).trainable]
+    return [name for name in trained if getattr(model_class(name), method) is not getattr(Recommender, method)]
+
+
+def whole_graph_only() -> list[str]:
+    """Names of the trained models that sampled blocks cannot serve: their edges have learned weights, or there is no graph."""
+    data, found = dataset(), []
+    for name in MODELS:
+        if model_class(name).trainable:
+            parts = list(create(name, heterograph(data), data.modalities).modules())
+            if any(isinstance(part, Edges) for part in parts) or not any(isinstance(part, Adjacency) for part in parts):
+                found.append(name)
+    return found

@@ -74,7 +74,7 @@ def test_saved_then_loaded_is_equal(tmp_path, name):
     for one, other in ((run.user, done.user), (run.item, done.item)):
         assert one.is_sparse == other.is_sparse and torch.equal(one.to_dense(), other.to_dense())
     assert run.info == json.loads(json.dumps(info)) and run.folder == tmp_path / "run"
-    assert (run.attention is None) == (done.attention is None) == (name not in ("dualgnn", "dualgnn_plus"))
+    assert (run.attention is None) == (done.attention is None) == (name not in small.overriding("user_attention"))
     if run.attention is not None:
         assert torch.equal(run.attention, done.attention) and run.info["modalities"] == list(data.modalities)
     assert run.info["model"] == name and run.info["users"] == data.num_users and run.info["items"] == data.num_items

@@ -138,7 +138,7 @@ def test_where_nothing_can_be_learned_it_is_said_or_nothing_is_needed(name, case
 
 
 BLOCKED = TrainConfig(epochs=2, batch_size=4, lr=0.05, fanout=2)
-WHOLE_GRAPH_ONLY = ("grcn", "bprmf", "vbpr")  # edge weights learned over the whole graph, or no graph at all
+WHOLE_GRAPH_ONLY = small.whole_graph_only()
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable])

@@ -21,7 +21,7 @@ from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.newcomers import Newcomers, load
 from dualgnn_dgl.training import TrainConfig, fit
 
-FOLDED = ("dualgnn", "dualgnn_plus", "lightgcn", "freedom", "mgcn", "bm3")  # models with a rule of their own
+FOLDED = [name for name in MODELS if model_class(name).trainable]
 HISTORY = ["v5", "v14", "v32"]
 
 
@@ -142,7 +142,8 @@ def test_a_training_users_own_history_leads_back_to_their_row(name, switches):
     with torch.no_grad():
         folded = rule(own_histories(dataset))
     near = torch.nn.functional.cosine_similarity(folded, done.user)
-    assert near.median() > 0.85, near.median()
+    bound = 0.85 if name in small.overriding("user_rule") else 0.8  # the default rule knows nothing of the model
+    assert near.median() > bound, near.median()
     matrix = torch.nn.functional.normalize(folded) @ torch.nn.functional.normalize(done.user).T
     place = (matrix > near.unsqueeze(1)).sum(1)  # how many rows are nearer than their own
     assert place.float().mean() < 0.35 * len(place)

@@ -400,9 +400,9 @@ def test_robustness_keeps_its_cells(home: Path, number: signal.Signals, monkeypa
 @pytest.mark.parametrize("number", stop.SIGNALS)
 def test_tune_keeps_its_trials(home: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna")
-    from dualgnn_dgl import tuning
+    from dualgnn_dgl import training
 
-    fit, begun = tuning.fit, []
+    fit, begun = training.fit, []
 
     def struck(*given, **named):
         begun.append(given)
@@ -412,7 +412,7 @@ def test_tune_keeps_its_trials(home: Path, number: signal.Signals, monkeypatch: 
         return fit(*given, **named)
 
     command = ("tune", "--model", "bprmf", "--trials", 3, "--study", "s", "--epochs", 1, "--gpu", -1)
-    monkeypatch.setattr(tuning, "fit", struck)
+    monkeypatch.setattr(training, "fit", struck)
     done = trial.call(*command)
     assert done.code == 128 + number and "the finished trials are kept" in done.err and "validation" in done.out, done
     done = trial.call(*command)
