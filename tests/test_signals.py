@@ -426,6 +426,7 @@ def test_the_other_verbs_write_nothing(
 ) -> None:
     """Interrupted while their result is being written, or for those that write none, ranked."""
     from dualgnn_dgl import evaluation, files, folders
+    from dualgnn_dgl.verbs import recommend
 
     def struck(*_, **__):
         os.kill(os.getpid(), number)
@@ -437,7 +438,7 @@ def test_the_other_verbs_write_nothing(
     for module in (files, folders):
         monkeypatch.setattr(module, "sync", struck)
     monkeypatch.setattr(evaluation.Evaluator, "rank", struck)
-    monkeypatch.setattr(evaluation, "top_k", struck)
+    monkeypatch.setattr(recommend, "top_k", struck)
     done = trial.call(*words(verb, world, tmp_path))
     assert done.code == 128 + number and not done.trace and done.out == "" and "Error" not in done.err, done
     assert list(tmp_path.rglob("*")) == []

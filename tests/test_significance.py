@@ -72,8 +72,8 @@ def test_p_values_of_no_difference_are_uniform() -> None:
 @pytest.mark.parametrize("case", ["one held-out item", "rare hits", "recall of several items"])
 def test_p_values_keep_their_level_on_what_metrics_look_like(case, users, monkeypatch) -> None:
     """The quick form of benchmarks/quality/pvalues.py: many zeros and ties, and no difference between the models."""
-    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent / "benchmarks"))
-    script = importlib.import_module("pvalues")
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent))
+    script = importlib.import_module("benchmarks.quality.pvalues")
     shares = script.false_positives(script.CASES[case], users, samples=500, resamples=199)
     assert 0.02 <= shares["shifted"] <= 0.08, shares
 

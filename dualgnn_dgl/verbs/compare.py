@@ -183,7 +183,7 @@ def compare(
     if isinstance(metrics, str) or not metrics:
         raise ConfigError(f"the metrics are {metrics!r:.40}: give a list, such as ('recall', 'ndcg')")
     for metric in metrics:
-        check_choice("metric", metric, METRICS)
+        check_choice("metric", metric, list(METRICS))
     check_whole("bootstrap", bootstrap, 1)
     check_whole("seed", seed)
     place = pick_device(device)
