@@ -21,8 +21,8 @@ USER = 65534  # nobody, whether or not the system has a name for it
 VERSION = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 # What these compute depends on no user. All other tests run, those of later files included.
 NUMERICS = (
-    *("architecture", "cooccurrence", "cuda", "degenerate", "evaluation", "graph", "missing", "modality", "models", "newcomers"),
-    *("ops", "ops_dense", "ops_learned", "ops_triton", "peers", "reduction", "references", "references_multimodal"),
+    *("architecture", "cooccurrence", "cuda", "degenerate", "docs", "evaluation", "graph", "missing", "modality", "models"),
+    *("newcomers", "ops", "ops_dense", "ops_learned", "ops_triton", "peers", "reduction", "references", "references_multimodal"),
     *("references_peers", "sampling", "significance", "split", "step", "synthetic", "training"),
 )
 

@@ -13,8 +13,10 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,16 +67,19 @@ class Block:
     mark: str | None
     reason: str | None
 
-    def commands(self) -> list[tuple[str, list[str]]]:
-        """Each command of a `bash` or `console` block with the lines of output shown below it."""
-        if self.kind == "bash":
-            return [(self.text, [])]
-        found: list[tuple[str, list[str]]] = []
-        for line in self.text.splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:], []))
-            else:
+    def steps(self) -> list[tuple[tuple[str, ...], list[str]]]:
+        """Commands to run, each with the lines of output shown below it."""
+        if self.mark == "not run":
+            return []
+        if self.kind == "python":
+            return [((sys.executable, "-c", self.text), [])]
+        found: list[tuple[tuple[str, ...], list[str]]] = []
+        whole = self.kind == "bash" and ("<<" in self.text or "\\\n" in self.text)
+        for line in [self.text] if whole else self.text.splitlines():
+            if self.kind == "console" and not line.startswith("$ "):
                 found[-1][1].append(line)
+            elif line:
+                found.append((("bash", "-euo", "pipefail", "-c", line.removeprefix("$ ")), []))
         return found
 
 
@@ -86,7 +91,19 @@ def named(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-RUN = [page for page in PAGES if page != GENERATED and any(block.mark != "not run" for block in blocks(page))]
+STEPS = {page: [(block, *step) for block in blocks(page) for step in block.steps()] for page in PAGES if page != GENERATED}
+RUN = [page for page in PAGES if STEPS.get(page)]
+
+
+def begins(page: Path) -> list[tuple[tuple[str, ...], ...]]:
+    """The first command of a page, its first two, and so on."""
+    commands = tuple(command for _, command, _ in STEPS[page])
+    return [commands[: count + 1] for count in range(len(commands))]
+
+
+# What several pages begin with gives the same in an empty folder, so it runs once.
+SHARED = {begin for begin, pages in Counter(begin for page in RUN for begin in begins(page)).items() if pages > 1}
+DONE: dict[tuple[tuple[str, ...], ...], tuple[Path, str]] = {}  # begin of a page -> a copy of the folder then, last output
 
 
 def shape(line: str) -> str:
@@ -104,19 +121,22 @@ def run(command: list[str], folder: Path) -> str:
 
 
 @pytest.mark.parametrize("page", RUN, ids=named)
-def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
-    for block in blocks(page):
-        if block.mark == "not run":
-            continue
-        if block.kind == "python":
-            run([sys.executable, "-c", block.text], tmp_path)
-            continue
-        for command, shown in block.commands():
-            printed = run(["bash", "-euo", "pipefail", "-c", command], tmp_path)
-            if block.mark is None:
-                real = {shape(line) for line in printed.splitlines()}
-                missing = [line for line in shown if line != "…" and shape(line) not in real]
-                assert not missing, f"{named(page)}: `{command}` no longer prints {missing}"
+def test_the_commands_of_a_page_run(page: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("page") / "empty"
+    folder.mkdir()
+    for (block, command, shown), begin in zip(STEPS[page], begins(page), strict=True):
+        if begin in DONE:
+            kept, printed = DONE[begin]
+            shutil.rmtree(folder)
+            shutil.copytree(kept, folder)
+        else:
+            printed = run(list(command), folder)
+            if begin in SHARED:
+                DONE[begin] = (shutil.copytree(folder, tmp_path_factory.mktemp("kept") / "folder"), printed)
+        if block.mark is None:
+            real = {shape(line) for line in printed.splitlines()}
+            missing = [line for line in shown if line != "…" and shape(line) not in real]
+            assert not missing, f"{named(page)}: `{command[-1]}` no longer prints {missing}"
 
 
 def invocations(text: str) -> list[list[str]]:

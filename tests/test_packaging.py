@@ -261,8 +261,9 @@ def test_setuptools_is_pinned_where_pip_builds_in_isolation() -> None:
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 def test_make_knows_its_targets() -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    targets = ("demo", "test", "test-wheel", "test-dgl113", "test-user", "lock")
+    targets = ("demo", "test", "docs", "test-wheel", "test-dgl113", "test-user", "lock")
     done = subprocess.run(["make", "-n", *targets], cwd=ROOT, capture_output=True, text=True, env=clean, timeout=60)
     assert done.returncode == 0, done.stderr
-    for words in ("dualgnn preprocess", "dualgnn train", "dualgnn eval --topk 10", "dualgnn recommend", "ruff check", "pytest"):
+    verbs = ("dualgnn preprocess", "dualgnn train", "dualgnn eval --topk 10", "dualgnn recommend")
+    for words in (*verbs, "ruff check", "codespell", "mkdocs build --strict", "pytest"):
         assert words in done.stdout
