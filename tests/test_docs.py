@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -124,6 +125,7 @@ def run(command: list[str], folder: Path) -> str:
 def test_the_commands_of_a_page_run(page: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("page") / "empty"
     folder.mkdir()
+    outputs = []
     for (block, command, shown), begin in zip(STEPS[page], begins(page), strict=True):
         if begin in DONE:
             kept, printed = DONE[begin]
@@ -133,10 +135,15 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path_factory: pytest.TempPat
             printed = run(list(command), folder)
             if begin in SHARED:
                 DONE[begin] = (shutil.copytree(folder, tmp_path_factory.mktemp("kept") / "folder"), printed)
+        outputs.append((command[-1], printed))
         if block.mark is None:
             real = {shape(line) for line in printed.splitlines()}
             missing = [line for line in shown if line != "…" and shape(line) not in real]
             assert not missing, f"{named(page)}: `{command[-1]}` no longer prints {missing}"
+    if page.name == "README.md":
+        (by_command,) = [re.search(r"^recall +(\S+)", text, re.MULTILINE)[1] for words, text in outputs if " eval " in words]
+        (in_python,) = [text.split()[0] for words, text in outputs if "training.fit" in words]
+        assert f"{float(in_python):.4f}" == by_command
 
 
 def invocations(text: str) -> list[list[str]]:
@@ -210,7 +217,7 @@ def test_the_words_are_plain(page: Path) -> None:
 def test_the_page_of_the_command_line_is_fresh() -> None:
     import lock
 
-    if click.__version__ != lock.locked("run")["click"]:
+    if version("click") != lock.locked("run")["click"]:
         pytest.skip("another version of click than the locked one lays out its help in another way")
     spec = importlib.util.spec_from_file_location("cli_reference", DOCS / "cli_reference.py")
     module = importlib.util.module_from_spec(spec)
