@@ -142,7 +142,7 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path_factory: pytest.TempPat
             assert not missing, f"{named(page)}: `{command[-1]}` no longer prints {missing}"
     if page.name == "README.md":
         (by_command,) = [re.search(r"^recall +(\S+)", text, re.MULTILINE)[1] for words, text in outputs if " eval " in words]
-        (in_python,) = [text.split()[0] for words, text in outputs if "training.fit" in words]
+        (in_python,) = [text.split()[0] for words, text in outputs if "dg.evaluate" in words]
         assert f"{float(in_python):.4f}" == by_command
 
 
