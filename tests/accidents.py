@@ -416,7 +416,15 @@ def pairs(cases: int, draw: random.Random, states: States) -> dict:
         assert set(codes) <= {0, 1}, (one, two, codes, Path("said1").read_text(), Path("said2").read_text())
         for code, said in zip(codes, ("said1", "said2"), strict=True):
             text = Path(said).read_text()
-            fine = ("is writing", "other data", "already holds", "different data", "was begun on", "is a study of other data", "has no checkpoints")
+            fine = (
+                "is writing",
+                "other data",
+                "already holds",
+                "different data",
+                "was begun on",
+                "is a study of other data",
+                "has no checkpoints",
+            )
             assert code == 0 or any(words in text for words in fine), f"{one} beside {two}: {text}"
         for place in ("data", "runs/a", "data-updated", "runs/a-updated", "runs/b"):
             assert content(place) is not None, f"{one} beside {two}: {place} is gone"
