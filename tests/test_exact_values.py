@@ -314,7 +314,7 @@ def test_ratings_that_a_float_would_round_are_counted(tmp_path: Path) -> None:
         pa.array([1, 2**63 - 1], pa.int64()),
         pa.array([1, 2**64 - 1], pa.uint64()),
         pa.array([Decimal("1.5"), Decimal("-2.25")], pa.decimal128(9, 2)),
-        pa.array([1.5, -2.25], pa.float16()),
+        pa.array(np.array([1.5, -2.25], np.float16)),
         pa.array([1.5, None], pa.float32()),
         pa.array([3.4e38, 1e-30], pa.float64()),
     ],
