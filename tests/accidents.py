@@ -27,11 +27,12 @@ import traceback
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import small
 import trial
-from faults import CALLS, KILLED
+from faults import CALLS, KILLED, die_at
 
 from dualgnn_dgl import data as datasets
 from dualgnn_dgl.checkpoint import load_run
@@ -136,31 +137,6 @@ def ended(pid: int, said: str = "said") -> int:
 
 def run(words: tuple[str, ...]) -> int:
     return ended(start(words))
-
-
-def dying(number: int, after: bool) -> Callable[[], None]:
-    """Make this process end at its `number`-th call that touches the disk."""
-
-    def prepare() -> None:
-        left = [number]
-
-        def fatal(call):
-            def counted(*words, **more):
-                left[0] -= 1
-                if left[0]:
-                    return call(*words, **more)
-                try:
-                    if after:
-                        call(*words, **more)
-                finally:  # also where the call fails
-                    os._exit(KILLED)
-
-            return counted
-
-        for name in CALLS:
-            setattr(os, name, fatal(getattr(os, name)))
-
-    return prepare
 
 
 # ---------------------------------------------------------------- the state of the disk
@@ -313,7 +289,7 @@ def calls(cases: int, draw: random.Random, states: States) -> dict:
     for name, number, after in plan[:cases]:
         verb = VERBS[name]
         states.fresh(name, verb)
-        code = ended(start(verb.words, dying(number, after)))
+        code = ended(start(verb.words, partial(die_at, number, after)))
         assert code in (KILLED, verb.code), (name, number, code, Path("said").read_text())
         judge(states, name, verb, f"{name} killed {'after' if after else 'at'} call {number}")
         figures["cases"] += 1

@@ -10,17 +10,8 @@ CALLS = ("mkdir", "open", "rename", "replace", "unlink", "rmdir", "fsync", "link
 KILLED, FAILED = 137, 99
 
 
-def killed_at(number: int, action: Callable[[], Any], *, after: bool = False) -> int:
-    """Run `action` in a forked process that is gone at its `number`-th call that touches the disk, from 1.
-
-    Args:
-        after: Whether the call is still made.
-
-    Returns:
-        137 if it was killed, 0 if the action ended before, 99 if it raised something.
-    """
-    if pid := os.fork():
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def die_at(number: int, after: bool) -> None:
+    """Makes this process end at its `number`-th call that touches the disk, from 1, before or `after` the call is made."""
     left = [number]
 
     def fatal(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,9 +27,23 @@ def killed_at(number: int, action: Callable[[], Any], *, after: bool = False) ->
 
         return counted
 
+    for name in CALLS:
+        setattr(os, name, fatal(getattr(os, name)))
+
+
+def killed_at(number: int, action: Callable[[], Any], *, after: bool = False) -> int:
+    """Run `action` in a forked process that is gone at its `number`-th call that touches the disk, from 1.
+
+    Args:
+        after: Whether the call is still made.
+
+    Returns:
+        137 if it was killed, 0 if the action ended before, 99 if it raised something.
+    """
+    if pid := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     try:
-        for name in CALLS:
-            setattr(os, name, fatal(getattr(os, name)))
+        die_at(number, after)
         action()
     except BaseException:
         import traceback
