@@ -72,7 +72,7 @@ WORDS = README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CITATION.cff setup.cf
 lint: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/codespell $(WORDS)
-	.venv/bin/codespell -L whats,widht,recal,modle,visul,maks,mising tests
+	.venv/bin/codespell -L evalute,maks,mising,modle,nam,recal,trian,visul,whats,widht,witdh tests
 	@rm -rf build/types && mkdir -p build/types/dualgnn_dgl
 	@ln -s $(CURDIR)/dualgnn_dgl/* build/types/dualgnn_dgl/ && ln -s $(CURDIR)/cli build/types/dualgnn_dgl/cli
 	.venv/bin/python -m mypy build/types/dualgnn_dgl

@@ -372,7 +372,7 @@ def pairs(cases: int, draw: random.Random, states: States) -> dict:
             "--gpu",
             "-1",
         ),
-        "compare": ("compare", "runs/a", "runs/b", "--data", "data", "--gpu", "-1"),
+        "compare": ("compare", "runs/a", "runs/b", "--data", "data", "--gpu", "-1", "--topk", "5"),
         "recommend": ("recommend", "--run", "runs/a", "--data", "data", "--all", "out/l.parquet", "--force", "--gpu", "-1"),
         "update": (*UPDATE, "--force"),
         "robustness": HOLES,
