@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from dualgnn_dgl.devices import pick_device as pick_device
+from dualgnn_dgl.core.devices import pick_device as pick_device
 
 gpu_option = click.option(
     "--gpu",

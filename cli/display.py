@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
 
-    from dualgnn_dgl.progress import Progress
+    from dualgnn_dgl.core.progress import Progress
 
 
 class Display:

@@ -89,7 +89,7 @@ class Verbs(click.Group):
         except KeyboardInterrupt:
             raise SystemExit(stop.current().status) from None
         except (MemoryError, RuntimeError) as error:
-            from dualgnn_dgl import memory
+            from dualgnn_dgl.core import memory
 
             if not memory.ran_out(error):
                 raise

@@ -45,6 +45,6 @@ def shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def given(pairs: tuple[str, ...], short: Mapping[str, Any]) -> dict[str, Any]:
     """Options of model and training as given by `--set`, then by name."""
-    from dualgnn_dgl.options import parse_pair
+    from dualgnn_dgl.core.options import parse_pair
 
     return dict(map(parse_pair, pairs)) | {key: value for key, value in short.items() if value is not None}

@@ -21,9 +21,9 @@ from dualgnn_dgl.cli.show import (
     result,
     table,
 )
+from dualgnn_dgl.core.vocabulary import CO_MEASURES, SPLIT_RULES
 from dualgnn_dgl.errors import clean, shorten
 from dualgnn_dgl.modality.imputers import IMPUTERS
-from dualgnn_dgl.vocabulary import CO_MEASURES, SPLIT_RULES
 
 
 @click.command("preprocess")

@@ -13,7 +13,7 @@ from dualgnn_dgl.errors import clean
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from dualgnn_dgl.progress import Progress, Report
+    from dualgnn_dgl.core.progress import Progress, Report
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from dualgnn_dgl.cli import stop, streams
 from dualgnn_dgl.cli.device import gpu_option, pick_device
 from dualgnn_dgl.cli.progress import lines
 from dualgnn_dgl.cli.show import PATH, data_option, json_option, memory_option, note, print_text, result
+from dualgnn_dgl.core.vocabulary import STAGES, strategies
 from dualgnn_dgl.errors import clean
 from dualgnn_dgl.modality.imputers import IMPUTERS
-from dualgnn_dgl.vocabulary import STAGES, strategies
 
 
 def _names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ def command(data: str, out: str, pairs: tuple[str, ...], gpu: int | None, as_jso
     Example:
         dualgnn robustness --data data --models dualgnn,lightgcn --rates 0,.4,.8 --seeds 3 --out holes
     """
-    from dualgnn_dgl.options import parse_pair
+    from dualgnn_dgl.core.options import parse_pair
     from dualgnn_dgl.verbs.robustness import robustness
 
     changes = dict(map(parse_pair, pairs))

@@ -11,8 +11,8 @@ import click
 from dualgnn_dgl.cli.streams import note as note
 from dualgnn_dgl.cli.streams import print_text as print_text
 from dualgnn_dgl.cli.streams import result as result
+from dualgnn_dgl.core.vocabulary import HELD_OUT, MASKS
 from dualgnn_dgl.errors import clean
-from dualgnn_dgl.vocabulary import HELD_OUT, MASKS
 
 DEFAULT_DATA = "data"
 DEFAULT_RUN = "runs/dualgnn"
@@ -55,7 +55,7 @@ force_option = click.option("--force", is_flag=True, help="Replace a result that
 
 def _budget(ctx: click.Context, _: click.Parameter, size: str | None) -> None:
     """Hold the steps of this command to the size given."""
-    from dualgnn_dgl import memory
+    from dualgnn_dgl.core import memory
 
     if size is not None:
         ctx.with_resource(memory.use(memory.parse(size)))

@@ -11,17 +11,7 @@ from dualgnn_dgl.cli import stop, streams
 from dualgnn_dgl.cli.device import gpu_option
 from dualgnn_dgl.cli.display import Display
 from dualgnn_dgl.cli.options import given, model_option, shorthand
-from dualgnn_dgl.cli.show import (
-    PATH,
-    data_option,
-    force_option,
-    json_option,
-    memory_option,
-    note,
-    print_text,
-    result,
-    table,
-)
+from dualgnn_dgl.cli.show import PATH, data_option, force_option, json_option, memory_option, note, print_text, result, table
 from dualgnn_dgl.errors import clean
 
 if TYPE_CHECKING:

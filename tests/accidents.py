@@ -35,11 +35,11 @@ import trial
 from faults import CALLS, KILLED, die_at
 
 from dualgnn_dgl import data as datasets
-from dualgnn_dgl.checkpoint import load_run
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.core.exchange import recover
+from dualgnn_dgl.core.files import is_temporary
 from dualgnn_dgl.errors import DualGNNError
-from dualgnn_dgl.files import is_temporary
-from dualgnn_dgl.folders import recover
+from dualgnn_dgl.runs.checkpoint import load_run
 
 warnings.filterwarnings("ignore", message=".*has been completed")
 SECONDS = 60  # after which a command counts as hanging

@@ -26,9 +26,9 @@ import small
 
 from dualgnn_dgl import data as datasets
 from dualgnn_dgl import models
-from dualgnn_dgl.checkpoint import load_run
-from dualgnn_dgl.checkpoint.working import Checkpoints
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.runs.checkpoint import load_run
+from dualgnn_dgl.runs.working import Checkpoints
 
 NOBODY = 65534
 TRAINED = {  # what is trained, round robin: drawn graphs, drawn dropout, padding drawn anew each epoch

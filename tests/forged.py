@@ -29,7 +29,7 @@ import torch
 import trial
 from safetensors.torch import load_file, save_file
 
-from dualgnn_dgl.files import json_digest
+from dualgnn_dgl.core.files import json_digest
 
 MEMORY = 12 * 2**30  # of addresses: no forged size may be allocated
 

@@ -25,8 +25,10 @@ def parsers(world: Any, folder: Path) -> list[tuple[str, bytes, Callable[[Path],
     """(file name, a valid file, what reads it). Imported here, where `main` has them instrumented."""
     import trial
 
-    from dualgnn_dgl import checkpoint, data, files, options
-    from dualgnn_dgl.preprocess.reader import read
+    from dualgnn_dgl import data
+    from dualgnn_dgl.core import files, options
+    from dualgnn_dgl.readers.reader import read
+    from dualgnn_dgl.runs import checkpoint
     from dualgnn_dgl.training import TrainConfig
 
     def features(path: Path) -> Any:
@@ -77,8 +79,6 @@ def main() -> None:
     with atheris.instrument_imports(include=["dualgnn_dgl"], enable_loader_override=False):
         import trial
 
-        import dualgnn_dgl.checkpoint
-        import dualgnn_dgl.preprocess.reader  # noqa: F401
         from dualgnn_dgl.errors import DualGNNError
     root = Path(tempfile.mkdtemp())
     world, folder = trial.world(root), root / "case"

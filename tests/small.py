@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl.data import CoOccurrence, Dataset, Interactions, Modality
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.ops import Adjacency

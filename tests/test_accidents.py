@@ -20,7 +20,7 @@ import trial
 from figures import LONG, record
 
 from dualgnn_dgl import data as datasets
-from dualgnn_dgl.checkpoint import load_run
+from dualgnn_dgl.runs.checkpoint import load_run
 
 HERE = Path(__file__).resolve().parent
 CASES = {"calls": (24, 2000), "strace": (2, 60), "pairs": (8, 165), "flips": (60, 3000)}

@@ -16,52 +16,38 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY, CLI, BENCHMARKS = ROOT / "dualgnn_dgl", ROOT / "cli", ROOT / "benchmarks"
 LONGEST = 400
 
-# From low to high: a module may import what stands in a line above its own, and its own package; nothing else of ours.
-# A new module is added here, at its height.
-ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "strict", "vocabulary"),
-    ("locks", "inputs", "schema"),
-    ("files", "memory", "options", "progress", "devices"),
-    ("folders",),
-    ("reduction",),
-    ("manifest",),
-    ("journal",),
-    ("_dgl", "data", "ids", "preprocess.tables", "synthetic_words"),
-    ("ops", "cooccurrence", "sampling", "nearest"),
+# The storeys, from low to high: a module may import its own storey and those above in this list; nothing else of ours.
+# A new module inside a storey needs no line here.
+STOREYS: tuple[tuple[str, ...], ...] = (
+    ("errors",),
+    ("core", "_dgl"),
+    ("data", "ops"),
+    ("readers", "graphs", "evaluation"),
     ("modality",),
-    ("preprocess", "synthetic", "graph", "evaluation"),
-    ("arrivals", "train_config"),
-    ("models.losses",),
-    ("models.base",),
-    ("models.presence",),
-    ("models.*",),
     ("models",),
-    ("state", "finite", "deterministic", "cold_items", "blocks"),
-    ("step",),
-    ("training",),
-    ("checkpoint",),
-    ("settings",),
-    ("resume",),
-    ("newcomers", "growth"),
-    ("experiments", "tuning"),
+    ("preprocess", "training"),
+    ("runs",),
+    ("experiments",),
     ("verbs",),
     ("cli",),
 )
-RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
+RANK = {name: rank for rank, names in enumerate(STOREYS) for name in names}
+NAMES = 10  # public names that a storey's __init__ offers at most
 
 # A third-party package → the only modules of ours that may import it.
 ONLY_IN = {
     "dgl": {"_dgl"},
     "click": {"cli"},
     "rich": {"cli"},
-    "sklearn": {"preprocess", "modality"},
-    "pandas": {"preprocess", "synthetic"},
-    "optuna": {"tuning"},
+    "sklearn": {"readers", "modality"},
+    "pandas": {"readers", "data.synthetic"},
+    "optuna": {"experiments.tuning", "experiments.journal"},
 }
-WITHOUT_TORCH = {
-    *("errors", "strict", "schema", "locks", "inputs", "files", "folders", "reduction", "manifest", "journal", "data"),
-    *("progress", "modality", "train_config", "preprocess", "preprocess.tables", "synthetic", "synthetic_words"),
+WITHOUT_TORCH = {"errors", "data", "readers", "modality", "preprocess", "models.train_config"} | {
+    f"core.{name}"
+    for name in "strict schema locks inputs files folders ids options progress vocabulary".split()
 }
+MODEL_PARTS = {"models.base", "models.losses", "models.presence", "models.train_config"}  # what the files of models share
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BROKEN_DGL = {"dgl.sparse", "dgl.data", "dgl.graphbolt"}  # they need libraries that no wheel brings for today's torch
@@ -90,13 +76,9 @@ def sources(*folders: Path) -> list[Path]:
     return sorted(path for folder in folders for path in folder.rglob("*.py"))
 
 
-def group_of(module: str) -> str:
-    """The entry of ORDER that a module belongs to; '' for one without a place."""
-    if module in RANK:
-        return module
-    first, _, rest = module.partition(".")
-    if first == "models" and rest:
-        return "models.*"
+def storey_of(module: str) -> str:
+    """Returns the storey of a module; '' for one without a place."""
+    first = module.partition(".")[0]
     return first if first in RANK else ""
 
 
@@ -126,16 +108,17 @@ def own(target: str) -> str | None:
 
 
 def arrows_back(module: str, tree: ast.AST) -> list[str]:
-    """The imports of one file that point upwards or sideways."""
-    source, faults = group_of(module), []
+    """Returns the imports of one file that point upwards or sideways."""
+    source, faults = storey_of(module), []
     for line, target in imports(tree):
         name = own(target)
         if not name:  # another package, or `from dualgnn_dgl import __version__`
             continue
-        goal = group_of(name)
-        same_package = module.split(".")[0] == name.split(".")[0] and "models" not in (source.split(".")[0], goal.split(".")[0])
-        if not goal or not (RANK[goal] < RANK[source] or same_package):
+        goal = storey_of(name)
+        if not goal or not (goal == source or RANK[goal] < RANK[source]):
             faults.append(f"{module} line {line} imports {name}")
+        if module.startswith("models.") and name.startswith("models") and name not in MODEL_PARTS:
+            faults.append(f"{module} line {line} imports {name}: the file of a model stands alone")
     return faults
 
 
@@ -144,8 +127,33 @@ def parse(path: Path) -> ast.Module:
 
 
 def test_every_module_has_a_place() -> None:
-    homeless = [name_of(path) for path in sources(LIBRARY, CLI) if name_of(path) and not group_of(name_of(path))]
-    assert not homeless, f"give these a line in ORDER: {homeless}"
+    homeless = [name_of(path) for path in sources(LIBRARY, CLI) if name_of(path) and not storey_of(name_of(path))]
+    assert not homeless, f"move these into a storey: {homeless}"
+    assert len(STOREYS) <= 12
+
+
+def test_no_import_cycle() -> None:
+    """No modules import each other, not even inside functions; a package counts as its `__init__` file."""
+    graph = {}
+    for path in sources(LIBRARY, CLI):
+        module = name_of(path)
+        found = {own(target) for _, target in imports(parse(path))} - {None, "", module}
+        graph[module] = {name for name in found if not module.startswith(f"{name}.")}
+    assert sum(map(len, graph.values())) > 300
+    tuple(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+@pytest.mark.parametrize("storey", [name for names in STOREYS for name in names if LIBRARY.joinpath(name).is_dir()])
+def test_a_storey_offers_few_names(storey: str) -> None:
+    tree = parse(LIBRARY / storey / "__init__.py")
+    own_names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign)]
+    own_names |= {ast.unparse(node.targets[0]) for node in assigned}
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    own_names |= {alias.asname or alias.name for node in imported for alias in node.names}
+    listed = [node.value for node in assigned if ast.unparse(node.targets[0]) == "__all__"]
+    public = set(ast.literal_eval(listed[0])) if listed else {name for name in own_names if not name.startswith("_")}
+    assert public <= own_names and len(public) <= NAMES, f"{storey} offers {len(public)} names: {sorted(public)}"
 
 
 @pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
@@ -161,20 +169,20 @@ def test_no_import_runs_back(path: Path) -> None:
 @pytest.mark.parametrize(
     ("module", "line", "faulty"),
     [
-        ("data", "from dualgnn_dgl.graph import heterograph", True),
-        ("data", "from dualgnn_dgl import graph", True),
-        ("data", "def late():\n    import dualgnn_dgl.training", True),
+        ("data.dataset", "from dualgnn_dgl.graphs.heterographs import heterograph", True),
+        ("data.dataset", "from dualgnn_dgl import graphs", True),
+        ("data.dataset", "def late():\n    import dualgnn_dgl.training", True),
         ("models.lightgcn", "from dualgnn_dgl.models.dualgnn import DualGNN", True),
         ("models.lightgcn", "from dualgnn_dgl.models import MODELS", True),
         ("models.base", "from dualgnn_dgl.models.dualgnn import DualGNN", True),
-        ("graph", "from dualgnn_dgl.evaluation import top_k", True),
-        ("training", "from dualgnn_dgl.cli.show import note", True),
+        ("graphs.nearest", "from dualgnn_dgl.evaluation import top_k", True),
+        ("training.fit", "from dualgnn_dgl.cli.show import note", True),
         ("models.lightgcn", "from dualgnn_dgl.models.base import Recommender", False),
         ("preprocess.split", "from dualgnn_dgl.preprocess import filters", False),
         ("cli.train", "from dualgnn_dgl import training", False),
         ("verbs.train", "from dualgnn_dgl.cli.show import note", True),
-        ("tuning", "from dualgnn_dgl.verbs.train import train", True),
-        ("data", "from dualgnn_dgl import __version__", False),
+        ("experiments.tuning", "from dualgnn_dgl.verbs.train import train", True),
+        ("data.dataset", "from dualgnn_dgl import __version__", False),
     ],
 )
 def test_the_guard_sees_arrows(module: str, line: str, faulty: bool) -> None:
@@ -184,11 +192,11 @@ def test_the_guard_sees_arrows(module: str, line: str, faulty: bool) -> None:
 @pytest.mark.parametrize("path", sources(LIBRARY, CLI), ids=name_of)
 def test_other_packages_are_imported_in_their_place_only(path: Path) -> None:
     module = name_of(path)
-    places = {module, module.split(".")[0], group_of(module)}
+    places = {module, module.split(".")[0]}
     for line, target in imports(parse(path)):
         package = target.split(".")[0]
         assert package not in ONLY_IN or ONLY_IN[package] & places, f"line {line}: {package} belongs to {ONLY_IN[package]}"
-        assert package != "torch" or not WITHOUT_TORCH & {group_of(module)}, f"line {line}: {module} does without torch"
+        assert package != "torch" or not WITHOUT_TORCH & places, f"line {line}: {module} does without torch"
 
 
 # --- the command line parses, calls one verb and renders --------------------------------------------------------------------
@@ -238,8 +246,8 @@ def test_benchmarks_take_dgl_from_the_one_place() -> None:
 
 
 TRAIN_ELSEWHERE = {  # where a model is built or trained other than by training.train_model, and why
-    "training": "train_model itself",
-    "growth": "builds the model whose rows come from another one",
+    "training.chain": "train_model itself",
+    "runs.growth": "builds the model whose rows come from another one",
     "verbs.update": "trains such a model on",
     "benchmarks.quality.bench_newcomers": "trains such a model on, and times a model that is not trained",
 }
@@ -321,7 +329,7 @@ def unsafe(module: str, tree: ast.AST) -> list[str]:
             for end, why in FORBIDDEN_CALLS.items():
                 if called == end or ("." not in end and end not in ("eval", "exec") and called.endswith(f".{end}")):
                     faults.append(f"line {node.lineno} calls {called}, which {why}")
-            if called in ("np.load", "numpy.load") and module != "files":
+            if called in ("np.load", "numpy.load") and module != "core.files":
                 faults.append(f"line {node.lineno} calls {called}: arrays are read by files.load_array")
             for keyword in node.keywords:
                 safe = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
@@ -359,7 +367,7 @@ def test_nothing_unpickles_or_uses_broken_parts_of_dgl(path: Path) -> None:
     ],
 )
 def test_the_guard_sees_unsafe_code(text: str, faulty: bool) -> None:
-    assert bool(unsafe("graph", ast.parse(text))) is faulty
+    assert bool(unsafe("graphs.nearest", ast.parse(text))) is faulty
 
 
 @EVERYWHERE
@@ -380,18 +388,18 @@ OPENERS = {  # what opens a file by its name, as the call ends
 BY_HANDLE = {"pq.read_table", "pq.ParquetFile", "pq.read_schema", "pq.read_metadata", "np.load", "np.memmap", "json.load"}
 # module -> what it may call all the same: writers, locks, and files of the kernel
 OPENS = {
-    "inputs": {"os.open"},
-    "files": {"os.open", "open"},  # what is written
-    "folders": {"os.open"},  # the staging folder, to lock it
-    "locks": {"os.open"},  # lock files and folders, with O_NONBLOCK
-    "memory": {"Path.read_text", "read_text", "path.read_text"},  # /proc and /sys
+    "core.inputs": {"os.open"},
+    "core.files": {"os.open", "open"},  # what is written
+    "core.exchange": {"os.open"},  # the staging folder, to lock it
+    "core.locks": {"os.open"},  # lock files and folders, with O_NONBLOCK
+    "core.memory": {"Path.read_text", "read_text", "path.read_text"},  # /proc and /sys
     "ops": {"read_text"},  # /sys
     "cli.main": {"os.open"},  # /dev/null
     "cli.stop": {"os.open"},  # /dev/null
     "cli.streams": {"os.open"},  # /dev/null
     "verbs.parquet": {"temporary.open"},  # a new file, written
-    "preprocess.read_pipe": {"copy.open"},  # a new file, written
-    "preprocess.read_features": {"pa_csv.read_csv"},  # of an open stream
+    "readers.read_pipe": {"copy.open"},  # a new file, written
+    "readers.read_features": {"pa_csv.read_csv"},  # of an open stream
 }
 
 

@@ -9,13 +9,14 @@ import torch
 from test_step import SWITCHES, WHOLE, make
 from test_update import day, log
 
-from dualgnn_dgl import growth, training
-from dualgnn_dgl.blocks import Blocks, adjacencies
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl import training
+from dualgnn_dgl.data.raw import RawInput
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import axis_of
 from dualgnn_dgl.ops.learned import Edges
-from dualgnn_dgl.preprocess.tables import RawInput
+from dualgnn_dgl.runs import growth
+from dualgnn_dgl.training.blocks import Blocks, adjacencies
 
 SIDE = 19  # users, and as many items
 SIZES = {"user": 31, "item": 43}  # no width below is one of these

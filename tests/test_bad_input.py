@@ -129,7 +129,7 @@ def test_usage_mistakes_are_one_line_whatever_they_quote(words: tuple[str, ...])
 def test_what_a_quoted_field_holds_does_not_break_the_line(world: trial.World, tmp_path: Path) -> None:
     """In the library, too: found by `make fuzz`."""
     from dualgnn_dgl.errors import DataError
-    from dualgnn_dgl.preprocess.reader import read
+    from dualgnn_dgl.readers.reader import read
 
     (tmp_path / "acoustic.csv").write_text('item_id,a,b\nv0,"1\n\x1b[2J2",3\n')
     with pytest.raises(DataError, match="features are numbers") as error:

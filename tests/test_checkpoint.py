@@ -15,12 +15,12 @@ import small
 import torch
 from safetensors.numpy import load_file
 
-from dualgnn_dgl import checkpoint
-from dualgnn_dgl.checkpoint import MARKER, check_belongs, load_run, read_tensors, save_run
+from dualgnn_dgl.core.options import build
 from dualgnn_dgl.errors import RunError
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.options import build
+from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.checkpoint import MARKER, check_belongs, load_run, read_tensors, save_run
 from dualgnn_dgl.training import Fit, TrainConfig, fit
 
 

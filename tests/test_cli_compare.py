@@ -15,10 +15,11 @@ import torch
 from commands import call
 from small import USERS, dataset, interactions
 
-from dualgnn_dgl import checkpoint, data
+from dualgnn_dgl import data
 from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, paired
 from dualgnn_dgl.evaluation.slices import popularity, sliced
 from dualgnn_dgl.models import model_class
+from dualgnn_dgl.runs import checkpoint
 from dualgnn_dgl.training import Fit, TrainConfig
 
 ITEMS, K = 37, 5

@@ -20,13 +20,14 @@ import torch
 from commands import call
 from small import LONELY_USER, USERS, dataset, pairs_of
 
-from dualgnn_dgl import checkpoint, data
+from dualgnn_dgl import data
 from dualgnn_dgl.cli.main import group
-from dualgnn_dgl.devices import pick_device
+from dualgnn_dgl.core.devices import pick_device
+from dualgnn_dgl.core.ids import nearest
 from dualgnn_dgl.errors import ConfigError, clean
 from dualgnn_dgl.evaluation import METRICS, Evaluator, top_k
-from dualgnn_dgl.ids import nearest
 from dualgnn_dgl.models import model_class
+from dualgnn_dgl.runs import checkpoint
 from dualgnn_dgl.training import Fit, TrainConfig
 from dualgnn_dgl.verbs.parquet import write_lists
 

@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from commands import call
 from small import WIDTHS, dataset
 
-from dualgnn_dgl import checkpoint, data, models, newcomers, training
+from dualgnn_dgl import data, models, training
 from dualgnn_dgl.cli.main import group
-from dualgnn_dgl.cold_items import ColdItems
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
+from dualgnn_dgl.runs import checkpoint, newcomers
+from dualgnn_dgl.training.cold_items import ColdItems
 
 ITEMS = 23
 LOG = "user,item\nana,v5\nben,v14\nana,v32\nana,v5\nben,zzz\n"

@@ -16,8 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from dualgnn_dgl import data, vocabulary
+from dualgnn_dgl import data
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.core import vocabulary
+from dualgnn_dgl.data import folder as data_folder
 from dualgnn_dgl.evaluation import METRICS
 from dualgnn_dgl.experiments.robustness import STRATEGIES
 from dualgnn_dgl.modality import IMPUTERS
@@ -161,7 +163,7 @@ def test_stopped_while_writing_leaves_nothing(raw: Path, monkeypatch: pytest.Mon
     def stop(*_: object, **__: object) -> None:
         raise fault
 
-    monkeypatch.setattr(data, "seal", stop)
+    monkeypatch.setattr(data_folder, "seal", stop)
     run = dualgnn("--input", str(raw), *NAMED)
     wanted, said = (130, "") if fault is KeyboardInterrupt else (1, "No space left on device")
     assert run.exit_code == wanted and said in run.stderr

@@ -17,11 +17,11 @@ import small
 import torch
 from click.testing import CliRunner, Result
 
-from dualgnn_dgl.checkpoint import load_run, read_tensors
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.core.options import keys
 from dualgnn_dgl.data import save
 from dualgnn_dgl.models import MODELS, model_class
-from dualgnn_dgl.options import keys
+from dualgnn_dgl.runs.checkpoint import load_run, read_tensors
 from dualgnn_dgl.training import TrainConfig
 
 SHORT = ("--epochs", "2", "--set", "width=6", "--gpu", "-1")

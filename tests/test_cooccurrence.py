@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualgnn_dgl import cooccurrence
-from dualgnn_dgl.cooccurrence import co_occurrence, sweep
+from dualgnn_dgl.core.vocabulary import CO_MEASURES
 from dualgnn_dgl.data import CoOccurrence, Interactions
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.vocabulary import CO_MEASURES
+from dualgnn_dgl.graphs import cooccurrence
+from dualgnn_dgl.graphs.cooccurrence import co_occurrence, sweep
 
 
 def pairs(chosen: np.ndarray) -> Interactions:

@@ -19,12 +19,12 @@ import small
 from click.testing import CliRunner
 from figures import LONG, record
 
-from dualgnn_dgl.checkpoint import load_run
-from dualgnn_dgl.checkpoint.working import Checkpoints
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.core.files import json_digest
 from dualgnn_dgl.data import save
 from dualgnn_dgl.errors import RunError
-from dualgnn_dgl.files import json_digest
+from dualgnn_dgl.runs.checkpoint import load_run
+from dualgnn_dgl.runs.working import Checkpoints
 
 HERE = Path(__file__).resolve().parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -263,7 +263,7 @@ def test_a_diverging_training_keeps_the_last_good_checkpoint(home, monkeypatch):
 
 SLOW_SAVE = """
 import sys, time
-from dualgnn_dgl import checkpoint
+from dualgnn_dgl.runs import checkpoint
 from dualgnn_dgl.cli.main import main
 save = checkpoint.save_run
 def slow(*arguments, **keywords):

@@ -16,8 +16,8 @@ from test_step import TRAINED, gradients, make, triples
 
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.models import MODELS
-from dualgnn_dgl.step import Step
 from dualgnn_dgl.training import fit, tables
+from dualgnn_dgl.training.step import Step
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
 MODALITIES = [("visual",), ("visual", "acoustic", "textual")]

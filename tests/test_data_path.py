@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import trial
 
-from dualgnn_dgl.checkpoint.data_path import locate, reference
+from dualgnn_dgl.core.files import json_digest
 from dualgnn_dgl.errors import RunError
-from dualgnn_dgl.files import json_digest
+from dualgnn_dgl.runs.data_path import locate, reference
 
 
 @pytest.fixture(scope="module")

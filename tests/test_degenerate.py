@@ -10,15 +10,15 @@ import pytest
 import small
 import torch
 
-from dualgnn_dgl import checkpoint
-from dualgnn_dgl.checkpoint import load_run, save_run
+from dualgnn_dgl.core.options import keys
 from dualgnn_dgl.data import Dataset, Modality, load, save
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, top_k
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import Recommender
-from dualgnn_dgl.options import keys
+from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.checkpoint import load_run, save_run
 from dualgnn_dgl.training import TrainConfig, fit
 
 TRAIN = TrainConfig(epochs=2, batch_size=4, lr=0.05)

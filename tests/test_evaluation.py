@@ -19,8 +19,8 @@ from small import interactions
 
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.errors import ConfigError, DataError, RunError
-from dualgnn_dgl.evaluation import METRICS, Evaluator, bootstrap, hit_matrix, intervals, metrics_per_user, ranking, top_k
-from dualgnn_dgl.evaluation.metrics import coverage
+from dualgnn_dgl.evaluation import METRICS, Evaluator, bootstrap, intervals, metrics_per_user, ranking, top_k
+from dualgnn_dgl.evaluation.metrics import coverage, hit_matrix
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"))]
 TIKTOK = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiktok" / "tiktok.inter"

@@ -20,9 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.preprocess import Options, prepare, read_table
-from dualgnn_dgl.preprocess.reader import read
+from dualgnn_dgl.preprocess import Options, prepare
 from dualgnn_dgl.preprocess.split import only_positions
+from dualgnn_dgl.readers import read_table
+from dualgnn_dgl.readers.reader import read
 
 LEAST, LARGEST = -(2**63), 2**63 - 1
 decimal.getcontext().prec = 80

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from threadpoolctl import threadpool_limits
 
+from dualgnn_dgl.data.raw import RawModality
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.preprocess.features import looks_like_features, modality_name, read_modality, reduce_width
-from dualgnn_dgl.preprocess.read_items import read_items
-from dualgnn_dgl.preprocess.reader import read
-from dualgnn_dgl.preprocess.tables import RawModality
+from dualgnn_dgl.readers.features import looks_like_features, modality_name, read_modality, reduce_width
+from dualgnn_dgl.readers.read_items import read_items
+from dualgnn_dgl.readers.reader import read
 
 LOG_IDS = np.array(["2", "0", "4"])
 
@@ -309,7 +309,7 @@ def test_a_large_reduction_is_fitted_on_a_sample(monkeypatch: pytest.MonkeyPatch
     values = (rng.normal(size=(211, 2)) @ rng.normal(size=(2, 9))).astype(np.float32)
     present = np.ones(211, bool)
     whole, _ = reduce_width(values, present, 2, 1)
-    monkeypatch.setattr("dualgnn_dgl.preprocess.features.MOST_ROWS", 50)
+    monkeypatch.setattr("dualgnn_dgl.readers.features.MOST_ROWS", 50)
     sampled, _ = reduce_width(values, present, 2, 1)
     assert not np.array_equal(sampled, whole) and np.array_equal(sampled, reduce_width(values, present, 2, 1)[0])
     # two directions hold everything: distances between items survive either fit

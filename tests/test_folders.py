@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from faults import at_every_call, killed_at
 
-from dualgnn_dgl import folders, locks
+from dualgnn_dgl.core import folders, locks
+from dualgnn_dgl.core.exchange import check_free, reading, recover, replace_folders
+from dualgnn_dgl.core.files import atomic_file, temporary_name
+from dualgnn_dgl.core.folders import Kind, check_files, read_manifest, seal
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
-from dualgnn_dgl.files import atomic_file, temporary_name
-from dualgnn_dgl.folders import Kind, check_files, check_free, read_manifest, reading, recover, replace_folders, seal
 
 MARKER = "ours.json"
 KIND = Kind(MARKER, re.compile(r"ours\.json|part\.\d|old\.\d"), DataError)
@@ -253,7 +254,8 @@ def test_a_full_disk_at_the_last_flush_leaves_nothing(tmp_path, monkeypatch):
 LIMITED = """
 import re, resource, signal, sys
 import numpy as np
-from dualgnn_dgl.folders import Kind, replace_folders
+from dualgnn_dgl.core.exchange import replace_folders
+from dualgnn_dgl.core.folders import Kind
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
@@ -371,7 +373,7 @@ def test_only_what_a_dead_writer_left_is_swept(tmp_path):
     (mine / "thesis").write_text("precious")
     with replace_folders((tmp_path / "a", KIND)) as (stage,):  # a living writer: of another thread or process, seen from here
         with pytest.raises(RunError, match="is writing"):
-            other_process(f"from dualgnn_dgl.locks import writing\nwith writing({str(tmp_path / 'a')!r}): pass")
+            other_process(f"from dualgnn_dgl.core.locks import writing\nwith writing({str(tmp_path / 'a')!r}): pass")
         recover(tmp_path / "a")
         assert stage.exists()
         fill(stage)
@@ -426,7 +428,7 @@ def test_a_lock_is_its_own_file_and_goes_with_its_holder(tmp_path):
             pass
         assert (tmp_path / "deep" / ".a.lock").exists()
         with pytest.raises(RunError, match=rf"another command \(process {os.getpid()}\) is writing .*: wait for it, or choose"):
-            other_process(f"from dualgnn_dgl.locks import writing\nwith writing({str(tmp_path / 'deep' / 'a')!r}): pass")
+            other_process(f"from dualgnn_dgl.core.locks import writing\nwith writing({str(tmp_path / 'deep' / 'a')!r}): pass")
     assert everything(tmp_path) == []
 
 

@@ -13,16 +13,20 @@ import forged
 import pytest
 from figures import LONG, record
 
-from dualgnn_dgl import manifest, schema, state, tuning
-from dualgnn_dgl.checkpoint import RUN_SCHEMA, working
+from dualgnn_dgl.core import schema
+from dualgnn_dgl.core.files import read_json
+from dualgnn_dgl.core.options import read_toml
+from dualgnn_dgl.core.schema import check
+from dualgnn_dgl.core.strict import DEEPEST, parse_json, parse_toml
+from dualgnn_dgl.data import manifest
 from dualgnn_dgl.errors import ConfigError, DataError
+from dualgnn_dgl.experiments import tuning
+from dualgnn_dgl.experiments.journal import check_journal
 from dualgnn_dgl.experiments.robustness.cells import schema_of
-from dualgnn_dgl.files import read_json
-from dualgnn_dgl.journal import check_journal
-from dualgnn_dgl.options import read_toml
-from dualgnn_dgl.resume import ABOUT_SCHEMA
-from dualgnn_dgl.schema import check
-from dualgnn_dgl.strict import DEEPEST, parse_json, parse_toml
+from dualgnn_dgl.runs import working
+from dualgnn_dgl.runs.checkpoint import RUN_SCHEMA
+from dualgnn_dgl.runs.resume import ABOUT_SCHEMA
+from dualgnn_dgl.training import state
 
 FIRST = range(0, 48_000, 12_000) if LONG else [0]  # numbers beyond the last case are none
 COUNT, STEP = (12_000, 14) if LONG else (60, 1)

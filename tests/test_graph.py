@@ -14,7 +14,16 @@ import torch
 
 from dualgnn_dgl.data import CoOccurrence, Dataset, Modality
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.graph import CO_WEIGHTS, heterograph, item_item, mixed_item_item, nearest_items, pruned, user_item, user_user
+from dualgnn_dgl.graphs.heterographs import (
+    CO_WEIGHTS,
+    heterograph,
+    item_item,
+    mixed_item_item,
+    nearest_items,
+    pruned,
+    user_item,
+    user_user,
+)
 
 # users 0…3, items 0…4; item 4 is nobody's, user 3 has watched nothing
 #   u0: 0 1 2   u1: 1 2   u2: 2 3
@@ -286,7 +295,7 @@ def slow_item_item(modality: Modality, k: int, weight: str, own: bool) -> np.nda
 @pytest.mark.parametrize("weight", ["mean", "cosine"])
 @pytest.mark.parametrize("k", [1, 4, 30])
 def test_item_graph_against_loops(k, weight, own, block, monkeypatch):
-    monkeypatch.setattr("dualgnn_dgl.nearest.BLOCK", block)
+    monkeypatch.setattr("dualgnn_dgl.graphs.nearest.BLOCK", block)
     for modality in small.dataset().modalities.values():
         similar = item_item(modality, k, weight=weight, own=own)
         np.testing.assert_allclose(similar.dense().numpy(), slow_item_item(modality, k, weight, own), rtol=1e-5, atol=1e-6)

@@ -20,12 +20,13 @@ import trial
 from figures import record
 from scipy import sparse
 
-from dualgnn_dgl import arrivals, cooccurrence, graph, memory
 from dualgnn_dgl.cli.main import VERBS
-from dualgnn_dgl.cooccurrence import co_occurrence
+from dualgnn_dgl.core import memory
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import ranking, top_k
+from dualgnn_dgl.graphs import arrivals, cooccurrence, heterographs
+from dualgnn_dgl.graphs.cooccurrence import co_occurrence
 from dualgnn_dgl.models import itemknn
 
 
@@ -138,10 +139,10 @@ def test_nearest_items_and_co_occurrence_keep_to_the_budget_too() -> None:
     modality = Modality(values, np.arange(37) % 5 != 2)
     pairs = np.argwhere(np.random.default_rng(2).random((30, 20)) < 0.3)
     train = Interactions(pairs[:, 0], pairs[:, 1], 30, 20)
-    nearest, lists = graph.nearest_items(modality, 4), co_occurrence(train, 6)
+    nearest, lists = heterographs.nearest_items(modality, 4), co_occurrence(train, 6)
     for size in (1, 700, 10_000):
         with memory.use(size):
-            for found, expected in zip(graph.nearest_items(modality, 4), nearest, strict=True):
+            for found, expected in zip(heterographs.nearest_items(modality, 4), nearest, strict=True):
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
             again = co_occurrence(train, 6)
         assert np.array_equal(again.neighbour, lists.neighbour) and np.array_equal(again.weight, lists.weight)
@@ -204,10 +205,10 @@ def test_nearest_items_halve_their_blocks_where_cuda_runs_out(
 ) -> None:
     draw = np.random.default_rng(1)
     modality = Modality(draw.normal(size=(101, 6)).astype(np.float32), np.arange(101) % 5 != 2)
-    expected = graph.nearest_items(modality, 4)
+    expected = heterographs.nearest_items(modality, 4)
     request.getfixturevalue("cuda_like")
     with caplog.at_level(logging.WARNING):
-        found = graph.nearest_items(modality, 4)
+        found = heterographs.nearest_items(modality, 4)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     torch.testing.assert_close(found[2], expected[2], rtol=0, atol=1e-6)
     assert [record.getMessage() for record in caplog.records] == [
@@ -290,7 +291,7 @@ def similarities() -> torch.Tensor:
 EXHAUSTED = {
     "kNN, after the choice": (
         "nearest of 30 items, items",
-        lambda: graph.nearest_items(looks(), 4)[1],
+        lambda: heterographs.nearest_items(looks(), 4)[1],
         (torch.Tensor, "clamp"),
         10,
         lambda cosines, *_: len(cosines),
@@ -367,8 +368,9 @@ import json, resource, sys
 import numpy as np, torch
 import trial
 from pathlib import Path
-from dualgnn_dgl import graph, memory
-from dualgnn_dgl.cooccurrence import co_occurrence
+from dualgnn_dgl.core import memory
+from dualgnn_dgl.graphs import heterographs
+from dualgnn_dgl.graphs.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.evaluation import top_k
 
@@ -381,7 +383,7 @@ pairs = np.unique(draw.integers(0, [4_000, 900], (60_000, 2)), axis=0)
 train = Interactions(pairs[:, 0], pairs[:, 1], 4_000, 900)
 steps = {
     "ranking": lambda: top_k(user, item, 10)[0].sum().item(),
-    "nearest": lambda: graph.nearest_items(modality, 10)[1].sum().item(),
+    "nearest": lambda: heterographs.nearest_items(modality, 10)[1].sum().item(),
     "co_occurrence": lambda: int(co_occurrence(train, 50).neighbour.sum()),
 }
 free = {name: step() for name, step in steps.items()}

@@ -11,7 +11,7 @@ import torch
 
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.dualgnn import DualGNN
 

@@ -14,17 +14,7 @@ from reference import imputers as slow
 
 from dualgnn_dgl.data import Dataset, Interactions, Modality, load, save
 from dualgnn_dgl.errors import ConfigError, DataError
-from dualgnn_dgl.modality import (
-    IMPUTERS,
-    PATTERNS,
-    Imputing,
-    drop,
-    homophily,
-    impute,
-    item_graph,
-    read_holes,
-    write_holes,
-)
+from dualgnn_dgl.modality import IMPUTERS, PATTERNS, Imputing, drop, homophily, impute, item_graph, read_holes, write_holes
 
 LEARNT = [name for name in IMPUTERS if name != "zero"]
 

@@ -15,15 +15,15 @@ import small
 import torch
 
 from dualgnn_dgl import models
+from dualgnn_dgl.core.options import Options, build, keys, option
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import Evaluator
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import Recommender, masked_softmax, unit_rows, weighted_sum
 from dualgnn_dgl.models.losses import bpr, pick, sampled_softmax
 from dualgnn_dgl.models.mgcn import info_nce
-from dualgnn_dgl.options import Options, build, keys, option
 from dualgnn_dgl.training import TrainConfig, fit
 
 NAMES = list(MODELS)

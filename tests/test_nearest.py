@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dualgnn_dgl.nearest import nearest, unit
+from dualgnn_dgl.graphs.nearest import nearest, unit
 
 
 @pytest.mark.parametrize("rows", [None, 1, 5])

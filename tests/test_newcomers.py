@@ -9,17 +9,18 @@ import pytest
 import small
 import torch
 
-from dualgnn_dgl import checkpoint, data
-from dualgnn_dgl.arrivals import Histories, NewItems, Town
-from dualgnn_dgl.cold_items import ColdItems, all_cold
-from dualgnn_dgl.cooccurrence import co_occurrence
+from dualgnn_dgl import data
 from dualgnn_dgl.data import CoOccurrence, Modality
 from dualgnn_dgl.errors import DataError, RunError
 from dualgnn_dgl.evaluation import Evaluator, top_k
-from dualgnn_dgl.graph import heterograph, user_item, user_user
+from dualgnn_dgl.graphs.arrivals import Histories, NewItems, Town
+from dualgnn_dgl.graphs.cooccurrence import co_occurrence
+from dualgnn_dgl.graphs.heterographs import heterograph, user_item, user_user
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.newcomers import Newcomers, load
+from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.newcomers import Newcomers, load
 from dualgnn_dgl.training import TrainConfig, fit
+from dualgnn_dgl.training.cold_items import ColdItems, all_cold
 
 FOLDED = [name for name in MODELS if model_class(name).trainable]
 HISTORY = ["v5", "v14", "v32"]
@@ -59,7 +60,7 @@ def test_what_a_history_sends_is_the_users_row_of_the_adjacency():
 def test_many_histories_at_once_are_those_one_by_one(monkeypatch):
     dataset = small.dataset()
     whole = own_histories(dataset).neighbours(4).dense()
-    monkeypatch.setattr("dualgnn_dgl.arrivals.VISITS", 7)  # every block holds a history or two
+    monkeypatch.setattr("dualgnn_dgl.graphs.arrivals.VISITS", 7)  # every block holds a history or two
     assert torch.equal(own_histories(dataset).neighbours(4).dense(), whole)
 
 

@@ -414,7 +414,7 @@ def test_the_installed_command_runs_no_file_of_the_folder_it_stands_in(tmp_path:
 @pytest.mark.parametrize("size", [1, 40])
 def test_a_compressed_file_expands_within_limits(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bomb of one stream is stopped while it expands; several members are an archive, which is not opened at all."""
-    from dualgnn_dgl.preprocess import read_stream
+    from dualgnn_dgl.readers import read_stream
 
     monkeypatch.setattr(read_stream, "MOST_BYTES", 50_000)
     monkeypatch.setattr(read_stream, "MOST_TIMES", 20)

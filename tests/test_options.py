@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualgnn_dgl.core.options import Options, build, keys, option, parse_pair, read_toml, to_toml
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.options import Options, build, keys, option, parse_pair, read_toml, to_toml
 from dualgnn_dgl.training import TrainConfig
 
 

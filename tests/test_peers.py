@@ -11,7 +11,8 @@ import pytest
 import small
 import torch
 
-from dualgnn_dgl import graph, models
+from dualgnn_dgl import models
+from dualgnn_dgl.graphs import heterographs
 
 pytest.importorskip("torch_geometric", reason="torch_geometric is not installed: pip install -e '.[bench]'")
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,7 +32,7 @@ def peers() -> ModuleType:
 def test_dualgnn_with_message_passing_is_our_dualgnn(peers: ModuleType, names: tuple, holes: bool, k: int) -> None:
     data = small.dataset(modalities=names, holes=holes)
     config = models.model_class("dualgnn").Config(width=6, layers=2, hidden=8, cooc_k=k, l2=0.3, missing="mask")
-    ours = models.create("dualgnn", graph.heterograph(data), data.modalities, config, seed=5)
+    ours = models.create("dualgnn", heterographs.heterograph(data), data.modalities, config, seed=5)
     theirs = peers.PygDualGNN(data.train, data.modalities, data.co_occurrence, width=6, layers=2, hidden=8, k=k, l2=0.3)
     theirs.load_state_dict(ours.state_dict())  # strict: the same parameters, none more
 
@@ -52,7 +53,7 @@ def test_dualgnn_with_message_passing_is_our_dualgnn(peers: ModuleType, names: t
 def test_lightgcn_of_torch_geometric_is_our_lightgcn(peers: ModuleType, form: str) -> None:
     """The propagation is the same; its penalty counts each row of a batch once, ours as often as it stands there."""
     data = small.dataset(modalities=())
-    ours = models.create("lightgcn", graph.heterograph(data), {}, models.model_class("lightgcn").Config(width=5, l2=0.0), seed=2)
+    ours = models.create("lightgcn", heterographs.heterograph(data), {}, models.model_class("lightgcn").Config(width=5, l2=0.0))
     theirs = peers.PygLightGCN(data.train, width=5, layers=3, l2=0.0, form=form)
     with torch.no_grad():
         theirs.model.embedding.weight.copy_(torch.cat([ours.user, ours.item]))

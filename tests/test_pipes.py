@@ -19,8 +19,8 @@ import pytest
 import trial
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.preprocess import read_pipe
-from dualgnn_dgl.preprocess.reader import read
+from dualgnn_dgl.readers import read_pipe
+from dualgnn_dgl.readers.reader import read
 
 LIMIT = 30.0  # seconds for one reading
 

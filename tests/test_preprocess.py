@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualgnn_dgl.core.vocabulary import SPLIT_RULES
 from dualgnn_dgl.data import SPLITS
+from dualgnn_dgl.data.raw import RawInput, RawLog, RawModality
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.preprocess import Options, align, prepare
 from dualgnn_dgl.preprocess.filters import id_order, k_core
-from dualgnn_dgl.preprocess.published import KNOWN, compare
 from dualgnn_dgl.preprocess.report import NEVER, QUARTERS, coverage
-from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
-from dualgnn_dgl.vocabulary import SPLIT_RULES
+from dualgnn_dgl.readers.published import KNOWN, compare
 
 
 def log_of(rows: list[tuple], *, timed: bool = True, rated: bool = True, split: bool = False) -> RawLog:

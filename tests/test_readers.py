@@ -16,13 +16,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualgnn_dgl.data.raw import RawLog
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.preprocess import Options, prepare, read_table
-from dualgnn_dgl.preprocess.logs import KINDS, Columns, read_log
-from dualgnn_dgl.preprocess.read_adjacency import position_within, tokens
-from dualgnn_dgl.preprocess.read_values import unify
-from dualgnn_dgl.preprocess.reader import read
-from dualgnn_dgl.preprocess.tables import RawLog
+from dualgnn_dgl.preprocess import Options, prepare
+from dualgnn_dgl.readers import read_table
+from dualgnn_dgl.readers.logs import KINDS, Columns, read_log
+from dualgnn_dgl.readers.read_adjacency import position_within, tokens
+from dualgnn_dgl.readers.read_values import unify
+from dualgnn_dgl.readers.reader import read
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 

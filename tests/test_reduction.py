@@ -15,14 +15,15 @@ from click.testing import CliRunner, Result
 from commands import call
 from sklearn.decomposition import PCA
 
-from dualgnn_dgl import data, growth, modality, newcomers
+from dualgnn_dgl import data, modality
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import MANIFEST, Dataset, Modality
+from dualgnn_dgl.data.projection import Reduction, narrow
+from dualgnn_dgl.data.raw import RawInput, RawLog, RawModality
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.preprocess import Options, prepare
-from dualgnn_dgl.preprocess.new_items import read_new_items
-from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
-from dualgnn_dgl.reduction import Reduction, narrow
+from dualgnn_dgl.readers.new_items import read_new_items
+from dualgnn_dgl.runs import growth, newcomers
 
 USERS, ITEMS, RAW, WIDTH = 17, 29, 11, 3
 HOLE = 4
@@ -68,7 +69,7 @@ def test_the_map_is_that_of_the_pca(monkeypatch: pytest.MonkeyPatch) -> None:
     reduced = reduction.apply(values, present)
     assert reduced.dtype == np.float32 and not reduced[HOLE].any()
     np.testing.assert_allclose(reduced[present], pca.transform(values[present]), atol=1e-5)
-    monkeypatch.setattr("dualgnn_dgl.reduction.BLOCK", 7)
+    monkeypatch.setattr("dualgnn_dgl.data.projection.BLOCK", 7)
     np.testing.assert_allclose(reduction.apply(values, present), reduced, atol=1e-5)
 
 

@@ -14,7 +14,7 @@ from reference import dualgnn_plus as slow_plus
 from reference import lightgcn as slow_lightgcn
 from twins import compare, leaf
 
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.bprmf import Config as BPRMFConfig
 from dualgnn_dgl.models.lightgcn import Config as LightGCNConfig

@@ -10,7 +10,7 @@ from reference import freedom as slow_freedom
 from reference import mgcn as slow_mgcn
 from twins import compare, named_leaves, plain_features, triples_of
 
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.freedom import shares_of
 

@@ -17,13 +17,13 @@ from reference import mmgcn as slow_mmgcn
 from reference import vbpr as slow_vbpr
 from reference.common import Setting
 
-from dualgnn_dgl import checkpoint
 from dualgnn_dgl.errors import RunError
 from dualgnn_dgl.evaluation import Evaluator, top_k
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.itemknn import nearest
-from dualgnn_dgl.newcomers import Newcomers
+from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.newcomers import Newcomers
 from dualgnn_dgl.training import TrainConfig, fit
 
 ALL = ("visual", "acoustic", "textual")

@@ -10,13 +10,13 @@ import pytest
 import small
 import torch
 
-from dualgnn_dgl.checkpoint.working import Checkpoints
+from dualgnn_dgl.core.options import keys
 from dualgnn_dgl.errors import RunError
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.options import keys
-from dualgnn_dgl.state import Snapshot
+from dualgnn_dgl.runs.working import Checkpoints
 from dualgnn_dgl.training import Fit, TrainConfig, fit
+from dualgnn_dgl.training.state import Snapshot
 
 CONFIG = TrainConfig(epochs=4, lr=0.02, batch_size=13, seed=5, patience=3, metric="ndcg@19")
 RESAMPLED = {"cooc_pad": "resample", "cooc_k": 8}

@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 
 from dualgnn_dgl import training
 from dualgnn_dgl.cli.main import group
-from dualgnn_dgl.cold_items import all_cold
 from dualgnn_dgl.data import Interactions, save
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, paired, top_k
@@ -25,6 +24,8 @@ from dualgnn_dgl.experiments.robustness.cells import Bench, _write_checked, bani
 from dualgnn_dgl.experiments.robustness.summary import _area
 from dualgnn_dgl.modality import drop, read_holes
 from dualgnn_dgl.models import model_class
+from dualgnn_dgl.training import chain
+from dualgnn_dgl.training.cold_items import all_cold
 
 
 def plan(*models: str, **more) -> Plan:
@@ -197,7 +198,7 @@ def test_test_only_is_the_model_trained_on_everything(whole, tmp_path):
 
 def test_the_stage_test_only_trains_once_a_seed(whole, tmp_path, monkeypatch):
     fitted, fit = [], training.fit
-    monkeypatch.setattr(training, "fit", lambda *words, **more: fitted.append(words) or fit(*words, **more))
+    monkeypatch.setattr(chain, "fit", lambda *words, **more: fitted.append(words) or fit(*words, **more))
     assert robustness.run(plan("dualgnn", stages=("test-only",), rates=(0.0, 0.3, 0.6)), whole, tmp_path) == 0
     assert len(fitted) == 2
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.sampling import TripleSampler
+from dualgnn_dgl.training.sampling import TripleSampler
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -23,12 +23,12 @@ import trial
 from figures import LONG, record
 from test_streams import words
 
-from dualgnn_dgl.checkpoint import load_run
 from dualgnn_dgl.cli import stop
 from dualgnn_dgl.cli.main import VERBS
 from dualgnn_dgl.data import load, save
 from dualgnn_dgl.errors import DualGNNError
 from dualgnn_dgl.experiments.robustness.cells import Bench
+from dualgnn_dgl.runs.checkpoint import load_run
 
 PROGRAM = [sys.executable, "-m", "dualgnn_dgl.cli.main"]
 SCRIPT = Path(sys.executable).with_name("dualgnn")
@@ -401,6 +401,7 @@ def test_robustness_keeps_its_cells(home: Path, number: signal.Signals, monkeypa
 def test_tune_keeps_its_trials(home: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna")
     from dualgnn_dgl import training
+    from dualgnn_dgl.training import chain
 
     fit, begun = training.fit, []
 
@@ -412,7 +413,7 @@ def test_tune_keeps_its_trials(home: Path, number: signal.Signals, monkeypatch: 
         return fit(*given, **named)
 
     command = ("tune", "--model", "bprmf", "--trials", 3, "--study", "s", "--epochs", 1, "--gpu", -1)
-    monkeypatch.setattr(training, "fit", struck)
+    monkeypatch.setattr(chain, "fit", struck)
     done = trial.call(*command)
     assert done.code == 128 + number and "the finished trials are kept" in done.err and "validation" in done.out, done
     done = trial.call(*command)
@@ -425,7 +426,8 @@ def test_the_other_verbs_write_nothing(
     verb: str, number: signal.Signals, world: trial.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Interrupted while their result is being written, or for those that write none, ranked."""
-    from dualgnn_dgl import evaluation, files, folders
+    from dualgnn_dgl import evaluation
+    from dualgnn_dgl.core import files, folders
     from dualgnn_dgl.verbs import recommend
 
     def struck(*_, **__):

@@ -18,8 +18,9 @@ from statsmodels.stats.multitest import multipletests
 
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError, DataError
-from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, p_value, paired, resampled_means
+from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, p_value, paired
 from dualgnn_dgl.evaluation.beyond import diversity, gini, novelty
+from dualgnn_dgl.evaluation.intervals import resampled_means
 from dualgnn_dgl.evaluation.slices import Mask, activity, completeness, popularity, ranges, sliced, warmth
 
 

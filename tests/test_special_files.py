@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 import trial
 
-from dualgnn_dgl import checkpoint, inputs
 from dualgnn_dgl import data as datasets
+from dualgnn_dgl.core import inputs
+from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.errors import DataError, RunError
-from dualgnn_dgl.inputs import open_regular
-from dualgnn_dgl.preprocess.reader import read
+from dualgnn_dgl.readers.reader import read
+from dualgnn_dgl.runs import checkpoint
 
 LIMIT = 30.0  # seconds for one command
 

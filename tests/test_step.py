@@ -14,17 +14,17 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from dualgnn_dgl.blocks import Blocks, restricted
+from dualgnn_dgl.core.options import keys
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.ops import Adjacency, average, normalise
 from dualgnn_dgl.ops.learned import Edges
-from dualgnn_dgl.options import keys
-from dualgnn_dgl.sampling import TripleSampler
-from dualgnn_dgl.step import Step
 from dualgnn_dgl.training import Fit, TrainConfig, fit
+from dualgnn_dgl.training.blocks import Blocks, restricted
+from dualgnn_dgl.training.sampling import TripleSampler
+from dualgnn_dgl.training.step import Step
 
 CPU = torch.device("cpu")
 TRAINED = [name for name in MODELS if model_class(name).trainable]

@@ -22,12 +22,12 @@ import small
 import trial
 from figures import LONG, record
 
-from dualgnn_dgl.checkpoint import load_run
 from dualgnn_dgl.cli import streams
 from dualgnn_dgl.cli.main import VERBS, group
 from dualgnn_dgl.cli.show import PATH
 from dualgnn_dgl.data import load
 from dualgnn_dgl.errors import LONGEST, DataError, clean, clean_lines, json_text, shorten, toml_text
+from dualgnn_dgl.runs.checkpoint import load_run
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = [sys.executable, "-m", "dualgnn_dgl.cli.main"]
@@ -443,7 +443,7 @@ def test_names_that_are_not_utf_8_can_be_written_and_read_back(world: trial.Worl
 
 
 def test_names_that_are_not_utf_8_can_be_inputs(world: trial.World, tmp_path: Path) -> None:
-    pytest.importorskip("dualgnn_dgl.inputs")
+    pytest.importorskip("dualgnn_dgl.core.inputs")
     if not can_hold(tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     folder = tmp_path / f"in{RAW}"
@@ -479,12 +479,12 @@ def test_only_users_that_the_demo_planted_are_judged(monkeypatch: pytest.MonkeyP
     def lines_of(options: dict) -> list[str]:
         return attention_lines(summarise_attention(options, dataset, small_attention(dataset)))
 
-    monkeypatch.setattr("dualgnn_dgl.synthetic.planted", lambda: type("P", (), {"favourite_of": lambda self: {}})())
+    monkeypatch.setattr("dualgnn_dgl.data.synthetic.planted", lambda: type("P", (), {"favourite_of": lambda self: {}})())
     assert len(lines_of({"input": None})) == 1, "no user of the demo is left"
     some = dataset.user_ids[:3].tolist()
     names = list(dataset.modalities)
     monkeypatch.setattr(
-        "dualgnn_dgl.synthetic.planted",
+        "dualgnn_dgl.data.synthetic.planted",
         lambda: type("P", (), {"favourite_of": lambda self: dict.fromkeys(some, names[0])})(),
     )
     lines = lines_of({"input": None, "updated_from": "a"})
@@ -506,6 +506,7 @@ def small_attention(dataset):
 def test_a_data_folder_that_goes_away_does_not_cost_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dualgnn_dgl import training
     from dualgnn_dgl.data import save
+    from dualgnn_dgl.training import chain
 
     fit = training.fit
     save(small.dataset(), tmp_path / "data", options={"input": None})
@@ -514,6 +515,6 @@ def test_a_data_folder_that_goes_away_does_not_cost_the_training(tmp_path: Path,
         shutil.rmtree(tmp_path / "data")
         return fit(*given, **named)
 
-    monkeypatch.setattr(training, "fit", removed)
+    monkeypatch.setattr(chain, "fit", removed)
     done = trial.call("train", "--data", tmp_path / "data", "--run", tmp_path / "run", "--epochs", 1, "--gpu", -1)
     assert done.code == 0 and "Attention" in done.out and load_run(tmp_path / "run").info["epochs"] == 1, done

@@ -7,9 +7,9 @@ import csv
 import numpy as np
 import pytest
 
+from dualgnn_dgl.data.synthetic import MODALITIES, WIDTHS, Planted, demo, planted, write_raw
+from dualgnn_dgl.data.synthetic_words import PHRASES
 from dualgnn_dgl.errors import RunError
-from dualgnn_dgl.synthetic import MODALITIES, WIDTHS, Planted, demo, planted, write_raw
-from dualgnn_dgl.synthetic_words import PHRASES
 
 USERS, ITEMS = 310, 470
 
@@ -203,7 +203,7 @@ def test_write_raw_refuses_a_folder_of_others(small: Planted, tmp_path) -> None:
 
 def test_the_written_files_are_read_back_as_the_same_data_set(small: Planted, tmp_path) -> None:
     from dualgnn_dgl.preprocess import Options, prepare
-    from dualgnn_dgl.preprocess.reader import read
+    from dualgnn_dgl.readers.reader import read
 
     write_raw(small.raw, tmp_path / "raw")
     again = read(tmp_path / "raw")

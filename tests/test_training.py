@@ -11,14 +11,14 @@ import pytest
 import small
 import torch
 
-from dualgnn_dgl import finite, training
+from dualgnn_dgl.core.options import build, keys
+from dualgnn_dgl.core.progress import Progress
 from dualgnn_dgl.data import Dataset, Interactions
 from dualgnn_dgl.errors import ConfigError, DataError, RunError
 from dualgnn_dgl.evaluation import Evaluator
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.options import build, keys
-from dualgnn_dgl.training import Progress, TrainConfig, fit
+from dualgnn_dgl.training import TrainConfig, finite, fit, loop
 
 
 def make(name="bprmf", data=None, seed=0, **switches):
@@ -49,7 +49,7 @@ def scripted(monkeypatch):
             def __call__(self, user, item):
                 return SimpleNamespace(means={self.name: next(left)})
 
-        monkeypatch.setattr(training, "Evaluator", Scripted)
+        monkeypatch.setattr(loop, "Evaluator", Scripted)
         return made
 
     return install
@@ -431,6 +431,12 @@ def test_bfloat16_reaches_the_encoder(monkeypatch):
 @pytest.mark.parametrize("name", MODELS)
 def test_without_a_configuration_a_model_trains_with_its_own_defaults(name, monkeypatch):
     data, found = small.dataset(), []
-    monkeypatch.setattr(training, "_fit", lambda model, train, valid, config, *rest: found.append(config))
+
+    class Idle(loop._Loop):
+        def run(self):
+            found.append(self.config)
+
+    monkeypatch.setattr(loop, "_Loop", Idle)
+    monkeypatch.setattr(loop, "as_it_is", lambda model, train, valid, config: found.append(config))
     fit(create(name, heterograph(data), data.modalities), data.train, data.valid)
     assert found == [build(TrainConfig, model_class(name).TRAIN)]

@@ -13,7 +13,7 @@ import small
 from test_compare_script import BENCHMARKS, Packed, compare, documents, results, tables, trainings
 
 from dualgnn_dgl import data
-from dualgnn_dgl.files import read_json, write_json
+from dualgnn_dgl.core.files import read_json, write_json
 
 ROOT = BENCHMARKS.parent
 FILES = sorted((BENCHMARKS / "results").glob("*.parquet"))

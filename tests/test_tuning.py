@@ -16,14 +16,16 @@ import small
 import torch
 from click.testing import CliRunner, Result
 
-from dualgnn_dgl import graph, models, training, tuning
-from dualgnn_dgl.checkpoint import load_run
+from dualgnn_dgl import models, training
 from dualgnn_dgl.cli.main import group
+from dualgnn_dgl.core.options import build
 from dualgnn_dgl.data import Interactions, save
 from dualgnn_dgl.errors import ConfigError, RunError
+from dualgnn_dgl.experiments import tuning
+from dualgnn_dgl.graphs import heterographs
 from dualgnn_dgl.models import model_class
-from dualgnn_dgl.options import build
-from dualgnn_dgl.training import Inputs, TrainConfig
+from dualgnn_dgl.runs.checkpoint import load_run
+from dualgnn_dgl.training import Inputs, TrainConfig, chain
 
 DATA = small.dataset()
 
@@ -38,7 +40,7 @@ def search(folder: Path, about: tuning.Plan, trials: int, valid=DATA.valid, **op
     calls = {key: options.pop(key) for key in ("begin", "end") if key in options}
     with tuning.Study(folder, about, **options) as study:
         data = dataclasses.replace(DATA, valid=valid, test=Interactions([], [], DATA.num_users, DATA.num_items))
-        study.tune(Inputs(data, graph.heterograph(data), data.modalities), trials, **calls)
+        study.tune(Inputs(data, heterographs.heterograph(data), data.modalities), trials, **calls)
         return study.trials()
 
 
@@ -119,7 +121,8 @@ def test_the_worst_are_ended_early_unless_forbidden(tmp_path, monkeypatch) -> No
     curves = [0.9, 0.8, 0.1, 0.7, 0.05, 0.85, 0.02]
 
     def planted(model, train, valid, config, *, report, **_):
-        from dualgnn_dgl.training import Fit, Progress
+        from dualgnn_dgl.core.progress import Progress
+        from dualgnn_dgl.training import Fit
 
         value = curves[planted.calls]
         planted.calls += 1
@@ -129,7 +132,7 @@ def test_the_worst_are_ended_early_unless_forbidden(tmp_path, monkeypatch) -> No
             report(Progress(epoch, 1, 1, 0.5, value, value, finished=True))
         return Fit(None, None, {}, history, 1, value)
 
-    monkeypatch.setattr(training, "fit", planted)
+    monkeypatch.setattr(chain, "fit", planted)
     for prune, states in ((True, "CCCCPCP"), (False, "CCCCCCC")):
         planted.calls = 0
         found = search(tmp_path / str(prune), plan(), 7, prune=prune)
@@ -148,7 +151,7 @@ def test_a_diverging_trial_is_written_down_and_the_search_goes_on(tmp_path, monk
             raise RunError("the loss became nan in epoch 1: lower the learning rate")
         return real(*words, **options)
 
-    monkeypatch.setattr(training, "fit", diverging)
+    monkeypatch.setattr(chain, "fit", diverging)
     found = search(tmp_path / "s", plan(), 7)
     assert found[0].state == "failed" and found[0].value is None and "became nan" in found[0].error
     assert {trial.state for trial in found} == {"complete", "failed"} and len(found) == 7
@@ -169,7 +172,7 @@ def test_a_trial_without_enough_memory_fails_alone_and_other_errors_are_told(tmp
             raise error
         return real(*words, **options)
 
-    monkeypatch.setattr(training, "fit", hungry)
+    monkeypatch.setattr(chain, "fit", hungry)
     found = search(tmp_path / "s", plan(), 3)
     assert [trial.state for trial in found] == ["complete", "failed", "complete"] and "memory" in found[1].error
     error, calls[:] = RuntimeError("shapes do not fit"), [()]

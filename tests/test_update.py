@@ -12,13 +12,14 @@ import small
 import torch
 from click.testing import CliRunner, Result
 
-from dualgnn_dgl import checkpoint, data, growth, models, training
+from dualgnn_dgl import data, models, training
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import Modality
+from dualgnn_dgl.data.raw import RawInput, RawLog, RawModality
 from dualgnn_dgl.errors import DataError, RunError
-from dualgnn_dgl.graph import heterograph
+from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
+from dualgnn_dgl.runs import checkpoint, growth
 
 # u900 is internal user 0, v5 internal item 0; ana, zoe and new1, new2 are new; ("u900", "v5") may be known
 ROWS = [("zoe", "v5"), ("zoe", "v14"), ("ana", "new1"), ("ana", "v14"), ("u900", "new2"), ("u900", "v59"), ("zoe", "v5")]

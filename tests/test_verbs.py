@@ -16,11 +16,12 @@ from click.testing import CliRunner
 from small import WIDTHS, dataset
 
 import dualgnn_dgl
-from dualgnn_dgl import checkpoint, data, models, training
+from dualgnn_dgl import data, models, training
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.errors import ConfigError, DataError, DualGNNError, RunError
-from dualgnn_dgl.graph import heterograph
-from dualgnn_dgl.preprocess.reader import read
+from dualgnn_dgl.graphs.heterographs import heterograph
+from dualgnn_dgl.readers.reader import read
+from dualgnn_dgl.runs import checkpoint
 
 ITEMS = 23
 LOG = "user,item\n" + "".join(f"u{u},v{(u * 7 + i * i) % 11}\n" for u in range(9) for i in range(8))
@@ -299,7 +300,7 @@ def test_mistakes_are_errors_of_the_library(folder: Path, verb, words, options, 
 
 def test_a_verb_waits_for_nobody_who_writes_the_folder(folder: Path, tmp_path: Path) -> None:
     """Locks belong to the verbs: Python and the command line shut each other out."""
-    from dualgnn_dgl import locks
+    from dualgnn_dgl.core import locks
 
     place = tmp_path / "taken"
     with locks.writing(place):

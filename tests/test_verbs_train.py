@@ -16,14 +16,14 @@ import torch
 from click.testing import CliRunner, Result
 
 import dualgnn_dgl
-from dualgnn_dgl.checkpoint import load_run, read_history, read_tensors
 from dualgnn_dgl.cli.main import group
-from dualgnn_dgl.cold_items import all_cold
+from dualgnn_dgl.core.options import keys
+from dualgnn_dgl.core.progress import Progress
 from dualgnn_dgl.data import Dataset, Interactions, save
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.models import MODELS, model_class
-from dualgnn_dgl.options import keys
-from dualgnn_dgl.progress import Progress
+from dualgnn_dgl.runs.checkpoint import load_run, read_history, read_tensors
+from dualgnn_dgl.training.cold_items import all_cold
 from dualgnn_dgl.verbs.train import TrainResult
 
 SMALL = {"epochs": 2, "width": 6}

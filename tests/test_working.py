@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from dualgnn_dgl import data as datasets
-from dualgnn_dgl import files, folders, locks
-from dualgnn_dgl.checkpoint import working
-from dualgnn_dgl.checkpoint.working import Checkpoints
+from dualgnn_dgl.core import exchange, files, locks
+from dualgnn_dgl.data.manifest import FOLDER
 from dualgnn_dgl.errors import RunError
-from dualgnn_dgl.state import Snapshot
+from dualgnn_dgl.runs import working
+from dualgnn_dgl.runs.working import Checkpoints
+from dualgnn_dgl.training.state import Snapshot
 
 
 def shot(epoch: int, step: int = 0, fill: float = 1.5) -> Snapshot:
@@ -203,7 +203,7 @@ def test_due(tmp_path, monkeypatch):
 
 HOLDER = """
 import sys, time
-from dualgnn_dgl.checkpoint.working import Checkpoints
+from dualgnn_dgl.runs.working import Checkpoints
 with Checkpoints(sys.argv[1]) as keeper:
     print("held", flush=True)
     time.sleep(600)
@@ -255,12 +255,12 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
 def test_files_are_flushed_with_the_folder_that_names_them(tmp_path, monkeypatch):
     """A rename is on the disk only when its folder is."""
     flushed: list[str] = []
-    for module in (files, folders):
+    for module in (files, exchange):
         monkeypatch.setattr(module, "sync", lambda path: flushed.append(path.name))
     with files.atomic_file(tmp_path / "x") as temporary:
         temporary.write_text("1")
     assert flushed[-1] == tmp_path.name and len(flushed) == 2
-    with folders.replace_folders((tmp_path / "y", datasets.FOLDER)):
+    with exchange.replace_folders((tmp_path / "y", FOLDER)):
         pass
     assert flushed[-1] == tmp_path.name
 

@@ -10,7 +10,7 @@ def machine(threads: int) -> dict:
     """Returns processor, threads, GPU and the versions of the packages."""
     import torch
 
-    from dualgnn_dgl.checkpoint import versions
+    from dualgnn_dgl.runs.checkpoint import versions
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []

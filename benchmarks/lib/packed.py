@@ -72,7 +72,7 @@ class Packed:
 
     def write(self, file: Path) -> None:
         """Writes the trainings in the order of their names, atomically."""
-        from dualgnn_dgl.files import atomic_file
+        from dualgnn_dgl.core.files import atomic_file
 
         with atomic_file(file) as temporary:
             pq.write_table(self.table.sort_by("name"), temporary, **ENCODING)

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.lib.paths import Folders
 
 if TYPE_CHECKING:
-    from dualgnn_dgl.preprocess.tables import RawInput
+    from dualgnn_dgl.data.raw import RawInput
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def prepare(name: str, split: str, folders: Folders) -> Path:
     The 5-core is taken where the split is not a given one.
     """
     from dualgnn_dgl import data, preprocess
-    from dualgnn_dgl.preprocess.reader import read
+    from dualgnn_dgl.readers.reader import read
 
     source = SOURCES[name]
     folder = folders.cache / "data" / f"{name}-{split}"

@@ -42,7 +42,7 @@ def write_table(table: str, about: dict, rows: list[dict]) -> None:
         about: What the rows share: the fields before `rows`.
         rows: Rows of the table.
     """
-    from dualgnn_dgl.files import write_json
+    from dualgnn_dgl.core.files import write_json
 
     write_json(file_of(table), {"table": table, **about, "rows": rows})
 

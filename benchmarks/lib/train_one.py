@@ -25,8 +25,8 @@ def train_one(spec: dict) -> dict:
     import torch
 
     from dualgnn_dgl import data, models, training
+    from dualgnn_dgl.core.options import build, keys
     from dualgnn_dgl.evaluation import Evaluator, bootstrap
-    from dualgnn_dgl.options import build, keys
 
     torch.set_num_threads(int(spec["threads"]))
     dataset = data.load(spec["folder"])
@@ -74,7 +74,7 @@ def hits_of(evaluator, items: np.ndarray) -> dict[str, np.ndarray]:
         hits: Bits of each user, (B,) int32; bit j says whether place j + 1 is a hit.
         held_out: Held-out items of each user, (B,) int32.
     """
-    from dualgnn_dgl.evaluation import hit_matrix
+    from dualgnn_dgl.evaluation.metrics import hit_matrix
 
     held = evaluator.truth
     bits = hit_matrix(items, held) @ (1 << np.arange(items.shape[1], dtype=np.int64))  # (B,)

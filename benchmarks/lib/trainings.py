@@ -68,7 +68,7 @@ class Trainings:
         Returns:
             The training with its `name`.
         """
-        from dualgnn_dgl.files import read_json
+        from dualgnn_dgl.core.files import read_json
 
         content = {"data": read_json(folder / "dataset.json")["hash"], "model": model, "config": config, "seed": seed}
         content |= {"train": train, "test": mask is not None}
@@ -80,7 +80,7 @@ class Trainings:
 
     def find(self, name: str) -> Training | None:
         """Returns a kept training, or None; one that only the Parquet file has is copied to the cache."""
-        from dualgnn_dgl.files import read_json, write_json
+        from dualgnn_dgl.core.files import read_json, write_json
 
         file = self.folder / f"{name}.json"
         if name in self.changed:
@@ -119,7 +119,7 @@ class Trainings:
             made: New training.
             before: The same training as it was kept without its users' hits. Where its results repeat, its times stay.
         """
-        from dualgnn_dgl.files import write_json
+        from dualgnn_dgl.core.files import write_json
 
         if before is not None and before["test"] == made["test"]:
             made = before | {key: made[key] for key in ("hits", "held_out")}
@@ -133,7 +133,7 @@ class Trainings:
 
         Both files of a table are read again under the lock, so that two runs at once lose nothing.
         """
-        from dualgnn_dgl.locks import exchanging
+        from dualgnn_dgl.core.locks import exchanging
 
         with exchanging(self.file.parent):
             before = Packed.read(self.file)
@@ -151,7 +151,7 @@ def name_of(data: str, content: dict) -> str:
         data: Name of the data set.
         content: The fields `data`, `model`, `config`, `seed`, `train` and `test`, of which `test` counts as true or false.
     """
-    from dualgnn_dgl.files import json_digest
+    from dualgnn_dgl.core.files import json_digest
 
     fields = {key: content[key] for key in ("data", "model", "config", "seed", "train")} | {"test": bool(content["test"])}
     return f"{data}-{content['model']}-{json_digest(fields)[:16]}"

@@ -30,12 +30,16 @@ from torch.nn import functional
 from benchmarks.lib.machine import machine
 from benchmarks.lib.paths import RESULTS, Folders, add_folders
 from benchmarks.lib.prepared import prepare
-from dualgnn_dgl import cold_items, data, graph, growth, models, newcomers, training
-from dualgnn_dgl.cooccurrence import co_occurrence
+from dualgnn_dgl import data, models, training
+from dualgnn_dgl.core.options import Options, build, keys
 from dualgnn_dgl.data import Dataset, Interactions, Modality
-from dualgnn_dgl.evaluation import Evaluator, bootstrap, percentiles, resampled_means
-from dualgnn_dgl.options import Options, build, keys
-from dualgnn_dgl.preprocess.tables import RawInput, RawLog, RawModality
+from dualgnn_dgl.data.raw import RawInput, RawLog, RawModality
+from dualgnn_dgl.evaluation import Evaluator, bootstrap
+from dualgnn_dgl.evaluation.intervals import percentiles, resampled_means
+from dualgnn_dgl.graphs import heterographs
+from dualgnn_dgl.graphs.cooccurrence import co_occurrence
+from dualgnn_dgl.runs import growth, newcomers
+from dualgnn_dgl.training import cold_items
 
 RESULT = RESULTS / "newcomers.json"
 SHARES = {"tiktok": 0.2, "microlens-15k": 0.2, "movielens-800": 0.1}  # source in prepared.py → share of newcomers
@@ -200,7 +204,7 @@ def speed(model: str, quick: bool) -> dict:
     ids = [np.arange(size).astype(str) for size in (count, num_items)]
     dataset = Dataset(pairs, nothing, nothing, features, *ids, co_occurrence=co_occurrence(pairs))
     started = time.perf_counter()
-    door = newcomers.Newcomers(models.create(model, graph.heterograph(dataset), features), dataset)
+    door = newcomers.Newcomers(models.create(model, heterographs.heterograph(dataset), features), dataset)
     opened = time.perf_counter() - started
     histories = [np.floor(num_items * draw.random(10) ** 3).astype(int).astype(str).tolist() for _ in range(10_000)]
     video = {name: modality.take(np.array([7])) for name, modality in features.items()}

@@ -63,9 +63,11 @@ def main() -> None:
 
     import torch
 
-    from dualgnn_dgl import graph, models, preprocess, synthetic, training
+    from dualgnn_dgl import models, preprocess, training
+    from dualgnn_dgl.core.files import write_json
+    from dualgnn_dgl.data import synthetic
     from dualgnn_dgl.evaluation import Evaluator, bootstrap
-    from dualgnn_dgl.files import write_json
+    from dualgnn_dgl.graphs import heterographs
     from dualgnn_dgl.modality import drop
 
     torch.set_num_threads(1)
@@ -73,7 +75,7 @@ def main() -> None:
     dataset = preprocess.prepare(planted.raw).dataset
     names, found = list(dataset.modalities), planted.favourite_of()
     favourite = np.array([names.index(found[user]) for user in dataset.user_ids.tolist()])  # (U,)
-    net = graph.heterograph(dataset)
+    net = heterographs.heterograph(dataset)
     evaluate = Evaluator(dataset.test, [dataset.train, dataset.valid], ks=(20,))
     rows = []
     for rate in map(float, arguments.rates.split(",")):

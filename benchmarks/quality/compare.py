@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--against", metavar="MODEL", help="no training: test the kept runs of --models against this model's")
     parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
     arguments = parser.parse_args()
-    from dualgnn_dgl.options import parse_pair
+    from dualgnn_dgl.core.options import parse_pair
 
     trials, seeds, epochs = (1, 1, 5) if arguments.quick else (arguments.trials, arguments.seeds, arguments.epochs)
     train = {"epochs": epochs, "patience": arguments.patience} | dict(map(parse_pair, arguments.set))

@@ -31,7 +31,7 @@ def draw(tables: dict[str, list[dict]], file: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from dualgnn_dgl.files import atomic_file
+    from dualgnn_dgl.core.files import atomic_file
 
     figure = Figure(figsize=(15, 7.2), layout="constrained")
     panels = figure.subplots(2, -(-len(tables) // 2)).flat

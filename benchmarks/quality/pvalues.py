@@ -21,7 +21,8 @@ from statistics import NormalDist
 import numpy as np
 
 from benchmarks.lib.paths import RESULTS
-from dualgnn_dgl.evaluation import holm, p_value, resampled_means
+from dualgnn_dgl.evaluation import holm, p_value
+from dualgnn_dgl.evaluation.intervals import resampled_means
 from dualgnn_dgl.experiments.robustness.summary import RESAMPLES
 
 RESULT = RESULTS / "pvalues.json"

@@ -32,8 +32,8 @@ SETTINGS = {
 
 def settings(name: str, model: str, own: dict[str, str], train: dict[str, object]) -> tuple[object, object]:
     """Configuration of the model and of its training."""
+    from dualgnn_dgl.core.options import build, keys
     from dualgnn_dgl.models import model_class
-    from dualgnn_dgl.options import build, keys
     from dualgnn_dgl.training import TrainConfig
 
     values = {**train, **model_class(model).TRAIN, **SETTINGS[name].get(model, {}), **own}
@@ -67,8 +67,8 @@ def main() -> None:
     import torch
 
     from dualgnn_dgl import data
+    from dualgnn_dgl.core.files import write_json
     from dualgnn_dgl.experiments import robustness
-    from dualgnn_dgl.files import write_json
 
     torch.set_num_threads(arguments.threads)
     names = tuple(arguments.models.split(","))

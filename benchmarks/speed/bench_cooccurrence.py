@@ -35,10 +35,10 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lib.paths import REPOSITORY, RESULTS
-from dualgnn_dgl.cooccurrence import co_occurrence
+from dualgnn_dgl.core.files import load_array, read_json, write_json
+from dualgnn_dgl.core.vocabulary import CO_MEASURES
 from dualgnn_dgl.data import Interactions
-from dualgnn_dgl.files import load_array, read_json, write_json
-from dualgnn_dgl.vocabulary import CO_MEASURES
+from dualgnn_dgl.graphs.cooccurrence import co_occurrence
 
 RESULT = RESULTS / "cooccurrence.json"
 SHAPES = {  # users, items, pairs, exponent a, offset q

@@ -26,10 +26,11 @@ import torch
 from pyarrow import csv
 
 from benchmarks.lib.paths import RESULTS
+from dualgnn_dgl.core.files import write_json
 from dualgnn_dgl.data import Interactions
-from dualgnn_dgl.evaluation import Evaluator, bootstrap, hit_matrix, metrics_per_user
+from dualgnn_dgl.evaluation import Evaluator, bootstrap, metrics_per_user
+from dualgnn_dgl.evaluation.metrics import hit_matrix
 from dualgnn_dgl.evaluation.ranking import _BUDGET, mask_seen, select
-from dualgnn_dgl.files import write_json
 
 RESULT = RESULTS / "evaluation.json"
 USERS, ITEMS, WIDTH, KS = 19_445, 7_050, 64, (10, 20)

@@ -39,7 +39,7 @@ from torch import Tensor
 
 from benchmarks.lib.paths import RAW, RESULTS
 from dualgnn_dgl import ops
-from dualgnn_dgl.files import write_json
+from dualgnn_dgl.core.files import write_json
 from dualgnn_dgl.models.losses import sampled_softmax
 from dualgnn_dgl.ops import Adjacency, normalise, triton_kernel
 from dualgnn_dgl.ops.learned import Edges

@@ -26,12 +26,12 @@ from benchmarks.lib.machine import machine
 from benchmarks.lib.paths import RESULTS, Folders, add_folders
 from benchmarks.lib.prepared import prepare
 from dualgnn_dgl import data, models
+from dualgnn_dgl.core.files import read_json, write_json
 from dualgnn_dgl.evaluation import Evaluator
-from dualgnn_dgl.files import read_json, write_json
-from dualgnn_dgl.finite import Watch
-from dualgnn_dgl.sampling import TripleSampler
-from dualgnn_dgl.step import Step
 from dualgnn_dgl.training import Inputs, TrainConfig, tables
+from dualgnn_dgl.training.finite import Watch
+from dualgnn_dgl.training.sampling import TripleSampler
+from dualgnn_dgl.training.step import Step
 
 RESULT = RESULTS / "step.json"
 TRAINED = tuple(name for name in models.MODELS if models.model_class(name).trainable)

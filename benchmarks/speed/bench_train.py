@@ -37,8 +37,8 @@ from pathlib import Path
 from benchmarks.lib.machine import machine
 from benchmarks.lib.paths import REPOSITORY, RESULTS, Folders, add_folders
 from benchmarks.speed import shapes
-from dualgnn_dgl.files import read_json, write_json
-from dualgnn_dgl.options import parse_pair
+from dualgnn_dgl.core.files import read_json, write_json
+from dualgnn_dgl.core.options import parse_pair
 
 SIDE = "benchmarks.speed.train_side"
 RESULT = RESULTS / "train.json"

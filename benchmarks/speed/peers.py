@@ -26,7 +26,7 @@ from torch_geometric.nn.conv.gcn_conv import gcn_norm
 from torch_geometric.nn.models import LightGCN
 
 from dualgnn_dgl.data import CoOccurrence, Interactions, Modality
-from dualgnn_dgl.sampling import TripleSampler
+from dualgnn_dgl.training.sampling import TripleSampler
 
 
 def edges(train: Interactions) -> Tensor:

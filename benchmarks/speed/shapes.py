@@ -14,10 +14,10 @@ import numpy as np
 from benchmarks.lib.paths import Folders
 from benchmarks.lib.prepared import prepare
 from dualgnn_dgl import data, preprocess
-from dualgnn_dgl.cooccurrence import co_occurrence
 from dualgnn_dgl.data import Dataset, Interactions, Modality
-from dualgnn_dgl.preprocess.features import reduce_width
-from dualgnn_dgl.preprocess.reader import read
+from dualgnn_dgl.graphs.cooccurrence import co_occurrence
+from dualgnn_dgl.readers.features import reduce_width
+from dualgnn_dgl.readers.reader import read
 
 REDUCED = 256
 NEIGHBOURS = 40  # the model reads no more; 200 for 10⁶ users would be 10⁸ unused edges

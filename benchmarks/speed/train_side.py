@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from dualgnn_dgl import data, models, training
+from dualgnn_dgl.core.options import build, keys
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.evaluation import Evaluator, bootstrap
-from dualgnn_dgl.options import build, keys
-from dualgnn_dgl.sampling import TripleSampler
+from dualgnn_dgl.training.sampling import TripleSampler
 
 K = 20
 

@@ -5,8 +5,8 @@ ranking       `top_k`: the lists
 accuracy      `METRICS`: the metrics by name; a new one is a function and its line there
 metrics       `Evaluator`: do the lists hold what was held out?
 beyond        `beyond_accuracy`: what the lists are like: coverage, Gini, novelty, diversity. A new one: a function there
-slices        for whom: users by activity, held-out items by popularity, warm, cold, complete and incomplete items
-intervals     `bootstrap`: how sure a mean is; `resampled_means`, the resamples of every interval and test
+slices        users by activity, held-out items by popularity, warm, cold, complete and incomplete items
+intervals     `bootstrap`: how sure a mean is; `intervals.resampled_means`, the resamples of every interval and test
 significance  `paired`, `p_value`, `holm`: is the difference of two models more than chance?
 
 Names are imported when first asked for: the command line reads the metrics' names without loading torch.
@@ -19,38 +19,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dualgnn_dgl.evaluation.accuracy import METRICS
-    from dualgnn_dgl.evaluation.beyond import Beyond, beyond_accuracy
-    from dualgnn_dgl.evaluation.intervals import bootstrap, percentiles, resampled_means
-    from dualgnn_dgl.evaluation.metrics import Evaluation, Evaluator, hit_matrix, metrics_per_user
-    from dualgnn_dgl.evaluation.ranking import entries, top_k
-    from dualgnn_dgl.evaluation.significance import Difference, holm, p_value, paired
+    from dualgnn_dgl.evaluation.beyond import beyond_accuracy
+    from dualgnn_dgl.evaluation.intervals import bootstrap
+    from dualgnn_dgl.evaluation.metrics import Evaluation, Evaluator, metrics_per_user
+    from dualgnn_dgl.evaluation.ranking import top_k
+    from dualgnn_dgl.evaluation.significance import holm, p_value, paired
 
 _HOMES = {
     "accuracy": ("METRICS",),
-    "beyond": ("Beyond", "beyond_accuracy"),
-    "intervals": ("bootstrap", "percentiles", "resampled_means"),
-    "metrics": ("Evaluation", "Evaluator", "hit_matrix", "metrics_per_user"),
-    "ranking": ("entries", "top_k"),
-    "significance": ("Difference", "holm", "p_value", "paired"),
+    "beyond": ("beyond_accuracy",),
+    "intervals": ("bootstrap",),
+    "metrics": ("Evaluation", "Evaluator", "metrics_per_user"),
+    "ranking": ("top_k",),
+    "significance": ("holm", "p_value", "paired"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "METRICS",
-    "Beyond",
-    "Difference",
     "Evaluation",
     "Evaluator",
     "beyond_accuracy",
     "bootstrap",
-    "entries",
-    "hit_matrix",
     "holm",
     "metrics_per_user",
     "p_value",
     "paired",
-    "percentiles",
-    "resampled_means",
     "top_k",
 ]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-    from dualgnn_dgl.evaluation.metrics import Hits
+    from dualgnn_dgl.evaluation.hits import Hits
 
 
 def recall(hits: Hits, k: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from dualgnn_dgl import memory
+from dualgnn_dgl.core import memory
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.errors import ConfigError, DataError, RunError
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from dualgnn_dgl.vocabulary import PATTERNS
+from dualgnn_dgl.core.vocabulary import PATTERNS
 
 if TYPE_CHECKING:
     from dualgnn_dgl.modality.filling import impute

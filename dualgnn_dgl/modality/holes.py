@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dualgnn_dgl.core.files import atomic_file, content_hash, write_columns
+from dualgnn_dgl.core.inputs import open_regular
+from dualgnn_dgl.core.vocabulary import PATTERNS
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, DataError, unknown
-from dualgnn_dgl.files import atomic_file, content_hash, write_columns
-from dualgnn_dgl.inputs import open_regular
-from dualgnn_dgl.vocabulary import PATTERNS
 
 DIGEST = "dualgnn-dgl.sha256"  # in the file's metadata: of its content
 

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dualgnn_dgl.options import Options, option
+from dualgnn_dgl.core.options import Options, option
 
 if TYPE_CHECKING:
     import numpy as np

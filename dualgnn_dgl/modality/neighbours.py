@@ -25,7 +25,7 @@ def item_graph(train: Interactions, k: int = 20) -> sparse.csr_matrix:
     Ties go to the smaller internal number. An item without training pairs has no neighbour. The counts are those of
     `cooccurrence.co_occurrence` with users and items exchanged: exact, in bounded memory.
     """
-    from dualgnn_dgl.cooccurrence import co_occurrence  # brings numba, which nobody else here needs
+    from dualgnn_dgl.graphs.cooccurrence import co_occurrence  # brings numba, which nobody else here needs
 
     lists = co_occurrence(Interactions(train.item, train.user, train.num_items, train.num_users), k=k)
     ones = np.ones(len(lists.neighbour), dtype=np.float32)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dualgnn_dgl.arrivals import Histories, NewItems
+from dualgnn_dgl.core.options import Options, build, keys
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError, unknown
+from dualgnn_dgl.graphs.arrivals import Histories, NewItems
 from dualgnn_dgl.models.losses import bpr, pick
+from dualgnn_dgl.models.train_config import TrainConfig
 from dualgnn_dgl.ops import Adjacency
-from dualgnn_dgl.options import Options, build, keys
-from dualgnn_dgl.train_config import TrainConfig
 
 UserRule = Callable[[Histories], Tensor]
 ItemRule = Callable[[NewItems], Tensor]

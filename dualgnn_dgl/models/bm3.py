@@ -32,12 +32,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.core.options import LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graph import user_item
+from dualgnn_dgl.graphs.heterographs import user_item
 from dualgnn_dgl.models.base import Features, Recommender, UserRule, lent, smoothed, table
 from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
 from dualgnn_dgl.ops.dense import Linear
-from dualgnn_dgl.options import LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)

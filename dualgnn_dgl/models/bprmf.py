@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.core.options import WIDTH, Options, option
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.models.base import Recommender, table
 from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
-from dualgnn_dgl.options import WIDTH, Options, option
 
 
 @dataclass(frozen=True)

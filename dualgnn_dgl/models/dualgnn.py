@@ -46,10 +46,11 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.arrivals import Histories, NewItems
+from dualgnn_dgl.core.options import COUNT, LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.graph import CO_PADS, CO_WEIGHTS, user_item, user_user
+from dualgnn_dgl.graphs.arrivals import Histories, NewItems
+from dualgnn_dgl.graphs.heterographs import CO_PADS, CO_WEIGHTS, user_item, user_user
 from dualgnn_dgl.models.base import (
     LOOK_ALIKES,
     Features,
@@ -65,7 +66,6 @@ from dualgnn_dgl.models.losses import bpr, pick
 from dualgnn_dgl.models.presence import Presence
 from dualgnn_dgl.ops import Adjacency, one_wide_product
 from dualgnn_dgl.ops.dense import Linear
-from dualgnn_dgl.options import COUNT, LAYERS, WIDTH, Options, option
 
 MISSING = ("neighbours", "mask", "learned", "zero")
 

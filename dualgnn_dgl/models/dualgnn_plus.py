@@ -39,13 +39,13 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.arrivals import Histories, NewItems
+from dualgnn_dgl.core.options import COUNT, LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graph import CO_WEIGHTS, item_item, observed, user_item, user_user
+from dualgnn_dgl.graphs.arrivals import Histories, NewItems
+from dualgnn_dgl.graphs.heterographs import CO_WEIGHTS, item_item, observed, user_item, user_user
 from dualgnn_dgl.models.base import ItemRule, Recommender, UserRule, lent, masked_softmax, smoothed, table, unit_rows
 from dualgnn_dgl.models.losses import pick, row_penalty, sampled_softmax
 from dualgnn_dgl.ops import Adjacency
-from dualgnn_dgl.options import COUNT, LAYERS, WIDTH, Options, option
 
 ATTENTION = ("free", "history")
 

@@ -30,14 +30,14 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.core.options import COUNT, LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError, unknown
-from dualgnn_dgl.graph import mixed_item_item, pruned, user_item
+from dualgnn_dgl.graphs.heterographs import mixed_item_item, pruned, user_item
 from dualgnn_dgl.models.base import Features, Recommender, UserRule, lent, smoothed, table
 from dualgnn_dgl.models.losses import bpr, pick, row_penalty
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.ops.dense import Linear
-from dualgnn_dgl.options import COUNT, LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)

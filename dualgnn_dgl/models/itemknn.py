@@ -27,12 +27,12 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from dualgnn_dgl import memory
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.arrivals import Histories
+from dualgnn_dgl.core import memory
+from dualgnn_dgl.core.options import COUNT, Options, option
 from dualgnn_dgl.data import Modality
+from dualgnn_dgl.graphs.arrivals import Histories
 from dualgnn_dgl.models.base import Recommender, UserRule
-from dualgnn_dgl.options import COUNT, Options, option
 
 
 @dataclass(frozen=True)

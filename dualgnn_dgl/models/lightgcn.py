@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.arrivals import Histories
+from dualgnn_dgl.core.options import LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graph import user_item
+from dualgnn_dgl.graphs.arrivals import Histories
+from dualgnn_dgl.graphs.heterographs import user_item
 from dualgnn_dgl.models.base import Recommender, UserRule, lent, smoothed, table
 from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
-from dualgnn_dgl.options import LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.arrivals import Histories
+from dualgnn_dgl.core.options import COUNT, LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graph import item_item, observed, user_item
+from dualgnn_dgl.graphs.arrivals import Histories
+from dualgnn_dgl.graphs.heterographs import item_item, observed, user_item
 from dualgnn_dgl.models.base import (
     Features,
     Recommender,
@@ -52,7 +53,6 @@ from dualgnn_dgl.models.base import (
 )
 from dualgnn_dgl.models.losses import bpr, pick, row_penalty
 from dualgnn_dgl.ops.dense import Linear, linear
-from dualgnn_dgl.options import COUNT, LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)

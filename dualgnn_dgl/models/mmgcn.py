@@ -31,12 +31,12 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.core.options import LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.models.base import Features, Recommender, node_table, table, unit_rows
 from dualgnn_dgl.models.losses import released_penalty
 from dualgnn_dgl.ops import Adjacency, average
 from dualgnn_dgl.ops.dense import Linear
-from dualgnn_dgl.options import LAYERS, WIDTH, Options, option
 
 
 @dataclass(frozen=True)

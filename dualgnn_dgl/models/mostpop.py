@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.core.options import Options
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.models.base import Recommender
-from dualgnn_dgl.options import Options
 
 
 @dataclass(frozen=True)

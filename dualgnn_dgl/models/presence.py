@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from dualgnn_dgl import graph as graphs
 from dualgnn_dgl._dgl import dgl
+from dualgnn_dgl.graphs import heterographs
 from dualgnn_dgl.ops import Adjacency
 
 
@@ -43,9 +43,9 @@ class Presence(nn.Module):
     def __init__(self, graph: dgl.DGLGraph, present: Tensor, *, drop_edges: bool = False, omega: Adjacency | None = None) -> None:
         super().__init__()
         users, count = graph.num_nodes("user"), present.shape[1]
-        observed = graphs.observed(graph, present)
+        observed = heterographs.observed(graph, present)
         supplied = torch.zeros_like(observed)
-        to_user = [graphs.user_item(graph, present[:, m]) for m in range(count)] if drop_edges else []
+        to_user = [heterographs.user_item(graph, present[:, m]) for m in range(count)] if drop_edges else []
         self.to_user = nn.ModuleList(to_user)  # (U, I) each
         self.to_item = nn.ModuleList(adjacency.T for adjacency in to_user)  # (I, U) each
         lenders = []

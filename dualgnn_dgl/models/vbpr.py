@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from dualgnn_dgl._dgl import dgl
-from dualgnn_dgl.arrivals import NewItems
+from dualgnn_dgl.core.options import WIDTH, Options, option
 from dualgnn_dgl.data import Modality
+from dualgnn_dgl.graphs.arrivals import NewItems
 from dualgnn_dgl.models.base import Features, ItemRule, Recommender, table, unit_rows
 from dualgnn_dgl.models.losses import PENALTIES, bpr, pick, row_penalty
-from dualgnn_dgl.options import WIDTH, Options, option
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.ops import bag, csr, dgl_kernel, triton_kernel
 from dualgnn_dgl.ops.matrix import Matrix, compress
 
+__all__ = ["KERNELS", "Adjacency", "Matrix", "average", "choose", "normalise", "one_wide_product", "use"]
+
 KERNELS = {"dgl": dgl_kernel, "csr": csr, "bag": bag, "triton": triton_kernel}
 SKEW = 2.0  # see choose
 _forced: str | None = None

@@ -11,10 +11,10 @@ import numpy as np
 from scipy import sparse
 
 from dualgnn_dgl.data import SPLITS, CoOccurrence, Dataset, Interactions, Modality
+from dualgnn_dgl.data.raw import RawInput
 from dualgnn_dgl.modality import homophily, item_graph
 from dualgnn_dgl.preprocess.filters import Pairs
-from dualgnn_dgl.preprocess.published import compare
-from dualgnn_dgl.preprocess.tables import RawInput
+from dualgnn_dgl.readers.published import compare
 
 QUARTERS = ("most popular quarter", "second quarter", "third quarter", "least popular quarter")
 NEVER = "never in train"

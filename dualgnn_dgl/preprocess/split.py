@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from dualgnn_dgl.core.vocabulary import SPLIT_RULES
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.preprocess.filters import Pairs
-from dualgnn_dgl.vocabulary import SPLIT_RULES
 
 TRAIN, VALID, TEST = 0, 1, 2
 

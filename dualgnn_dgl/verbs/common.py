@@ -11,7 +11,7 @@ import torch
 
 from dualgnn_dgl import data as datasets
 from dualgnn_dgl.data import Dataset
-from dualgnn_dgl.manifest import read_options
+from dualgnn_dgl.data.manifest import read_options
 
 DEFAULT_DATA = "data"
 Data = Dataset | str | os.PathLike[str]

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dualgnn_dgl.checkpoint import Run, load_run
+from dualgnn_dgl.core.devices import pick_device
 from dualgnn_dgl.data import Dataset
-from dualgnn_dgl.devices import pick_device
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.evaluation import METRICS, Evaluation, Evaluator, beyond_accuracy, holm, paired, slices
 from dualgnn_dgl.evaluation import bootstrap as intervals_of
+from dualgnn_dgl.runs.checkpoint import Run, load_run
 from dualgnn_dgl.verbs.opening import Device, Opened, check_choice, check_whole, known_before, open_run, run_name
 
 Interval = tuple[float, float]

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dualgnn_dgl import checkpoint, training
-from dualgnn_dgl.checkpoint import Run
-from dualgnn_dgl.cold_items import ColdItems
+from dualgnn_dgl import training
+from dualgnn_dgl.core.devices import pick_device
+from dualgnn_dgl.core.options import build
 from dualgnn_dgl.data import Dataset, Interactions
-from dualgnn_dgl.devices import pick_device
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy
 from dualgnn_dgl.evaluation import bootstrap as intervals_of
-from dualgnn_dgl.options import build
+from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.checkpoint import Run
+from dualgnn_dgl.training.cold_items import ColdItems
 from dualgnn_dgl.verbs.opening import Device, Opened, check_whole, known_before, lengths, open_run
 from dualgnn_dgl.verbs.parquet import check_output, write_per_user
 

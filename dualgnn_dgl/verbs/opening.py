@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from dualgnn_dgl import checkpoint
 from dualgnn_dgl import data as datasets
-from dualgnn_dgl.checkpoint import Run
 from dualgnn_dgl.data import Dataset, Interactions
 from dualgnn_dgl.errors import ConfigError, unknown
+from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.checkpoint import Run
 
 HELD_OUT = ("test", "valid")
 MASKS = ("all", "train")

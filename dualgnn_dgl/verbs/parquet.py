@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from scipy import sparse
 from torch import Tensor
 
+from dualgnn_dgl.core.exchange import refuse_own
+from dualgnn_dgl.core.files import atomic_file, write_columns
+from dualgnn_dgl.data.manifest import FOLDER
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.evaluation import top_k
-from dualgnn_dgl.files import atomic_file, write_columns
-from dualgnn_dgl.folders import refuse_own
-from dualgnn_dgl.manifest import FOLDER
 
 
 def check_output(path: str | Path, option: str, force: bool) -> None:

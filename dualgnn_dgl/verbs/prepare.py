@@ -8,17 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dualgnn_dgl import data as prepared_folder
-from dualgnn_dgl import locks
+from dualgnn_dgl.core import locks
+from dualgnn_dgl.core.exchange import check_free
+from dualgnn_dgl.core.progress import Progress, Report
 from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.data import folder as prepared_folder
+from dualgnn_dgl.data.raw import RawInput
+from dualgnn_dgl.data.synthetic import demo
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.folders import check_free
 from dualgnn_dgl.preprocess import Options, Say
 from dualgnn_dgl.preprocess import prepare as run_steps
-from dualgnn_dgl.preprocess.reader import read
-from dualgnn_dgl.preprocess.tables import RawInput
-from dualgnn_dgl.progress import Progress, Report
-from dualgnn_dgl.synthetic import demo
+from dualgnn_dgl.readers.reader import read
 
 STEPS = 1000  # of a long step
 

@@ -12,17 +12,17 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from dualgnn_dgl import newcomers
-from dualgnn_dgl.checkpoint import Run
+from dualgnn_dgl.core.devices import pick_device
+from dualgnn_dgl.core.ids import Ids
 from dualgnn_dgl.data import Dataset
-from dualgnn_dgl.devices import pick_device
+from dualgnn_dgl.data.manifest import read_report
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import top_k
-from dualgnn_dgl.ids import Ids
-from dualgnn_dgl.manifest import read_report
-from dualgnn_dgl.newcomers import Newcomers
-from dualgnn_dgl.preprocess.new_items import read_new_items
-from dualgnn_dgl.preprocess.reader import read
+from dualgnn_dgl.readers.new_items import read_new_items
+from dualgnn_dgl.readers.reader import read
+from dualgnn_dgl.runs import newcomers
+from dualgnn_dgl.runs.checkpoint import Run
+from dualgnn_dgl.runs.newcomers import Newcomers
 from dualgnn_dgl.verbs.opening import Device, Opened, open_run
 from dualgnn_dgl.verbs.parquet import check_output, write_lists
 

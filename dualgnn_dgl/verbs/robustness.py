@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from dualgnn_dgl import data as datasets
-from dualgnn_dgl import locks
+from dualgnn_dgl.core import locks
+from dualgnn_dgl.core.devices import pick_device
+from dualgnn_dgl.core.files import atomic_file, write_json
+from dualgnn_dgl.core.progress import Progress, Report, say, silent
 from dualgnn_dgl.data import Dataset
-from dualgnn_dgl.devices import pick_device
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.experiments import robustness as experiment
 from dualgnn_dgl.experiments.robustness import Cell, Plan
 from dualgnn_dgl.experiments.robustness.settings import settings
-from dualgnn_dgl.files import atomic_file, write_json
-from dualgnn_dgl.progress import Progress, Report, say, silent
 from dualgnn_dgl.verbs.opening import Device, check_whole
 
 RESULTS = ("summary.json", "table.md", "curves.png")

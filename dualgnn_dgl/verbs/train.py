@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualgnn_dgl import checkpoint, cold_items
-from dualgnn_dgl.checkpoint.working import Checkpoints
+from dualgnn_dgl.core.devices import pick_device
+from dualgnn_dgl.core.exchange import check_free
+from dualgnn_dgl.core.progress import Report, Stoppable, say, silent
 from dualgnn_dgl.data import Dataset
-from dualgnn_dgl.deterministic import promise
-from dualgnn_dgl.devices import pick_device
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.folders import check_free
 from dualgnn_dgl.models.base import Recommender
-from dualgnn_dgl.progress import Report, Stoppable, say, silent
-from dualgnn_dgl.resume import KEPT, Plan, Resolve, begin, check_data, go_on, refuse_unfinished
-from dualgnn_dgl.settings import Settings, resolve
-from dualgnn_dgl.state import Keeper
-from dualgnn_dgl.training import Inputs, TrainConfig, Trained, train_model
+from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.resume import KEPT, Plan, Resolve, begin, check_data, go_on, refuse_unfinished
+from dualgnn_dgl.runs.settings import Settings, resolve
+from dualgnn_dgl.runs.working import Checkpoints
+from dualgnn_dgl.training import Inputs, TrainConfig, Trained, cold_items, train_model
+from dualgnn_dgl.training.deterministic import promise
+from dualgnn_dgl.training.state import Keeper
 from dualgnn_dgl.verbs.common import DEFAULT_DATA, Config, Data, Device, Source, load_data
 
 
@@ -316,7 +316,7 @@ def summarise_attention(options: Mapping[str, Any], dataset: Dataset, attention:
     shares = dict(zip(names, counts.tolist(), strict=True))
     if options.get("input", "") is not None:
         return AttentionSummary(shares, users=len(strongest))
-    from dualgnn_dgl import synthetic  # it imports pandas
+    from dualgnn_dgl.data import synthetic  # it imports pandas
 
     favourite = synthetic.planted().favourite_of()
     users = zip(strongest.tolist(), dataset.user_ids.tolist(), strict=True)

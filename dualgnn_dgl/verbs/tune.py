@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dualgnn_dgl import tuning
-from dualgnn_dgl.devices import pick_device
+from dualgnn_dgl.core.devices import pick_device
+from dualgnn_dgl.core.progress import Progress, Report, say, silent
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.progress import Progress, Report, say, silent
-from dualgnn_dgl.settings import resolve
+from dualgnn_dgl.experiments import tuning
+from dualgnn_dgl.experiments.tuning import BEST, Plan, Study, Trial
+from dualgnn_dgl.runs.settings import resolve
 from dualgnn_dgl.training import Inputs
-from dualgnn_dgl.tuning import BEST, Plan, Study, Trial
 from dualgnn_dgl.verbs.common import Config, Data, Device, load_data
 
 DEFAULT_STUDY = "studies/{model}"

@@ -9,22 +9,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dualgnn_dgl import checkpoint, growth, locks, schema, training
-from dualgnn_dgl import data as folders
-from dualgnn_dgl.checkpoint import Run, load_run
+from dualgnn_dgl import training
+from dualgnn_dgl.core import locks, schema
+from dualgnn_dgl.core.exchange import check_apart, check_free, recover, replace_folders
+from dualgnn_dgl.core.files import read_json
+from dualgnn_dgl.core.options import build
+from dualgnn_dgl.core.progress import Report, say, silent
 from dualgnn_dgl.data import Dataset
+from dualgnn_dgl.data import folder as data_folder
+from dualgnn_dgl.data.manifest import read_options
 from dualgnn_dgl.errors import ConfigError, RunError, json_text
-from dualgnn_dgl.files import read_json
-from dualgnn_dgl.folders import check_apart, check_free, recover, replace_folders
-from dualgnn_dgl.growth import Added
-from dualgnn_dgl.manifest import read_options
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.models.base import Recommender
-from dualgnn_dgl.options import build
-from dualgnn_dgl.preprocess.reader import read
-from dualgnn_dgl.progress import Report, say, silent
-from dualgnn_dgl.state import METRIC_NAME
+from dualgnn_dgl.readers.reader import read
+from dualgnn_dgl.runs import checkpoint, growth
+from dualgnn_dgl.runs.checkpoint import Run, load_run
+from dualgnn_dgl.runs.growth import Added
 from dualgnn_dgl.training import Fit, TrainConfig
+from dualgnn_dgl.training.state import METRIC_NAME
 from dualgnn_dgl.verbs.opening import Opened, check_whole, open_run
 
 UPDATE = "update.json"  # in the new run folder: what the update was asked for, and what it brought
@@ -127,7 +129,7 @@ def update(
             held.enter_context(locks.writing(place, f"choose another {option}"))
         if recover(new_run) and (done := _completed(new_run, request)) is not None:
             return done
-        check_free(new_data, folders.FOLDER, force=force)
+        check_free(new_data, data_folder.FOLDER, force=force)
         check_free(new_run, checkpoint.FOLDER, force=force)
         model, options = checkpoint.restore(opened.run, opened.dataset), read_options(folder)
         train = _training(opened, epochs, lr)
@@ -147,9 +149,9 @@ def update(
             kept=fit.best_value,
             epoch=fit.best_epoch,
         )
-        both = ((new_data, folders.FOLDER), (new_run, checkpoint.FOLDER))
+        both = ((new_data, data_folder.FOLDER), (new_run, checkpoint.FOLDER))
         with replace_folders(*both, force=force) as (data_files, run_files):
-            folders.write(larger, data_files, options=options | {"updated_from": opened.dataset.hash})
+            data_folder.write(larger, data_files, options=options | {"updated_from": opened.dataset.hash})
             said = {"request": request, "result": result.to_dict()}
             (run_files / UPDATE).write_text(json_text(said, indent=2), "utf-8")
             checkpoint.write_run(

@@ -10,10 +10,10 @@ weights/      parameters of models trained on everything, safetensors, for the s
 summary.json, table.md, curves.png
 """
 
+from dualgnn_dgl.core.vocabulary import STAGES
 from dualgnn_dgl.experiments.robustness.cells import run
 from dualgnn_dgl.experiments.robustness.plan import STRATEGIES, Cell, Plan
 from dualgnn_dgl.experiments.robustness.plot import draw
 from dualgnn_dgl.experiments.robustness.summary import markdown, summarise
-from dualgnn_dgl.vocabulary import STAGES
 
 __all__ = ["STAGES", "STRATEGIES", "Cell", "Plan", "draw", "markdown", "run", "summarise"]

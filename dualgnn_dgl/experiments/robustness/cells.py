@@ -14,17 +14,10 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from dualgnn_dgl import checkpoint, graph, training
-from dualgnn_dgl.checkpoint.tensors import write_tensors
-from dualgnn_dgl.cold_items import all_cold
-from dualgnn_dgl.data import Dataset, Interactions, Modality
-from dualgnn_dgl.errors import DataError, DualGNNError, RunError
-from dualgnn_dgl.evaluation import Evaluation, Evaluator, bootstrap, slices
-from dualgnn_dgl.experiments.robustness.plan import NO_FEATURES, NO_HOLES, Cell, Plan
-from dualgnn_dgl.files import atomic_file, json_digest, read_columns, read_json, sweep_inside, write_columns, write_json
-from dualgnn_dgl.folders import file_digest
-from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
-from dualgnn_dgl.schema import (
+from dualgnn_dgl import training
+from dualgnn_dgl.core.files import atomic_file, json_digest, read_columns, read_json, sweep_inside, write_columns, write_json
+from dualgnn_dgl.core.folders import file_digest
+from dualgnn_dgl.core.schema import (
     DEVICE,
     HEX64,
     METRIC,
@@ -40,7 +33,16 @@ from dualgnn_dgl.schema import (
     scalar,
     whole,
 )
-from dualgnn_dgl.vocabulary import STAGES
+from dualgnn_dgl.core.vocabulary import STAGES
+from dualgnn_dgl.data import Dataset, Interactions, Modality
+from dualgnn_dgl.errors import DataError, DualGNNError, RunError
+from dualgnn_dgl.evaluation import Evaluation, Evaluator, bootstrap, slices
+from dualgnn_dgl.experiments.robustness.plan import NO_FEATURES, NO_HOLES, Cell, Plan
+from dualgnn_dgl.graphs import heterographs
+from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
+from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.tensors import write_tensors
+from dualgnn_dgl.training.cold_items import all_cold
 
 FORMAT = 2
 SAFE = str.maketrans(" :=", "---")  # in the names of files
@@ -193,7 +195,7 @@ class Bench:
     device: torch.device
 
     def __post_init__(self) -> None:
-        self.graph = graph.heterograph(self.dataset)
+        self.graph = heterographs.heterograph(self.dataset)
 
     def run(self, cell: Cell) -> dict[str, Any]:
         """Run one cell and keep its result. What a model refuses (no row left to fill from, say) is a result too: its reason."""
@@ -345,7 +347,7 @@ def reduced(holed: Dataset, kept: np.ndarray) -> training.Inputs:
         raise DataError("no item that has every modality was watched in training: nothing is left to learn from")
     modalities = {name: Modality(m.values[kept], m.present[kept], m.imputed[kept]) for name, m in holed.modalities.items()}
     dataset = Dataset(part(holed.train), part(holed.valid), part(holed.test), modalities, holed.user_ids, holed.item_ids[kept])
-    return training.Inputs(dataset, graph.heterograph(dataset), modalities)
+    return training.Inputs(dataset, heterographs.heterograph(dataset), modalities)
 
 
 def banish(user: Tensor, item: Tensor, kept: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from dualgnn_dgl.core.options import build, keys, parse_pair
+from dualgnn_dgl.core.vocabulary import PATTERNS, STAGES, strategies
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.modality import IMPUTERS
 from dualgnn_dgl.models import model_class
-from dualgnn_dgl.options import build, keys, parse_pair
-from dualgnn_dgl.vocabulary import PATTERNS, STAGES, strategies
 
 STRATEGIES = strategies(IMPUTERS)
 NO_HOLES = "none"  # the pattern of a cell without holes

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dualgnn_dgl.files import atomic_file
+from dualgnn_dgl.core.files import atomic_file
 
 STYLES = {"mask": "-", "drop-items": (0, (1, 1)), "zero": "--", "mean": "-.", "ppr": (0, (5, 1, 1, 1, 1, 1))}
 OTHER = ":"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dualgnn_dgl.core.options import build, keys
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.models import model_class
-from dualgnn_dgl.options import build, keys
 from dualgnn_dgl.training import TrainConfig
 
 FIXED = ("seed", "impute")  # what the experiment itself varies

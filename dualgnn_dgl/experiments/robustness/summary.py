@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.data import Dataset
-from dualgnn_dgl.evaluation import holm, p_value, percentiles, resampled_means
+from dualgnn_dgl.evaluation import holm, p_value
+from dualgnn_dgl.evaluation.intervals import percentiles, resampled_means
 from dualgnn_dgl.experiments.robustness.cells import name_of, result_of
 from dualgnn_dgl.experiments.robustness.plan import Cell, Plan
-from dualgnn_dgl.inputs import open_regular
 
 RESAMPLES = 2000
 TEST = "shifted bootstrap with Holm's correction"

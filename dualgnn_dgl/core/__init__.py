@@ -1,0 +1,1 @@
+"""What every other storey stands on: files and folders, locks, options, ids, memory, devices, progress, vocabulary."""

@@ -1,0 +1,172 @@
+"""Small frozen dataclasses as configuration: checked, from TOML or `key=value`, and back to TOML.
+
+Each model has one beside it (`Config`), training has one (`TrainConfig`). A field is made with `option`, which
+carries its help and, where they apply, its choices and lower bound; there is no other place to declare one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dualgnn_dgl.core.inputs import open_regular
+from dualgnn_dgl.core.strict import LARGEST, LONGEST_TOML, parse_toml
+from dualgnn_dgl.errors import ConfigError, DualGNNError, toml_text, unknown
+
+C = TypeVar("C")
+_SEAL = re.compile(rb"#.{0,10}sha256 ([0-9a-f]{64}) .*")
+
+# Upper bounds of options: far above any use, and low enough that a forged value costs neither an endless loop nor an overflow.
+LAYERS, WIDTH, COUNT = 100, 2**40, 2**31 - 1
+
+
+def option(default: Any, help: str, *, choices: Sequence[str] = (), low: float | None = None, high: float | None = None) -> Any:
+    """A dataclass field that knows its help, its choices and its bounds (both inclusive)."""
+    return dataclasses.field(default=default, metadata={"help": help, "choices": tuple(choices), "low": low, "high": high})
+
+
+class Options:
+    """Base of every configuration dataclass: checks each value against what its `option` says.
+
+    Raises
+    ------
+    ConfigError
+        naming the key, the value, and what is allowed.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, rule = getattr(self, field.name), field.metadata
+            if rule["choices"] and value not in rule["choices"]:
+                raise ConfigError(unknown(f"value of {field.name}", str(value), rule["choices"]))
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{field.name} is {value}: give a finite number")
+            if isinstance(value, int) and abs(value) > LARGEST:
+                raise ConfigError(f"{field.name} is {str(value):.30}: give at most {LARGEST}")
+            if rule["low"] is not None and value < rule["low"]:
+                raise ConfigError(f"{field.name} is {value}: give at least {rule['low']}")
+            if rule["high"] is not None and value > rule["high"]:
+                raise ConfigError(f"{field.name} is {value}: give at most {rule['high']}")
+
+
+def keys(kind: type) -> list[str]:
+    """The names of a configuration's fields."""
+    return [field.name for field in dataclasses.fields(kind)]
+
+
+def _convert(name: str, value: Any, default: Any, typed: bool) -> Any:
+    """Converts `value`, from a file or from the command line's text, to the type of the field's default."""
+    wanted = type(default)
+    if isinstance(value, str) and wanted is not str and not typed:
+        text = value.strip().lower()
+        try:
+            if wanted is bool and text in ("true", "yes", "on", "1", "false", "no", "off", "0"):
+                return text in ("true", "yes", "on", "1")
+            if wanted in (int, float):
+                return wanted(text)
+        except ValueError:
+            pass
+    elif wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif type(value) is wanted:
+        return value
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    raise ConfigError(f"{name} is {value!r:.80}: give {kinds[wanted]}, such as {default!r}")
+
+
+def build(kind: type[C], values: Mapping[str, Any], where: str = "", *, typed: bool = False) -> C:
+    """Makes a configuration from the given values; the rest keeps its defaults.
+
+    Args:
+        kind: the configuration's class.
+        values: by name.
+        where: the values' place in messages.
+        typed: whether the values come from a JSON or TOML file, which has types: there a text is never a number.
+
+    Raises:
+        ConfigError: for an unknown key (naming the nearest), a value of the wrong type, or one out of its bounds.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            raise ConfigError(unknown(f"key{' in ' + where if where else ''}", name, fields))
+    return kind(**{name: _convert(name, value, fields[name].default, typed) for name, value in values.items()})
+
+
+def check_saved(
+    kind: type, values: Mapping[str, Any], path: object, what: type[DualGNNError], remedy: str, where: str = ""
+) -> None:
+    """Raises `what` with the file's name and the `remedy` unless the file's `values` are valid for `kind`.
+
+    A key that is missing was added by a later version, and keeps its default. `where` is as for `build`.
+    """
+    try:
+        build(kind, values, where, typed=True)
+    except ConfigError as error:
+        raise what(f"{path}: {error}: {remedy}") from None
+
+
+def parse_pair(text: str) -> tuple[str, str]:
+    """`key=value` → (key, value).
+
+    >>> parse_pair("lr=0.01")
+    ('lr', '0.01')
+    """
+    key, sign, value = text.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set {text}: write key=value, such as --set width=64")
+    return key.strip(), value
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """A TOML file as a dictionary; damage is one line with the file's name."""
+    try:
+        with open_regular(path, ConfigError) as handle:
+            content = handle.read(LONGEST_TOML + 1)
+        first, _, rest = content.partition(b"\n")
+        said = _SEAL.fullmatch(first.rstrip(b"\r"))
+        if said is not None and len(content) <= LONGEST_TOML and hashlib.sha256(rest).hexdigest().encode() != said[1]:
+            raise ConfigError(f"{path} is not what was written there: if the change is yours, delete its first line")
+        return parse_toml(content)
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: check --config") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not readable TOML ({' '.join(str(error).split())[:300]}): fix it") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder: --config takes a TOML file") from None
+
+
+def seal_toml(text: str) -> str:
+    """`text` under a line with its SHA-256, which `read_toml` compares."""
+    return f"# sha256 {hashlib.sha256(text.encode()).hexdigest()} of all that follows; to edit the file, delete this line\n{text}"
+
+
+def to_toml(values: Any, section: str = "") -> str:
+    """A configuration as TOML lines with each field's help as a comment.
+
+    >>> import dataclasses
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Config(Options):
+    ...     width: int = option(64, "embedding width D", low=1)
+    >>> print(to_toml(Config(), "model"))
+    [model]
+    width = 64  # embedding width D
+    """
+    lines = [f"[{section}]"] if section else []
+    for field in dataclasses.fields(values):
+        choices = f" ({' | '.join(field.metadata['choices'])})" if field.metadata["choices"] else ""
+        lines.append(f"{field.name} = {_literal(getattr(values, field.name))}  # {field.metadata['help']}{choices}")
+    return "\n".join(lines)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return toml_text(value)
+    return repr(value)

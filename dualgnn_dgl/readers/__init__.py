@@ -1,0 +1,1 @@
+"""Reads a user's files and folders into raw tables (`data.raw.RawInput`); knows every format."""

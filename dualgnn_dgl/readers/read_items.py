@@ -1,0 +1,98 @@
+"""Item tables and lists: which items there are, in which order (for arrays aligned with them), and their titles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.readers.opened import Table, suffix
+from dualgnn_dgl.readers.read_columns import NAMES, find_column, listed, plain
+from dualgnn_dgl.readers.read_table import batches, blank_lines, head, open_table
+from dualgnn_dgl.readers.read_values import as_text, blank, encode, text_array, undotted
+
+HEADERLESS = ("item", "title")  # the first columns of MovieLens' movies.dat and u.item
+
+
+@dataclass(frozen=True, eq=False)
+class ItemList:
+    """Items in the order of a file; `titles` in the same order, or None. Ids (n,) text, each once."""
+
+    ids: np.ndarray
+    titles: list[str] | None
+    file: str
+    notes: tuple[str, ...] = ()
+
+
+def id_column(table: Table, wanted: str | None = None) -> str | None:
+    """The column of item ids: the one wanted (if it is there), a common item name, `id`, or the only name that ends in "id"."""
+    if wanted and wanted in table.columns:
+        return wanted
+    found = find_column(table, "item")
+    if found is None:
+        ending = [name for name in table.columns if plain(name).endswith("id")]
+        exact = [name for name in ending if plain(name) == "id"]
+        found = (exact or ending)[0] if len(exact or ending) == 1 else None
+    return found
+
+
+def read_items(path: Path, item_col: str | None = None) -> ItemList:
+    """Read an item table (a column of ids, perhaps one of titles) or a list (`.txt`, one id a line).
+
+    Raises
+    ------
+    DataError
+        if the file is not readable, has no column of ids, or names an item twice or not at all.
+    """
+    table = _open(path)
+    id_name = table.columns[0] if len(table.columns) == 1 and suffix(path) == ".txt" else id_column(table, item_col)
+    if id_name is None:
+        raise DataError(
+            f"{path.name} has the columns {listed(table.columns)}; none is known to hold item ids: rename it to item_id"
+        )
+    title_name = find_column(table, "title")
+    names = [id_name] + ([title_name] if title_name and title_name != id_name else [])
+    notes: list[str] = []
+    ids, titles, start = [], [], 0
+    for batch in batches(table, names, notes):
+        codes, texts = encode(batch[0], f"{path.name}, {id_name}", start)
+        ids.append(texts.take(pa.array(codes)))
+        start += len(codes)
+        if len(names) > 1:
+            titles += [text.strip() for text in as_text(batch[1], f"{path.name}, {title_name}").to_pylist()]
+    if not ids or not start:
+        raise DataError(f"{path} lists no items: give one item a row")
+    return ItemList(unique_ids(pa.concat_arrays(ids), path.name), titles or None, path.name, tuple(notes))
+
+
+def unique_ids(texts: pa.Array, file: str) -> np.ndarray:
+    """Ids (n,) as NumPy text, after the check that each is there and stands once."""
+    empty = np.flatnonzero(blank(texts))
+    if empty.size:
+        raise DataError(f"{file}, row {int(empty[0]) + 1}, has no item id: name the item, or take the row out")
+    coded = texts.dictionary_encode()
+    if len(coded.dictionary) < len(texts):
+        codes = coded.indices.to_numpy(zero_copy_only=False)
+        again = int(np.argmax(np.diff(np.maximum.accumulate(codes), prepend=-1) == 0))  # the first row that brings no new id
+        first = int(np.argmax(codes == codes[again]))
+        raise DataError(
+            f"{file} lists item '{texts[again].as_py()}' twice, in rows {first + 1} and {again + 1}: give each item once"
+        )
+    return text_array(undotted(texts))
+
+
+def _open(path: Path) -> Table:
+    """The table, with names of its columns where the file has none."""
+    if suffix(path) in (".dat", ".item", ".data"):
+        table = open_table(path)
+        return table if id_column(table) else open_table(path, names=HEADERLESS)
+    if suffix(path) == ".txt":
+        first = head(path)[0]
+        if not any(mark in first for mark in ("\t", ",", ";", "|", "::")):
+            header = plain(first) in (*NAMES["item"], "id")
+            # a list: one id a line, which may hold blanks; the unit separator stands in no line
+            return Table(path, (first.strip(),) if header else ("item",), "\x1f", header, blank=blank_lines(path))
+    return open_table(path)

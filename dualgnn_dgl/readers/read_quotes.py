@@ -1,0 +1,124 @@
+"""Quotation marks that swallow lines: one that never closes, and two stray ones with rows between them.
+
+Arrow reads what stands between two marks as one field, line ends and all, as it must for text of several lines. Two stray
+marks in a column that nobody reads therefore hide the rows between them without a word; here they are found.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.readers.opened import Table
+from dualgnn_dgl.readers.read_stream import BLOCK, open_stream
+
+NEWLINE, RETURN = ord("\n"), ord("\r")
+
+
+def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
+    """Hold the rows that were read against the lines of the file; only a file with quotation marks is read again.
+
+    Parameters
+    ----------
+    rows : how many Arrow read.
+    columns : the names of the columns that were read; the first two hold ids.
+
+    Returns
+    -------
+    A note for the report where rows span several lines, else ''.
+
+    Raises
+    ------
+    DataError
+        for a mark that never closes, and where a line within a field looks like a row itself.
+    """
+    marks = sum(chunk.count(b'"') for chunk in _chunks(table))
+    if marks % 2:
+        _refuse_unclosed(table)
+    return _spanning(table, columns) if marks and _filled_lines(table) - table.header > rows else ""
+
+
+def _refuse_unclosed(table: Table) -> None:
+    """Refuse a mark that never closes: all lines behind it are one field."""
+    number = 1
+    with _text(table) as lines:
+        reader = csv.reader(lines, delimiter=table.separator or ",", strict=True)
+        try:
+            for _ in reader:
+                number = reader.line_num + 1
+        except csv.Error as error:
+            if "unexpected end" in str(error) or "field larger" in str(error):
+                raise _never_closes(table, number) from None
+            # else a mark within a field: nothing is lost by it, unless lines are, and they are counted
+
+
+def _never_closes(table: Table, number: int) -> DataError:
+    return DataError(f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line")
+
+
+def _spanning(table: Table, columns: Sequence[str]) -> str:
+    """A note on the rows that span several lines; an error where one of those lines looks like a row itself."""
+    places = [table.columns.index(name) for name in columns[:2]]
+    first, spanning, number = 0, 0, 1
+    with _text(table) as lines:
+        seen: list[str] = []  # the lines of the row under way
+        reader = csv.reader(_kept(lines, seen), delimiter=table.separator or ",")
+        try:
+            for _ in reader:
+                hidden = next((at for at, line in enumerate(seen[1:], 1) if _is_row(line, table, places)), 0)
+                if hidden:
+                    raise DataError(
+                        f"{table.name}, line {number}, opens a quotation mark that closes in a later line, and line "
+                        f"{number + hidden} in between looks like a row: take stray marks out, or double them in quoted text"
+                    )
+                if len(seen) > 1:
+                    first, spanning = first or number, spanning + 1
+                seen.clear()
+                number = reader.line_num + 1
+        except csv.Error:  # a field larger than any text
+            raise _never_closes(table, number) from None
+    if not spanning:
+        return ""
+    return f"{table.name}: {spanning:,} rows span several lines, the first from line {first} on: check the quotation marks there"
+
+
+def _text(table: Table) -> io.TextIOWrapper:
+    """The file as text. What a column that nobody reads holds need not be: only lines, marks and ids matter here."""
+    return io.TextIOWrapper(open_stream(table.path), table.encoding, "replace", newline="")
+
+
+def _chunks(table: Table) -> Iterator[bytes]:
+    with open_stream(table.path) as stream:
+        yield from iter(lambda: stream.read(BLOCK), b"")
+
+
+def _filled_lines(table: Table) -> int:
+    """How many lines hold anything."""
+    count, before = 0, False
+    for chunk in _chunks(table):
+        text = np.frombuffer(chunk, dtype=np.uint8)
+        filled = (text != NEWLINE) & (text != RETURN)
+        count += int(np.count_nonzero(filled[1:] & ~filled[:-1])) + int(filled[0] and not before)
+        before = bool(filled[-1])
+    return count
+
+
+def _kept(lines: Iterator[str], seen: list[str]) -> Iterator[str]:
+    """Hand lines on and keep a copy of each."""
+    for line in lines:
+        seen.append(line)
+        yield line
+
+
+def _is_row(line: str, table: Table, places: Sequence[int]) -> bool:
+    """Whether a line by itself has all fields of a row, with ids where ids belong: text of several words seldom has."""
+    separator, line = table.separator or ",", line.rstrip("\r\n")
+    for fields in (line.split(separator), next(csv.reader([line], delimiter=separator), [])):
+        if len(fields) == len(table.columns) and all(re.fullmatch(r"[^\s\"]+", fields[place]) for place in places):
+            return True
+    return False

@@ -1,0 +1,68 @@
+"""Files as streams of bytes, compressed ones expanded as they are read, and no further than any honest log expands.
+
+Archives of several members (zip, tar, .npz) are not read at all (`files.refuse_foreign`); .gz, .bz2 and .zst hold one stream.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dualgnn_dgl.core.inputs import open_regular
+from dualgnn_dgl.errors import DataError
+
+COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # suffix -> Arrow's codec
+BLOCK = 1 << 24  # bytes of text read at once: bounds the memory, and the longest line
+# Logs shrink to a tenth or, written very regularly, to a fiftieth. A file beyond both limits was made to fill memory.
+MOST_TIMES, MOST_BYTES = 250, 1 << 30
+
+
+def open_stream(path: Path) -> pa.NativeFile:
+    """A readable stream of the bytes of a file, expanded if its suffix says that it is compressed.
+
+    Raises
+    ------
+    DataError
+        later, while it is read: if it expands to more than a gigabyte and 250 times its size.
+    """
+    file = open_regular(path)
+    codec = COMPRESSED.get(path.suffix.lower())
+    if codec is None:
+        return pa.PythonFile(file, mode="r")
+    stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)
+    return pa.PythonFile(_Bounded(stream, file, path), mode="r")
+
+
+def read_fully(stream: pa.NativeFile, size: int) -> bytes:
+    """Read `size` bytes, or fewer where the stream ends; a single read may give fewer before the end, too."""
+    parts: list[bytes] = []
+    while size > 0 and (part := stream.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+class _Bounded:
+    """A byte stream that counts what comes out of it."""
+
+    closed = False
+
+    def __init__(self, stream: pa.NativeFile, file: Any, path: Path) -> None:
+        self.stream, self.path, self.count = stream, path, 0
+        self.most = max(MOST_BYTES, MOST_TIMES * os.fstat(file.fileno()).st_size)
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes."""
+        chunk: bytes = self.stream.read(size)
+        self.count += len(chunk)
+        if self.count > self.most:
+            raise DataError(
+                f"{self.path} expands to more than {MOST_TIMES} times its size: it is no log. If it is, expand it yourself first"
+            )
+        return chunk
+
+    def close(self) -> None:
+        self.stream.close()
