@@ -71,6 +71,7 @@ WORDS = README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md CITATION.cff setup.cf
 # mypy sees the package as it is installed, with cli/ inside
 lint: .venv/installed-test
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check -q .
 	.venv/bin/codespell $(WORDS)
 	.venv/bin/codespell -L evalute,maks,mising,modle,nam,recal,trian,visul,whats,widht,witdh tests
 	@rm -rf build/types && mkdir -p build/types/dualgnn_dgl

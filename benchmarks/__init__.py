@@ -1,1 +1,4 @@
-"""Benchmarks behind the published results: `quality/` of rankings, `speed/` of the code, `lib/` shared by both."""
+"""Benchmarks behind the published results.
+
+`quality/` of rankings, `speed/` of the code, `lib/` shared by both.
+"""

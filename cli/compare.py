@@ -1,4 +1,6 @@
-"""`dualgnn compare`: are the differences between runs more than chance, for whom do they hold, and what are the lists like?"""
+"""`dualgnn compare`: are the differences between runs more than chance, for whom do they hold, and
+what are the lists like?
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 @click.command(short_help="Test whether runs on the same data differ, user by user.")
 @click.argument("runs", nargs=-1, required=True, type=PATH, metavar="RUN RUN…")
 @run_data_option
-@click.option("--topk", "k", type=int, default=20, show_default=True, metavar="K", help="List length.")
+@click.option(
+    "--topk", "k", type=int, default=20, show_default=True, metavar="K", help="List length."
+)
 @click.option(
     "--metric",
     "metrics",
@@ -40,7 +44,11 @@ if TYPE_CHECKING:
     type=click.Choice(list(METRICS)),
     help="What to compare by; repeatable.",
 )
-@click.option("--best", is_flag=True, help="Compare with the run that is best by the first metric, not with the first one named.")
+@click.option(
+    "--best",
+    is_flag=True,
+    help="Compare with the run that is best by the first metric, not with the first one named.",
+)
 @split_option
 @mask_option
 @click.option(
@@ -50,18 +58,24 @@ if TYPE_CHECKING:
     show_default=True,
     help="Resamples of the users.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap."
+)
 @gpu_option
 @memory_option
 @json_option
-def command(runs: tuple[str, ...], data: str | None, gpu: int | None, as_json: bool, **options: Any) -> None:
+def command(
+    runs: tuple[str, ...], data: str | None, gpu: int | None, as_json: bool, **options: Any
+) -> None:
     """Compare two or more RUN folders on the same data, user by user.
 
-    The others are compared with the first (or, with --best, the best) run: the mean difference over users with its 95 %
-    bootstrap interval, and two paired tests, bootstrap and Wilcoxon. With several others, read the p-values under "Holm":
-    they are corrected for that many tests of one metric. Then come the same means for users by the number of their
-    training videos, and for held-out videos by the number of their training users (0: cold), for reading, not for claims;
-    and what the lists are like: coverage, Gini, novelty in bits, and diversity (1 − cosine) in each modality.
+    The others are compared with the first (or, with --best, the best) run: the mean difference over
+    users with its 95 % bootstrap interval, and two paired tests, bootstrap and Wilcoxon. With
+    several others, read the p-values under "Holm": they are corrected for that many tests of one
+    metric. Then come the same means for users by the number of their training videos, and for
+    held-out videos by the number of their training users (0: cold), for reading, not for claims;
+    and what the lists are like: coverage, Gini, novelty in bits, and diversity (1 − cosine) in each
+    modality.
 
     \b
     Examples:
@@ -85,29 +99,54 @@ def _text(found: ComparisonResult) -> str:
 
     value = found.to_dict()
     order = list(value["runs"])
-    lines = [*measured_on(value, found.left_out), f"base   {clean(value['base'])} ({value['runs'][value['base']]})"]
+    lines = [
+        *measured_on(value, found.left_out),
+        f"base   {clean(value['base'])} ({value['runs'][value['base']]})",
+    ]
     headers = ["run", "model", "mean", "95 %", "difference", "95 %", "better", "worse"]
     headers += ["p bootstrap", "Holm", "p Wilcoxon", "Holm"]
     for metric, rows in value["metrics"].items():
         cells = []
         for run, row in rows.items():
-            line: list[Any] = [run, value["runs"][run], row["mean"], "[{:.4f}, {:.4f}]".format(*row["interval"])]
+            line: list[Any] = [
+                run,
+                value["runs"][run],
+                row["mean"],
+                "[{:.4f}, {:.4f}]".format(*row["interval"]),
+            ]
             if "difference" in row:
-                line += [f"{row['difference']:+.4f}", "[{:+.4f}, {:+.4f}]".format(*row["difference_interval"])]
+                line += [
+                    f"{row['difference']:+.4f}",
+                    "[{:+.4f}, {:+.4f}]".format(*row["difference_interval"]),
+                ]
                 line += [row["better"], row["worse"]]
-                line += [_p(row[key]) for key in ("p_bootstrap", "p_bootstrap_holm", "p_wilcoxon", "p_wilcoxon_holm")]
+                line += [
+                    _p(row[key])
+                    for key in ("p_bootstrap", "p_bootstrap_holm", "p_wilcoxon", "p_wilcoxon_holm")
+                ]
             else:
                 line += ["base", "", None, None, "", "", "", ""]
             cells.append(line)
         lines += ["", metric, table(headers, cells)]
-    titles = {"user_training_pairs": "users by training videos", "item_training_users": "held-out videos by training users"}
+    titles = {
+        "user_training_pairs": "users by training videos",
+        "item_training_users": "held-out videos by training users",
+    }
     for kind, title in titles.items():
         for metric in value["metrics"]:
             cells = [
-                [label((row["from"], row["to"])), row["users"], *(_slice_cell(row["metrics"][metric][run]) for run in order)]
+                [
+                    label((row["from"], row["to"])),
+                    row["users"],
+                    *(_slice_cell(row["metrics"][metric][run]) for run in order),
+                ]
                 for row in value["slices"][kind]
             ]
-            lines += ["", f"{metric}, {title}; in brackets the difference to the base", table(["", "users", *order], cells)]
+            lines += [
+                "",
+                f"{metric}, {title}; in brackets the difference to the base",
+                table(["", "users", *order], cells),
+            ]
     cells = [[name, *(figures[run] for run in order)] for name, figures in value["beyond"].items()]
     return "\n".join([*lines, "", "what the lists are like", table(["", *order], cells)])
 

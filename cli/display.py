@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """Shows events: a line a message, and for a training a live bar on a terminal or a line an epoch elsewhere.
+    """Shows events: a line a message, and for a training a live bar on a terminal or a line an
+    epoch elsewhere.
 
-    It is a `progress.Report`, to be used as a context manager. Without `lines` epochs are shown on a terminal only.
+    It is a `progress.Report`, to be used as a context manager. Without `lines` epochs are shown on
+    a terminal only.
     """
 
     def __init__(self, *, lines: bool = True) -> None:
@@ -67,7 +69,9 @@ class Display:
         assert self.bar_task is not None
         total = progress.steps * progress.epochs
         done = progress.steps * (progress.epoch - 1) + progress.step
-        self.bar.update(self.bar_task, description=clean(_line(progress)), completed=done, total=total)
+        self.bar.update(
+            self.bar_task, description=clean(_line(progress)), completed=done, total=total
+        )
 
 
 def _line(progress: Progress) -> str:

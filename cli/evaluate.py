@@ -1,4 +1,6 @@
-"""`dualgnn eval`: rank the whole catalogue for every user with a held-out video and print the metrics."""
+"""`dualgnn eval`: rank the whole catalogue for every user with a held-out video and print the
+metrics.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,31 @@ if TYPE_CHECKING:
 @run_option
 @run_data_option
 @click.option(
-    "--topk", type=int, multiple=True, default=(10, 20), show_default="10 20", metavar="K", help="List length; repeatable."
+    "--topk",
+    type=int,
+    multiple=True,
+    default=(10, 20),
+    show_default="10 20",
+    metavar="K",
+    help="List length; repeatable.",
 )
 @split_option
 @mask_option
-@click.option("--beyond", is_flag=True, help="Also Gini, novelty, and the lists' diversity in each modality.")
+@click.option(
+    "--beyond", is_flag=True, help="Also Gini, novelty, and the lists' diversity in each modality."
+)
 @click.option(
     "--cold-items",
     is_flag=True,
-    help="Rank only the videos without a training pair, each placed by its modalities alone, as a new one is.",
+    help="Rank only the videos without a training pair, each placed by its modalities alone, as a "
+    "new one is.",
 )
 @click.option(
-    "--per-user", default=None, type=PATH, metavar="FILE", help="Write every metric of every user to this Parquet file."
+    "--per-user",
+    default=None,
+    type=PATH,
+    metavar="FILE",
+    help="Write every metric of every user to this Parquet file.",
 )
 @click.option(
     "--bootstrap",
@@ -52,7 +67,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Resamples; 0: no intervals.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap."
+)
 @memory_option
 @gpu_option
 @force_option
@@ -60,7 +77,8 @@ if TYPE_CHECKING:
 def command(run: str, data: str | None, gpu: int | None, as_json: bool, **options: Any) -> None:
     """Rank all micro-videos for every user with a held-out one and print the metrics.
 
-    Means are over users with at least one held-out video; beside each stands its 95 % bootstrap interval.
+    Means are over users with at least one held-out video; beside each stands its 95 % bootstrap
+    interval.
 
     \b
     Examples:
@@ -69,7 +87,9 @@ def command(run: str, data: str | None, gpu: int | None, as_json: bool, **option
         dualgnn eval --cold-items
     """
     if options["beyond"] and options["cold_items"]:
-        raise click.UsageError("--beyond looks at lists of the whole catalogue: leave out --cold-items")
+        raise click.UsageError(
+            "--beyond looks at lists of the whole catalogue: leave out --cold-items"
+        )
     from dualgnn_dgl.verbs.evaluate import evaluate
 
     found = evaluate(run, data, device=pick_device(gpu), **options)
@@ -82,7 +102,9 @@ def command(run: str, data: str | None, gpu: int | None, as_json: bool, **option
 
 
 def _text(found: EvaluationResult) -> str:
-    """The result for people: what was measured, then a row per metric and a column per list length."""
+    """The result for people: what was measured, then a row per metric and a column per list
+    length.
+    """
     value = found.to_dict()
     names = list(dict.fromkeys(name.partition("@")[0] for name in value["metrics"]))
 
@@ -90,12 +112,17 @@ def _text(found: EvaluationResult) -> str:
         low, high = value["intervals"].get(name, (None, None))
         if value["metrics"][name] is None:
             return "–"
-        return f"{value['metrics'][name]:.4f}" + (f" [{low:.4f}, {high:.4f}]" if low is not None else "")
+        return f"{value['metrics'][name]:.4f}" + (
+            f" [{low:.4f}, {high:.4f}]" if low is not None else ""
+        )
 
     lines = [
         f"run    {clean(value['run'])}" + (f" ({found.model})" if found.model else ""),
         *measured_on(value, found.left_out),
         "",
-        table(["metric", *(f"@{k}" for k in found.ks)], [[name, *(cell(f"{name}@{k}") for k in found.ks)] for name in names]),
+        table(
+            ["metric", *(f"@{k}" for k in found.ks)],
+            [[name, *(cell(f"{name}@{k}") for k in found.ks)] for name in names],
+        ),
     ]
     return "\n".join(lines)

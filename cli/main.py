@@ -1,12 +1,15 @@
-"""The group `dualgnn`, and the one place where the library's errors become one line and an exit status.
+"""The group `dualgnn`, and the one place where the library's errors become one line and an exit
+status.
 
-Every verb lives in a file of its own with a function `command`; it is imported only when it is called, and it
-imports torch, dgl and pandas only inside that function, so that `dualgnn --help` answers at once.
+Every verb lives in a file of its own with a function `command`; it is imported only when it is
+called, and it imports torch, dgl and pandas only inside that function, so that `dualgnn --help`
+answers at once.
 """
 
 from __future__ import annotations
 
-from dualgnn_dgl.cli import stop  # the very first: a signal during the imports below ends the command cleanly
+# the very first: a signal during the imports below ends the command cleanly
+from dualgnn_dgl.cli import stop
 
 # isort: split
 import errno
@@ -41,7 +44,9 @@ _MODULES = {"eval": "evaluate"}
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """Makes one line of a message, whatever it quotes of files and of the command line, and no endless one."""
+    """Makes one line of a message, whatever it quotes of files and of the command line, and no
+    endless one.
+    """
     try:
         yield
     except click.exceptions.NoArgsIsHelpError:  # the help, which has many
@@ -53,7 +58,9 @@ def _one_line() -> Iterator[None]:
 
 
 class Verbs(click.Group):
-    """A group that imports a verb only when it is asked for, and reports the library's errors in one line."""
+    """A group that imports a verb only when it is asked for, and reports the library's errors in
+    one line.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -63,7 +70,9 @@ class Verbs(click.Group):
             return None
         return importlib.import_module(f"dualgnn_dgl.cli.{_MODULES.get(name, name)}").command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             raise click.UsageError(unknown("command", args[0], VERBS), ctx)
         return super().resolve_command(ctx, args)
@@ -94,7 +103,9 @@ class Verbs(click.Group):
             if not memory.ran_out(error):
                 raise
             detail = (str(error).splitlines() or ["no more to be had"])[0][:160]
-            remedy = "use less data, a smaller model (--set width=…), a smaller --batch-size or --memory"
+            remedy = (
+                "use less data, a smaller model (--set width=…), a smaller --batch-size or --memory"
+            )
             raise click.ClickException(f"not enough memory ({detail}): {remedy}") from error
         except OSError as error:
             if error.errno == errno.EPIPE:
@@ -104,7 +115,8 @@ class Verbs(click.Group):
             remedy = {
                 errno.ENOSPC: "free some space, or choose a folder on another disk",
                 errno.EDQUOT: "free some of your quota, or choose a folder on another disk",
-                errno.EFBIG: "the file would grow past the size limit; raise it, or choose another disk",
+                errno.EFBIG: "the file would grow past the size limit; raise it, or choose "
+                "another disk",
                 errno.EACCES: "choose a folder you may use",
                 errno.EROFS: "choose a folder you may write to",
                 errno.ENOENT: "check the path",
@@ -119,11 +131,14 @@ def _asked_for(path: str) -> str:
     >>> _asked_for("runs/.a.0123456789abcdef.tmp/run.json"), _asked_for("d/.d.0123456789abcdef.tmp/x"), _asked_for("d/x")
     ('runs/a/run.json', 'd/x', 'd/x')
     """
-    path = re.sub(r"(^|/)([^/]+)/\.\2\.[0-9a-f]{16}\.tmp(?=/)", r"\1\2", path)  # a staging folder inside the folder
+    # a staging folder inside the folder
+    path = re.sub(r"(^|/)([^/]+)/\.\2\.[0-9a-f]{16}\.tmp(?=/)", r"\1\2", path)
     return re.sub(r"(^|/)\.([^/]+)\.[0-9a-f]{16}\.tmp(?=/|$)", r"\1\2", path)
 
 
-@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__, prog_name="dualgnn")
 def group() -> None:
     """Recommend micro-videos with DualGNN: preprocess a log, train, evaluate, recommend.

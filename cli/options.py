@@ -1,4 +1,7 @@
-"""Options of the verbs that train: the model, and everything that `dualgnn train` and `dualgnn tune` set alike."""
+"""Options of the verbs that train.
+
+The model, and everything that `dualgnn train` and `dualgnn tune` set alike.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,30 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
 from dualgnn_dgl.models import MODELS
 
 # options of training with a name of their own → type
-SHORT = {"epochs": int, "lr": float, "batch_size": int, "patience": int, "seed": int, "impute": click.Choice(["none", *IMPUTERS])}
+SHORT = {
+    "epochs": int,
+    "lr": float,
+    "batch_size": int,
+    "patience": int,
+    "seed": int,
+    "impute": click.Choice(["none", *IMPUTERS]),
+}
 
 
 class ModelName(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2
     """A key of `MODELS`; an unknown one is answered with the nearest."""
 
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> str:
+    def convert(
+        self, value: Any, parameter: click.Parameter | None, context: click.Context | None
+    ) -> str:
         if value not in MODELS:
             raise click.UsageError(unknown("model", value, MODELS), context)
         return str(value)
 
 
-model_option = click.option("--model", type=ModelName(list(MODELS)), help="Which model.  [default: dualgnn]")
+model_option = click.option(
+    "--model", type=ModelName(list(MODELS)), help="Which model.  [default: dualgnn]"
+)
 
 
 def shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -38,7 +52,9 @@ def shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
         "impute": "Fill missing features for the model; the data folder stays as it is.",
     }
     for name in reversed(SHORT):
-        function = click.option(f"--{name.replace('_', '-')}", name, type=SHORT[name], help=helps[name])(function)
+        function = click.option(
+            f"--{name.replace('_', '-')}", name, type=SHORT[name], help=helps[name]
+        )(function)
     exact = "Same seed, same bits: exact on the CPU; on CUDA it says what is not."
     return click.option("--deterministic", is_flag=True, default=None, help=exact)(function)
 
@@ -47,4 +63,6 @@ def given(pairs: tuple[str, ...], short: Mapping[str, Any]) -> dict[str, Any]:
     """Options of model and training as given by `--set`, then by name."""
     from dualgnn_dgl.core.options import parse_pair
 
-    return dict(map(parse_pair, pairs)) | {key: value for key, value in short.items() if value is not None}
+    return dict(map(parse_pair, pairs)) | {
+        key: value for key, value in short.items() if value is not None
+    }

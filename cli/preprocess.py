@@ -27,42 +27,76 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
 
 
 @click.command("preprocess")
-@click.option("--input", "source", type=PATH, metavar="RAW", help="A log: file, folder or /dev/stdin.  [default: the demo]")
+@click.option(
+    "--input",
+    "source",
+    type=PATH,
+    metavar="RAW",
+    help="A log: file, folder or /dev/stdin.  [default: the demo]",
+)
 @data_option
-@click.option("--user-col", metavar="NAME", help="Column of user ids.  [default: found by its name]")
-@click.option("--item-col", metavar="NAME", help="Column of item ids.  [default: found by its name]")
-@click.option("--rating-col", metavar="NAME", help="Column of ratings.  [default: found by its name]")
+@click.option(
+    "--user-col", metavar="NAME", help="Column of user ids.  [default: found by its name]"
+)
+@click.option(
+    "--item-col", metavar="NAME", help="Column of item ids.  [default: found by its name]"
+)
+@click.option(
+    "--rating-col", metavar="NAME", help="Column of ratings.  [default: found by its name]"
+)
 @click.option("--time-col", metavar="NAME", help="Column of times.  [default: found by its name]")
-@click.option("--split-col", metavar="NAME", help="Column that says train, valid or test.  [default: found by its name]")
-@click.option("--separator", metavar="CHAR", help="What separates the columns of a text file.  [default: found out]")
+@click.option(
+    "--split-col",
+    metavar="NAME",
+    help="Column that says train, valid or test.  [default: found by its name]",
+)
+@click.option(
+    "--separator",
+    metavar="CHAR",
+    help="What separates the columns of a text file.  [default: found out]",
+)
 @click.option(
     "--features",
     multiple=True,
     type=PATH,
     metavar="FILE",
-    help="Feature file, named after its modality; may be repeated.  [default: those in the folder RAW]",
+    help="Feature file, named after its modality; may be repeated.  [default: those in the folder "
+    "RAW]",
 )
 @click.option(
-    "--items", type=PATH, metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one in RAW]"
+    "--items",
+    type=PATH,
+    metavar="FILE",
+    help="Item table: ids, titles, order of feature arrays.  [default: the one in RAW]",
 )
-@click.option("--min-rating", type=float, metavar="X", help="Leave out rows rated below X.  [default: keep all]")
+@click.option(
+    "--min-rating",
+    type=float,
+    metavar="X",
+    help="Leave out rows rated below X.  [default: keep all]",
+)
 @click.option(
     "--k-core",
     type=int,
     metavar="N",
-    help="Keep users and items with at least N pairs.  [default: 5; 0 for a log with its own split]",
+    help="Keep users and items with at least N pairs.  [default: 5; 0 for a log with its own "
+    "split]",
 )
 @click.option(
     "--split",
     type=click.Choice(SPLIT_RULES),
-    help="How to hold out pairs; shares are 8:1:1.  [default: given for a log with its own split, else random]",
+    help="How to hold out pairs; shares are 8:1:1.  [default: given for a log with its own split, "
+    "else random]",
 )
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the shuffles.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the shuffles."
+)
 @click.option(
     "--feature-dim",
     type=int,
     metavar="N",
-    help="Reduce wider features to N columns (PCA); the map is kept for later videos.  [default: leave them]",
+    help="Reduce wider features to N columns (PCA); the map is kept for later videos.  [default: "
+    "leave them]",
 )
 @click.option(
     "--cooc-weight",
@@ -71,22 +105,34 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
     show_default=True,
     help="Weight of user co-occurrence edges.",
 )
-@click.option("--cooc-top", type=int, default=200, show_default=True, metavar="N", help="Co-occurring users kept per user.")
+@click.option(
+    "--cooc-top",
+    type=int,
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="Co-occurring users kept per user.",
+)
 @click.option(
     "--impute",
     type=click.Choice(list(IMPUTERS)),
-    help="Fill missing features, from present ones and training pairs; filled rows are marked.  [default: leave them missing]",
+    help="Fill missing features, from present ones and training pairs; filled rows are marked.  "
+    "[default: leave them missing]",
 )
 @memory_option
-@click.option("--check", is_flag=True, help="Read and check everything, write nothing; leaves co-occurrence out.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Read and check everything, write nothing; leaves co-occurrence out.",
+)
 @force_option
 @json_option
 def command(source: str | None, data: str, check: bool, as_json: bool, **options: Any) -> None:
     """Turn a raw log and feature files into a prepared data folder.
 
-    Reads CSV, TSV, Parquet, RecBole and MMRec .inter, MovieLens, MicroLens and adjacency lists; removes repeated
-    pairs, takes the k-core, splits, aligns features with items (an absent or NaN row is missing, never zero) and
-    finds for every user those who share most training items.
+    Reads CSV, TSV, Parquet, RecBole and MMRec .inter, MovieLens, MicroLens and adjacency lists;
+    removes repeated pairs, takes the k-core, splits, aligns features with items (an absent or NaN
+    row is missing, never zero) and finds for every user those who share most training items.
 
     \b
     Example:
@@ -94,7 +140,10 @@ def command(source: str | None, data: str, check: bool, as_json: bool, **options
     """
     from dualgnn_dgl.verbs.prepare import prepare
 
-    note(f"input: {source or 'built-in demo'}, data: {'(--check: nothing is written)' if check else data}")
+    note(
+        f"input: {source or 'built-in demo'}, data: "
+        f"{'(--check: nothing is written)' if check else data}"
+    )
     with bars() as report:
         prepared = prepare(source, data, check=check, progress=report, **options)
     if prepared.data is not None:
@@ -104,14 +153,17 @@ def command(source: str | None, data: str, check: bool, as_json: bool, **options
         return
     print_text(text(prepared.report))
     train = "dualgnn train" if data == DEFAULT_DATA else f"dualgnn train --data {clean(data)}"
-    print_text("\nchecked, nothing written" if check else f"\nwritten to {clean(data)}; next: {train}")
+    print_text(
+        "\nchecked, nothing written" if check else f"\nwritten to {clean(data)}; next: {train}"
+    )
 
 
 def text(report: dict[str, Any]) -> str:
     """The report for people: sizes, splits, modalities, what was dropped and why."""
     options, rows = report["options"], report["rows"]
     parts = [
-        f"{clean(report['input']['name']) or 'log'} ({report['input']['kind'] or 'in memory'}): {rows['read']:,} rows read",
+        f"{clean(report['input']['name']) or 'log'} ({report['input']['kind'] or 'in memory'}): "
+        f"{rows['read']:,} rows read",
         _options(options),
         table(
             ["split", "pairs", "users", "items", "density"],
@@ -122,7 +174,9 @@ def text(report: dict[str, Any]) -> str:
         ),
     ]
     dropped = [[f"  {reason}", -count] for reason, count in rows["dropped"].items()]
-    parts.append(table(["rows", "count"], [["read", rows["read"]], *dropped, ["kept", rows["kept"]]]))
+    parts.append(
+        table(["rows", "count"], [["read", rows["read"]], *dropped, ["kept", rows["kept"]]])
+    )
     if report["modalities"]:
         parts.append(_modalities(report["modalities"]))
         parts += _resemblance(report["modalities"])
@@ -133,32 +187,52 @@ def text(report: dict[str, Any]) -> str:
     if report["co_occurrence"]:
         lists = report["co_occurrence"]
         parts.append(
-            f"co-occurrence ({lists['weight']}, top {lists['top']}): {lists['users_with_neighbours']:,} of "
-            f"{report['users']:,} users have neighbours, {lists['mean_neighbours']:.1f} each on average"
+            f"co-occurrence ({lists['weight']}, top {lists['top']}): "
+            f"{lists['users_with_neighbours']:,} of "
+            f"{report['users']:,} users have neighbours, {lists['mean_neighbours']:.1f} each on "
+            f"average"
         )
     if report["published"]:
         parts.append(_published(report["published"]))
     if report["warnings"]:
-        parts.append("\n".join(f"warning: {shorten(clean(warning))}" for warning in report["warnings"]))
+        parts.append(
+            "\n".join(f"warning: {shorten(clean(warning))}" for warning in report["warnings"])
+        )
     return "\n\n".join(parts)
 
 
 def _options(options: dict[str, Any]) -> str:
     """The options used, defaults included."""
     rule = wrap(options["split_rule"], 100, initial_indent="  ", subsequent_indent="  ")
-    lines = [f"split: {options['split']}, seed {options['seed']}", *rule, f"k-core: {options['k_core']}"]
+    lines = [
+        f"split: {options['split']}, seed {options['seed']}",
+        *rule,
+        f"k-core: {options['k_core']}",
+    ]
     if options["min_rating"] is not None:
         lines.append(f"ratings: {options['min_rating']:g} and more")
     if options["feature_dim"] is not None:
-        lines.append(f"features: at most {options['feature_dim']} columns; the map is kept, features of later videos may be raw")
+        lines.append(
+            f"features: at most {options['feature_dim']} columns; the map is kept, features of "
+            f"later videos may be raw"
+        )
     if options["impute"] is not None:
-        lines.append(f"missing features: filled by {options['impute']}; models take them as present, 'coverage' below does not")
+        lines.append(
+            f"missing features: filled by {options['impute']}; models take them as present, "
+            f"'coverage' below does not"
+        )
     return "\n".join(lines)
 
 
 def _modalities(modalities: dict[str, Any]) -> str:
-    """One row a modality; one column a popularity group, the share of its items that have the modality."""
-    groups = list(dict.fromkeys(group for modality in modalities.values() for group in modality["by_popularity"]))
+    """One row a modality; one column a popularity group, the share of its items that have the
+    modality.
+    """
+    groups = list(
+        dict.fromkeys(
+            group for modality in modalities.values() for group in modality["by_popularity"]
+        )
+    )
     filled = any(modality["imputed"] for modality in modalities.values())
     rows = [
         [
@@ -171,26 +245,46 @@ def _modalities(modalities: dict[str, Any]) -> str:
         ]
         for name, modality in modalities.items()
     ]
-    return table(["modality", "width", "items", *(["filled"] if filled else []), "coverage", *groups], rows)
+    return table(
+        ["modality", "width", "items", *(["filled"] if filled else []), "coverage", *groups], rows
+    )
 
 
 def _resemblance(modalities: dict[str, Any]) -> list[str]:
-    """How alike items are that the same users watch, which bounds what filling from them can bring; nothing if not measured."""
+    """How alike items are that the same users watch, which bounds what filling from them can bring.
+
+    Nothing if not measured.
+    """
     rows = []
     for name, modality in modalities.items():
         if modality["homophily"] is not None:
-            near, random, gain, told = (modality["homophily"][key] for key in ("neighbours", "random", "gain", "explained"))
+            near, random, gain, told = (
+                modality["homophily"][key] for key in ("neighbours", "random", "gain", "explained")
+            )
             verdict = "hardly" if told < 0.01 else "a little" if told < 0.3 else "well"
             rows.append([name, near, random, f"{gain:.1%}", f"{told:.1%}", verdict])
     if not rows:
         return []
-    head = "feature homophily: cosine of videos watched by the same users, and of any two; share of differences that they tell"
-    return [head + "\n" + table(["modality", "neighbours", "any two", "gain", "told", "neighbours can fill a hole"], rows)]
+    head = (
+        "feature homophily: cosine of videos watched by the same users, and of any two; share of "
+        "differences that they tell"
+    )
+    return [
+        head
+        + "\n"
+        + table(
+            ["modality", "neighbours", "any two", "gain", "told", "neighbours can fill a hole"],
+            rows,
+        )
+    ]
 
 
 def _published(published: dict[str, Any]) -> str:
     """Published figures beside those found."""
-    rows = [[name, f["published"], f["found"], f["prepared"], f["met"]] for name, f in published["figures"].items()]
+    rows = [
+        [name, f["published"], f["found"], f["prepared"], f["met"]]
+        for name, f in published["figures"].items()
+    ]
     verdict = "met" if published["met"] else "NOT met"
     head = f"published statistics of {published['set']} ({published['source']}): {verdict}"
     return head + "\n" + table(["figure", "published", "in the log", "prepared", "met"], rows)

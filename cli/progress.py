@@ -18,14 +18,21 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bars() -> Iterator[Report]:
-    """Gives a function that shows the step under way: a bar with the time on a terminal, else a line a step."""
+    """Gives a function that shows the step under way.
+
+    A bar with the time on a terminal, else a line a step.
+    """
     if not streams.terminal():
         yield lines()
         return
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(bar_width=24), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+    )
     with Bars(*columns, console=streams.console()) as shown:
         tasks: list[TaskID] = []
 

@@ -28,13 +28,16 @@ _TITLE_CELLS = 100
 
 
 @click.command(short_help="Print a user's top-K list in your own ids.")
-@click.option("--user", "wanted", multiple=True, metavar="ID", help="A user, by your own id; repeatable.")
+@click.option(
+    "--user", "wanted", multiple=True, metavar="ID", help="A user, by your own id; repeatable."
+)
 @click.option(
     "--history",
     "watched",
     multiple=True,
     metavar="ID,ID,…",
-    help="A user who came after training: the micro-videos they watched; repeatable, one user each.",
+    help="A user who came after training: the micro-videos they watched; repeatable, one user "
+    "each.",
 )
 @click.option(
     "--histories",
@@ -44,21 +47,32 @@ _TITLE_CELLS = 100
     metavar="LOG",
     help="Such users from a log, in any form that preprocess reads; /dev/stdin works, too.",
 )
-@click.option("--skip-unknown", is_flag=True, help="Leave out watched ids that the data does not know, instead of stopping.")
+@click.option(
+    "--skip-unknown",
+    is_flag=True,
+    help="Leave out watched ids that the data does not know, instead of stopping.",
+)
 @click.option(
     "--new-items",
     "new_files",
     multiple=True,
     type=PATH,
     metavar="FILE",
-    help="Features of videos that came after training, a file per modality named after it; they join the ranking.",
+    help="Features of videos that came after training, a file per modality named after it; they "
+    "join the ranking.",
 )
 @click.option("--only-new", is_flag=True, help="Rank the videos of --new-items alone.")
 @click.option("--k", type=int, default=10, show_default=True, help="List length.")
 @click.option(
-    "--all", "file", type=PATH, metavar="FILE", help="Write the lists of all users, the run's or LOG's, to this Parquet file."
+    "--all",
+    "file",
+    type=PATH,
+    metavar="FILE",
+    help="Write the lists of all users, the run's or LOG's, to this Parquet file.",
 )
-@click.option("--include-seen", is_flag=True, help="Rank what the user has watched (train and valid) as well.")
+@click.option(
+    "--include-seen", is_flag=True, help="Rank what the user has watched (train and valid) as well."
+)
 @run_option
 @run_data_option
 @memory_option
@@ -83,27 +97,39 @@ def command(
 ) -> None:
     """Print a user's top-K list in your own ids, with titles where the data has them.
 
-    What the user watched in the training and validation splits is left out. --all FILE writes one row per user and
+    What the user watched in the training and validation splits is left out. --all FILE writes one
+    row per user and
     place: user, rank, item, score.
 
-    A user who came after training needs no training: --history names what they watched, in any order, and their
-    preferences, their attention and their nearest users follow from it. Nor does a video: --new-items gives its features,
-    as they were read, or as preprocess --feature-dim reduced them.
+    A user who came after training needs no training: --history names what they watched, in any
+    order, and their preferences, their attention and their nearest users follow from it. Nor does a
+    video: --new-items gives its features, as they were read, or as preprocess --feature-dim reduced
+    them.
 
     \b
     Examples:
         dualgnn recommend --user u17 --k 10
         dualgnn recommend --history v0655,v1898,v2942
         dualgnn recommend --histories new_users.csv --all lists.parquet
-        dualgnn recommend --user u17 --new-items visual.parquet --new-items textual.parquet --only-new
+        dualgnn recommend --user u17 --new-items visual.parquet --only-new
         dualgnn recommend --all lists.parquet --k 50
     """
     _check_ways(wanted, watched, log, skip_unknown, new_files, only_new, file)
     from dualgnn_dgl.verbs.recommend import recommend, write_recommendations
 
-    histories = [[name.strip() for name in text.split(",") if name.strip()] for text in watched] if watched else log
+    histories = (
+        [[name.strip() for name in text.split(",") if name.strip()] for text in watched]
+        if watched
+        else log
+    )
     options: dict[str, Any] = {"histories": histories, "skip_unknown": skip_unknown}
-    options |= {"new_items": new_files, "only_new": only_new, "k": k, "include_seen": include_seen, "device": pick_device(gpu)}
+    options |= {
+        "new_items": new_files,
+        "only_new": only_new,
+        "k": k,
+        "include_seen": include_seen,
+        "device": pick_device(gpu),
+    }
     if file is not None:
         written = write_recommendations(file, run, data, force=force, **options)
         streams.kept(file)
@@ -111,7 +137,9 @@ def command(
         if as_json:
             result(written.to_dict())
         else:
-            print_text(f"{written.rows:,} rows for {written.users:,} users written to {clean(file)}")
+            print_text(
+                f"{written.rows:,} rows for {written.users:,} users written to {clean(file)}"
+            )
         return
     found = recommend(run, data, users=wanted or None, **options)
     _note_changes(found, len(found.users), k, log)
@@ -122,13 +150,21 @@ def command(
     print_text("\n\n".join(_text(user, rows, include_seen) for user, rows in lists.items()))
     for user, rows in lists.items():
         if len(rows) < found.k:
-            note(f"user {clean(user)} has watched all but {len(rows)} of {found.catalogue} micro-videos")
+            note(
+                f"user {clean(user)} has watched all but {len(rows)} of {found.catalogue} "
+                f"micro-videos"
+            )
 
 
-def _note_changes(found: RecommendationResult | WrittenLists, users: int, k: int, log: str | None) -> None:
+def _note_changes(
+    found: RecommendationResult | WrittenLists, users: int, k: int, log: str | None
+) -> None:
     """Says which users were left out, and that lists are shorter than asked for."""
     if found.skipped:
-        note(f"{found.skipped:,} of {found.skipped + users:,} users of {log} watched nothing that the data knows: left out")
+        note(
+            f"{found.skipped:,} of {found.skipped + users:,} users of {log} watched nothing that "
+            f"the data knows: left out"
+        )
     if found.k < k:
         note(f"there are {found.k} new micro-videos: each list holds {found.k}")
 
@@ -143,10 +179,19 @@ def _check_ways(
     file: str | None,
 ) -> None:
     """Raises a usage error for options that do not go together."""
-    ways = [name for name, given in (("--user", wanted), ("--history", watched), ("--histories", log)) if given]
-    if len(ways) > 1 or (not ways and file is None) or (file is not None and ways and ways != ["--histories"]):
+    ways = [
+        name
+        for name, given in (("--user", wanted), ("--history", watched), ("--histories", log))
+        if given
+    ]
+    if (
+        len(ways) > 1
+        or (not ways and file is None)
+        or (file is not None and ways and ways != ["--histories"])
+    ):
         raise click.UsageError(
-            "name users with --user ID, new ones with --history ID,ID,… or --histories LOG, or a file for all with --all FILE"
+            "name users with --user ID, new ones with --history ID,ID,… or --histories LOG, or a "
+            "file for all with --all FILE"
         )
     if skip_unknown and not (watched or log):
         raise click.UsageError("--skip-unknown belongs to --history and --histories")
@@ -155,16 +200,24 @@ def _check_ways(
 
 
 def _text(user: str, entries: list[dict[str, Any]], include_seen: bool) -> str:
-    """A list for people. Columns are aligned by what a terminal shows: wide letters and emoji take two cells."""
+    """A list for people. Columns are aligned by what a terminal shows.
+
+    Wide letters and emoji take two cells.
+    """
     from rich.cells import cell_len, set_cell_size
 
     names = [clean(entry["item"]) for entry in entries]
     titles = [clean(entry.get("title", "")).strip() for entry in entries]
-    titles = [title if cell_len(title) <= _TITLE_CELLS else set_cell_size(title, _TITLE_CELLS - 1) + "…" for title in titles]
+    titles = [
+        title if cell_len(title) <= _TITLE_CELLS else set_cell_size(title, _TITLE_CELLS - 1) + "…"
+        for title in titles
+    ]
     width = max([4, *map(cell_len, names)])
     lines = [f"user {clean(user)}" + (" (what was watched is included)" if include_seen else "")]
     lines.append(f"rank  {'item':<{width}}  {'score':>9}" + ("  title" if any(titles) else ""))
     for entry, name, title in zip(entries, names, titles, strict=True):
         padding = " " * (width - cell_len(name))
-        lines.append(f"{entry['rank']:>4}  {name}{padding}  {entry['score']:>9.4f}  {title}".rstrip())
+        lines.append(
+            f"{entry['rank']:>4}  {name}{padding}  {entry['score']:>9.4f}  {title}".rstrip()
+        )
     return "\n".join(lines)

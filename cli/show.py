@@ -19,11 +19,16 @@ DEFAULT_RUN = "runs/dualgnn"
 
 
 class PathName(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.3
-    """The name of a file or folder. A leading ~ is the home folder, as in the shell, also in `--data=~/x`."""
+    """The name of a file or folder.
+
+    A leading ~ is the home folder, as in the shell, also in `--data=~/x`.
+    """
 
     name = "path"
 
-    def convert(self, value: str, parameter: click.Parameter | None, context: click.Context | None) -> str:
+    def convert(
+        self, value: str, parameter: click.Parameter | None, context: click.Context | None
+    ) -> str:
         if "\0" in value:
             self.fail("a path has no NUL character: check it", parameter, context)
         return os.path.expanduser(value)
@@ -32,24 +37,42 @@ class PathName(click.ParamType):  # type: ignore[type-arg]  # generic since clic
 PATH = PathName()
 
 data_option = click.option(
-    "--data", type=PATH, default=DEFAULT_DATA, show_default=True, metavar="DIR", help="Prepared data folder."
+    "--data",
+    type=PATH,
+    default=DEFAULT_DATA,
+    show_default=True,
+    metavar="DIR",
+    help="Prepared data folder.",
 )
 run_data_option = click.option(
-    "--data", default=None, type=PATH, metavar="DIR", help="Prepared data folder.  [default: the one the run was trained on]"
+    "--data",
+    default=None,
+    type=PATH,
+    metavar="DIR",
+    help="Prepared data folder.  [default: the one the run was trained on]",
 )
-run_option = click.option("--run", type=PATH, default=DEFAULT_RUN, show_default=True, metavar="DIR", help="Run folder.")
+run_option = click.option(
+    "--run", type=PATH, default=DEFAULT_RUN, show_default=True, metavar="DIR", help="Run folder."
+)
 split_option = click.option(
-    "--split", type=click.Choice(HELD_OUT), default="test", show_default=True, help="Which held-out pairs."
+    "--split",
+    type=click.Choice(HELD_OUT),
+    default="test",
+    show_default=True,
+    help="Which held-out pairs.",
 )
 mask_option = click.option(
     "--mask",
     type=click.Choice(MASKS),
     default="all",
     show_default=True,
-    help="What the lists leave out: everything known before the split (at test: train and valid), or training pairs alone, "
+    help="What the lists leave out: everything known before the split (at test: train and valid), "
+    "or training pairs alone, "
     "as published figures often do.",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of text.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of text."
+)
 force_option = click.option("--force", is_flag=True, help="Replace a result that is already there.")
 
 
@@ -66,7 +89,8 @@ memory_option = click.option(
     metavar="SIZE",
     expose_value=False,
     callback=_budget,
-    help="Working memory of steps that go block by block, such as 512MB or 4GB.  [default: a quarter of what is free]",
+    help="Working memory of steps that go block by block, such as 512MB or 4GB.  [default: a "
+    "quarter of what is free]",
 )
 
 
@@ -87,21 +111,34 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         return f"{cell:.4f}" if isinstance(cell, float) else clean(cell)
 
     cells = [[clean(header) for header in headers]] + [[text(cell) for cell in row] for row in rows]
-    right = [bool(rows) and all(isinstance(row[c], (int, float)) or row[c] is None for row in rows) for c in range(len(headers))]
+    right = [
+        bool(rows) and all(isinstance(row[c], (int, float)) or row[c] is None for row in rows)
+        for c in range(len(headers))
+    ]
     widths = [max(len(row[c]) for row in cells) for c in range(len(headers))]
     lines = (
-        "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(row, widths, right, strict=True)).rstrip()
+        "  ".join(
+            cell.rjust(w) if r else cell.ljust(w)
+            for cell, w, r in zip(row, widths, right, strict=True)
+        ).rstrip()
         for row in cells
     )
     return "\n".join(lines)
 
 
 def measured_on(value: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
-    """What the figures were measured on, a line each; `left_out` are the splits whose pairs the lists leave out."""
+    """What the figures were measured on, a line each.
+
+    `left_out` are the splits whose pairs the lists leave out.
+    """
     return [
         f"data   {clean(value['data'])}",
         f"split  {value['split']}",
         f"mask   {value['mask']} (left out of the lists: {' and '.join(left_out)})",
         f"users  {value['users']:,}",
-        *([f"items  {value['cold_items']:,} without a training pair, by their modalities"] if "cold_items" in value else []),
+        *(
+            [f"items  {value['cold_items']:,} without a training pair, by their modalities"]
+            if "cold_items" in value
+            else []
+        ),
     ]

@@ -1,7 +1,8 @@
-"""Ctrl-C, SIGTERM and SIGHUP: ends a command in order, with exit status 128 + number, from its first line to its last.
+"""Ctrl-C, SIGTERM and SIGHUP: ends a command in order, with exit status 128 + number, from its
+first line to its last.
 
-This file is imported before everything else of the command line, so that the handlers stand before click, torch or
-dgl are imported; it therefore imports next to nothing itself.
+This file is imported before everything else of the command line, so that the handlers stand before
+click, torch or dgl are imported; it therefore imports next to nothing itself.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 POLL = 0.02  # seconds between two looks whether an import has ended
 IMPORT = 1.0  # seconds that an import is waited for
 LONGEST = 8.0  # seconds after which a command that was interrupted and has not ended is left
-ECHO = 1.0  # seconds in which a second SIGHUP is the same hang-up: the shell's, after the terminal's
+# seconds in which a second SIGHUP is the same hang-up: the shell's, after the terminal's
+ECHO = 1.0
 
 
 class Leave(SystemExit):
@@ -31,13 +33,15 @@ class Leave(SystemExit):
 class Stop:
     """Ends the command inside the `with` block when a signal comes.
 
-    The first signal raises `raises` at the next moment that is safe: never within an import, which would leave
-    modules half made. With `ask` set it calls `ask` instead, which lets the work end by itself and says in a few words
-    what happens now. A second signal meets the system's own handling, which needs no Python: the process ends at once.
+    The first signal raises `raises` at the next moment that is safe: never within an import, which
+    would leave modules half made. With `ask` set it calls `ask` instead, which lets the work end by
+    itself and says in a few words what happens now. A second signal meets the system's own
+    handling, which needs no Python: the process ends at once.
 
     Attributes
     ----------
-    tell : given the words for the person, from within the handler; an empty text when the work is interrupted.
+    tell : given the words for the person, from within the handler; an empty text when the work is
+        interrupted.
     signal : number of the signal that came, else 0.
     raises : exception that interrupts the work; for a command that handles it, `KeyboardInterrupt`.
     """
@@ -72,7 +76,8 @@ class Stop:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        # whatever an interrupted library made of the interruption, the signal is what ended the command
+        # whatever an interrupted library made of the interruption, the signal is what ended the
+        # command
         if self._raised or (self.signal and kind is None):
             raise SystemExit(self.status) from None
 
@@ -95,7 +100,8 @@ class Stop:
         """Raises, or looks again a little later; also the handler of the timer that this takes."""
         waited = time.monotonic() - self._when
         if self._raised or (_importing(frame) and waited > IMPORT):
-            os._exit(self.status)  # files come to their names whole or not at all: nothing is half written
+            # files come to their names whole or not at all: nothing is half written
+            os._exit(self.status)
         if _importing(frame):
             signal.setitimer(signal.ITIMER_REAL, POLL)
             return
@@ -120,13 +126,19 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Sets the handler of every signal that is not ignored, and returns those before; none outside the main thread.
+    """Sets the handler of every signal that is not ignored, and returns those before.
 
-    A signal that was ignored at the start stays so: `nohup` means it, and a shell starts background commands without
-    Ctrl-C.
+    None outside the main thread.
+
+    A signal that was ignored at the start stays so: `nohup` means it, and a shell starts background
+    commands without Ctrl-C.
     """
     try:
-        return {each: signal.signal(each, handler) for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN}
+        return {
+            each: signal.signal(each, handler)
+            for each in SIGNALS
+            if signal.getsignal(each) != signal.SIG_IGN
+        }
     except ValueError:
         return {}
 
@@ -146,31 +158,41 @@ def current() -> Stop:
 
 
 def dropped(unraisable: Any) -> None:
-    """For `sys.unraisablehook`: an interruption that Python dropped is repeated; anything else is shown as usual."""
+    """For `sys.unraisablehook`: an interruption that Python dropped is repeated; anything else is
+    shown as usual.
+    """
     stop = Stop.current
-    if stop is not None and stop.signal and isinstance(unraisable.exc_value, (stop.raises, KeyboardInterrupt)):
+    if (
+        stop is not None
+        and stop.signal
+        and isinstance(unraisable.exc_value, (stop.raises, KeyboardInterrupt))
+    ):
         stop.again()
     else:
         sys.__unraisablehook__(unraisable)
 
 
 def is_program() -> bool:
-    """Whether this process is `dualgnn` or `python -m dualgnn_dgl.cli.main`, and not another program that imports it."""
+    """Whether this process is `dualgnn` or `python -m dualgnn_dgl.cli.main`, and not another
+    program that imports it.
+    """
     folder, name = os.path.split(sys.argv[0] if getattr(sys, "argv", None) else "")
     return name == "dualgnn" or (name == "main.py" and os.path.basename(folder) == "cli")
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process after what was registered with `atexit`, without the interpreter's own shutdown.
+    """Ends the process after what was registered with `atexit`, without the interpreter's own
+    shutdown.
 
-    Python takes its handlers away at the start of that shutdown, and a signal in it would end the process otherwise.
+    Python takes its handlers away at the start of that shutdown, and a signal in it would end the
+    process otherwise.
     """
     if not is_program():
         sys.exit(status)
     import atexit
     import threading
 
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the interpreter does
+    threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -178,12 +200,15 @@ def leave(status: int) -> NoReturn:
 
 
 def open_standard_files() -> None:
-    """Opens 0, 1 and 2 on /dev/null where they are closed, else a data file could be opened as one of them."""
+    """Opens 0, 1 and 2 on /dev/null where they are closed, else a data file could be opened as one
+    of them.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            while os.open(os.devnull, os.O_RDWR) < number:  # the lowest free number, which is this one
+            # the lowest free number, which is this one
+            while os.open(os.devnull, os.O_RDWR) < number:
                 pass
 
 

@@ -1,9 +1,10 @@
 """stdout and stderr: the one place that writes to them.
 
-Results go to stdout (text or one JSON object), everything else to stderr. What is written cannot disturb a terminal,
-whatever files and names it quotes. A stderr that is full, closed or no longer read is dropped silently: progress never
-costs the work. A stdout that is no longer read is dropped silently, too; a full or closed one is an error at the end,
-in `finish`, after all files have been written.
+Results go to stdout (text or one JSON object), everything else to stderr. What is written cannot
+disturb a terminal, whatever files and names it quotes. A stderr that is full, closed or no longer
+read is dropped silently: progress never costs the work. A stdout that is no longer read is dropped
+silently, too; a full or closed one is an error at the end, in `finish`, after all files have been
+written.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ _leaving = False
 
 
 class Stream(io.RawIOBase):
-    """A standard file whose failure is remembered in `lost`, not raised: what comes after it goes to /dev/null."""
+    """A standard file whose failure is remembered in `lost`, not raised.
+
+    What comes after it goes to /dev/null.
+    """
 
     mode = "wb"
 
@@ -61,7 +65,9 @@ class Stream(io.RawIOBase):
                     continue
                 try:
                     sent += os.write(self._number, whole[sent : sent + CHUNK])
-                except BlockingIOError:  # another process has made it non-blocking, and writes as well
+                except (
+                    BlockingIOError
+                ):  # another process has made it non-blocking, and writes as well
                     time.sleep(0.01)
         except OSError as error:
             self.lost = error
@@ -98,7 +104,8 @@ def take() -> None:
 def finish(status: int) -> int:
     """Flushes both streams and returns the exit status.
 
-    A result that was meant for stdout and could not be written there is an error. One that has been saved in files is
+    A result that was meant for stdout and could not be written there is an error. One that has been
+    saved in files is
     not: then only the summary is lost.
     """
     try:
@@ -110,9 +117,15 @@ def finish(status: int) -> int:
     if lost is None or lost.errno == errno.EPIPE or status:
         return status
     if _kept:
-        note(f"stdout cannot be written ({lost.strerror}), its summary is lost: the result is in {', '.join(_kept)}")
+        note(
+            f"stdout cannot be written ({lost.strerror}), its summary is lost: the result is in "
+            f"{', '.join(_kept)}"
+        )
         return 0
-    note(f"Error: stdout cannot be written ({lost.strerror}), so the result is lost: direct it to a file with room")
+    note(
+        f"Error: stdout cannot be written ({lost.strerror}), so the result is lost: direct it to "
+        f"a file with room"
+    )
     return 1
 
 
@@ -122,9 +135,12 @@ def kept(*places: str) -> None:
 
 
 def urgent(text: str) -> None:
-    """Writes a line to stderr from a signal handler: not through a stream in use, and without waiting for a reader.
+    """Writes a line to stderr from a signal handler.
 
-    From now on no writer waits longer than `BLOCKED` for a reader that does not read. An empty text does only that.
+    Not through a stream in use, and without waiting for a reader.
+
+    From now on no writer waits longer than `BLOCKED` for a reader that does not read. An empty text
+    does only that.
     """
     global _leaving
     _leaving = True
@@ -160,8 +176,13 @@ def note(text: str) -> None:
 
 
 def warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Writes a warning in one line, without its place in the code; none of torch's about its own sparse tensors."""
-    if not str(message).startswith(("Sparse CSR tensor support is in beta", "Sparse invariant checks")):
+    """Writes a warning in one line, without its place in the code.
+
+    None of torch's about its own sparse tensors.
+    """
+    if not str(message).startswith(
+        ("Sparse CSR tensor support is in beta", "Sparse invariant checks")
+    ):
         note(f"warning: {message}")
 
 

@@ -11,7 +11,17 @@ from dualgnn_dgl.cli import streams
 from dualgnn_dgl.cli.device import gpu_option
 from dualgnn_dgl.cli.display import Display
 from dualgnn_dgl.cli.options import given, model_option, shorthand
-from dualgnn_dgl.cli.show import PATH, data_option, force_option, json_option, memory_option, note, print_text, result, run_option
+from dualgnn_dgl.cli.show import (
+    PATH,
+    data_option,
+    force_option,
+    json_option,
+    memory_option,
+    note,
+    print_text,
+    result,
+    run_option,
+)
 from dualgnn_dgl.cli.stop import current
 from dualgnn_dgl.errors import clean
 
@@ -26,9 +36,23 @@ if TYPE_CHECKING:
 @memory_option
 @gpu_option
 @shorthand
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Set any key of the model or of training; repeatable.")
-@click.option("--config", "config_file", type=PATH, metavar="FILE", help="Read a run.toml first; options given here win.")
-@click.option("--print-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set any key of the model or of training; repeatable.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=PATH,
+    metavar="FILE",
+    help="Read a run.toml first; options given here win.",
+)
+@click.option(
+    "--print-config", is_flag=True, help="Print the resulting configuration as TOML and stop."
+)
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(1),
@@ -41,14 +65,23 @@ if TYPE_CHECKING:
     metavar="M",
     help="Minutes between checkpoints at most, also within an epoch.  [default: 5]",
 )
-@click.option("--keep-last", type=click.IntRange(1), metavar="N", help="How many checkpoints stay.  [default: 2]")
+@click.option(
+    "--keep-last",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many checkpoints stay.  [default: 2]",
+)
 @click.option(
     "--keep-checkpoints",
     is_flag=True,
     default=None,
     help="Leave them when the run is finished, for --resume with more --epochs.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the newest sound checkpoint, or begin if there is none.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the newest sound checkpoint, or begin if there is none.",
+)
 @force_option
 @json_option
 @click.pass_context
@@ -73,10 +106,11 @@ def command(
 ) -> None:
     """Train a model on a prepared data folder and keep its best epoch.
 
-    The epoch is chosen on the validation split (recall@20 unless --set metric=… says otherwise); the test split is not
-    looked at. Ctrl-C (or SIGTERM, SIGHUP) ends it after the batch at hand and keeps a checkpoint and the best epoch so far;
-    a second one leaves at once. Whatever ended it, --resume goes on, with the options and the data that it was begun with; on the
-    CPU the result is then the same to the bit. A finished run is left as it is.
+    The epoch is chosen on the validation split (recall@20 unless --set metric=… says otherwise);
+    the test split is not looked at. Ctrl-C (or SIGTERM, SIGHUP) ends it after the batch at hand and
+    keeps a checkpoint and the best epoch so far; a second one leaves at once. Whatever ended it,
+    --resume goes on, with the options and the data that it was begun with; on the CPU the result is
+    then the same to the bit. A finished run is left as it is.
 
     \b
     Examples:
@@ -85,7 +119,9 @@ def command(
         dualgnn train --run runs/lightgcn --resume
     """
     if resume and force:
-        raise click.UsageError("--resume goes on with a training, --force begins anew: give one of them")
+        raise click.UsageError(
+            "--resume goes on with a training, --force begins anew: give one of them"
+        )
     from dualgnn_dgl.verbs import train
 
     options = given(pairs, short)
@@ -127,15 +163,21 @@ def command(
 def _summary(run: str, info: Mapping[str, Any], seconds: float | None) -> str:
     best, took = info["best"], "" if seconds is None else f", {seconds:.1f} s"
     if not info["train"]["epochs"] or best["value"] is None:
-        return f"Trained {info['model']} for {info['epochs']} epochs{took} (no validation split). Run: {clean(run)}"
+        return (
+            f"Trained {info['model']} for {info['epochs']} epochs{took} (no validation split). "
+            f"Run: {clean(run)}"
+        )
     return (
-        f"Best epoch {best['epoch']} of {info['epochs']}: validation {best['metric']} {best['value']:.4f}, "
+        f"Best epoch {best['epoch']} of {info['epochs']}: validation {best['metric']} "
+        f"{best['value']:.4f}, "
         f"{info['model']}{took}. Run: {clean(run)}"
     )
 
 
 def attention_lines(summary: AttentionSummary | None) -> list[str]:
-    """Which modality weighs most; for the built-in demo also how often it is the one planted in its users."""
+    """Which modality weighs most; for the built-in demo also how often it is the one planted in its
+    users.
+    """
     if summary is None:
         return []
     listed = " · ".join(f"{clean(name)} for {share:.0%}" for name, share in summary.shares.items())
@@ -145,5 +187,8 @@ def attention_lines(summary: AttentionSummary | None) -> list[str]:
         lines.append(f"The data are the demo, updated: {added}.")
     if summary.planted is not None:
         share = f"{summary.planted:.0%}"
-        lines.append(f"Every user of the demo was given one favourite modality: attention points to it for {share} of them.")
+        lines.append(
+            f"Every user of the demo was given one favourite modality: attention points to it for "
+            f"{share} of them."
+        )
     return lines

@@ -1,4 +1,6 @@
-"""`dualgnn tune`: search for a model's best options on the validation split; an interrupted study can be continued."""
+"""`dualgnn tune`: search for a model's best options on the validation split; an interrupted study
+can be continued.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ from dualgnn_dgl.cli import stop, streams
 from dualgnn_dgl.cli.device import gpu_option
 from dualgnn_dgl.cli.display import Display
 from dualgnn_dgl.cli.options import given, model_option, shorthand
-from dualgnn_dgl.cli.show import PATH, data_option, force_option, json_option, memory_option, note, print_text, result, table
+from dualgnn_dgl.cli.show import (
+    PATH,
+    data_option,
+    force_option,
+    json_option,
+    memory_option,
+    note,
+    print_text,
+    result,
+    table,
+)
 from dualgnn_dgl.errors import clean
 
 if TYPE_CHECKING:
@@ -21,15 +33,35 @@ if TYPE_CHECKING:
 @click.command(name="tune", short_help="Search for a model's best options on the validation split.")
 @data_option
 @model_option
-@click.option("--trials", type=click.IntRange(1), default=20, show_default=True, help="Trials in all, earlier ones included.")
+@click.option(
+    "--trials",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="Trials in all, earlier ones included.",
+)
 @click.option("--study", type=PATH, metavar="DIR", help="Study folder.  [default: studies/MODEL]")
-@click.option("--no-prune", is_flag=True, help="Train every trial to its end, also those among the worst so far.")
+@click.option(
+    "--no-prune",
+    is_flag=True,
+    help="Train every trial to its end, also those among the worst so far.",
+)
 @gpu_option
 @memory_option
 @shorthand
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Fix any key of the model or of training; repeatable.")
 @click.option(
-    "--config", "config_file", type=PATH, metavar="FILE", help="Start from this run.toml instead of the model's defaults."
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Fix any key of the model or of training; repeatable.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=PATH,
+    metavar="FILE",
+    help="Start from this run.toml instead of the model's defaults.",
 )
 @force_option
 @json_option
@@ -48,12 +80,13 @@ def command(
 ) -> None:
     """Search for a model's best options on the validation split.
 
-    Trial 0 is what `dualgnn train` would do; then Optuna proposes values from the list beside each model's options
-    (SEARCH in its file), all with one seed. Keys given by --set or by name stay as they are. A trial among the worst
-    tenth at the same epoch is ended early. The test split is not looked at.
+    Trial 0 is what `dualgnn train` would do; then Optuna proposes values from the list beside each
+    model's options (SEARCH in its file), all with one seed. Keys given by --set or by name stay as
+    they are. A trial among the worst tenth at the same epoch is ended early. The test split is not
+    looked at.
 
-    The study remembers every trial: Ctrl-C loses only the one at hand, and the same command goes on. The best options so far
-    are in the study's run.toml.
+    The study remembers every trial: Ctrl-C loses only the one at hand, and the same command goes
+    on. The best options so far are in the study's run.toml.
 
     \b
     Examples:
@@ -110,7 +143,10 @@ def _value(done: TuneResult) -> dict[str, Any]:
 def _text(value: Mapping[str, Any], done: TuneResult) -> str:
     """The trials for people, best first, and what to do next."""
     order, space = {"complete": 0, "pruned": 1, "failed": 2}, done.plan.space
-    rows = sorted(value["trials"], key=lambda trial: (order[trial["state"]], -(trial["value"] or 0.0), trial["number"]))
+    rows = sorted(
+        value["trials"],
+        key=lambda trial: (order[trial["state"]], -(trial["value"] or 0.0), trial["number"]),
+    )
     cells = [
         [
             trial["number"],
@@ -123,7 +159,15 @@ def _text(value: Mapping[str, Any], done: TuneResult) -> str:
         ]
         for trial in rows
     ]
-    headers = ["trial", f"validation {value['metric']}", "best epoch", "epochs", "s", "state", *space]
+    headers = [
+        "trial",
+        f"validation {value['metric']}",
+        "best epoch",
+        "epochs",
+        "s",
+        "state",
+        *space,
+    ]
     lines = [table(headers, cells)] if cells else ["no trial has finished yet"]
     if value["best"] is not None:
         then = f"dualgnn train --data {clean(value['data'])} --config {clean(value['config'])}"

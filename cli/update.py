@@ -25,21 +25,51 @@ if TYPE_CHECKING:
     from dualgnn_dgl.verbs.update import UpdateResult
 
 
-@click.command(short_help="Add new interactions, users and videos to a trained run without training it again.")
+@click.command(
+    short_help="Add new interactions, users and videos to a trained run without training it again."
+)
 @run_option
 @run_data_option
 @click.option(
-    "--input", "source", required=True, type=PATH, metavar="LOG", help="New log, in a form that preprocess reads, or /dev/stdin."
+    "--input",
+    "source",
+    required=True,
+    type=PATH,
+    metavar="LOG",
+    help="New log, in a form that preprocess reads, or /dev/stdin.",
 )
 @click.option(
-    "--features", multiple=True, type=PATH, metavar="FILE", help="Features of new videos, a file per modality named after it."
+    "--features",
+    multiple=True,
+    type=PATH,
+    metavar="FILE",
+    help="Features of new videos, a file per modality named after it.",
 )
 @click.option(
-    "--items", type=PATH, metavar="FILE", help="Item table: ids, titles, order of feature arrays.  [default: the one in LOG]"
+    "--items",
+    type=PATH,
+    metavar="FILE",
+    help="Item table: ids, titles, order of feature arrays.  [default: the one in LOG]",
 )
-@click.option("--new-data", type=PATH, metavar="DIR", help="Data folder to write.  [default: the old name with -updated]")
-@click.option("--new-run", type=PATH, metavar="DIR", help="Run folder to write.  [default: the old name with -updated]")
-@click.option("--epochs", type=click.IntRange(0), default=0, show_default=True, help="Epochs of training on from the run.")
+@click.option(
+    "--new-data",
+    type=PATH,
+    metavar="DIR",
+    help="Data folder to write.  [default: the old name with -updated]",
+)
+@click.option(
+    "--new-run",
+    type=PATH,
+    metavar="DIR",
+    help="Run folder to write.  [default: the old name with -updated]",
+)
+@click.option(
+    "--epochs",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Epochs of training on from the run.",
+)
 @click.option("--lr", type=float, help="Learning rate of these epochs.  [default: that of the run]")
 @memory_option
 @force_option
@@ -47,10 +77,11 @@ if TYPE_CHECKING:
 def command(run: str, source: str, data: str | None, as_json: bool, **options: Any) -> None:
     """Add new interactions, users and videos to a trained run without training it again.
 
-    The new pairs go to training, the held-out ones stay; co-occurrence and popularity are counted anew, new users come from their
-    history, new videos from their features (as they were read, or as preprocess --feature-dim reduced them), and all tables are
-    made again. With --epochs the model also trains on, and the better of before and after is kept. The old
-    folders are left as they are.
+    The new pairs go to training, the held-out ones stay; co-occurrence and popularity are counted
+    anew, new users come from their history, new videos from their features (as they were read, or
+    as preprocess --feature-dim reduced them), and all tables are made again. With --epochs the
+    model also trains on, and the better of before and after is kept. The old folders are left as
+    they are.
 
     \b
     Examples:
@@ -72,14 +103,22 @@ def command(run: str, source: str, data: str | None, as_json: bool, **options: A
 def _text(found: UpdateResult) -> str:
     """The result for people."""
     added = found.added
-    filled = "".join(f", {clean(name)} for {count:,} that lacked it" for name, count in added.filled.items() if count)
+    filled = "".join(
+        f", {clean(name)} for {count:,} that lacked it"
+        for name, count in added.filled.items()
+        if count
+    )
     pairs = f"{added.pairs:,} pairs ({added.known_pairs:,} were known)"
     text = [f"Added {pairs}, {added.users:,} users, {added.items:,} micro-videos{filled}."]
     if added.dropped:
-        reasons = ", ".join(f"{clean(reason)}: {count:,}" for reason, count in added.dropped.items())
+        reasons = ", ".join(
+            f"{clean(reason)}: {count:,}" for reason, count in added.dropped.items()
+        )
         text.append(f"Of {added.rows:,} rows left out: {reasons}.")
     if found.before is not None:
-        trained = f", {found.kept:.4f} after training on (epoch {found.epoch})" if found.epoch else ""
+        trained = (
+            f", {found.kept:.4f} after training on (epoch {found.epoch})" if found.epoch else ""
+        )
         text.append(f"Validation {found.metric}: {found.before:.4f}{trained}.")
     text.append(f"Run: {clean(found.run)}, data: {clean(found.data)}")
     return "\n".join(text)

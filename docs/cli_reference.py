@@ -19,7 +19,7 @@ HEAD = """\
 
 # Command line
 
-Every command has `--help`. `dualgnn --version` prints the version.
+Every command has `--help`, or `-h`. `dualgnn --version` prints the version.
 """
 
 
@@ -46,9 +46,14 @@ def section(name: str, context: click.Context) -> str:
     assert command is not None
     own = click.Context(command, info_name=name, parent=context)
     usage = command.get_usage(own).removeprefix("Usage: ")
-    lines = [f"## dualgnn {name}", f"```text\n{usage}\n```", body(command.help or ""), "**Options**"]
+    lines = [
+        f"## dualgnn {name}",
+        f"```text\n{usage}\n```",
+        body(command.help or ""),
+        "**Options**",
+    ]
     options = []
-    for parameter in command.get_params(own):
+    for parameter in command.params:
         record = parameter.get_help_record(own)
         if record:
             options.append(f"`{record[0]}`\n:   {escape(' '.join(record[1].split()))}\n")
@@ -60,7 +65,9 @@ def page() -> str:
     context = click.Context(group, info_name="dualgnn", terminal_width=100)
     table = ["| command | what it does |", "| --- | --- |"]
     table += [f"| [`{name}`](#dualgnn-{name}) | {text} |" for name, text in VERBS.items()]
-    text = "\n\n".join([HEAD.rstrip(), "\n".join(table), *(section(name, context) for name in VERBS)])
+    text = "\n\n".join(
+        [HEAD.rstrip(), "\n".join(table), *(section(name, context) for name in VERBS)]
+    )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 

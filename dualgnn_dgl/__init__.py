@@ -1,7 +1,9 @@
-"""DualGNN for micro-video recommendation on DGL: missing modalities, per-user attention, user co-occurrence.
+"""DualGNN for micro-video recommendation on DGL.
 
-Shape letters used everywhere: **U** users, **I** items (micro-videos), **E** edges, **F** raw feature width,
-**D** embedding width, **M** modalities, **B** batch, **K** list length.
+Missing modalities, per-user attention, user co-occurrence.
+
+Shape letters used everywhere: **U** users, **I** items (micro-videos), **E** edges, **F** raw
+feature width, **D** embedding width, **M** modalities, **B** batch, **K** list length.
 
 The verbs of the command line are functions here:
 
@@ -12,7 +14,8 @@ The verbs of the command line are functions here:
     result = dualgnn_dgl.evaluate("runs/dualgnn", topk=10)
     lists = dualgnn_dgl.recommend("runs/dualgnn", users=["u17"], k=10)
 
-They are imported when they are first used: `import dualgnn_dgl` alone imports neither torch nor numpy.
+They are imported when they are first used: `import dualgnn_dgl` alone imports neither torch nor
+numpy.
 """
 
 from importlib import import_module

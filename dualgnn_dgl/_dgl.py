@@ -1,9 +1,10 @@
 """The one place that imports DGL, and makes it import on torch versions it was never built for.
 
-DGL 1.1.3 and 2.1.0, the last on PyPI for Linux, are CPU builds for old torch. Version 2.1.0 loads its GraphBolt
-library at import and stops with "Cannot find DGL C++ graphbolt library" where no build for the running torch lies
-beside it. Nothing here uses GraphBolt, so an empty stand-in module takes its place *when and only when* that library
-is absent. Heterographs, `dgl.ops` and autograd then work. Everything else imports dgl from here.
+DGL 1.1.3 and 2.1.0, the last on PyPI for Linux, are CPU builds for old torch. Version 2.1.0 loads
+its GraphBolt library at import and stops with "Cannot find DGL C++ graphbolt library" where no
+build for the running torch lies beside it. Nothing here uses GraphBolt, so an empty stand-in module
+takes its place *when and only when* that library is absent. Heterographs, `dgl.ops` and autograd
+then work. Everything else imports dgl from here.
 """
 
 from __future__ import annotations
@@ -32,16 +33,23 @@ def _import_dgl() -> types.ModuleType:
         return sys.modules["dgl"]
     spec = importlib.util.find_spec("dgl")
     if spec is None or not spec.submodule_search_locations:
-        raise DualGNNError("DGL is not installed: pip install 'dgl==2.1.0' (or 1.1.3); see the README's installation section")
-    os.environ.setdefault("DGLBACKEND", "pytorch")  # else DGL prints a notice and writes a file into the home folder
+        raise DualGNNError(
+            "DGL is not installed: pip install 'dgl==2.1.0' (or 1.1.3); see the README's "
+            "installation section"
+        )
+    # else DGL prints a notice and writes a file into the home folder
+    os.environ.setdefault("DGLBACKEND", "pytorch")
     if _needs_stand_in(Path(spec.submodule_search_locations[0])):
-        sys.modules["dgl.graphbolt"] = types.ModuleType("dgl.graphbolt", "stand-in: GraphBolt is not built for this torch")
+        sys.modules["dgl.graphbolt"] = types.ModuleType(
+            "dgl.graphbolt", "stand-in: GraphBolt is not built for this torch"
+        )
     try:
         return importlib.import_module("dgl")
     except Exception as error:  # DGL fails in many ways at import; each is an installation problem
         sys.modules.pop("dgl.graphbolt", None)
         raise DualGNNError(
-            f"DGL does not import here ({type(error).__name__}: {str(error).splitlines()[0][:160]}): "
+            f"DGL does not import here ({type(error).__name__}: "
+            f"{str(error).splitlines()[0][:160]}): "
             "install 'dgl==2.1.0' or 'dgl==1.1.3' with packaging and pandas"
         ) from error
 

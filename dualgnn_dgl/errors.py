@@ -1,7 +1,7 @@
 """The errors this library raises on purpose.
 
-Every message is one line that says *what* is wrong, *which* file, option or row it is, and *what to do*.
-The command line turns each of them into that line and exit status 1; anything else is a bug.
+Every message is one line that says *what* is wrong, *which* file, option or row it is, and *what to
+do*. The command line turns each of them into that line and exit status 1; anything else is a bug.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 class _Harmless(dict[int, str]):
-    """Replacement of each character for `str.translate`; the table grows with the characters that are met."""
+    """Replacement of each character for `str.translate`.
+
+    The table grows with the characters that are met.
+    """
 
     def __missing__(self, code: int) -> str:
         letter = chr(code)
@@ -77,7 +80,9 @@ _HARMLESS = _Harmless()
 
 
 def clean(text: str) -> str:
-    r"""Text that cannot disturb a terminal: no escape sequences, no control or direction characters, one line.
+    r"""Text that cannot disturb a terminal.
+
+    No escape sequences, no control or direction characters, one line.
 
     A byte of a file name that is not UTF-8 is shown as its number.
 
@@ -113,13 +118,15 @@ def shorten(text: str, longest: int = LONGEST) -> str:
 def json_text(value: Any, indent: int | None = None) -> str:
     r"""JSON that can be shown and stored anywhere, and reads back as the same value.
 
-    Control, direction and separator characters and lone surrogates (the bytes of file names that are not UTF-8) are
-    written as escapes, all other characters as they are.
+    Control, direction and separator characters and lone surrogates (the bytes of file names that
+    are not UTF-8) are written as escapes, all other characters as they are.
 
     >>> json_text({"title": "é\x9b31m\u202e", "path": "caf\udce9"})
     '{"title": "é\\u009b31m\\u202e", "path": "caf\\udce9"}'
     """
-    return _escaped(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False), wide=False)
+    return _escaped(
+        json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False), wide=False
+    )
 
 
 def toml_text(value: str) -> str:
@@ -138,7 +145,11 @@ def _escaped(text: str, wide: bool) -> str:
 
 
 def _plain(letter: str) -> bool:
-    return letter == "\n" or letter in _JOINERS or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return (
+        letter == "\n"
+        or letter in _JOINERS
+        or unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    )
 
 
 def _escape(letter: str, wide: bool) -> str:

@@ -1,13 +1,19 @@
-"""Every writing verb, killed at every call that touches the disk, crowded by every other, its files damaged bit by bit.
+"""Every writing verb, killed at every call that touches the disk, crowded by every other, its files
+damaged bit by bit.
 
-Run by test_accidents.py as `accidents.py HOME SEED WHAT=CASES…`; prints one line of JSON per scenario. torch and dgl are
-imported once, each command is a process forked from here. A broken promise is an AssertionError that names the case.
+Run by test_accidents.py as `accidents.py HOME SEED WHAT=CASES…`; prints one line of JSON per
+scenario. torch and dgl are imported once, each command is a process forked from here. A broken
+promise is an AssertionError that names the case.
 
-calls     a process gone at its n-th call of open, mkdir, rename, unlink, rmdir, fsync, …: nothing of the user's is lost, each
-          folder is old or new as a whole, the same command ends as if nothing had been, and leaves nothing over
+calls     a process gone at its n-th call of open, mkdir, rename, unlink, rmdir, fsync, …: nothing
+          of the user's is lost, each
+          folder is old or new as a whole, the same command ends as if nothing had been, and leaves
+          nothing over
 strace    the same with the system's own calls, where strace is installed
-pairs     two verbs on the same folders at the same time: each succeeds or is refused in one line, and every folder is whole
-flips     one bit of one file changed: the commands that read it refuse it in one line, or give the very same answer
+pairs     two verbs on the same folders at the same time: each succeeds or is refused in one line,
+          and every folder is whole
+flips     one bit of one file changed: the commands that read it refuse it in one line, or give the
+          very same answer
 """
 
 from __future__ import annotations
@@ -43,7 +49,18 @@ from dualgnn_dgl.runs.checkpoint import load_run
 
 warnings.filterwarnings("ignore", message=".*has been completed")
 SECONDS = 60  # after which a command counts as hanging
-MODEL = ("--model", "bprmf", "--set", "width=3", "--epochs", "3", "--batch-size", "17", "--gpu", "-1")
+MODEL = (
+    "--model",
+    "bprmf",
+    "--set",
+    "width=3",
+    "--epochs",
+    "3",
+    "--batch-size",
+    "17",
+    "--gpu",
+    "-1",
+)
 FOREIGN = {  # what users keep in our folders
     "notes.txt": b"precious",
     "users.parquet": b"PAR1 of eval --per-user",
@@ -56,7 +73,9 @@ FOREIGN = {  # what users keep in our folders
 
 @dataclass(frozen=True)
 class Verb:
-    """A command that writes: its words, the folders and files it writes, and what must have been run before."""
+    """A command that writes: its words, the folders and files it writes, and what must have been
+    run before.
+    """
 
     words: tuple[str, ...]
     folders: tuple[str, ...] = ()
@@ -70,10 +89,32 @@ def train(*more: str, run: str = "runs/a") -> tuple[str, ...]:
     return ("train", "--data", "data", "--run", run, *MODEL, *more)
 
 
-UPDATE = ("update", "--run", "runs/a", "--data", "data", "--input", "tuesday.csv", "--features", "visual.csv")
+UPDATE = (
+    "update",
+    "--run",
+    "runs/a",
+    "--data",
+    "data",
+    "--input",
+    "tuesday.csv",
+    "--features",
+    "visual.csv",
+)
 TUNE = ("tune", "--data", "data", "--study", "study", *MODEL, "--trials", "1")
 PREPARE = ("preprocess", "--input", "log.csv", "--data", "data", "--k-core", "1")
-HOLES = ("robustness", "--data", "data", "--out", "holes", "--models", "bprmf", "--rates", "0", "--strategies", "mask")
+HOLES = (
+    "robustness",
+    "--data",
+    "data",
+    "--out",
+    "holes",
+    "--models",
+    "bprmf",
+    "--rates",
+    "0",
+    "--strategies",
+    "mask",
+)
 HOLES = (*HOLES, "--seeds", "1", "--epochs", "1", "--set", "bprmf.width=3", "--gpu", "-1")
 VERBS = {
     "preprocess": Verb((*PREPARE[:4], "new-data", *PREPARE[5:]), ("new-data",)),
@@ -81,20 +122,54 @@ VERBS = {
     "train": Verb(train(run="runs/b"), ("runs/b",)),
     "train --force": Verb(train("--seed", "5", "--force"), ("runs/a",), before=(train(),)),
     "train --resume": Verb(
-        ("train", "--run", "runs/a", "--resume", "--epochs", "5"), ("runs/a",), before=(train("--keep-checkpoints"),)
+        ("train", "--run", "runs/a", "--resume", "--epochs", "5"),
+        ("runs/a",),
+        before=(train("--keep-checkpoints"),),
     ),
     "update": Verb(UPDATE, ("data-updated", "runs/a-updated"), before=(train(),)),
-    "update --force": Verb((*UPDATE, "--force"), ("data-updated", "runs/a-updated"), before=(train(), (*UPDATE[:-2],))),
+    "update --force": Verb(
+        (*UPDATE, "--force"), ("data-updated", "runs/a-updated"), before=(train(), (*UPDATE[:-2],))
+    ),
     "tune": Verb((*TUNE, "--trials", "3"), ("study",), before=((*TUNE, "--trials", "1"),)),
-    "tune --force": Verb((*TUNE, "--trials", "1", "--seed", "5", "--force"), ("study",), before=((*TUNE, "--trials", "2"),)),
+    "tune --force": Verb(
+        (*TUNE, "--trials", "1", "--seed", "5", "--force"),
+        ("study",),
+        before=((*TUNE, "--trials", "2"),),
+    ),
     "robustness": Verb(HOLES, ("holes",)),
     "eval --per-user": Verb(
-        ("eval", "--topk", "3", "--run", "runs/a", "--data", "data", "--per-user", "out/users.parquet", "--force", "--gpu", "-1"),
+        (
+            "eval",
+            "--topk",
+            "3",
+            "--run",
+            "runs/a",
+            "--data",
+            "data",
+            "--per-user",
+            "out/users.parquet",
+            "--force",
+            "--gpu",
+            "-1",
+        ),
         files=("out/users.parquet",),
         before=(train(),),
     ),
     "recommend --all": Verb(
-        ("recommend", "--run", "runs/a", "--data", "data", "--all", "out/lists.parquet", "--k", "3", "--force", "--gpu", "-1"),
+        (
+            "recommend",
+            "--run",
+            "runs/a",
+            "--data",
+            "data",
+            "--all",
+            "out/lists.parquet",
+            "--k",
+            "3",
+            "--force",
+            "--gpu",
+            "-1",
+        ),
         files=("out/lists.parquet",),
         before=(train(),),
     ),
@@ -104,7 +179,9 @@ VERBS = {
 # ---------------------------------------------------------------- processes
 
 
-def start(words: tuple[str, ...], prepare: Callable[[], None] = lambda: None, said: str = "said") -> int:
+def start(
+    words: tuple[str, ...], prepare: Callable[[], None] = lambda: None, said: str = "said"
+) -> int:
     """Fork a process that runs the command; what it says goes to a file. Returns its id."""
     if pid := os.fork():
         return pid
@@ -144,12 +221,21 @@ def run(words: tuple[str, ...]) -> int:
 
 def build(home: Path) -> None:
     """Inputs, a prepared folder and a template of every state that a verb starts from."""
-    for name, content in {"log.csv": trial.logs()["log.csv"], "visual.csv": trial.feature_files()["acoustic.csv"]}.items():
+    for name, content in {
+        "log.csv": trial.logs()["log.csv"],
+        "visual.csv": trial.feature_files()["acoustic.csv"],
+    }.items():
         (home / name).write_bytes(content)
     (home / "tuesday.csv").write_bytes(b"user,item\nnewbie,v5\nnewbie,v999\nu900,v8\nu900,v11\n")
     (home / "visual.csv").write_text("item_id,a,b,c,d,e\nv999," + ",".join("12345") + "\n")
     datasets.save(small.dataset(), home / "data")
-    warm = [train(), TUNE, UPDATE, HOLES, *(VERBS[name].words for name in ("eval --per-user", "recommend --all", "preprocess"))]
+    warm = [
+        train(),
+        TUNE,
+        UPDATE,
+        HOLES,
+        *(VERBS[name].words for name in ("eval --per-user", "recommend --all", "preprocess")),
+    ]
     for words in warm:  # imports everything that the forked processes need
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             group(list(words), prog_name="dualgnn", standalone_mode=False)
@@ -159,7 +245,11 @@ def build(home: Path) -> None:
 
 def foreign(folder: Path) -> dict[str, bytes]:
     """What users keep in this folder; a data folder has a users.parquet of its own."""
-    return {name: content for name, content in FOREIGN.items() if name != "users.parquet" or "run" in str(folder)}
+    return {
+        name: content
+        for name, content in FOREIGN.items()
+        if name != "users.parquet" or "run" in str(folder)
+    }
 
 
 def litter(folder: Path) -> None:
@@ -170,7 +260,11 @@ def litter(folder: Path) -> None:
 
 def lost(folder: Path) -> list[str]:
     kept = foreign(folder)
-    return [name for name, content in kept.items() if not (folder / name).is_file() or (folder / name).read_bytes() != content]
+    return [
+        name
+        for name, content in kept.items()
+        if not (folder / name).is_file() or (folder / name).read_bytes() != content
+    ]
 
 
 def content(place: str) -> object:
@@ -192,17 +286,25 @@ def content(place: str) -> object:
         return "study"
     if path.name == "holes":
         return "cells" if any(path.glob("cells/*.json")) else None
-    ours = [entry for entry in path.iterdir() if entry.name not in (*FOREIGN, "sub") and not is_temporary(entry)]
+    ours = [
+        entry
+        for entry in path.iterdir()
+        if entry.name not in (*FOREIGN, "sub") and not is_temporary(entry)
+    ]
     assert not ours, f"{place} is neither whole nor absent: {ours}"
     return None
 
 
 def leftovers(home: Path) -> list[str]:
-    """Temporary names, locks, plans: nothing of that may stay after a command that came to its end."""
+    """Temporary names, locks, plans: nothing of that may stay after a command that came to its
+    end.
+    """
     return [
         str(path.relative_to(home))
         for path in home.rglob("*")
-        if is_temporary(path) or path.name.startswith(".dualgnn-") or (path.name.endswith(".lock") and path.name != ".mine.lock")
+        if is_temporary(path)
+        or path.name.startswith(".dualgnn-")
+        or (path.name.endswith(".lock") and path.name != ".mine.lock")
     ]
 
 
@@ -214,7 +316,9 @@ class States:
         self.results: dict[str, dict[str, object]] = {}
 
     def fresh(self, name: str, verb: Verb, dirty: bool = True) -> Path:
-        """A new folder in the state that `verb` starts from, with users' files in what it will replace; the current folder."""
+        """A new folder in the state that `verb` starts from, with users' files in what it will
+        replace; the current folder.
+        """
         kept, work = self.kept / name.replace(" ", "_"), self.home / "work"
         os.chdir(self.home)
         shutil.rmtree(work, ignore_errors=True)
@@ -222,7 +326,9 @@ class States:
             kept.mkdir(parents=True)
             for entry in ("data", "log.csv", "tuesday.csv", "visual.csv"):
                 source = self.home / entry
-                shutil.copytree(source, kept / entry) if source.is_dir() else shutil.copy(source, kept / entry)
+                shutil.copytree(source, kept / entry) if source.is_dir() else shutil.copy(
+                    source, kept / entry
+                )
             os.chdir(kept)
             for words in verb.before:
                 assert run(words) == 0, Path("said").read_text()
@@ -246,13 +352,17 @@ class States:
             self.results[name] = {"before": before, "after": after}
             for folder in verb.folders:
                 if before[folder] is not None:
-                    assert not lost(Path(folder)), f"{name}: an undisturbed command lost {lost(Path(folder))}"
+                    assert not lost(Path(folder)), (
+                        f"{name}: an undisturbed command lost {lost(Path(folder))}"
+                    )
             assert not leftovers(Path.cwd()), f"{name}: left over {leftovers(Path.cwd())}"
         return self.results[name]
 
 
 def judge(states: States, name: str, verb: Verb, what: str) -> None:
-    """After an accident: all old or all new; nothing of the user's lost; the same command completes it and leaves nothing."""
+    """After an accident: all old or all new; nothing of the user's lost; the same command completes
+    it and leaves nothing.
+    """
     expected = states.reference(name, verb) if name not in states.results else states.results[name]
     places = (*verb.folders, *verb.files)
     for folder in verb.folders:
@@ -265,12 +375,20 @@ def judge(states: States, name: str, verb: Verb, what: str) -> None:
         assert found in (expected["before"], expected["after"]), f"{what}: {found}"
     code = run(verb.words)
     said = Path("said").read_text()
-    done = code == 0 or (found == expected["after"] and "--force" not in verb.words and "already holds a result" in said)
+    done = code == 0 or (
+        found == expected["after"]
+        and "--force" not in verb.words
+        and "already holds a result" in said
+    )
     assert done, f"{what}: the same command says {said}"
-    assert {place: content(place) for place in places} == expected["after"], f"{what}: another result in the end"
+    assert {place: content(place) for place in places} == expected["after"], (
+        f"{what}: another result in the end"
+    )
     for folder in verb.folders:
         if expected["before"][folder] is not None:
-            assert not lost(Path(folder)), f"{what}: lost {lost(Path(folder))} of {folder} in the end"
+            assert not lost(Path(folder)), (
+                f"{what}: lost {lost(Path(folder))} of {folder} in the end"
+            )
     assert not leftovers(Path.cwd()), f"{what}: left over {leftovers(Path.cwd())}"
 
 
@@ -278,7 +396,9 @@ def judge(states: States, name: str, verb: Verb, what: str) -> None:
 
 
 def calls(cases: int, draw: random.Random, states: States) -> dict:
-    """Killed at a call; all calls of all verbs in turn if there are cases enough, else drawn among them."""
+    """Killed at a call; all calls of all verbs in turn if there are cases enough, else drawn among
+    them.
+    """
     figures = {"cases": 0, "killed": 0, "by_verb": {}}
     plan: list[tuple[str, int, bool]] = []
     for name, verb in VERBS.items():
@@ -330,8 +450,18 @@ def strace(cases: int, draw: random.Random, states: States) -> dict:
     figures = {"cases": 0, "killed": 0}
     if shutil.which("strace") is None:
         return figures | {"skipped": "strace is not installed"}
-    kinds = ("rename,renameat,renameat2", "unlink,unlinkat,rmdir", "fsync,fdatasync", "mkdir,mkdirat", "write,pwrite64,writev")
-    names = [name for name, verb in VERBS.items() if verb.folders and not name.startswith(("tune", "robustness"))]
+    kinds = (
+        "rename,renameat,renameat2",
+        "unlink,unlinkat,rmdir",
+        "fsync,fdatasync",
+        "mkdir,mkdirat",
+        "write,pwrite64,writev",
+    )
+    names = [
+        name
+        for name, verb in VERBS.items()
+        if verb.folders and not name.startswith(("tune", "robustness"))
+    ]
     while figures["cases"] < cases:
         name, kind = draw.choice(names), draw.choice(kinds)
         verb = VERBS[name]
@@ -341,7 +471,10 @@ def strace(cases: int, draw: random.Random, states: States) -> dict:
         inject = ["-e", f"trace={kind}", "-e", f"inject={kind}:signal=SIGKILL:when={count}"]
         command = ["strace", "-f", "-qq", "-o", os.devnull, *inject]
         done = subprocess.run(
-            [*command, sys.executable, "-m", "dualgnn_dgl.cli.main", *verb.words], capture_output=True, text=True, timeout=300
+            [*command, sys.executable, "-m", "dualgnn_dgl.cli.main", *verb.words],
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
         assert "Traceback" not in done.stderr, done.stderr[-2000:]
         judge(states, name, verb, f"{name} killed at {kind} number {count}")
@@ -373,12 +506,25 @@ def pairs(cases: int, draw: random.Random, states: States) -> dict:
             "-1",
         ),
         "compare": ("compare", "runs/a", "runs/b", "--data", "data", "--gpu", "-1", "--topk", "5"),
-        "recommend": ("recommend", "--run", "runs/a", "--data", "data", "--all", "out/l.parquet", "--force", "--gpu", "-1"),
+        "recommend": (
+            "recommend",
+            "--run",
+            "runs/a",
+            "--data",
+            "data",
+            "--all",
+            "out/l.parquet",
+            "--force",
+            "--gpu",
+            "-1",
+        ),
         "update": (*UPDATE, "--force"),
         "robustness": HOLES,
     }
     verb = Verb(
-        (), ("runs/a", "data"), before=(train("--keep-checkpoints"), train(run="runs/b"), (*TUNE, "--trials", "1"), UPDATE)
+        (),
+        ("runs/a", "data"),
+        before=(train("--keep-checkpoints"), train(run="runs/b"), (*TUNE, "--trials", "1"), UPDATE),
     )
     figures = {"cases": 0, "refused": 0, "by_pair": 0}
     combinations = list(itertools.combinations_with_replacement(begin, 2))
@@ -389,7 +535,13 @@ def pairs(cases: int, draw: random.Random, states: States) -> dict:
         time.sleep(draw.choice((0, 0, 0.02, 0.1, 0.3)))
         second = start(begin[two], said="said2")
         codes = ended(first, "said1"), ended(second, "said2")
-        assert set(codes) <= {0, 1}, (one, two, codes, Path("said1").read_text(), Path("said2").read_text())
+        assert set(codes) <= {0, 1}, (
+            one,
+            two,
+            codes,
+            Path("said1").read_text(),
+            Path("said2").read_text(),
+        )
         for code, said in zip(codes, ("said1", "said2"), strict=True):
             text = Path(said).read_text()
             fine = (
@@ -418,8 +570,34 @@ def flips(cases: int, draw: random.Random, states: States) -> dict:
     verb = Verb((), before=(train("--keep-checkpoints"), (*TUNE, "--trials", "2"), UPDATE))
     work = states.fresh("flips", verb)
     read = {
-        "data": ("eval", "--run", "runs/a", "--data", "data", "--bootstrap", "0", "--topk", "3", "--gpu", "-1", "--json"),
-        "runs/a": ("eval", "--run", "runs/a", "--data", "data", "--bootstrap", "0", "--topk", "3", "--gpu", "-1", "--json"),
+        "data": (
+            "eval",
+            "--run",
+            "runs/a",
+            "--data",
+            "data",
+            "--bootstrap",
+            "0",
+            "--topk",
+            "3",
+            "--gpu",
+            "-1",
+            "--json",
+        ),
+        "runs/a": (
+            "eval",
+            "--run",
+            "runs/a",
+            "--data",
+            "data",
+            "--bootstrap",
+            "0",
+            "--topk",
+            "3",
+            "--gpu",
+            "-1",
+            "--json",
+        ),
         "runs/a.training": ("train", "--run", "runs/a", "--resume", "--json", "--epochs", "4"),
         "study": (*TUNE, "--trials", "2", "--json"),
     }
@@ -431,7 +609,12 @@ def flips(cases: int, draw: random.Random, states: States) -> dict:
         good[place] = answer(words)
         assert good[place][0] == 0, good[place]
     states.fresh("flips", verb)
-    files = [(place, file.name) for place in read for file in sorted(Path(place).iterdir()) if file.is_file()]
+    files = [
+        (place, file.name)
+        for place in read
+        for file in sorted(Path(place).iterdir())
+        if file.is_file()
+    ]
     for number in range(cases):
         place, name = files[number % len(files)]
         states.fresh("flips", verb)  # all of it: a bit of an earlier case would answer for this one
@@ -464,7 +647,9 @@ def answer(words: tuple[str, ...]) -> tuple[int, object]:
     def timeless(part: object) -> object:
         if isinstance(part, dict):
             return {
-                key: timeless(inner) for key, inner in part.items() if key not in ("seconds", "files", "self", "total_seconds")
+                key: timeless(inner)
+                for key, inner in part.items()
+                if key not in ("seconds", "files", "self", "total_seconds")
             }
         return [timeless(inner) for inner in part] if isinstance(part, list) else part
 
@@ -478,11 +663,17 @@ if __name__ == "__main__":
     os.chdir(home)
     try:
         build(home)
-        for number, (what, _, count) in enumerate(argument.partition("=") for argument in sys.argv[3:]):
+        for number, (what, _, count) in enumerate(
+            argument.partition("=") for argument in sys.argv[3:]
+        ):
             began = time.monotonic()
-            result = SCENARIOS[what](int(count), random.Random(int(sys.argv[2]) + number), States(home))
+            result = SCENARIOS[what](
+                int(count), random.Random(int(sys.argv[2]) + number), States(home)
+            )
             shutil.rmtree(home / "kept", ignore_errors=True)
-            sys.stdout.write(json.dumps(result | {"seconds": round(time.monotonic() - began, 1)}) + "\n")
+            sys.stdout.write(
+                json.dumps(result | {"seconds": round(time.monotonic() - began, 1)}) + "\n"
+            )
             sys.stdout.flush()
     except DualGNNError:
         traceback.print_exc()

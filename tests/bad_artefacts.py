@@ -1,6 +1,9 @@
-"""Spoilt artefacts that commands go on from, and spoilt files of later days: checkpoints, studies, experiments, new logs.
+"""Spoilt artefacts that commands go on from, and spoilt files of later days.
 
-`bad_input.py --artefacts` runs them. What is gone on from must end as if nothing had been spoilt, or in one line.
+Checkpoints, studies, experiments, new logs.
+
+`bad_input.py --artefacts` runs them. What is gone on from must end as if nothing had been spoilt,
+    or in one line.
 """
 
 from __future__ import annotations
@@ -21,12 +24,25 @@ from dualgnn_dgl import data as prepared
 
 SMALL = ("--epochs", 2, "--gpu", -1, "--set", "width=3")
 CHECKPOINTS = ("--checkpoint-every", 1, "--keep-last", 2, "--keep-checkpoints")
-ONE_LINE = ('{"op_code": 4, "worker_id": "x"}', "[]", "3", '"a"', "null", "{}", '{"op_code": 99}', "{", "NaN")
+ONE_LINE = (
+    '{"op_code": 4, "worker_id": "x"}',
+    "[]",
+    "3",
+    '"a"',
+    "null",
+    "{}",
+    '{"op_code": 99}',
+    "{",
+    "NaN",
+)
 
 
 @dataclass(frozen=True)
 class Begun:
-    """Folders that commands go on from, made once a process: a training, a study, an experiment; and how each ended."""
+    """Folders that commands go on from, made once a process.
+
+    A training, a study, an experiment; and how each ended.
+    """
 
     folder: Path
     weights: bytes
@@ -35,16 +51,62 @@ class Begun:
 
 
 def train_words(world: trial.World, run: Path) -> list[Any]:
-    return ["train", "--data", world.data, "--run", run, "--model", "bprmf", *SMALL, *CHECKPOINTS, "--resume"]
+    return [
+        "train",
+        "--data",
+        world.data,
+        "--run",
+        run,
+        "--model",
+        "bprmf",
+        *SMALL,
+        *CHECKPOINTS,
+        "--resume",
+    ]
 
 
 def tune_words(world: trial.World, study: Path) -> list[Any]:
-    return ["tune", "--data", world.data, "--model", "bprmf", *SMALL, "--study", study, "--trials", 2, "--json"]
+    return [
+        "tune",
+        "--data",
+        world.data,
+        "--model",
+        "bprmf",
+        *SMALL,
+        "--study",
+        study,
+        "--trials",
+        2,
+        "--json",
+    ]
 
 
 def holes_words(world: trial.World, out: Path) -> list[Any]:
-    chosen = ("--models", "vbpr", "--rates", "0,.5", "--seeds", 1, "--strategies", "mask", "--stages", "test-only")
-    return ["robustness", "--data", world.data, "--out", out, *chosen, "--epochs", 1, "--gpu", -1, "--json"]
+    chosen = (
+        "--models",
+        "vbpr",
+        "--rates",
+        "0,.5",
+        "--seeds",
+        1,
+        "--strategies",
+        "mask",
+        "--stages",
+        "test-only",
+    )
+    return [
+        "robustness",
+        "--data",
+        world.data,
+        "--out",
+        out,
+        *chosen,
+        "--epochs",
+        1,
+        "--gpu",
+        -1,
+        "--json",
+    ]
 
 
 @cache
@@ -63,13 +125,16 @@ def begun(world_folder: Path, data: Path) -> Begun:
         assert done.code == 0, done
         found[name] = done.out
     weights = (folder / "run" / "weights.safetensors").read_bytes()
-    shutil.rmtree(folder / "run")  # its checkpoints stay: as if it had been killed while the run was saved
+    # its checkpoints stay: as if it had been killed while the run was saved
+    shutil.rmtree(folder / "run")
     return Begun(folder, weights, json.loads(found["tune"])["trials"], json.loads(found["holes"]))
 
 
 def spoil_one(folder: Path, draw: random.Random) -> str:
     """Spoil, empty or remove one file of a folder; its name."""
-    file = draw.choice(sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png"))
+    file = draw.choice(
+        sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png")
+    )
     kind = draw.random()
     if kind < 0.07:
         file.unlink()
@@ -79,7 +144,12 @@ def spoil_one(folder: Path, draw: random.Random) -> str:
     elif file.suffix == ".jsonl" and kind < 0.5:
         lines = file.read_text().split("\n")
         at = draw.randrange(len(lines))
-        lines[at] = draw.choice((*ONE_LINE, spoil("a.json", lines[at].encode() or b"{}", draw).decode("utf-8", "replace")))
+        lines[at] = draw.choice(
+            (
+                *ONE_LINE,
+                spoil("a.json", lines[at].encode() or b"{}", draw).decode("utf-8", "replace"),
+            )
+        )
         file.write_text("\n".join(lines))
     else:
         file.write_bytes(spoil(file.name, file.read_bytes(), draw))
@@ -87,19 +157,28 @@ def spoil_one(folder: Path, draw: random.Random) -> str:
 
 
 def spoilt_training(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Checkpoints: the end is that of the undisturbed training, bit for bit, from whichever of them it goes on."""
+    """Checkpoints: the end is that of the undisturbed training, bit for bit, from whichever of them
+    it goes on.
+    """
     good = begun(world.folder, world.data)
     shutil.copytree(good.folder / "run.training", folder / "run.training")
     names = [spoil_one(folder / "run.training", draw) for _ in range(draw.choice((1, 1, 2)))]
     done = trial.call(*train_words(world, folder / "run"))
     wrong = trial.fault(done, folder / "run")
-    if not wrong and not done.code and (folder / "run" / "weights.safetensors").read_bytes() != good.weights:
+    if (
+        not wrong
+        and not done.code
+        and (folder / "run" / "weights.safetensors").read_bytes() != good.weights
+    ):
         wrong = f"it ended otherwise: {done.err[-300:]}"
     return f"training {names}", wrong
 
 
 def spoilt_study(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """A study: gone on with, or one line. Optuna's journal has no checksum, so what a changed figure says is believed."""
+    """A study: gone on with, or one line.
+
+    Optuna's journal has no checksum, so what a changed figure says is believed.
+    """
     good = begun(world.folder, world.data)
     shutil.copytree(good.folder / "study", folder / "study")
     name = spoil_one(folder / "study", draw)
@@ -115,7 +194,9 @@ def spoilt_study(draw: random.Random, world: trial.World, folder: Path) -> tuple
 
 
 def spoilt_holes(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """An experiment's folder: the summary is that of the untouched one; only the holes are what their file says."""
+    """An experiment's folder: the summary is that of the untouched one; only the holes are what
+    their file says.
+    """
     good = begun(world.folder, world.data)
     shutil.copytree(good.folder / "holes", folder / "holes")
     name = spoil_one(folder / "holes", draw)
@@ -124,37 +205,75 @@ def spoilt_holes(draw: random.Random, world: trial.World, folder: Path) -> tuple
             file.unlink()
     done = trial.call(*holes_words(world, folder / "holes"))
     wrong = trial.fault(done)
-    if not wrong and not done.code and name.endswith((".json", ".safetensors")) and json.loads(done.out) != good.summary:
+    if (
+        not wrong
+        and not done.code
+        and name.endswith((".json", ".safetensors"))
+        and json.loads(done.out) != good.summary
+    ):
         wrong = "another summary"
     return f"holes {name}", wrong
 
 
 def spoilt_newcomers(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
     """Histories of new users from a log, features of new videos."""
-    words: list[Any] = ["recommend", "--run", world.run, "--data", world.data, "--k", 3, "--gpu", -1, "--json"]
+    words: list[Any] = [
+        "recommend",
+        "--run",
+        world.run,
+        "--data",
+        world.data,
+        "--k",
+        3,
+        "--gpu",
+        -1,
+        "--json",
+    ]
     if draw.random() < 0.5:
-        files = {name: content for name, content in trial.logs().items() if name not in trial.OPTIONS}
+        files = {
+            name: content for name, content in trial.logs().items() if name not in trial.OPTIONS
+        }
         name = draw.choice(list(files))
         (folder / name).write_bytes(spoil(name, files[name], draw))
-        words += ["--histories", folder / name, *(["--skip-unknown"] if draw.random() < 0.5 else [])]
+        words += [
+            "--histories",
+            folder / name,
+            *(["--skip-unknown"] if draw.random() < 0.5 else []),
+        ]
     else:
         name = draw.choice(("visual.npy", "acoustic.csv", "visual_ids.txt"))
         ids = "".join(f"new{n}\n" for n in range(trial.ITEMS)).encode()
         csv = trial.feature_files()["acoustic.csv"].replace(b"\nv", b"\nnew")
-        files = {"visual.npy": trial.npy(trial.features()), "visual_ids.txt": ids, "acoustic.csv": csv}
+        files = {
+            "visual.npy": trial.npy(trial.features()),
+            "visual_ids.txt": ids,
+            "acoustic.csv": csv,
+        }
         files[name] = spoil(name, files[name], draw)
         for file, content in files.items():
             (folder / file).write_bytes(content)
-        words += ["--new-items", folder / "visual.npy", "--new-items", folder / "acoustic.csv", "--user", "user3"]
+        words += [
+            "--new-items",
+            folder / "visual.npy",
+            "--new-items",
+            folder / "acoustic.csv",
+            "--user",
+            "user3",
+        ]
         words += ["--only-new"] if draw.random() < 0.5 else []
     return f"newcomers {name}", trial.fault(trial.call(*words))
 
 
 def spoilt_update(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """A new day of log with features of its new videos: both folders are written and belong together, or neither is there."""
+    """A new day of log with features of its new videos.
+
+    Both folders are written and belong together, or neither is there.
+    """
     log = "user_id,item_id,rating,timestamp\n" + "".join(
         f"{user},{item},4,{1_700_000_000 + n}\n"
-        for n, (user, item) in enumerate([("user1", "v0"), ("user1", "late0"), ("anna", "v3"), ("anna", "v5"), ("bo", "late1")])
+        for n, (user, item) in enumerate(
+            [("user1", "v0"), ("user1", "late0"), ("anna", "v3"), ("anna", "v5"), ("bo", "late1")]
+        )
     )
     csv = "item_id,a,b,c,d\nlate0,0.1,0.2,0.3,0.4\nlate1,0.5,0.1,0.2,0.3\n"
     files = {"day.csv": log.encode(), "acoustic.csv": csv.encode()}
@@ -164,12 +283,24 @@ def spoilt_update(draw: random.Random, world: trial.World, folder: Path) -> tupl
         (folder / file).write_bytes(content)
     new = [folder / "new-data", folder / "new-run"]
     words = ["update", "--run", world.run, "--data", world.data, "--input", folder / "day.csv"]
-    done = trial.call(*words, "--features", folder / "acoustic.csv", "--new-data", new[0], "--new-run", new[1], "--json")
+    done = trial.call(
+        *words,
+        "--features",
+        folder / "acoustic.csv",
+        "--new-data",
+        new[0],
+        "--new-run",
+        new[1],
+        "--json",
+    )
     wrong = trial.fault(done, *new)
     if not wrong and not done.code:
         added = json.loads(done.out)["added"]
         old, larger = prepared.load(world.data), prepared.load(new[0])
-        if len(larger.train) != len(old.train) + added["pairs"] or larger.num_users != old.num_users + added["users"]:
+        if (
+            len(larger.train) != len(old.train) + added["pairs"]
+            or larger.num_users != old.num_users + added["users"]
+        ):
             wrong = f"the counts do not reconcile: {added}"
         if json.loads((new[1] / "run.json").read_text())["data"]["hash"] != larger.hash:
             wrong = "run and data do not belong together"
@@ -177,13 +308,38 @@ def spoilt_update(draw: random.Random, world: trial.World, folder: Path) -> tupl
 
 
 def spoilt_words(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Any value for options of the commands that `bad_input.py` leaves out; trainings are of one epoch, cells are none."""
-    value = str(draw.choice([*VALUES, *(token.decode("utf-8", "replace") for token in TOKENS)])).replace("\0", "")
+    """Any value for options of the commands that `bad_input.py` leaves out.
+
+    Trainings are of one epoch, cells are none.
+    """
+    value = str(
+        draw.choice([*VALUES, *(token.decode("utf-8", "replace") for token in TOKENS)])
+    ).replace("\0", "")
     where = ["--data", world.data, "--gpu", -1]
     (folder / "day.csv").write_text("user_id,item_id\nanna,v3\nanna,v4\n")
-    day = ["--run", world.run, "--input", folder / "day.csv", "--new-data", folder / "new-data", "--new-run", folder / "new-run"]
+    day = [
+        "--run",
+        world.run,
+        "--input",
+        folder / "day.csv",
+        "--new-data",
+        folder / "new-data",
+        "--new-run",
+        folder / "new-run",
+    ]
     common = ("--gpu", "--memory", "--data", "--set", "--model")
-    tune = ["--model", "bprmf", "--study", folder / "study", "--trials", 1, "--epochs", 1, "--set", "width=3"]
+    tune = [
+        "--model",
+        "bprmf",
+        "--study",
+        folder / "study",
+        "--trials",
+        1,
+        "--epochs",
+        1,
+        "--set",
+        "width=3",
+    ]
     command, words, options = draw.choice(
         (
             (
@@ -191,8 +347,16 @@ def spoilt_words(draw: random.Random, world: trial.World, folder: Path) -> tuple
                 [world.run, world.run, *where],
                 (*common[:3], "--topk", "--metric", "--bootstrap", "--seed", "--split", "--mask"),
             ),
-            ("update", day, ("--input", "--features", "--items", "--lr", "--memory", "--run", "--data")),
-            ("tune", [*tune, *where], (*common, "--config", "--lr", "--batch-size", "--patience", "--seed", "--impute")),
+            (
+                "update",
+                day,
+                ("--input", "--features", "--items", "--lr", "--memory", "--run", "--data"),
+            ),
+            (
+                "tune",
+                [*tune, *where],
+                (*common, "--config", "--lr", "--batch-size", "--patience", "--seed", "--impute"),
+            ),
             (
                 "robustness",
                 ["--out", folder / "holes", "--minutes", 0, *where],
@@ -213,7 +377,9 @@ def spoilt_words(draw: random.Random, world: trial.World, folder: Path) -> tuple
     option = draw.choice(options)
     if option == "--set":
         value = f"{draw.choice(('lr', 'width', 'metric', 'seed', 'bprmf.width', 'dualgnn.width', 'nosuch', ''))}={value}"
-    return f"words {command} {option} {value[:40]!r}", trial.fault(trial.call(command, *words, option, value))
+    return f"words {command} {option} {value[:40]!r}", trial.fault(
+        trial.call(command, *words, option, value)
+    )
 
 
 ARTEFACTS: dict[str, tuple[Callable[[random.Random, trial.World, Path], tuple[str, str]], int]] = {

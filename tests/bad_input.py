@@ -1,4 +1,7 @@
-"""Spoilt input by the thousand: each case makes files, runs one command, and is judged. `python tests/bad_input.py --help`."""
+"""Spoilt input by the thousand: each case makes files, runs one command, and is judged.
+
+`python tests/bad_input.py --help`.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,17 @@ def place(folder: Path, files: dict[str, bytes]) -> None:
 def case(seed: int, world: trial.World, folder: Path) -> tuple[str, str]:
     """Run case `seed` in an empty folder: (what was done, what is wrong with the outcome or '')."""
     draw = random.Random(seed)
-    kinds = {"log": 40, "features": 14, "new": 4, "items": 10, "folder": 8, "data": 10, "run": 8, "config": 5, "values": 3}
+    kinds = {
+        "log": 40,
+        "features": 14,
+        "new": 4,
+        "items": 10,
+        "folder": 8,
+        "data": 10,
+        "run": 8,
+        "config": 5,
+        "values": 3,
+    }
     (kind,) = draw.choices(list(kinds), list(kinds.values()))
     return {
         "log": spoilt_log,
@@ -60,7 +73,14 @@ def spoilt_log(draw: random.Random, world: trial.World, folder: Path) -> tuple[s
     parts[target] = spoil(target, parts[target], draw)
     place(folder, parts)
     source = folder if name in trial.OPTIONS else folder / name
-    words: list[Any] = ["--input", source, "--data", folder / "out", "--k-core", draw.choice((0, 0, 0, 2, 5))]
+    words: list[Any] = [
+        "--input",
+        source,
+        "--data",
+        folder / "out",
+        "--k-core",
+        draw.choice((0, 0, 0, 2, 5)),
+    ]
     if draw.random() < 0.2:
         words += draw.choice(
             (
@@ -78,7 +98,14 @@ def spoilt_features(draw: random.Random, world: trial.World, folder: Path) -> tu
     files = trial.feature_files()
     name = draw.choice(list(files))
     (folder / name).write_bytes(spoil(name, files[name], draw))
-    words: list[Any] = ["--input", world.folder / "log.csv", "--features", folder / name, "--data", folder / "out"]
+    words: list[Any] = [
+        "--input",
+        world.folder / "log.csv",
+        "--features",
+        folder / name,
+        "--data",
+        folder / "out",
+    ]
     if name.endswith(".npy") and draw.random() < 0.8:
         words += ["--items", world.folder / draw.choice(list(trial.item_files()))]
     if draw.random() < 0.2:
@@ -87,12 +114,28 @@ def spoilt_features(draw: random.Random, world: trial.World, folder: Path) -> tu
 
 
 def spoilt_new_items(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Features of videos that came after training, as wide as the data's were before they were reduced."""
+    """Features of videos that came after training, as wide as the data's were before they were
+    reduced.
+    """
     files = trial.feature_files()
-    name = draw.choice(("visual.npy", "acoustic.csv"))  # the array's rows are called by their numbers, which no video is
+    # the array's rows are called by their numbers, which no video is
+    name = draw.choice(("visual.npy", "acoustic.csv"))
     content = files[name].replace(b"\nv", b"\nnew") if name == "acoustic.csv" else files[name]
     (folder / name).write_bytes(spoil(name, content, draw))
-    words = ["recommend", "--run", world.run, "--data", world.data, "--user", "user3", "--k", 3, "--gpu", -1, "--json"]
+    words = [
+        "recommend",
+        "--run",
+        world.run,
+        "--data",
+        world.data,
+        "--user",
+        "user3",
+        "--k",
+        3,
+        "--gpu",
+        -1,
+        "--json",
+    ]
     done = trial.call(*words, "--new-items", folder / name)
     wrong = trial.fault(done)
     if not wrong and not done.code and len(json.loads(done.out)["users"][0]["items"]) != 3:
@@ -104,7 +147,14 @@ def spoilt_items(draw: random.Random, world: trial.World, folder: Path) -> tuple
     files = trial.item_files()
     name = draw.choice(list(files))
     (folder / name).write_bytes(spoil(name, files[name], draw))
-    words: list[Any] = ["--input", world.folder / "log.csv", "--items", folder / name, "--data", folder / "out"]
+    words: list[Any] = [
+        "--input",
+        world.folder / "log.csv",
+        "--items",
+        folder / name,
+        "--data",
+        folder / "out",
+    ]
     if draw.random() < 0.5:
         words += ["--features", world.folder / "visual.npy"]
     return f"items {name}", preprocessed(words, folder, [])
@@ -130,7 +180,9 @@ def spoilt_folder(draw: random.Random, world: trial.World, folder: Path) -> tupl
 
 
 def preprocessed(words: list[Any], folder: Path, text: list[Path]) -> str:
-    """Run preprocess and judge it: rows reconcile, the folder loads, and nothing was read otherwise than by a slow reader."""
+    """Run preprocess and judge it: rows reconcile, the folder loads, and nothing was read otherwise
+    than by a slow reader.
+    """
     done = trial.call("preprocess", *words, "--json")
     wrong = trial.fault(done, folder / "out")
     if wrong or done.code:
@@ -143,16 +195,28 @@ def preprocessed(words: list[Any], folder: Path, text: list[Path]) -> str:
     pairs = {
         (str(dataset.user_ids[u]), str(dataset.item_ids[i]))
         for split in prepared.SPLITS
-        for u, i in zip(getattr(dataset, split).user.tolist(), getattr(dataset, split).item.tolist(), strict=True)
+        for u, i in zip(
+            getattr(dataset, split).user.tolist(),
+            getattr(dataset, split).item.tolist(),
+            strict=True,
+        )
     }
     if len(pairs) != rows["kept"]:
         return f"{len(pairs)} pairs in the folder, {rows['kept']} in the report"
     return other_reading(report, pairs, rows, text) if text else ""
 
 
-def other_reading(report: dict[str, Any], pairs: set[tuple[str, str]], rows: dict[str, Any], text: list[Path]) -> str:
-    """What is wrong by a second, line by line reading of a text log: rows that went unread without a word, other pairs."""
-    if report["input"]["kind"] in ("Parquet", "MicroLens pairs", "LightGCN adjacency lists") or len(text) > 1:
+def other_reading(
+    report: dict[str, Any], pairs: set[tuple[str, str]], rows: dict[str, Any], text: list[Path]
+) -> str:
+    """What is wrong by a second, line by line reading of a text log.
+
+    Rows that went unread without a word, other pairs.
+    """
+    if (
+        report["input"]["kind"] in ("Parquet", "MicroLens pairs", "LightGCN adjacency lists")
+        or len(text) > 1
+    ):
         return ""
     raw = text[0].read_bytes()
     raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
@@ -166,7 +230,9 @@ def other_reading(report: dict[str, Any], pairs: set[tuple[str, str]], rows: dic
     if set(rows["dropped"]) - {"repeated pair"} or rows["read"] != expected:
         return ""
     first = lines[0].decode("utf-8", "replace")
-    mark = next((mark for mark in (("::",) if not headed else ()) + ("\t", ";", ",") if mark in first), None)
+    mark = next(
+        (mark for mark in (("::",) if not headed else ()) + ("\t", ";", ",") if mark in first), None
+    )
     if mark is None:
         return ""
     decoded = [line.decode("utf-8", "replace") for line in lines]
@@ -175,13 +241,18 @@ def other_reading(report: dict[str, Any], pairs: set[tuple[str, str]], rows: dic
         [line.split("::") for line in decoded]
         if mark == "::"
         else list(
-            csv.reader(io.StringIO("\n".join(decoded)), delimiter=mark, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+            csv.reader(
+                io.StringIO("\n".join(decoded)),
+                delimiter=mark,
+                quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+            )
         )
     )
     if headed:
         names = [name.split(":")[0].strip().lower().replace("_", "") for name in table[0]]
         places = [
-            [n for n, name in enumerate(names) if name in known] for known in (("user", "userid"), ("item", "itemid", "movieid"))
+            [n for n, name in enumerate(names) if name in known]
+            for known in (("user", "userid"), ("item", "itemid", "movieid"))
         ]
         if any(len(place) != 1 for place in places):
             return ""
@@ -189,13 +260,24 @@ def other_reading(report: dict[str, Any], pairs: set[tuple[str, str]], rows: dic
     else:
         at = [0, 1]
     slow = {
-        tuple(undotted_pairs[n] for undotted_pairs in [[row[at[0]].strip(), row[at[1]].strip()]] for n in (0, 1))
+        tuple(
+            undotted_pairs[n]
+            for undotted_pairs in [[row[at[0]].strip(), row[at[1]].strip()]]
+            for n in (0, 1)
+        )
         for row in table[headed:]
     }
     for side in (0, 1):  # a column of "1.0", "2.0" throughout loses its ".0"
         if all(re.fullmatch(r"[0-9]+[.]0", pair[side]) for pair in slow):
-            slow = {tuple(text[:-2] if n == side else text for n, text in enumerate(pair)) for pair in slow}
-    return "" if slow == pairs else f"other pairs than a slow reading finds: {sorted(slow ^ pairs)[:6]}"
+            slow = {
+                tuple(text[:-2] if n == side else text for n, text in enumerate(pair))
+                for pair in slow
+            }
+    return (
+        ""
+        if slow == pairs
+        else f"other pairs than a slow reading finds: {sorted(slow ^ pairs)[:6]}"
+    )
 
 
 def spoilt_data(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
@@ -208,12 +290,24 @@ def spoilt_data(draw: random.Random, world: trial.World, folder: Path) -> tuple[
         file.write_bytes(spoil(name, file.read_bytes(), draw))
     if draw.random() < 0.6:
         return f"data {name}", same_metrics(world, folder / "data", world.run)
-    done = trial.call("train", "--data", folder / "data", "--run", folder / "run", "--model", "mostpop", "--gpu", -1, "--json")
+    done = trial.call(
+        "train",
+        "--data",
+        folder / "data",
+        "--run",
+        folder / "run",
+        "--model",
+        "mostpop",
+        "--gpu",
+        -1,
+        "--json",
+    )
     wrong = trial.fault(done, folder / "run")
     if (
         not wrong
         and not done.code
-        and json.loads(done.out)["data"]["hash"] != json.loads((world.data / prepared.MANIFEST).read_text())["hash"]
+        and json.loads(done.out)["data"]["hash"]
+        != json.loads((world.data / prepared.MANIFEST).read_text())["hash"]
     ):
         wrong = "an altered data set was trained on"
     return f"data {name} (train)", wrong
@@ -221,7 +315,9 @@ def spoilt_data(draw: random.Random, world: trial.World, folder: Path) -> tuple[
 
 def spoilt_run(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
     shutil.copytree(world.run, folder / "run")
-    name = draw.choice(sorted(file.name for file in world.run.iterdir() if file.suffix not in (".png",)))
+    name = draw.choice(
+        sorted(file.name for file in world.run.iterdir() if file.suffix not in (".png",))
+    )
     file = folder / "run" / name
     if draw.random() < 0.05:
         file.unlink()
@@ -230,12 +326,34 @@ def spoilt_run(draw: random.Random, world: trial.World, folder: Path) -> tuple[s
     if draw.random() < 0.7:
         return f"run {name}", same_metrics(world, world.data, folder / "run")
     done = trial.call(
-        "recommend", "--run", folder / "run", "--data", world.data, "--user", "user3", "--k", 3, "--gpu", -1, "--json"
+        "recommend",
+        "--run",
+        folder / "run",
+        "--data",
+        world.data,
+        "--user",
+        "user3",
+        "--k",
+        3,
+        "--gpu",
+        -1,
+        "--json",
     )
     wrong = trial.fault(done)
     if not wrong and not done.code:
         good = trial.call(
-            "recommend", "--run", world.run, "--data", world.data, "--user", "user3", "--k", 3, "--gpu", -1, "--json"
+            "recommend",
+            "--run",
+            world.run,
+            "--data",
+            world.data,
+            "--user",
+            "user3",
+            "--k",
+            3,
+            "--gpu",
+            -1,
+            "--json",
         )
         if json.loads(good.out)["users"] != json.loads(done.out)["users"]:
             wrong = "an altered run recommends otherwise"
@@ -244,11 +362,15 @@ def spoilt_run(draw: random.Random, world: trial.World, folder: Path) -> tuple[s
 
 def same_metrics(world: trial.World, data: Path, run: Path) -> str:
     """Evaluate: an error in one line, or exactly the metrics of the untouched files."""
-    done = trial.call("eval", "--run", run, "--data", data, "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json")
+    done = trial.call(
+        "eval", "--run", run, "--data", data, "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json"
+    )
     wrong = trial.fault(done)
     if wrong or done.code:
         return wrong
-    value = {key: value for key, value in json.loads(done.out).items() if key not in ("run", "data")}
+    value = {
+        key: value for key, value in json.loads(done.out).items() if key not in ("run", "data")
+    }
     return "" if value == world.metrics else f"altered files give other metrics: {value}"
 
 
@@ -257,12 +379,16 @@ def spoilt_config(draw: random.Random, world: trial.World, folder: Path) -> tupl
     for _ in range(draw.choice((1, 1, 3))):
         content = spoil("run.toml", content, draw)
     (folder / "run.toml").write_bytes(content)
-    return "config", trial.fault(trial.call("train", "--config", folder / "run.toml", "--print-config"))
+    return "config", trial.fault(
+        trial.call("train", "--config", folder / "run.toml", "--print-config")
+    )
 
 
 def spoilt_values(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
     """Any value for any option of any command; none may do more than refuse."""
-    value = str(draw.choice([*VALUES, *(token.decode("utf-8", "replace") for token in TOKENS)])).replace("\0", "")
+    value = str(
+        draw.choice([*VALUES, *(token.decode("utf-8", "replace") for token in TOKENS)])
+    ).replace("\0", "")
     inputs = ["--input", world.folder / "log.csv"]
     run = ["--run", world.run, "--data", world.data, "--gpu", -1]
     command, words, options = draw.choice(
@@ -292,22 +418,58 @@ def spoilt_values(draw: random.Random, world: trial.World, folder: Path) -> tupl
             (
                 "train",
                 ["--print-config"],
-                ("--model", "--epochs", "--lr", "--batch-size", "--patience", "--seed", "--set", "--config"),
+                (
+                    "--model",
+                    "--epochs",
+                    "--lr",
+                    "--batch-size",
+                    "--patience",
+                    "--seed",
+                    "--set",
+                    "--config",
+                ),
             ),
-            ("eval", run, ("--topk", "--split", "--mask", "--per-user", "--bootstrap", "--seed", "--gpu", "--run", "--data")),
-            ("recommend", [*run, "--user", "user3"], ("--user", "--k", "--gpu", "--run", "--data", "--all")),
+            (
+                "eval",
+                run,
+                (
+                    "--topk",
+                    "--split",
+                    "--mask",
+                    "--per-user",
+                    "--bootstrap",
+                    "--seed",
+                    "--gpu",
+                    "--run",
+                    "--data",
+                ),
+            ),
+            (
+                "recommend",
+                [*run, "--user", "user3"],
+                ("--user", "--k", "--gpu", "--run", "--data", "--all"),
+            ),
         )
     )
     option = draw.choice(options)
     if option in ("--set",):
         value = f"{draw.choice(('lr', 'epochs', 'width', 'metric', 'seed', 'nosuch', ''))}={value}"
-    return f"{command} {option} {value[:40]!r}", trial.fault(trial.call(command, *words, option, value))
+    return f"{command} {option} {value[:40]!r}", trial.fault(
+        trial.call(command, *words, option, value)
+    )
 
 
 def run_cases(
-    first: int, count: int, folder: Path, seen: Path | None = None, one: Callable[..., tuple[str, str]] = case
+    first: int,
+    count: int,
+    folder: Path,
+    seen: Path | None = None,
+    one: Callable[..., tuple[str, str]] = case,
 ) -> dict[str, Any]:
-    """Run cases first … first + count − 1; `seen` holds the number of the one under way, for a process that dies."""
+    """Run cases first … first + count − 1.
+
+    `seen` holds the number of the one under way, for a process that dies.
+    """
     world = trial.world(Path(tempfile.mkdtemp(dir=folder)))
     kinds: Counter[str] = Counter()
     failures = []
@@ -328,16 +490,22 @@ def run_cases(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run spoilt-input cases and print what went wrong, as JSON.")
+    parser = argparse.ArgumentParser(
+        description="Run spoilt-input cases and print what went wrong, as JSON."
+    )
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seen", type=Path, help="file that names the case under way")
-    parser.add_argument("--artefacts", action="store_true", help="the cases of bad_artefacts.py instead")
+    parser.add_argument(
+        "--artefacts", action="store_true", help="the cases of bad_artefacts.py instead"
+    )
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     with tempfile.TemporaryDirectory() as folder:
         one = artefact if options.artefacts else case
-        json.dump(run_cases(options.first, options.count, Path(folder), options.seen, one), sys.stdout)
+        json.dump(
+            run_cases(options.first, options.count, Path(folder), options.seen, one), sys.stdout
+        )
 
 
 if __name__ == "__main__":

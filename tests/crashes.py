@@ -1,8 +1,11 @@
-"""Trainings that are killed, starved and crowded, again and again: run by test_crash.py as `crashes.py HOME SEED WHAT=ROUNDS…`.
+"""Trainings that are killed, starved and crowded, again and again.
 
-torch and dgl are imported once; every training is a process of its own, forked from here, that runs the command line.
-After each accident: whatever lies there is sound. In the end: the weights are those of a training that nothing happened to.
-Prints figures as JSON; any broken promise is an AssertionError.
+Run by test_crash.py as `crashes.py HOME SEED WHAT=ROUNDS…`.
+
+torch and dgl are imported once; every training is a process of its own, forked from here, that runs
+the command line. After each accident: whatever lies there is sound. In the end: the weights are
+those of a training that nothing happened to. Prints figures as JSON; any broken promise is an
+AssertionError.
 """
 
 from __future__ import annotations
@@ -31,19 +34,47 @@ from dualgnn_dgl.runs.checkpoint import load_run
 from dualgnn_dgl.runs.working import Checkpoints
 
 NOBODY = 65534
-TRAINED = {  # what is trained, round robin: drawn graphs, drawn dropout, padding drawn anew each epoch
-    "dualgnn": tuple(f"--set={pair}" for pair in ("cooc_pad=resample", "cooc_k=8", "width=6", "hidden=9", "missing=mask")),
-    "lightgcn": ("--set", "width=7",),
-    "freedom": ("--set", "width=5",),
-    "bm3": ("--set", "width=8",),
-    "dualgnn_plus": ("--set", "width=9",),
+# what is trained, round robin: drawn graphs, drawn dropout, padding drawn anew each epoch
+TRAINED = {
+    "dualgnn": tuple(
+        f"--set={pair}"
+        for pair in ("cooc_pad=resample", "cooc_k=8", "width=6", "hidden=9", "missing=mask")
+    ),
+    "lightgcn": (
+        "--set",
+        "width=7",
+    ),
+    "freedom": (
+        "--set",
+        "width=5",
+    ),
+    "bm3": (
+        "--set",
+        "width=8",
+    ),
+    "dualgnn_plus": (
+        "--set",
+        "width=9",
+    ),
 }
 NAMES = list(TRAINED)
 
 
 def words(name: str, run: str, *more: str) -> list[str]:
     """The command line of one training: 5 epochs of a few batches."""
-    options = ("--model", name, *TRAINED[name], "--epochs", "5", "--batch-size", "17", "--lr", "0.02", "--gpu", "-1")
+    options = (
+        "--model",
+        name,
+        *TRAINED[name],
+        "--epochs",
+        "5",
+        "--batch-size",
+        "17",
+        "--lr",
+        "0.02",
+        "--gpu",
+        "-1",
+    )
     return ["train", "--run", run, *options, "--set", "metric=ndcg@19", *more]
 
 
@@ -82,7 +113,9 @@ def train(command: list[str], prepare: Callable[[], None] = lambda: None) -> int
 
 
 def warm_up() -> None:
-    """Train once here, so that what a training imports is imported for all that will be forked from this process."""
+    """Train once here, so that what a training imports is imported for all that will be forked from
+    this process.
+    """
     for name in NAMES:
         models.model_class(name)
     with contextlib.redirect_stdout(sys.stderr):
@@ -96,12 +129,16 @@ def content(run: str | Path) -> dict[str, bytes | list]:
     for name in ("weights.safetensors", "tables.safetensors", "run.toml"):
         made[name] = Path(run, name).read_bytes()
     rows = [json.loads(line) for line in Path(run, "history.jsonl").read_text().splitlines()]
-    made["history"] = [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
+    made["history"] = [
+        {key: value for key, value in row.items() if "seconds" not in key} for row in rows
+    ]
     return made
 
 
 def references(rounds: int) -> tuple[dict[str, dict], float]:
-    """The undisturbed training of the names that so many rounds need, and how long the longest took."""
+    """The undisturbed training of the names that so many rounds need, and how long the longest
+    took.
+    """
     made, longest = {}, 0.0
     for name in NAMES[:rounds]:
         shutil.rmtree(f"whole/{name}", ignore_errors=True)
@@ -109,12 +146,16 @@ def references(rounds: int) -> tuple[dict[str, dict], float]:
         assert train(words(name, f"whole/{name}")) == 0, said()
         longest = max(longest, time.monotonic() - began)
         made[name] = content(f"whole/{name}")
-        assert load_run(f"whole/{name}").info["best"]["epoch"] > 1, "the result must hang on what came after the accidents"
+        assert load_run(f"whole/{name}").info["best"]["epoch"] > 1, (
+            "the result must hang on what came after the accidents"
+        )
     return made, longest
 
 
 def sound(run: str) -> None:
-    """Whatever an accident left: the run folder is whole or absent, and no checkpoint is damaged."""
+    """Whatever an accident left: the run folder is whole or absent, and no checkpoint is
+    damaged.
+    """
     if Path(run).exists():
         load_run(run)
     complaints: list[str] = []
@@ -125,7 +166,9 @@ def sound(run: str) -> None:
 
 
 def finish(name: str, run: str, whole: dict) -> None:
-    """Go on to the end, and find what the undisturbed training made, and nothing else lying about."""
+    """Go on to the end, and find what the undisturbed training made, and nothing else lying
+    about.
+    """
     assert train(words(name, run, "--resume")) == 0, said()
     assert content(run) == whole, f"{run} ended otherwise than the undisturbed training"
     assert not load_run(run).info["interrupted"]
@@ -135,7 +178,9 @@ def finish(name: str, run: str, whole: dict) -> None:
 
 
 def kills(rounds: int, draw: random.Random) -> dict:
-    """SIGKILL at random moments, up to five times a training, each time gone on from with --resume."""
+    """SIGKILL at random moments, up to five times a training, each time gone on from with
+    --resume.
+    """
     whole, longest = references(rounds)
     figures = {"killed": 0, "finished": 0, "within_a_write": 0, "resumed_from_a_checkpoint": 0}
     while figures["killed"] < rounds:
@@ -155,7 +200,9 @@ def kills(rounds: int, draw: random.Random) -> dict:
             assert code == -signal.SIGKILL, (code, said())
             figures["killed"] += 1
             if Path("runs").exists():
-                figures["within_a_write"] += any(path.name.endswith((".tmp", ".old")) for path in Path("runs").rglob("*"))
+                figures["within_a_write"] += any(
+                    path.name.endswith((".tmp", ".old")) for path in Path("runs").rglob("*")
+                )
             sound(run)
         finish(name, run, whole[name])
         figures["finished"] += 1
@@ -176,7 +223,10 @@ def limits(rounds: int, draw: random.Random) -> dict:
         name = NAMES[turn % len(NAMES)]
         run = f"runs/{name}"
         limit = int(10 ** draw.uniform(1.5, 5))
-        code = train(words(name, run, "--resume", "--checkpoint-every", "1"), lambda limit=limit: starve(limit))
+        code = train(
+            words(name, run, "--resume", "--checkpoint-every", "1"),
+            lambda limit=limit: starve(limit),
+        )
         assert code in (0, 1), (code, said())
         cut = os.path.getsize("said") >= limit  # what it said is a file, too
         assert code == 0 or cut or said().splitlines()[-1].startswith("Error: "), said()
@@ -191,7 +241,9 @@ def limits(rounds: int, draw: random.Random) -> dict:
 def small_disk(folder: str, kilobytes: int):
     """A tmpfs of this size in place of the folder; an OSError where it may not be mounted."""
     Path(folder).mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", folder], capture_output=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", folder], capture_output=True
+    )
     if done.returncode:
         raise OSError(errno.EPERM, "no tmpfs may be mounted here")
     try:
@@ -221,7 +273,10 @@ def disk(rounds: int, draw: random.Random) -> dict:
 
 
 def forbidden(rounds: int, draw: random.Random) -> dict:
-    """The folder may not be written to: from the start, or from some moment on. Root is bound by nothing: it steps down."""
+    """The folder may not be written to: from the start, or from some moment on.
+
+    Root is bound by nothing: it steps down.
+    """
     whole, longest = references(rounds)
     figures = {"rounds": 0, "refused": 0, "done_in_spite": 0}
     root = os.geteuid() == 0
@@ -261,7 +316,9 @@ def forbidden(rounds: int, draw: random.Random) -> dict:
 
 
 def crowds(rounds: int, draw: random.Random) -> dict:
-    """Three trainings on one folder at once, one of them killed: never two at work, and one result."""
+    """Three trainings on one folder at once, one of them killed: never two at work, and one
+    result.
+    """
     whole, longest = references(rounds)
     figures = {"rounds": 0, "started": 0, "refused": 0}
     for turn in range(rounds):
@@ -286,13 +343,21 @@ def crowds(rounds: int, draw: random.Random) -> dict:
     return figures
 
 
-SCENARIOS = {"kills": kills, "limits": limits, "disk": disk, "forbidden": forbidden, "crowds": crowds}
+SCENARIOS = {
+    "kills": kills,
+    "limits": limits,
+    "disk": disk,
+    "forbidden": forbidden,
+    "crowds": crowds,
+}
 
 if __name__ == "__main__":
     os.chdir(sys.argv[1])
     datasets.save(small.dataset(), "data")
     warm_up()
-    for number, (what, _, rounds) in enumerate(argument.partition("=") for argument in sys.argv[3:]):
+    for number, (what, _, rounds) in enumerate(
+        argument.partition("=") for argument in sys.argv[3:]
+    ):
         began = time.monotonic()
         result = SCENARIOS[what](int(rounds), random.Random(int(sys.argv[2]) + number))
         result |= {"models": NAMES[: int(rounds)], "seconds": round(time.monotonic() - began, 1)}

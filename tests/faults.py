@@ -1,4 +1,6 @@
-"""Processes that are killed at a chosen system call, for tests of what lies on the disk afterwards."""
+"""Processes that are killed at a chosen system call, for tests of what lies on the disk
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +8,25 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-CALLS = ("mkdir", "open", "rename", "replace", "unlink", "rmdir", "fsync", "link", "symlink", "ftruncate")
+CALLS = (
+    "mkdir",
+    "open",
+    "rename",
+    "replace",
+    "unlink",
+    "rmdir",
+    "fsync",
+    "link",
+    "symlink",
+    "ftruncate",
+)
 KILLED, FAILED = 137, 99
 
 
 def die_at(number: int, after: bool) -> None:
-    """Makes this process end at its `number`-th call that touches the disk, from 1, before or `after` the call is made."""
+    """Makes this process end at its `number`-th call that touches the disk, from 1, before or
+    `after` the call is made.
+    """
     left = [number]
 
     def fatal(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -32,7 +47,8 @@ def die_at(number: int, after: bool) -> None:
 
 
 def killed_at(number: int, action: Callable[[], Any], *, after: bool = False) -> int:
-    """Run `action` in a forked process that is gone at its `number`-th call that touches the disk, from 1.
+    """Run `action` in a forked process that is gone at its `number`-th call that touches the disk,
+    from 1.
 
     Args:
         after: Whether the call is still made.
@@ -53,8 +69,11 @@ def killed_at(number: int, action: Callable[[], Any], *, after: bool = False) ->
     os._exit(0)
 
 
-def at_every_call(action: Callable[[], Any], prepare: Callable[[], Any], check: Callable[[int], Any]) -> int:
-    """Kill `action` at each of its calls in turn, before and after the call, each time from a prepared state.
+def at_every_call(
+    action: Callable[[], Any], prepare: Callable[[], Any], check: Callable[[int], Any]
+) -> int:
+    """Kill `action` at each of its calls in turn, before and after the call, each time from a
+    prepared state.
 
     Returns:
         How often it was killed.

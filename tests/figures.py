@@ -1,7 +1,8 @@
 """The long form of the tests, and the file that its figures go to.
 
-`make test-long` sets DUALGNN_LONG: tests then run their full number of cases and `record` what they found, dated, in
-benchmarks/results/reliability.json. In `make test` the same tests run a few cases and record nothing.
+`make test-long` sets DUALGNN_LONG: tests then run their full number of cases and `record` what they
+found, dated, in benchmarks/results/reliability.json. In `make test` the same tests run a few cases
+and record nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +18,16 @@ FILE = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "reli
 
 
 def record(key: str, figures: dict[str, Any]) -> None:
-    """Put figures under `key` into the file, beside what others put there; nothing in the short form."""
+    """Put figures under `key` into the file, beside what others put there.
+
+    Nothing in the short form.
+    """
     if not LONG:
         return
     found = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}
     found[key] = {"date": datetime.date.today().isoformat(), **figures}
     beside = FILE.with_name(f".{FILE.name}.{os.getpid()}")
-    beside.write_text(json.dumps(dict(sorted(found.items())), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    beside.write_text(
+        json.dumps(dict(sorted(found.items())), indent=2, ensure_ascii=False) + "\n", "utf-8"
+    )
     os.replace(beside, FILE)

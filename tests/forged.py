@@ -1,6 +1,8 @@
-"""Consistent forgeries: one value of a file altered at any place of the document, then all digests made to agree again.
+"""Consistent forgeries: one value of a file altered at any place of the document, then all digests
+made to agree again.
 
-A command must end in one line and status 1, or give exactly the result of the untouched files. `python tests/forged.py --help`.
+A command must end in one line and status 1, or give exactly the result of the untouched files.
+`python tests/forged.py --help`.
 """
 
 from __future__ import annotations
@@ -33,13 +35,17 @@ from dualgnn_dgl.core.files import json_digest
 
 MEMORY = 12 * 2**30  # of addresses: no forged size may be allocated
 
-# --- digests: the one place that knows where our files keep them -----------------------------------------------------------
+# --- digests: the one place that knows where our files keep them ---------------------------------
 
 
 def seal(file: Path, value: dict[str, Any], kept: tuple[Any, ...] = ()) -> None:
-    """Puts right every digest of the content `value` of `file`, but for the one at the path `kept`, which is the forged one."""
+    """Puts right every digest of the content `value` of `file`, but for the one at the path `kept`,
+    which is the forged one.
+    """
 
-    def put(node: dict[str, Any], key: str, place: tuple[Any, ...], digest: Callable[[], str]) -> None:
+    def put(
+        node: dict[str, Any], key: str, place: tuple[Any, ...], digest: Callable[[], str]
+    ) -> None:
         if isinstance(node, dict) and key in node and kept[: len(place)] != place:
             node[key] = digest()
 
@@ -51,7 +57,12 @@ def seal(file: Path, value: dict[str, Any], kept: tuple[Any, ...] = ()) -> None:
     put(value, "sha256", ("sha256",), lambda: of(file.with_suffix(".safetensors")))
     per_user = file.parent.parent / "per_user" / f"{file.stem}.parquet"
     put(value, "per_user", ("per_user",), lambda: of(per_user))
-    put(value, "self", ("self",), lambda: json_digest({k: v for k, v in value.items() if k != "self"}))
+    put(
+        value,
+        "self",
+        ("self",),
+        lambda: json_digest({k: v for k, v in value.items() if k != "self"}),
+    )
 
 
 def rewrite(file: Path, value: dict[str, Any]) -> None:
@@ -72,7 +83,7 @@ def seal_folder(file: Path) -> None:
         file.with_name("journal.sha256.json").write_text(json.dumps(kept), "utf-8")
 
 
-# --- mutations -------------------------------------------------------------------------------------------------------------
+# --- mutations ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -112,13 +123,20 @@ VALUES: dict[str, Any] = {
     "nested": Raw(NESTED),
 }
 SHAPES = ("drop", "extra key", "key given twice", "odd key", "one entry more", "one entry less")
-NUMBERS = ("negative", "huge", "large", "fraction", "negative zero", "1e308")  # may be another valid number of the same type
+# may be another valid number of the same type
+NUMBERS = ("negative", "huge", "large", "fraction", "negative zero", "1e308")
 
 
 def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Every place of a document, the document itself first."""
     yield here
-    for key, child in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, child in (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    ):
         yield from paths(child, (*here, key))
 
 
@@ -145,7 +163,9 @@ def mutate(document: Any, path: tuple[Any, ...], kind: str) -> Any:
     elif kind in ("extra key", "odd key", "key given twice"):
         if not isinstance(old, dict) or (kind == "key given twice" and not old):
             return None
-        name = {"extra key": "extra", "odd key": "../\x1b[2Jü" * 40}.get(kind) or f"twice:{next(iter(old))}"
+        name = {"extra key": "extra", "odd key": "../\x1b[2Jü" * 40}.get(
+            kind
+        ) or f"twice:{next(iter(old))}"
         old[name] = 1 if kind != "key given twice" else next(iter(old.values()))
     elif kind in ("one entry more", "one entry less"):
         if not isinstance(old, list) or not old:
@@ -167,10 +187,11 @@ def dumps(value: Any, **layout: Any) -> str:
     return text.replace('"twice:', '"')
 
 
-# --- what is forged, and the commands that read it --------------------------------------------------------------------------
+# --- what is forged, and the commands that read it ----------------------------------------------
 
 SMALL = ("--gpu", -1, "--set", "width=3")
-Run = Callable[[Path], tuple[trial.Outcome, Any]]  # runs a verb on a folder's copy: how it ended, and what it gave
+# runs a verb on a folder's copy: how it ended, and what it gave
+Run = Callable[[Path], tuple[trial.Outcome, Any]]
 
 
 def _shown(done: trial.Outcome, *without: str) -> Any:
@@ -193,7 +214,18 @@ def evaluate(folder: Path) -> tuple[trial.Outcome, Any]:
 
 
 def recommend(folder: Path) -> tuple[trial.Outcome, Any]:
-    done = trial.call("recommend", "--run", folder / "run", "--data", folder / "data", "--user", "user3", "--gpu", -1, "--json")
+    done = trial.call(
+        "recommend",
+        "--run",
+        folder / "run",
+        "--data",
+        folder / "data",
+        "--user",
+        "user3",
+        "--gpu",
+        -1,
+        "--json",
+    )
     return done, _shown(done, "run", "data")
 
 
@@ -216,7 +248,15 @@ def compare(folder: Path) -> tuple[trial.Outcome, Any]:
 
 
 def update(folder: Path) -> tuple[trial.Outcome, Any]:
-    words = ("--input", folder / "day.csv", "--new-data", folder / "new-data", "--new-run", folder / "new-run", "--json")
+    words = (
+        "--input",
+        folder / "day.csv",
+        "--new-data",
+        folder / "new-data",
+        "--new-run",
+        folder / "new-run",
+        "--json",
+    )
     done = trial.call("update", "--run", folder / "run", "--data", folder / "data", *words)
     return done, _shown(done, "run", "data", "seconds")
 
@@ -228,13 +268,31 @@ def train(folder: Path) -> tuple[trial.Outcome, Any]:
 
 
 def resume(folder: Path) -> tuple[trial.Outcome, Any]:
-    done = trial.call("train", "--data", folder / "data", "--run", folder / "cut", "--resume", "--keep-checkpoints")
-    return done, [(folder / "cut" / f"{n}.safetensors").read_bytes() for n in ("weights", "tables")] if not done.code else None
+    done = trial.call(
+        "train",
+        "--data",
+        folder / "data",
+        "--run",
+        folder / "cut",
+        "--resume",
+        "--keep-checkpoints",
+    )
+    return done, [
+        (folder / "cut" / f"{n}.safetensors").read_bytes() for n in ("weights", "tables")
+    ] if not done.code else None
 
 
 def begun(folder: Path) -> tuple[trial.Outcome, Any]:
     """A training that was killed before its first checkpoint."""
-    done = trial.call("train", "--data", folder / "data", "--run", folder / "begun", "--resume", "--keep-checkpoints")
+    done = trial.call(
+        "train",
+        "--data",
+        folder / "data",
+        "--run",
+        folder / "begun",
+        "--resume",
+        "--keep-checkpoints",
+    )
     return done, (folder / "begun" / "weights.safetensors").read_bytes() if not done.code else None
 
 
@@ -244,13 +302,35 @@ def configure(folder: Path) -> tuple[trial.Outcome, Any]:
 
 
 def tune(folder: Path) -> tuple[trial.Outcome, Any]:
-    words = ("--model", "bprmf", "--epochs", 1, *SMALL, "--study", folder / "study", "--trials", 2, "--json")
+    words = (
+        "--model",
+        "bprmf",
+        "--epochs",
+        1,
+        *SMALL,
+        "--study",
+        folder / "study",
+        "--trials",
+        2,
+        "--json",
+    )
     done = trial.call("tune", "--data", folder / "data", *words)
     return done, _shown(done, "study", "data", "config", "seconds", "error")
 
 
 def robustness(folder: Path) -> tuple[trial.Outcome, Any]:
-    chosen = ("--models", "vbpr", "--rates", "0,.5", "--seeds", 1, "--strategies", "mask", "--stages", "test-only")
+    chosen = (
+        "--models",
+        "vbpr",
+        "--rates",
+        "0,.5",
+        "--seeds",
+        1,
+        "--strategies",
+        "mask",
+        "--stages",
+        "test-only",
+    )
     words = (*chosen, "--epochs", 1, "--gpu", -1, "--json")
     done = trial.call("robustness", "--data", folder / "data", "--out", folder / "holes", *words)
     return done, _shown(done)
@@ -306,14 +386,35 @@ def world(folder: Path) -> Path:
     good.mkdir()
     shutil.copytree(made.data, good / "data")
     shutil.copytree(made.run, good / "done")
-    rows = [("user1", "v0"), ("user1", "v1"), ("user2", "v3"), ("user2", "v4"), ("user3", "v5"), ("anna", "v3"), ("anna", "v5")]
-    (good / "day.csv").write_text("user_id,item_id,rating\n" + "".join(f"{u},{i},4\n" for u, i in rows))
+    rows = [
+        ("user1", "v0"),
+        ("user1", "v1"),
+        ("user2", "v3"),
+        ("user2", "v4"),
+        ("user3", "v5"),
+        ("anna", "v3"),
+        ("anna", "v5"),
+    ]
+    (good / "day.csv").write_text(
+        "user_id,item_id,rating\n" + "".join(f"{u},{i},4\n" for u, i in rows)
+    )
     words = ("train", "--data", good / "data", *SMALL)
     steps: list[tuple[Any, ...]] = [
         (*words, "--run", good / "run", "--model", "dualgnn", "--epochs", 2),
         (*words, "--run", good / "other", "--model", "freedom", "--epochs", 1),
-        # a checkpoint in the middle of an epoch, of a model that draws anew in every epoch and has a generator of its own
-        (*words, "--run", good / "cut", "--model", "dualgnn", "--set", "modality_dropout=0.3", "--epochs", 3)
+        # a checkpoint in the middle of an epoch, of a model that draws anew in every epoch and has
+        # a generator of its own
+        (
+            *words,
+            "--run",
+            good / "cut",
+            "--model",
+            "dualgnn",
+            "--set",
+            "modality_dropout=0.3",
+            "--epochs",
+            3,
+        )
         + ("--batch-size", 30, "--checkpoint-minutes", 0, "--keep-last", 99, "--keep-checkpoints"),
     ]
     for step in steps:
@@ -331,7 +432,9 @@ def world(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Case:
-    """One forgery: of which target, at which path of which line (0 in JSON), how, and read by which verb."""
+    """One forgery: of which target, at which path of which line (0 in JSON), how, and read by which
+    verb.
+    """
 
     target: str
     line: int
@@ -345,8 +448,28 @@ class Case:
 
 
 TENSOR_KINDS = (
-    *("drop", "rename", "extra", "transposed", "a row more", "no rows", "no dimension", "a dimension more"),
-    *("float64", "float16", "int64", "uint8", "bool", "NaN", "Infinity", "negative", "huge", "zero"),
+    *(
+        "drop",
+        "rename",
+        "extra",
+        "transposed",
+        "a row more",
+        "no rows",
+        "no dimension",
+        "a dimension more",
+    ),
+    *(
+        "float64",
+        "float16",
+        "int64",
+        "uint8",
+        "bool",
+        "NaN",
+        "Infinity",
+        "negative",
+        "huge",
+        "zero",
+    ),
 )
 COLUMN_KINDS = ("drop", "text", "NaN", "null", "a row less", "negative", "huge", "another value")
 TOML_EXTRA = ("a date", "inf", "nan", "long dotted key", "much")
@@ -368,9 +491,18 @@ def cases(good: Path) -> list[Case]:
         file = sorted(good.glob(target.pattern))[0]
         if file.suffix == ".safetensors":
             for part in sorted(good.glob(target.pattern)):
-                found += [Case(name, 0, (part.name, t), kind, v) for t in load_file(part) for kind in TENSOR_KINDS for v in verbs]
+                found += [
+                    Case(name, 0, (part.name, t), kind, v)
+                    for t in load_file(part)
+                    for kind in TENSOR_KINDS
+                    for v in verbs
+                ]
         elif file.suffix == ".parquet":
-            found += [Case(name, 0, (column,), kind, 0) for column in pq.read_table(file).column_names for kind in COLUMN_KINDS]
+            found += [
+                Case(name, 0, (column,), kind, 0)
+                for column in pq.read_table(file).column_names
+                for kind in COLUMN_KINDS
+            ]
         else:
             extra = TOML_EXTRA if file.suffix == ".toml" else ()
             kinds = (*VALUES, *SHAPES, *extra)
@@ -415,7 +547,13 @@ def forge(case: Case, folder: Path) -> bool:
 
 def toml(document: dict[str, Any], case: Case) -> str | None:
     """The TOML text of an altered configuration."""
-    special = {"a date": "2026-01-01", "inf": "inf", "nan": "-nan", "long dotted key": "a." * 8000 + "a = 1", "much": "#" * 10**6}
+    special = {
+        "a date": "2026-01-01",
+        "inf": "inf",
+        "nan": "-nan",
+        "long dotted key": "a." * 8000 + "a = 1",
+        "much": "#" * 10**6,
+    }
     if case.kind in special:
         found = copy.deepcopy(document)
         if case.kind in ("long dotted key", "much"):
@@ -438,7 +576,9 @@ def toml(document: dict[str, Any], case: Case) -> str | None:
             return "[" + ", ".join(str(value(v)) for v in node if v is not None) + "]"
         return "nope" if node is None else json.dumps(node)
 
-    lines = [f"{json.dumps(key.removeprefix('twice:'))} = {value(node)}" for key, node in found.items()]
+    lines = [
+        f"{json.dumps(key.removeprefix('twice:'))} = {value(node)}" for key, node in found.items()
+    ]
     return "\n".join([*lines, ""])
 
 
@@ -460,7 +600,9 @@ def forge_tensor(case: Case, file: Path) -> bool:
             "no dimension": lambda: torch.zeros((), dtype=old.dtype),
             "a dimension more": lambda: old.unsqueeze(0).clone(),
             "zero": lambda: torch.zeros_like(old),
-            "negative": lambda: -old.abs() - 1 if old.is_floating_point() else torch.full_like(old, 255),
+            "negative": lambda: (
+                -old.abs() - 1 if old.is_floating_point() else torch.full_like(old, 255)
+            ),
             "huge": lambda: torch.full_like(old, 3e38 if old.is_floating_point() else 127),
             "NaN": lambda: torch.full_like(old, torch.nan) if old.is_floating_point() else old,
             "Infinity": lambda: torch.full_like(old, torch.inf) if old.is_floating_point() else old,
@@ -524,13 +666,18 @@ def _follows(printed: dict[str, Any], document: dict[str, Any]) -> bool:
     for section, values in document.items():
         for key, value in values.items() if isinstance(values, dict) else ():
             shown = printed[section][key]
-            if shown != value or any(isinstance(shown, kind) != isinstance(value, kind) for kind in (bool, str)):
+            if shown != value or any(
+                isinstance(shown, kind) != isinstance(value, kind) for kind in (bool, str)
+            ):
                 return False
     return True
 
 
 def run_case(case: Case, good: Path, folder: Path, before: dict[str, Any]) -> str | None:
-    """Runs one case in an empty folder; what is wrong, '' where nothing is, None where the case alters nothing."""
+    """Runs one case in an empty folder.
+
+    What is wrong, '' where nothing is, None where the case alters nothing.
+    """
     shutil.copytree(good, folder, dirs_exist_ok=True)
     if not forge(case, folder):
         return None
@@ -557,8 +704,13 @@ def run_case(case: Case, good: Path, folder: Path, before: dict[str, Any]) -> st
     return wrong(case, done, result, before[key], document)
 
 
-def run_cases(first: int, count: int, step: int, folder: Path, seen: Path | None = None) -> dict[str, Any]:
-    """Runs `count` of the cases in an order mixed once for all, from `first`; `seen` names the case under way."""
+def run_cases(
+    first: int, count: int, step: int, folder: Path, seen: Path | None = None
+) -> dict[str, Any]:
+    """Runs `count` of the cases in an order mixed once for all, from `first`.
+
+    `seen` names the case under way.
+    """
     good = world(Path(tempfile.mkdtemp(dir=folder)))
     every = cases(good)
     random.Random(17).shuffle(every)
@@ -584,7 +736,9 @@ def run_cases(first: int, count: int, step: int, folder: Path, seen: Path | None
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Run consistent forgeries and print what went wrong, as JSON.")
+    parser = argparse.ArgumentParser(
+        description="Run consistent forgeries and print what went wrong, as JSON."
+    )
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--step", type=int, default=1)
@@ -592,7 +746,10 @@ def main() -> None:
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     with tempfile.TemporaryDirectory() as folder:
-        json.dump(run_cases(options.first, options.count, options.step, Path(folder), options.seen), sys.stdout)
+        json.dump(
+            run_cases(options.first, options.count, options.step, Path(folder), options.seen),
+            sys.stdout,
+        )
 
 
 if __name__ == "__main__":

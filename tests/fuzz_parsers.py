@@ -1,7 +1,10 @@
-"""Coverage-guided fuzzing of the parsers with Atheris: `make fuzz`, or `python tests/fuzz_parsers.py --help`.
+"""Coverage-guided fuzzing of the parsers with Atheris.
 
-Atheris watches which lines of this package an input reaches and breeds inputs that reach more. An input may be read or
-refused with one of the library's own errors; anything else ends the run, and the input lies in the folder `crashes`.
+`make fuzz`, or `python tests/fuzz_parsers.py --help`.
+
+Atheris watches which lines of this package an input reaches and breeds inputs that reach more. An
+input may be read or refused with one of the library's own errors; anything else ends the run, and
+the input lies in the folder `crashes`.
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ from figures import record
 
 
 def parsers(world: Any, folder: Path) -> list[tuple[str, bytes, Callable[[Path], Any]]]:
-    """(file name, a valid file, what reads it). Imported here, where `main` has them instrumented."""
+    """(file name, a valid file, what reads it).
+
+    Imported here, where `main` has them instrumented.
+    """
     import trial
 
     from dualgnn_dgl import data
@@ -59,18 +65,30 @@ def parsers(world: Any, folder: Path) -> list[tuple[str, bytes, Callable[[Path],
         *((name, content, items) for name, content in trial.item_files().items()),
         ("array.npy", trial.feature_files()["visual.npy"], files.load_array),
         ("dataset.json", (world.data / "dataset.json").read_bytes(), manifest),
-        ("modality.visual.components.npy", (world.data / "modality.visual.components.npy").read_bytes(), manifest),
+        (
+            "modality.visual.components.npy",
+            (world.data / "modality.visual.components.npy").read_bytes(),
+            manifest,
+        ),
         ("train.parquet", (world.data / "train.parquet").read_bytes(), manifest),
         ("run.json", (world.run / "run.json").read_bytes(), run),
-        ("tables.safetensors", (world.run / "tables.safetensors").read_bytes(), lambda path: checkpoint.read_tensors(path)),
+        (
+            "tables.safetensors",
+            (world.run / "tables.safetensors").read_bytes(),
+            lambda path: checkpoint.read_tensors(path),
+        ),
         ("run.toml", world.config.read_bytes(), config),
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Fuzz every parser for a while; the last line of the output is JSON.")
+    parser = argparse.ArgumentParser(
+        description="Fuzz every parser for a while; the last line of the output is JSON."
+    )
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--corpus", type=Path, help="folder of inputs, read and added to; the valid files otherwise")
+    parser.add_argument(
+        "--corpus", type=Path, help="folder of inputs, read and added to; the valid files otherwise"
+    )
     parser.add_argument("--crashes", type=Path, default=Path("build/crashes"))
     choice = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -117,7 +135,9 @@ def main() -> None:
             parse(folder / name)
             counts["read"] += 1
         except DualGNNError as error:
-            assert "\n" not in str(error).strip() and len(str(error)) > 15, f"no clear line: {error!r}"
+            assert "\n" not in str(error).strip() and len(str(error)) > 15, (
+                f"no clear line: {error!r}"
+            )
         if time.monotonic() - started > choice.seconds:
             report()
             os._exit(0)  # libFuzzer would go on

@@ -1,4 +1,6 @@
-"""Ways to spoil a file: bytes, lines, cells of tables, values of JSON and TOML, headers and types of arrays and Parquet."""
+"""Ways to spoil a file: bytes, lines, cells of tables, values of JSON and TOML, headers and types
+of arrays and Parquet.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,49 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 TOKENS = [
-    *(b'"', b"'", b",", b";", b"\t", b"|", b"::", b"\n", b"\r", b"\r\n", b"\0", b" ", b"", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe"),
-    *(b"nan", b"NaN", b"inf", b"-inf", b"null", b"None", b"NA", b"1e400", b"-1", b"0", b"-0", b"1e18", b"18446744073709551616"),
-    *(b"9223372036854775807", b"-9223372036854775809", b"0x10", b"1_000", b"1.5", b"3,5", b"2021-02-30", b"2021-01-01T00:00:00Z"),
+    *(
+        b'"',
+        b"'",
+        b",",
+        b";",
+        b"\t",
+        b"|",
+        b"::",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\0",
+        b" ",
+        b"",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"\xff\xfe",
+    ),
+    *(
+        b"nan",
+        b"NaN",
+        b"inf",
+        b"-inf",
+        b"null",
+        b"None",
+        b"NA",
+        b"1e400",
+        b"-1",
+        b"0",
+        b"-0",
+        b"1e18",
+        b"18446744073709551616",
+    ),
+    *(
+        b"9223372036854775807",
+        b"-9223372036854775809",
+        b"0x10",
+        b"1_000",
+        b"1.5",
+        b"3,5",
+        b"2021-02-30",
+        b"2021-01-01T00:00:00Z",
+    ),
     *(
         b"true",
         b"user_id",
@@ -31,10 +73,41 @@ TOKENS = [
         b"../../etc",
         b"=1+1",
     ),
-    *(b"PAR1", b"\x93NUMPY", b"PK\x03\x04", b"\x1f\x8b", b"\x80\x04.", b"[", b"{", b"]", b"#", b"\\", b'""', b'"\n"', b'","'),
+    *(
+        b"PAR1",
+        b"\x93NUMPY",
+        b"PK\x03\x04",
+        b"\x1f\x8b",
+        b"\x80\x04.",
+        b"[",
+        b"{",
+        b"]",
+        b"#",
+        b"\\",
+        b'""',
+        b'"\n"',
+        b'","',
+    ),
 ]
 VALUES: list[Any] = [
-    *(None, True, False, 0, 1, -1, 2**31, 2**53, 2**63, 2**64, 10**30, 1.5, -0.0, 1e308, float("nan"), float("inf")),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        2**31,
+        2**53,
+        2**63,
+        2**64,
+        10**30,
+        1.5,
+        -0.0,
+        1e308,
+        float("nan"),
+        float("inf"),
+    ),
     *(
         "",
         "nan",
@@ -99,7 +172,9 @@ def spoil_lines(data: bytes, draw: random.Random) -> bytes:
         return draw.choice((b"\r", b"\r\n", b"\n\n", b"\n\r", b"\x0b", b"\xe2\x80\xa8")).join(lines)
     elif kind == 6:
         text = data.decode("utf-8", "replace")
-        return text.encode(draw.choice(("utf-16", "utf-8-sig", "utf-32", "latin-1", "utf-7")), "replace")
+        return text.encode(
+            draw.choice(("utf-16", "utf-8-sig", "utf-32", "latin-1", "utf-7")), "replace"
+        )
     elif kind == 7:
         lines = lines[:1] + lines[:0:-1]
     elif kind == 8:
@@ -186,7 +261,15 @@ def spoil_toml(data: bytes, draw: random.Random) -> bytes:
         "0x7f",
     )
     lines[at] = draw.choice(
-        (f"{key} = {draw.choice(literals)}", f"{key}", f"[{key}]", f"[[{key}]]", f"{key}.{key} = 1", f"x{key} = 1", "")
+        (
+            f"{key} = {draw.choice(literals)}",
+            f"{key}",
+            f"[{key}]",
+            f"[[{key}]]",
+            f"{key}.{key} = 1",
+            f"x{key} = 1",
+            "",
+        )
     )
     return "\n".join(lines).encode()
 
@@ -220,7 +303,9 @@ def spoil_array(data: bytes, draw: random.Random) -> bytes:
     except Exception:
         return spoil_bytes(data, draw)  # spoilt before
     changes: tuple[Callable[[], np.ndarray], ...] = (
-        lambda: array.astype(draw.choice(("f2", "f8", ">f4", "i8", "u1", "c8", "?", "U3", "S2", "M8[s]", "m8[s]"))),
+        lambda: array.astype(
+            draw.choice(("f2", "f8", ">f4", "i8", "u1", "c8", "?", "U3", "S2", "M8[s]", "m8[s]"))
+        ),
         lambda: array.reshape(-1),
         lambda: array[None],
         lambda: array[: draw.choice((0, 1, 2))],
@@ -244,7 +329,10 @@ def spoil_array(data: bytes, draw: random.Random) -> bytes:
 
 
 def spoil_parquet(data: bytes, draw: random.Random) -> bytes:
-    """Another type, name, order, number or content of the columns of a Parquet file; or other bytes."""
+    """Another type, name, order, number or content of the columns of a Parquet file.
+
+    Or other bytes.
+    """
     if draw.random() < 0.35:
         return spoil_bytes(data, draw)
     table = pq.read_table(io.BytesIO(data))
@@ -253,22 +341,39 @@ def spoil_parquet(data: bytes, draw: random.Random) -> bytes:
     column = draw.choice(
         (
             lambda: pa.nulls(size),
-            lambda: pa.array([draw.choice((None, 1.5, float("nan"), float("inf"), 2.0**60, -1.0)) for _ in range(size)]),
             lambda: pa.array(
-                [draw.choice(("", " ", "a", "a\nb", "a\0b", "x" * 300, "7", "nan", "2020-01-01", None)) for _ in range(size)],
+                [
+                    draw.choice((None, 1.5, float("nan"), float("inf"), 2.0**60, -1.0))
+                    for _ in range(size)
+                ]
+            ),
+            lambda: pa.array(
+                [
+                    draw.choice(
+                        ("", " ", "a", "a\nb", "a\0b", "x" * 300, "7", "nan", "2020-01-01", None)
+                    )
+                    for _ in range(size)
+                ],
                 pa.string(),
             ),
-            lambda: pa.array([draw.choice((b"", b"\xff\xfe", b"a", None)) for _ in range(size)], pa.binary()),
             lambda: pa.array(
-                [draw.choice(([], None, [1.0], [1.0, 2.0], [float("nan")])) for _ in range(size)], pa.list_(pa.float64())
+                [draw.choice((b"", b"\xff\xfe", b"a", None)) for _ in range(size)], pa.binary()
+            ),
+            lambda: pa.array(
+                [draw.choice(([], None, [1.0], [1.0, 2.0], [float("nan")])) for _ in range(size)],
+                pa.list_(pa.float64()),
             ),
             lambda: pa.array([{"a": 1}] * size),
             lambda: pa.array([True] * size),
             lambda: pa.array(list(range(size)), pa.timestamp("ns")),
             lambda: pa.array(list(range(size)), pa.date32()),
             lambda: pa.array([n % 3 for n in range(size)], pa.int32()).dictionary_encode(),
-            lambda: pa.array([draw.choice((0, 2**63, 2**64 - 1)) for _ in range(size)], pa.uint64()),
-            lambda: pa.array([draw.choice((-(2**63), -1, 2**63 - 1, None)) for _ in range(size)], pa.int64()),
+            lambda: pa.array(
+                [draw.choice((0, 2**63, 2**64 - 1)) for _ in range(size)], pa.uint64()
+            ),
+            lambda: pa.array(
+                [draw.choice((-(2**63), -1, 2**63 - 1, None)) for _ in range(size)], pa.int64()
+            ),
             lambda: pa.array(["x"] * size, pa.large_string()),
             lambda: pa.array([n / 2 for n in range(size)], pa.float16()),
         )
@@ -287,9 +392,13 @@ def spoil_parquet(data: bytes, draw: random.Random) -> bytes:
             ]
         )
     elif kind == 6:
-        table = table.append_column(draw.choice((name, "user", "rating", "split", "extra")), column())
+        table = table.append_column(
+            draw.choice((name, "user", "rating", "split", "extra")), column()
+        )
     else:
-        table = draw.choice((table.slice(0, 0), table.slice(0, 1), pa.concat_tables([table, table])))
+        table = draw.choice(
+            (table.slice(0, 0), table.slice(0, 1), pa.concat_tables([table, table]))
+        )
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return buffer.getvalue()
@@ -301,7 +410,11 @@ def spoil_tensors(data: bytes, draw: random.Random) -> bytes:
         return spoil_bytes(data, draw)
     length = struct.unpack("<Q", data[:8])[0]
     header = spoil_json(data[8 : 8 + length], draw)
-    return struct.pack("<Q", draw.choice((len(header), len(header), len(header) + 1, 2**40))) + header + data[8 + length :]
+    return (
+        struct.pack("<Q", draw.choice((len(header), len(header), len(header) + 1, 2**40)))
+        + header
+        + data[8 + length :]
+    )
 
 
 def spoil(name: str, data: bytes, draw: random.Random) -> bytes:
@@ -309,7 +422,13 @@ def spoil(name: str, data: bytes, draw: random.Random) -> bytes:
     if draw.random() < 0.02:
         return draw.choice((b"", b"\n", b"\0" * 40, draw.randbytes(200)))
     kind = re.sub(r"\.gz$", "", name).rsplit(".", 1)[-1]
-    special = {"json": spoil_json, "toml": spoil_toml, "npy": spoil_array, "parquet": spoil_parquet, "safetensors": spoil_tensors}
+    special = {
+        "json": spoil_json,
+        "toml": spoil_toml,
+        "npy": spoil_array,
+        "parquet": spoil_parquet,
+        "safetensors": spoil_tensors,
+    }
     if kind in special:
         return special[kind](data, draw) if draw.random() < 0.8 else spoil_bytes(data, draw)
     return draw.choice((spoil_bytes, spoil_lines, spoil_cells, spoil_cells))(data, draw)

@@ -1,7 +1,8 @@
 """Runs tests as an ordinary user where root runs CI: `make test-user`.
 
-Root may write into read-only folders, so it never sees what an ordinary user sees. The tests run from a copy of the checkout that
-the user `nobody` owns, with an environment of their own. They are skipped, with the reason, where root cannot become that user.
+Root may write into read-only folders, so it never sees what an ordinary user sees. The tests run
+from a copy of the checkout that the user `nobody` owns, with an environment of their own. They are
+skipped, with the reason, where root cannot become that user.
 """
 
 from __future__ import annotations
@@ -21,8 +22,29 @@ USER = 65534  # nobody, whether or not the system has a name for it
 VERSION = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 # What these compute depends on no user. All other tests run, those of later files included.
 NUMERICS = (
-    *("architecture", "cooccurrence", "cuda", "degenerate", "docs", "evaluation", "graph", "missing", "modality", "models"),
-    *("newcomers", "ops", "ops_dense", "ops_learned", "ops_triton", "peers", "reduction", "references", "references_multimodal"),
+    *(
+        "architecture",
+        "cooccurrence",
+        "cuda",
+        "degenerate",
+        "docs",
+        "evaluation",
+        "graph",
+        "missing",
+        "modality",
+        "models",
+    ),
+    *(
+        "newcomers",
+        "ops",
+        "ops_dense",
+        "ops_learned",
+        "ops_triton",
+        "peers",
+        "reduction",
+        "references",
+        "references_multimodal",
+    ),
     *("references_peers", "sampling", "significance", "split", "step", "synthetic", "training"),
 )
 
@@ -42,11 +64,20 @@ def link(source: str, target: str) -> str:
 
 
 def runs(command: Path, **environment: str) -> bool:
-    """Whether the ordinary user can run a Python, and it is this version with working extension modules."""
+    """Whether the ordinary user can run a Python, and it is this version with working extension
+    modules.
+    """
     words = [command, "-I", "-c", "import ssl, sys; print(sys.version)"]
     try:
         done = subprocess.run(
-            words, cwd="/", env=environment, user=USER, group=USER, extra_groups=[], capture_output=True, text=True
+            words,
+            cwd="/",
+            env=environment,
+            user=USER,
+            group=USER,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
         )
     except OSError:
         return False
@@ -54,7 +85,10 @@ def runs(command: Path, **environment: str) -> bool:
 
 
 def interpreter(folder: Path) -> tuple[Path, dict[str, str]]:
-    """The Python below this environment, or a copy where it lies in a folder closed to other users; and what the copy needs."""
+    """The Python below this environment, or a copy where it lies in a folder closed to other users.
+
+    And what the copy needs.
+    """
     base = Path(sys.base_prefix)
     python = base / "bin" / VERSION
     if runs(python):
@@ -62,10 +96,13 @@ def interpreter(folder: Path) -> tuple[Path, dict[str, str]]:
     copy = folder / "python"
     (copy / "bin").mkdir(parents=True)
     shutil.copy2(python, copy / "bin" / VERSION)
-    for name in ("python", "python3"):  # an environment made by an environment looks for the name that it was called by
+    # an environment made by an environment looks for the name that it was called by
+    for name in ("python", "python3"):
         (copy / "bin" / name).symlink_to(VERSION)
     ignore = shutil.ignore_patterns("site-packages", "test", "idlelib")
-    shutil.copytree(base / "lib" / VERSION, copy / "lib" / VERSION, copy_function=link, ignore=ignore)
+    shutil.copytree(
+        base / "lib" / VERSION, copy / "lib" / VERSION, copy_function=link, ignore=ignore
+    )
     for library in (base / "lib").glob("libpython*.so*"):
         shutil.copy2(library, copy / "lib")
     python, needed = copy / "bin" / VERSION, {"LD_LIBRARY_PATH": str(copy / "lib")}
@@ -102,25 +139,58 @@ def main() -> None:
         for path in (checkout, home, scratch, *checkout.rglob("*")):
             os.chown(path, USER, USER)
 
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "XDG_", "MAKE"))}
-        environment = kept | needed | {"HOME": str(home), "TMPDIR": str(scratch), "USER": "nobody", "LOGNAME": "nobody"}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("PYTHON", "VIRTUAL_ENV", "XDG_", "MAKE"))
+        }
+        environment = (
+            kept
+            | needed
+            | {"HOME": str(home), "TMPDIR": str(scratch), "USER": "nobody", "LOGNAME": "nobody"}
+        )
 
         def run(*command: object) -> int:
             words = [str(word) for word in command]
             who: dict[str, Any] = {"user": USER, "group": USER, "extra_groups": [], "umask": 0o022}
-            return subprocess.run(words, cwd=checkout, env=environment, stdin=subprocess.DEVNULL, **who).returncode
+            return subprocess.run(
+                words, cwd=checkout, env=environment, stdin=subprocess.DEVNULL, **who
+            ).returncode
 
         venv = home / "environment"
         if run(python, "-m", "venv", "--without-pip", venv):
             skip(f"user {USER} cannot make an environment in {home}")
         site = venv / "lib" / VERSION / "site-packages"
         (site / "packages.pth").write_text(f"{packages}\n")
-        pip = ("-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check")
+        pip = (
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "--no-index",
+            "--disable-pip-version-check",
+        )
         if run(venv / "bin" / "python", *pip, "-e", "."):
             sys.exit("the checkout cannot be installed by an ordinary user")
         found = sorted(checkout.glob("tests/test_*.py"))
-        files = choice.files or [file for file in found if file.stem.removeprefix("test_") not in NUMERICS]
-        sys.exit(run(venv / "bin" / "python", "-m", "pytest", "-rfEs", "-n", choice.jobs, "--basetemp", scratch / "t", *files))
+        files = choice.files or [
+            file for file in found if file.stem.removeprefix("test_") not in NUMERICS
+        ]
+        sys.exit(
+            run(
+                venv / "bin" / "python",
+                "-m",
+                "pytest",
+                "-rfEs",
+                "-n",
+                choice.jobs,
+                "--basetemp",
+                scratch / "t",
+                *files,
+            )
+        )
 
 
 if __name__ == "__main__":

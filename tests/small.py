@@ -1,7 +1,7 @@
 """Small data sets for the tests, built slowly and plainly. Sizes are never equal to one another.
 
-Planted on purpose: users without any training item, items nobody watched, items without any modality, and a user none
-of whose items has the first modality.
+Planted on purpose: users without any training item, items nobody watched, items without any
+modality, and a user none of whose items has the first modality.
 """
 
 from __future__ import annotations
@@ -44,12 +44,18 @@ def shared_items(train: Interactions, store: int = 200) -> CoOccurrence:
     watched = [{i for v, i in pairs_of(train) if v == u} for u in range(train.num_users)]
     indptr, neighbour, weight = [0], [], []
     for u in range(train.num_users):
-        counts = [(-len(watched[u] & watched[v]), v) for v in range(train.num_users) if v != u and watched[u] & watched[v]]
+        counts = [
+            (-len(watched[u] & watched[v]), v)
+            for v in range(train.num_users)
+            if v != u and watched[u] & watched[v]
+        ]
         kept = sorted(counts)[:store]
         neighbour += [v for _, v in kept]
         weight += [float(-count) for count, _ in kept]
         indptr.append(len(neighbour))
-    return CoOccurrence(np.array(indptr), np.array(neighbour, dtype=np.int64), np.array(weight, dtype=np.float32))
+    return CoOccurrence(
+        np.array(indptr), np.array(neighbour, dtype=np.int64), np.array(weight, dtype=np.float32)
+    )
 
 
 def dataset(
@@ -61,7 +67,9 @@ def dataset(
     width: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """A data set of 13 users and 19 items with every awkward case planted (see the module's head)."""
+    """A data set of 13 users and 19 items with every awkward case planted (see the module's
+    head).
+    """
     draw = np.random.default_rng(seed)
     present = {name: np.ones(items, bool) for name in modalities}
     if holes:
@@ -100,7 +108,8 @@ def dataset(
 def checkerboard(users: int = 50, items: int = 44, seed: int = 0) -> Dataset:
     """Users watch the items of their own parity, all but one, which is held out for the test.
 
-    The items' features say nothing but the parity, plus noise; the one right answer for every user is the held-out item.
+    The items' features say nothing but the parity, plus noise; the one right answer for every user
+    is the held-out item.
     """
     train, test = [], []
     for u in range(users):
@@ -145,18 +154,30 @@ def batch(data: Dataset, size: int = 11, seed: int = 3) -> Batch:
     pairs = pairs_of(data.train)
     chosen = [pairs[p] for p in draw.integers(len(pairs), size=size)]
     known = set(pairs)
-    negatives = [draw.choice([i for i in range(data.num_items) if (u, i) not in known]) for u, _ in chosen]
-    return Batch(*(torch.tensor(np.array(column)) for column in ([u for u, _ in chosen], [i for _, i in chosen], negatives)))
+    negatives = [
+        draw.choice([i for i in range(data.num_items) if (u, i) not in known]) for u, _ in chosen
+    ]
+    return Batch(
+        *(
+            torch.tensor(np.array(column))
+            for column in ([u for u, _ in chosen], [i for _, i in chosen], negatives)
+        )
+    )
 
 
 def relabel(data: Dataset, user_order: np.ndarray, item_order: np.ndarray) -> Dataset:
-    """The same data under other internal numbers: new user `n` is old user `user_order[n]`, items likewise."""
+    """The same data under other internal numbers.
+
+    New user `n` is old user `user_order[n]`, items likewise.
+    """
     user_new, item_new = np.argsort(user_order), np.argsort(item_order)
     parts = [
         Interactions(user_new[part.user], item_new[part.item], part.num_users, part.num_items)
         for part in (data.train, data.valid, data.test)
     ]
-    features = {n: Modality(m.values[item_order], m.present[item_order]) for n, m in data.modalities.items()}
+    features = {
+        n: Modality(m.values[item_order], m.present[item_order]) for n, m in data.modalities.items()
+    }
     titles = None if data.titles is None else np.asarray(data.titles)[item_order]
     return Dataset(
         *parts,
@@ -168,21 +189,30 @@ def relabel(data: Dataset, user_order: np.ndarray, item_order: np.ndarray) -> Da
     )
 
 
-# ---------------------------------------------------------------- which models a test applies to, read from their classes
+# -------------------- which models a test applies to, read from their classes
 
 
 def overriding(method: str) -> list[str]:
     """Names of the trained models that have this method of their own."""
     trained = [name for name in MODELS if model_class(name).trainable]
-    return [name for name in trained if getattr(model_class(name), method) is not getattr(Recommender, method)]
+    return [
+        name
+        for name in trained
+        if getattr(model_class(name), method) is not getattr(Recommender, method)
+    ]
 
 
 def whole_graph_only() -> list[str]:
-    """Names of the trained models that sampled blocks cannot serve: their edges have learned weights, or there is no graph."""
+    """Names of the trained models that sampled blocks cannot serve.
+
+    Their edges have learned weights, or there is no graph.
+    """
     data, found = dataset(), []
     for name in MODELS:
         if model_class(name).trainable:
             parts = list(create(name, heterograph(data), data.modalities).modules())
-            if any(isinstance(part, Edges) for part in parts) or not any(isinstance(part, Adjacency) for part in parts):
+            if any(isinstance(part, Edges) for part in parts) or not any(
+                isinstance(part, Adjacency) for part in parts
+            ):
                 found.append(name)
     return found

@@ -1,4 +1,6 @@
-"""Accidents that strike every verb: kills at any call, two at once, single bits, users' own files. See accidents.py.
+"""Accidents that strike every verb: kills at any call, two at once, single bits, users' own files.
+
+See accidents.py.
 
 `make test-long` does each more often and keeps the figures.
 """
@@ -30,20 +32,48 @@ CASES = {"calls": (24, 2000), "strace": (2, 60), "pairs": (8, 165), "flips": (60
 def test_no_accident_costs_anything(what: str, tmp_path: Path) -> None:
     if what == "strace" and not traceable(tmp_path):
         pytest.skip("strace is not installed, or may not trace here")
-    command = [sys.executable, str(HERE / "accidents.py"), str(tmp_path), "7", f"{what}={CASES[what][LONG]}"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        sys.executable,
+        str(HERE / "accidents.py"),
+        str(tmp_path),
+        "7",
+        f"{what}={CASES[what][LONG]}",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["cases"] > 0
-    record(f"accidents_{what}", {**figures, "losses": 0, "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared"})
+    record(
+        f"accidents_{what}",
+        {
+            **figures,
+            "losses": 0,
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared",
+        },
+    )
 
 
 def traceable(folder: Path) -> bool:
     """Whether strace can kill a process here at a system call of its own choosing."""
     if shutil.which("strace") is None:
         return False
-    command = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=rename", "-e", "inject=rename:signal=SIGKILL:when=1"]
-    script = f"import os; open({str(folder / 'x')!r}, 'w').close(); os.rename({str(folder / 'x')!r}, {str(folder / 'y')!r})"
+    command = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        os.devnull,
+        "-e",
+        "trace=rename",
+        "-e",
+        "inject=rename:signal=SIGKILL:when=1",
+    ]
+    script = (
+        f"import os; open({str(folder / 'x')!r}, 'w').close(); os.rename({str(folder / 'x')!r}, "
+        f"{str(folder / 'y')!r})"
+    )
     done = subprocess.run([*command, sys.executable, "-c", script], capture_output=True)
     return done.returncode != 0 and b"ptrace" not in done.stderr
 
@@ -64,7 +94,19 @@ def ok(*words: object) -> trial.Outcome:
 def test_resume_leaves_what_lies_beside_its_files(home: Path) -> None:
     """A list of `eval --per-user`, notes and a folder in the run folder."""
     ok(*accidents.train("--keep-checkpoints"))
-    ok("eval", "--run", "runs/a", "--topk", 3, "--gpu", -1, "--per-user", "runs/a/users.parquet", "--bootstrap", 0)
+    ok(
+        "eval",
+        "--run",
+        "runs/a",
+        "--topk",
+        3,
+        "--gpu",
+        -1,
+        "--per-user",
+        "runs/a/users.parquet",
+        "--bootstrap",
+        0,
+    )
     accidents.litter(Path("runs/a"))
     kept = Path("runs/a/users.parquet").read_bytes()
     ok("train", "--run", "runs/a", "--resume", "--epochs", 5)
@@ -89,9 +131,13 @@ def test_resume_remembers_how_checkpoints_are_kept(home: Path) -> None:
     names = sorted(path.name for path in Path("runs/a.training").glob("*.json"))
     ok("train", "--run", "runs/a", "--resume", "--epochs", 6)
     later = sorted(path.name for path in Path("runs/a.training").glob("*.json"))
-    assert len(later) == len(names) + 2 > 3, "each epoch has one, five are kept, and they are left at the end"
+    assert len(later) == len(names) + 2 > 3, (
+        "each epoch has one, five are kept, and they are left at the end"
+    )
     ok("train", "--run", "runs/a", "--resume", "--epochs", 7, "--keep-last", 1)
-    assert len(list(Path("runs/a.training").glob("checkpoint-*.json"))) == 1, "what the command line says comes first"
+    assert len(list(Path("runs/a.training").glob("checkpoint-*.json"))) == 1, (
+        "what the command line says comes first"
+    )
 
     about = json.loads(Path("runs/a.training/begun.json").read_text())["about"]
     assert about["keep"] == {"every": 1, "minutes": 5.0, "last": 1, "leave": True}
@@ -99,12 +145,19 @@ def test_resume_remembers_how_checkpoints_are_kept(home: Path) -> None:
     for path in Path("runs/a.training").glob("checkpoint-*"):
         path.unlink()
     done = ok("train", "--run", "runs/a", "--resume")
-    assert "with the options it was begun with" in done.err and load_run("runs/a").info["train"]["epochs"] == 7
-    assert list(Path("runs/a.training").glob("checkpoint-*.json")), "and leaves checkpoints, as it was begun with"
+    assert (
+        "with the options it was begun with" in done.err
+        and load_run("runs/a").info["train"]["epochs"] == 7
+    )
+    assert list(Path("runs/a.training").glob("checkpoint-*.json")), (
+        "and leaves checkpoints, as it was begun with"
+    )
 
 
 @pytest.mark.parametrize("name", ["curve.png", "run.toml", "history.jsonl"])
-def test_a_users_file_under_a_name_of_ours_is_refused_before_training(home: Path, name: str) -> None:
+def test_a_users_file_under_a_name_of_ours_is_refused_before_training(
+    home: Path, name: str
+) -> None:
     ok(*accidents.train())
     if name == "curve.png":
         info = json.loads(Path("runs/a/run.json").read_text())
@@ -129,7 +182,9 @@ def test_robustness_does_not_take_a_users_table(home: Path) -> None:
 
 
 def test_an_update_that_was_cut_off_is_completed_by_the_same_command(home: Path) -> None:
-    """Killed right behind its commit: data and run are old, then both new, and the command says what it added."""
+    """Killed right behind its commit: data and run are old, then both new, and the command says
+    what it added.
+    """
     from faults import killed_at
 
     ok(*accidents.train())
@@ -156,7 +211,10 @@ def test_an_update_that_was_cut_off_is_completed_by_the_same_command(home: Path)
 @pytest.mark.parametrize("verb", ["eval --per-user", "recommend --all"])
 def test_a_list_does_not_replace_a_file_of_the_data(home: Path, verb: str) -> None:
     ok(*accidents.train())
-    words = [word if not word.startswith("out/") else "data/users.parquet" for word in accidents.VERBS[verb].words]
+    words = [
+        word if not word.startswith("out/") else "data/users.parquet"
+        for word in accidents.VERBS[verb].words
+    ]
     before = Path("data/users.parquet").read_bytes()
     done = trial.call(*words)
     assert done.code == 1 and "users.parquet belongs to the result in" in done.err

@@ -1,4 +1,7 @@
-"""Tables and graphs say whether their rows are users or items: data with as many of both trains, updates and samples blocks."""
+"""Tables and graphs say whether their rows are users or items.
+
+Data with as many of both trains, updates and samples blocks.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,10 @@ from dualgnn_dgl.training.blocks import Blocks, adjacencies
 
 SIDE = 19  # users, and as many items
 SIZES = {"user": 31, "item": 43}  # no width below is one of these
-BOTH_WAYS = [*SWITCHES, *((name, {}) for name in MODELS if name not in {case[0] for case in SWITCHES})]
+BOTH_WAYS = [
+    *SWITCHES,
+    *((name, {}) for name in MODELS if name not in {case[0] for case in SWITCHES}),
+]
 
 
 def square(**more) -> small.Dataset:
@@ -29,17 +35,22 @@ def square(**more) -> small.Dataset:
 
 @pytest.mark.parametrize(("name", "switches"), BOTH_WAYS)
 def test_every_table_is_marked_and_nothing_else(name: str, switches: dict) -> None:
-    """Where no other size is that of the users or the items, the number of rows says what the marks must say."""
+    """Where no other size is that of the users or the items, the number of rows says what the marks
+    must say.
+    """
     model = make(name, small.dataset(users=SIZES["user"], items=SIZES["item"]), **switches)
     parts = dict(model.named_parameters()) | dict(model.named_buffers())
-    inside = {f"{place}." for place, module in model.named_modules() if hasattr(module, "edges")}  # parts of a graph
+    # parts of a graph
+    inside = {f"{place}." for place, module in model.named_modules() if hasattr(module, "edges")}
     for key, tensor in parts.items():
         if any(key.startswith(place) for place in inside) or tensor.ndim == 0:
             continue
         expected = {size: axis for axis, size in SIZES.items()}.get(len(tensor))
         assert axis_of(model, key) == expected, f"{key} {tuple(tensor.shape)}"
     for adjacency in adjacencies(model):
-        assert adjacency.axes is not None and adjacency.shape == tuple(SIZES[axis] for axis in adjacency.axes)
+        assert adjacency.axes is not None and adjacency.shape == tuple(
+            SIZES[axis] for axis in adjacency.axes
+        )
         assert adjacency.T.axes == adjacency.axes[::-1]
     assert adjacencies(model) or name in ("bprmf", "vbpr", "mostpop", "itemknn", "grcn")
 
@@ -47,7 +58,8 @@ def test_every_table_is_marked_and_nothing_else(name: str, switches: dict) -> No
 @pytest.mark.parametrize(("name", "switches"), [case for case in SWITCHES if case[0] not in WHOLE])
 def test_blocks_of_square_data_give_the_loss_of_the_whole_graph(name: str, switches: dict) -> None:
     data = square()
-    if name == "dualgnn":  # its penalty is a mean over all users' attention: in a block, over the block's
+    # its penalty is a mean over all users' attention: in a block, over the block's
+    if name == "dualgnn":
         switches = switches | {"l2": 0.0}
     model, batch = make(name, data, **switches), small.batch(data)
     model.new_epoch(torch.Generator().manual_seed(7))
@@ -62,7 +74,9 @@ def test_every_model_trains_and_grows_on_square_data(name: str) -> None:
     """As many new users as new items come in, too."""
     data = square()
     model = create(name, heterograph(data), data.modalities)
-    sampled = bool(adjacencies(model)) and not any(isinstance(module, Edges) for module in model.modules())
+    sampled = bool(adjacencies(model)) and not any(
+        isinstance(module, Edges) for module in model.modules()
+    )
     if model.trainable:
         train = training.TrainConfig(epochs=1, fanout=3 if sampled else 0)
         fit = training.fit(model, data.train, data.valid, train, modalities=data.modalities)

@@ -1,4 +1,6 @@
-"""Spoilt input: every case ends in success or in one clear line; never a traceback, a hang, a partial or a wrong result."""
+"""Spoilt input: every case ends in success or in one clear line; never a traceback, a hang, a
+partial or a wrong result.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,24 @@ REAL_CASES = 60 if LONG else 2
 def batch(first: int, count: int, folder: Path, *more: str) -> dict[str, object]:
     """Run cases in a process of their own: one that dies or hangs takes no other with it."""
     seen = folder / "seen"
-    words = [sys.executable, HERE / "bad_input.py", "--first", first, "--count", count, "--seen", seen, *more]
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=120 + 3 * count)
-    assert done.returncode == 0, f"the process died in case {seen.read_text() if seen.exists() else '?'}: {done.stderr[-2000:]}"
+    words = [
+        sys.executable,
+        HERE / "bad_input.py",
+        "--first",
+        first,
+        "--count",
+        count,
+        "--seen",
+        seen,
+        *more,
+    ]
+    done = subprocess.run(
+        [str(word) for word in words], capture_output=True, text=True, timeout=120 + 3 * count
+    )
+    assert done.returncode == 0, (
+        f"the process died in case {seen.read_text() if seen.exists() else '?'}: "
+        f"{done.stderr[-2000:]}"
+    )
     return json.loads(done.stdout)
 
 
@@ -40,7 +57,10 @@ def test_spoilt_files_end_in_success_or_one_line(first: int, tmp_path: Path) -> 
     for part in FOUND:
         for kind, count in part["kinds"].items():
             kinds[kind] = kinds.get(kind, 0) + count
-    record("bad_input", {"cases": sum(kinds.values()), "failures": 0, "by_kind": dict(sorted(kinds.items()))})
+    record(
+        "bad_input",
+        {"cases": sum(kinds.values()), "failures": 0, "by_kind": dict(sorted(kinds.items()))},
+    )
 
 
 FOUND: list[dict] = []
@@ -48,7 +68,10 @@ FOUND: list[dict] = []
 
 @pytest.mark.parametrize("first", range(0, ARTEFACTS, PART))
 def test_what_commands_go_on_from_is_never_believed_unchecked(first: int, tmp_path: Path) -> None:
-    """Checkpoints, studies and experiments, histories, new videos and days of log: see bad_artefacts.py."""
+    """Checkpoints, studies and experiments, histories, new videos and days of log.
+
+    See bad_artefacts.py.
+    """
     pytest.importorskip("optuna")
     found = batch(first, PART, tmp_path, "--artefacts")
     assert not found["failures"], json.dumps(found["failures"], indent=1)[:6000]
@@ -56,7 +79,10 @@ def test_what_commands_go_on_from_is_never_believed_unchecked(first: int, tmp_pa
     kinds: Counter[str] = Counter()
     for part in LATER:
         kinds.update(part["kinds"])
-    record("bad_input_artefacts", {"cases": kinds.total(), "failures": 0, "by_kind": dict(sorted(kinds.items()))})
+    record(
+        "bad_input_artefacts",
+        {"cases": kinds.total(), "failures": 0, "by_kind": dict(sorted(kinds.items()))},
+    )
 
 
 LATER: list[dict] = []
@@ -67,7 +93,9 @@ def test_the_judge_sees_faults(tmp_path: Path) -> None:
     good = trial.Outcome(1, "", "reading x\nError: x.csv is empty: give a file with rows\n", 0.0)
     assert trial.fault(good, tmp_path / "out") == ""
     for bad in (
-        trial.Outcome(1, "", "Traceback (most recent call last):\nError: x.csv is empty: give one\n", 0.0),
+        trial.Outcome(
+            1, "", "Traceback (most recent call last):\nError: x.csv is empty: give one\n", 0.0
+        ),
         trial.Outcome(1, "", "", 0.0),
         trial.Outcome(1, "", "Error: one is wrong, mend it\nError: two is wrong, mend it\n", 0.0),
         trial.Outcome(3, "", "Error: some other exit status here\n", 0.0),
@@ -93,7 +121,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> trial.World:
 
 
 def test_the_real_command_ends_the_same_way(world: trial.World, tmp_path: Path) -> None:
-    """The same cases through the installed entry point: exit status and last line are those of the call in this process."""
+    """The same cases through the installed entry point.
+
+    Exit status and last line are those of the call in this process.
+    """
     import random
 
     from mutations import spoil
@@ -113,12 +144,22 @@ def test_the_real_command_ends_the_same_way(world: trial.World, tmp_path: Path) 
             timeout=60,
             env=environment,
         )
-        assert done.returncode == here.code and done.stderr.splitlines()[-1:] == here.err.splitlines()[-1:]
+        assert (
+            done.returncode == here.code
+            and done.stderr.splitlines()[-1:] == here.err.splitlines()[-1:]
+        )
     record("bad_input_real_command", {"cases": REAL_CASES, "failures": 0})
 
 
 @pytest.mark.parametrize(
-    "words", [("preprocess", "a\nb"), ("preprocess", "--\nb"), ("--\nb",), ("a\n",), ("train", "--model", "a\x1b[31m\nb")]
+    "words",
+    [
+        ("preprocess", "a\nb"),
+        ("preprocess", "--\nb"),
+        ("--\nb",),
+        ("a\n",),
+        ("train", "--model", "a\x1b[31m\nb"),
+    ],
 )
 def test_usage_mistakes_are_one_line_whatever_they_quote(words: tuple[str, ...]) -> None:
     done = trial.call(*words)
@@ -126,14 +167,20 @@ def test_usage_mistakes_are_one_line_whatever_they_quote(words: tuple[str, ...])
     assert trial.call().err.count("\n") > 10, "the help of the group stays a page"
 
 
-def test_what_a_quoted_field_holds_does_not_break_the_line(world: trial.World, tmp_path: Path) -> None:
+def test_what_a_quoted_field_holds_does_not_break_the_line(
+    world: trial.World, tmp_path: Path
+) -> None:
     """In the library, too: found by `make fuzz`."""
     from dualgnn_dgl.errors import DataError
     from dualgnn_dgl.readers.reader import read
 
     (tmp_path / "acoustic.csv").write_text('item_id,a,b\nv0,"1\n\x1b[2J2",3\n')
     with pytest.raises(DataError, match="features are numbers") as error:
-        read(world.folder / "log.csv", features=[tmp_path / "acoustic.csv"], items=world.folder / "items.csv")
+        read(
+            world.folder / "log.csv",
+            features=[tmp_path / "acoustic.csv"],
+            items=world.folder / "items.csv",
+        )
     assert "\n" not in str(error.value) and "\x1b" not in str(error.value)
 
 
@@ -149,16 +196,27 @@ def test_quoted_lines_beside_a_column_that_is_no_text(
     old: bytes, new: bytes, says: str, world: trial.World, tmp_path: Path
 ) -> None:
     """Half a letter of UTF-8 at the end of a column that nobody reads: found by `make fuzz`."""
-    (tmp_path / "items.csv").write_bytes(trial.item_files()["items.csv"].replace(old, new).rstrip() + b"\xd0")
-    done = trial.call("preprocess", "--input", world.folder / "log.csv", "--items", tmp_path / "items.csv", "--check")
+    (tmp_path / "items.csv").write_bytes(
+        trial.item_files()["items.csv"].replace(old, new).rstrip() + b"\xd0"
+    )
+    done = trial.call(
+        "preprocess",
+        "--input",
+        world.folder / "log.csv",
+        "--items",
+        tmp_path / "items.csv",
+        "--check",
+    )
     assert not trial.fault(done) and says in done.out + done.err, done
 
 
-# --- any value, by Hypothesis ---------------------------------------------------------------------------------------------
+# --- any value, by Hypothesis -------------------------------------------------------------------
 
 EXAMPLES = 500 if LONG else 25
 any_examples = settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 words = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=30)
 values = st.recursive(
@@ -166,22 +224,42 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
     max_leaves=6,
 )
-KEYS = ("lr", "epochs", "width", "metric", "seed", "layers", "batch_size", "patience", "eval_every", "l2", "nosuch")
+KEYS = (
+    "lr",
+    "epochs",
+    "width",
+    "metric",
+    "seed",
+    "layers",
+    "batch_size",
+    "patience",
+    "eval_every",
+    "l2",
+    "nosuch",
+)
 
 
 @any_examples
-@given(key=st.sampled_from(KEYS) | words, value=words | st.floats().map(str) | st.integers().map(str))
+@given(
+    key=st.sampled_from(KEYS) | words, value=words | st.floats().map(str) | st.integers().map(str)
+)
 def test_any_key_and_value_of_set(key: str, value: str) -> None:
     done = trial.call("train", "--set", f"{key}={value}", "--print-config")
     assert not trial.fault(done)
     if done.code == 0:  # what is printed is read back as the same
         read = tomllib.loads(done.out)
         found = (read["model"] | read["train"])[key.strip()]
-        assert str(found).strip().lower() == value.strip().lower() or float(found) == float(value) or isinstance(found, bool)
+        assert (
+            str(found).strip().lower() == value.strip().lower()
+            or float(found) == float(value)
+            or isinstance(found, bool)
+        )
 
 
 @any_examples
-@given(text=words | st.text(st.sampled_from("[]{}=\"\\'\n.#_-+0123456789eaxtrinmodl "), max_size=60))
+@given(
+    text=words | st.text(st.sampled_from("[]{}=\"\\'\n.#_-+0123456789eaxtrinmodl "), max_size=60)
+)
 def test_any_text_as_a_configuration(text: str, tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(text, "utf-8")
     assert not trial.fault(trial.call("train", "--config", tmp_path / "run.toml", "--print-config"))
@@ -189,7 +267,9 @@ def test_any_text_as_a_configuration(text: str, tmp_path: Path) -> None:
 
 @any_examples
 @given(data=st.data(), name=st.sampled_from(["data/dataset.json", "run/run.json"]), value=values)
-def test_any_value_anywhere_in_our_json(data: st.DataObject, name: str, value: object, world: trial.World) -> None:
+def test_any_value_anywhere_in_our_json(
+    data: st.DataObject, name: str, value: object, world: trial.World
+) -> None:
     """Metrics as before, or one line: no value of a manifest is believed unchecked."""
     place, original = world.folder / name, (world.folder / name).read_bytes()
     content = node = json.loads(original)
@@ -201,7 +281,20 @@ def test_any_value_anywhere_in_our_json(data: st.DataObject, name: str, value: o
     node[key] = value
     try:
         place.write_text(json.dumps(content), "utf-8")
-        done = trial.call("eval", "--run", world.run, "--data", world.data, "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json")
+        done = trial.call(
+            "eval",
+            "--run",
+            world.run,
+            "--data",
+            world.data,
+            "--topk",
+            3,
+            "--bootstrap",
+            0,
+            "--gpu",
+            -1,
+            "--json",
+        )
     finally:
         place.write_bytes(original)
     assert not trial.fault(done)
@@ -211,11 +304,23 @@ def test_any_value_anywhere_in_our_json(data: st.DataObject, name: str, value: o
 @any_examples
 @given(
     words=st.lists(
-        st.sampled_from(["--seed", "--k-core", "--min-rating", "--feature-dim", "--cooc-top", "--memory", "--separator"])
+        st.sampled_from(
+            [
+                "--seed",
+                "--k-core",
+                "--min-rating",
+                "--feature-dim",
+                "--cooc-top",
+                "--memory",
+                "--separator",
+            ]
+        )
         | words
         | st.integers().map(str),
         max_size=5,
     )
 )
 def test_any_words_on_the_command_line(words: list[str], world: trial.World) -> None:
-    assert not trial.fault(trial.call("preprocess", "--input", world.folder / "log.csv", "--check", *words))
+    assert not trial.fault(
+        trial.call("preprocess", "--input", world.folder / "log.csv", "--check", *words)
+    )

@@ -1,4 +1,6 @@
-"""The run folder: read back equal, readable by people and other programs, damage and foreign data refused in one line."""
+"""The run folder: read back equal, readable by people and other programs, damage and foreign data
+refused in one line.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,14 @@ def trained(name="dualgnn", data=None, epochs=3, **switches):
 
 def store(folder, name, made, **keywords):
     data, config, train, done = made
-    options = {"model": name, "config": config, "train": train, "data_path": "data", "dataset": data, "device": "cpu"}
+    options = {
+        "model": name,
+        "config": config,
+        "train": train,
+        "data_path": "data",
+        "dataset": data,
+        "device": "cpu",
+    }
     return save_run(folder, done, **{**options, **keywords})
 
 
@@ -74,13 +83,34 @@ def test_saved_then_loaded_is_equal(tmp_path, name):
     for one, other in ((run.user, done.user), (run.item, done.item)):
         assert one.is_sparse == other.is_sparse and torch.equal(one.to_dense(), other.to_dense())
     assert run.info == json.loads(json.dumps(info)) and run.folder == tmp_path / "run"
-    assert (run.attention is None) == (done.attention is None) == (name not in small.overriding("user_attention"))
+    assert (
+        (run.attention is None)
+        == (done.attention is None)
+        == (name not in small.overriding("user_attention"))
+    )
     if run.attention is not None:
-        assert torch.equal(run.attention, done.attention) and run.info["modalities"] == list(data.modalities)
-    assert run.info["model"] == name and run.info["users"] == data.num_users and run.info["items"] == data.num_items
-    assert run.info["data"] == {"path": "data", "from_run": os.path.relpath("data", tmp_path / "run"), "hash": data.hash}
-    assert build(model_class(name).Config, run.info["config"]) == config and build(TrainConfig, run.info["train"]) == train
-    assert run.info["best"] == {"epoch": done.best_epoch, "metric": f"recall@{small.ITEMS}", "value": done.best_value}
+        assert torch.equal(run.attention, done.attention) and run.info["modalities"] == list(
+            data.modalities
+        )
+    assert (
+        run.info["model"] == name
+        and run.info["users"] == data.num_users
+        and run.info["items"] == data.num_items
+    )
+    assert run.info["data"] == {
+        "path": "data",
+        "from_run": os.path.relpath("data", tmp_path / "run"),
+        "hash": data.hash,
+    }
+    assert (
+        build(model_class(name).Config, run.info["config"]) == config
+        and build(TrainConfig, run.info["train"]) == train
+    )
+    assert run.info["best"] == {
+        "epoch": done.best_epoch,
+        "metric": f"recall@{small.ITEMS}",
+        "value": done.best_value,
+    }
     assert run.info["versions"]["torch"] == torch.__version__ and "dgl" in run.info["versions"]
     check_belongs(run, data)
 
@@ -103,20 +133,29 @@ def test_every_file_is_open_to_other_programs(whole, dualgnn):
         "tables.safetensors",
         "weights.safetensors",
     ]
-    np.testing.assert_array_equal(load_file(whole / "tables.safetensors")["user"], done.user.numpy())
+    np.testing.assert_array_equal(
+        load_file(whole / "tables.safetensors")["user"], done.user.numpy()
+    )
     rows = [json.loads(line) for line in (whole / "history.jsonl").read_text("utf-8").splitlines()]
     assert rows == done.history and [row["epoch"] for row in rows] == [1, 2, 3]
     sections = tomllib.loads((whole / "run.toml").read_text("utf-8"))
     assert sections["name"] == "dualgnn"
-    assert build(model_class("dualgnn").Config, sections["model"]) == config and build(TrainConfig, sections["train"]) == train
+    assert (
+        build(model_class("dualgnn").Config, sections["model"]) == config
+        and build(TrainConfig, sections["train"]) == train
+    )
     assert (whole / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert not any(path.read_bytes()[:2] in (b"\x80\x04", b"\x80\x02", b"PK") for path in whole.iterdir()), "a pickle"
+    assert not any(
+        path.read_bytes()[:2] in (b"\x80\x04", b"\x80\x02", b"PK") for path in whole.iterdir()
+    ), "a pickle"
 
 
 def test_one_epoch_and_no_validation(tmp_path):
     data = small.dataset()
     empty = dataclasses.replace(data, valid=small.interactions([], data.num_users, data.num_items))
-    for number, made in enumerate((trained("bprmf", empty, epochs=1), trained("bprmf", empty, epochs=4))):
+    for number, made in enumerate(
+        (trained("bprmf", empty, epochs=1), trained("bprmf", empty, epochs=4))
+    ):
         store(tmp_path / str(number), "bprmf", made)
         run = load_run(tmp_path / str(number))
         assert run.info["best"]["value"] is None and run.info["best"]["epoch"] == run.info["epochs"]
@@ -297,9 +336,17 @@ def test_full_disk_leaves_nothing_or_the_old_run(tmp_path, monkeypatch, dualgnn,
 
 def test_saving_changes_nothing_it_received(tmp_path, dualgnn):
     data, _, _, done = dualgnn
-    user, state, history = done.user.clone(), {k: v.clone() for k, v in done.state.items()}, [dict(row) for row in done.history]
+    user, state, history = (
+        done.user.clone(),
+        {k: v.clone() for k, v in done.state.items()},
+        [dict(row) for row in done.history],
+    )
     store(tmp_path / "run", "dualgnn", dualgnn)
-    assert torch.equal(done.user, user) and done.history == history and dataclasses.replace(data).hash == data.hash
+    assert (
+        torch.equal(done.user, user)
+        and done.history == history
+        and dataclasses.replace(data).hash == data.hash
+    )
     assert all(torch.equal(done.state[key], state[key]) for key in state)
 
 

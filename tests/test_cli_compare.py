@@ -27,18 +27,24 @@ ITEMS, K = 37, 5
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, data.Dataset, dict[str, Fit]]:
-    """The data folder `data`, three runs on it (one of them close to the first), one on other data, one damaged."""
+    """The data folder `data`, three runs on it (one of them close to the first), one on other data,
+    one damaged.
+    """
     folder = tmp_path_factory.mktemp("compare")
     prepared, other = dataset(items=ITEMS), dataset(items=ITEMS, seed=1)
     data.save(prepared, folder / "data")
     data.save(other, folder / "other")
     draw = np.random.default_rng(7)
-    user, item = (torch.tensor(draw.normal(size=(count, 4)), dtype=torch.float32) for count in (USERS, ITEMS))
+    user, item = (
+        torch.tensor(draw.normal(size=(count, 4)), dtype=torch.float32) for count in (USERS, ITEMS)
+    )
     better = user.clone()
     for u, i in zip(prepared.test.user[:9], prepared.test.item[:9], strict=True):
         better[u] = item[i] * 3  # some held-out items now rank high
     fits = {"a": Fit(user, item, {}), "b": Fit(better, item, {}), "c": Fit(user + 0.01, item, {})}
-    for name, fit in (fits | {"broken": Fit(user * math.nan, item, {}), "stranger": fits["a"]}).items():
+    for name, fit in (
+        fits | {"broken": Fit(user * math.nan, item, {}), "stranger": fits["a"]}
+    ).items():
         checkpoint.save_run(
             folder / "runs" / name,
             fit,
@@ -67,37 +73,75 @@ def said(*words: str | Path) -> dict:
 def test_json_holds_what_the_library_says(folder, made) -> None:
     _, prepared, fits = made
     value = said("runs/a", "runs/b", "runs/c", "--topk", K, "--bootstrap", 300, "--seed", 4)
-    assert list(value) == ["base", "runs", "data", "split", "mask", "users", "metrics", "slices", "beyond"]
-    assert (value["base"], value["data"], value["split"], value["mask"]) == ("runs/a", "data", "test", "all")
-    assert value["runs"] == {f"runs/{name}": "bprmf" for name in "abc"} and value["users"] == USERS - 2
+    assert list(value) == [
+        "base",
+        "runs",
+        "data",
+        "split",
+        "mask",
+        "users",
+        "metrics",
+        "slices",
+        "beyond",
+    ]
+    assert (value["base"], value["data"], value["split"], value["mask"]) == (
+        "runs/a",
+        "data",
+        "test",
+        "all",
+    )
+    assert (
+        value["runs"] == {f"runs/{name}": "bprmf" for name in "abc"} and value["users"] == USERS - 2
+    )
     evaluator = Evaluator(prepared.test, [prepared.train, prepared.valid], ks=(K,))
     found = {name: evaluator(fit.user, fit.item) for name, fit in fits.items()}
     for metric in (f"recall@{K}", f"ndcg@{K}"):
         values = {name: result.per_user[metric] for name, result in found.items()}
-        differences = paired(values["a"], {"b": values["b"], "c": values["c"]}, seed=4, resamples=300)
+        differences = paired(
+            values["a"], {"b": values["b"], "c": values["c"]}, seed=4, resamples=300
+        )
         rows = value["metrics"][metric]
-        assert list(rows) == ["runs/a", "runs/b", "runs/c"] and set(rows["runs/a"]) == {"mean", "interval"}
+        assert list(rows) == ["runs/a", "runs/b", "runs/c"] and set(rows["runs/a"]) == {
+            "mean",
+            "interval",
+        }
         for name in "bc":
             row, d = rows[f"runs/{name}"], differences[name]
             assert row["mean"] == found[name].means[metric]
             assert (row["difference"], row["difference_interval"]) == (d.mean, [d.low, d.high])
-            assert (row["p_bootstrap"], row["p_wilcoxon"], row["better"]) == (d.p_bootstrap, d.p_wilcoxon, d.better)
-        assert [rows[f"runs/{n}"]["p_wilcoxon_holm"] for n in "bc"] == holm([d.p_wilcoxon for d in differences.values()])
-        assert [rows[f"runs/{n}"]["p_bootstrap_holm"] for n in "bc"] == holm([d.p_bootstrap for d in differences.values()])
+            assert (row["p_bootstrap"], row["p_wilcoxon"], row["better"]) == (
+                d.p_bootstrap,
+                d.p_wilcoxon,
+                d.better,
+            )
+        assert [rows[f"runs/{n}"]["p_wilcoxon_holm"] for n in "bc"] == holm(
+            [d.p_wilcoxon for d in differences.values()]
+        )
+        assert [rows[f"runs/{n}"]["p_bootstrap_holm"] for n in "bc"] == holm(
+            [d.p_bootstrap for d in differences.values()]
+        )
         assert rows["runs/a"]["interval"] == list(bootstrap(values, 4, 300)["a"])
     lists = evaluator.rank(fits["b"].user, fits["b"].item)
     rest = beyond_accuracy(lists, (K,), prepared.train, prepared.modalities)
-    assert {name: figures["runs/b"] for name, figures in value["beyond"].items()} == rest.whole | rest.means
+    assert {
+        name: figures["runs/b"] for name, figures in value["beyond"].items()
+    } == rest.whole | rest.means
     parts = list(sliced(evaluator, lists, popularity(prepared.train, prepared.test)))
     shown = value["slices"]["item_training_users"]
-    assert [(row["from"], row["to"], row["users"]) for row in shown] == [(*bounds, len(part.users)) for bounds, part in parts]
-    assert [row["metrics"][f"recall@{K}"]["runs/b"]["mean"] for row in shown] == [p.means[f"recall@{K}"] for _, p in parts]
+    assert [(row["from"], row["to"], row["users"]) for row in shown] == [
+        (*bounds, len(part.users)) for bounds, part in parts
+    ]
+    assert [row["metrics"][f"recall@{K}"]["runs/b"]["mean"] for row in shown] == [
+        p.means[f"recall@{K}"] for _, p in parts
+    ]
     users = value["slices"]["user_training_pairs"]
     assert sum(row["users"] for row in users) == value["users"]
 
 
 def test_best_is_the_base_where_asked_for(folder) -> None:
-    value = said("runs/a", "runs/b", "runs/c", "--best", "--topk", K, "--metric", "ndcg", "--metric", "ndcg")
+    value = said(
+        "runs/a", "runs/b", "runs/c", "--best", "--topk", K, "--metric", "ndcg", "--metric", "ndcg"
+    )
     assert value["base"] == "runs/b" and list(value["runs"]) == ["runs/b", "runs/a", "runs/c"]
     assert list(value["metrics"]) == [f"ndcg@{K}"]
     assert value["metrics"][f"ndcg@{K}"]["runs/a"]["difference"] < 0
@@ -107,11 +151,18 @@ def test_split_mask_and_seed(folder, made) -> None:
     _, prepared, fits = made
     value = said("runs/a", "runs/b", "--topk", K, "--split", "valid")
     expected = Evaluator(prepared.valid, [prepared.train], ks=(K,))(fits["a"].user, fits["a"].item)
-    assert value["metrics"][f"recall@{K}"]["runs/a"]["mean"] == expected.means[f"recall@{K}"] and value["split"] == "valid"
+    assert (
+        value["metrics"][f"recall@{K}"]["runs/a"]["mean"] == expected.means[f"recall@{K}"]
+        and value["split"] == "valid"
+    )
     value = said("runs/a", "runs/b", "--topk", K, "--mask", "train")
     expected = Evaluator(prepared.test, [prepared.train], ks=(K,))(fits["a"].user, fits["a"].item)
     assert value["metrics"][f"recall@{K}"]["runs/a"]["mean"] == expected.means[f"recall@{K}"]
-    assert said("runs/a", "runs/b", "--seed", 1) == said("runs/a", "runs/b", "--seed", 1) != said("runs/a", "runs/b")
+    assert (
+        said("runs/a", "runs/b", "--seed", 1)
+        == said("runs/a", "runs/b", "--seed", 1)
+        != said("runs/a", "runs/b")
+    )
 
 
 def test_text_has_a_table_for_every_question(folder) -> None:
@@ -119,18 +170,26 @@ def test_text_has_a_table_for_every_question(folder) -> None:
     value = said("runs/a", "runs/b", "runs/c", "--topk", K)
     assert found.exit_code == 0 and found.stderr == ""
     head, *tables = found.stdout.rstrip("\n").split("\n\n")
-    assert re.search(r"^base +runs/a \(bprmf\)$", head, re.M) and re.search(rf"^users +{USERS - 2}$", head, re.M)
+    assert re.search(r"^base +runs/a \(bprmf\)$", head, re.M) and re.search(
+        rf"^users +{USERS - 2}$", head, re.M
+    )
     assert [text.split("\n")[0].split(",")[0] for text in tables] == [
         f"recall@{K}", f"ndcg@{K}", f"recall@{K}", f"ndcg@{K}", f"recall@{K}", f"ndcg@{K}", "what the lists are like",
     ]  # fmt: skip
     row = value["metrics"][f"recall@{K}"]["runs/b"]
     line = tables[0].splitlines()[3]
-    assert line.startswith("runs/b") and f"{row['mean']:.4f}" in line and f"{row['difference']:+.4f}" in line
+    assert (
+        line.startswith("runs/b")
+        and f"{row['mean']:.4f}" in line
+        and f"{row['difference']:+.4f}" in line
+    )
     tests = ("p_bootstrap", "p_bootstrap_holm", "p_wilcoxon", "p_wilcoxon_holm")
     assert line.split()[-4:] == [f"{row[key]:.4f}" for key in tests]
-    assert [line.split()[0] for line in tables[-1].splitlines()[2:]] == [f"coverage@{K}", f"gini@{K}", f"novelty@{K}"] + [
-        "diversity"
-    ] * 3
+    assert [line.split()[0] for line in tables[-1].splitlines()[2:]] == [
+        f"coverage@{K}",
+        f"gini@{K}",
+        f"novelty@{K}",
+    ] + ["diversity"] * 3
 
 
 @pytest.mark.parametrize(
@@ -152,7 +211,10 @@ def test_compare_refuses_in_one_line(folder, words, line) -> None:
     assert len(found.stderr.splitlines()) == 1 and found.stderr.startswith("Error: ")
 
 
-@pytest.mark.parametrize("words", [["runs/a"], [], ["runs/a", "runs/b", "--metric", "recal"], ["runs/a", "--bootstrap", "0"]])
+@pytest.mark.parametrize(
+    "words",
+    [["runs/a"], [], ["runs/a", "runs/b", "--metric", "recal"], ["runs/a", "--bootstrap", "0"]],
+)
 def test_usage_mistakes_exit_with_two(folder, words) -> None:
     found = call("compare", *words)
     assert found.exit_code == 2 and found.stdout == ""
@@ -161,22 +223,43 @@ def test_usage_mistakes_exit_with_two(folder, words) -> None:
 def test_data_without_features_has_no_diversity(made, tmp_path) -> None:
     bare = replace(made[1], modalities={}, valid=interactions([], USERS, ITEMS))
     data.save(bare, tmp_path / "data")
-    options = {"model": "bprmf", "config": model_class("bprmf").Config(), "train": TrainConfig(), "device": "cpu"}
+    options = {
+        "model": "bprmf",
+        "config": model_class("bprmf").Config(),
+        "train": TrainConfig(),
+        "device": "cpu",
+    }
     for name in "ab":
-        checkpoint.save_run(tmp_path / name, made[2][name], data_path=tmp_path / "data", dataset=bare, **options)
+        checkpoint.save_run(
+            tmp_path / name, made[2][name], data_path=tmp_path / "data", dataset=bare, **options
+        )
     value = said(tmp_path / "a", tmp_path / "b", "--topk", 3)
     assert list(value["beyond"]) == ["coverage@3", "gini@3", "novelty@3"]
 
 
-# ------------------------------------------------------------------------------------------------- eval --beyond
+# -------------------- eval --beyond
 
 
 def test_eval_beyond(folder, made, tmp_path) -> None:
     _, prepared, fits = made
     file = tmp_path / "users.parquet"
-    found = call("eval", "--run", "runs/b", "--topk", K, "--topk", 1, "--beyond", "--json", "--per-user", file)
+    found = call(
+        "eval",
+        "--run",
+        "runs/b",
+        "--topk",
+        K,
+        "--topk",
+        1,
+        "--beyond",
+        "--json",
+        "--per-user",
+        file,
+    )
     value = json.loads(found.stdout)
-    lists = Evaluator(prepared.test, [prepared.train, prepared.valid], ks=(1, K)).rank(fits["b"].user, fits["b"].item)
+    lists = Evaluator(prepared.test, [prepared.train, prepared.valid], ks=(1, K)).rank(
+        fits["b"].user, fits["b"].item
+    )
     rest = beyond_accuracy(lists, (1, K), prepared.train, prepared.modalities)
     assert value["metrics"][f"gini@{K}"] == rest.whole[f"gini@{K}"]
     for name, mean in rest.means.items():
@@ -187,11 +270,16 @@ def test_eval_beyond(folder, made, tmp_path) -> None:
         low, high = value["intervals"][name]
         assert low <= mean <= high
     table = pq.read_table(file)
-    assert table["diversity visual@1"].null_count == len(table) and table[f"novelty@{K}"].null_count == 0
+    assert (
+        table["diversity visual@1"].null_count == len(table)
+        and table[f"novelty@{K}"].null_count == 0
+    )
     plain = json.loads(call("eval", "--run", "runs/b", "--topk", K, "--json").stdout)
     assert all(value["metrics"][name] == figure for name, figure in plain["metrics"].items())
     text = call("eval", "--run", "runs/b", "--topk", K, "--topk", 1, "--beyond").stdout
-    assert re.search(r"^diversity visual +– +[01]\.\d+ \[", text, re.M) and re.search(r"^gini +0\.\d+ +0\.\d+$", text, re.M)
+    assert re.search(r"^diversity visual +– +[01]\.\d+ \[", text, re.M) and re.search(
+        r"^gini +0\.\d+ +0\.\d+$", text, re.M
+    )
 
 
 def test_beyond_and_cold_items_do_not_go_together(folder) -> None:

@@ -1,4 +1,6 @@
-"""`dualgnn eval` and `dualgnn recommend` as a person meets them: what they print, write and refuse."""
+"""`dualgnn eval` and `dualgnn recommend` as a person meets them: what they print, write and
+refuse.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +40,17 @@ TITLES[2], TITLES[4], TITLES[7] = "\x1b[31mred\x07 alert\x1b[0m\r\nnext", "猫�
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, data.Dataset, Fit]:
-    """A folder with the prepared data `data`, a run `runs/dualgnn` on it, and other data that the run does not know."""
+    """A folder with the prepared data `data`, a run `runs/dualgnn` on it, and other data that the
+    run does not know.
+    """
     folder = tmp_path_factory.mktemp("eval")
     prepared = replace(dataset(items=ITEMS), titles=np.array(TITLES))
     data.save(prepared, folder / "data")
     data.save(dataset(items=ITEMS, seed=1), folder / "other")
     draw = np.random.default_rng(7)
-    user, item = (torch.tensor(draw.normal(size=(count, 4)), dtype=torch.float32) for count in (USERS, ITEMS))
+    user, item = (
+        torch.tensor(draw.normal(size=(count, 4)), dtype=torch.float32) for count in (USERS, ITEMS)
+    )
     fit = Fit(user, item, {})
     for name, tables in (("dualgnn", fit), ("broken", Fit(user * math.nan, item, {}))):
         checkpoint.save_run(
@@ -75,7 +81,7 @@ def refused(*words: str | Path) -> str:
     return line
 
 
-# ------------------------------------------------------------------------------------------------------- eval
+# -------------------- eval
 
 
 def test_json_has_exactly_the_promised_form(folder, made) -> None:
@@ -83,24 +89,48 @@ def test_json_has_exactly_the_promised_form(folder, made) -> None:
     found = call("eval", "--json")
     assert found.exit_code == 0, found.output
     value = json.loads(found.stdout)
-    expected = Evaluator(prepared.test, [prepared.train, prepared.valid], ks=(10, 20))(fit.user, fit.item)
+    expected = Evaluator(prepared.test, [prepared.train, prepared.valid], ks=(10, 20))(
+        fit.user, fit.item
+    )
     names = [f"{name}@{k}" for k in (10, 20) for name in METRICS]
     assert list(value) == ["run", "data", "split", "mask", "users", "metrics", "intervals"]
-    assert [value[key] for key in ("run", "data", "split", "mask", "users")] == ["runs/dualgnn", "data", "test", "all", USERS - 2]
+    assert [value[key] for key in ("run", "data", "split", "mask", "users")] == [
+        "runs/dualgnn",
+        "data",
+        "test",
+        "all",
+        USERS - 2,
+    ]
     assert value["metrics"] == expected.means | expected.coverage
-    assert list(value["metrics"])[: len(METRICS) + 2] == [*(f"{name}@10" for name in METRICS), "coverage@10", "recall@20"]
+    assert list(value["metrics"])[: len(METRICS) + 2] == [
+        *(f"{name}@10" for name in METRICS),
+        "coverage@10",
+        "recall@20",
+    ]
     assert list(value["intervals"]) == names
-    assert all(low <= value["metrics"][name] <= high for name, (low, high) in value["intervals"].items())
+    assert all(
+        low <= value["metrics"][name] <= high for name, (low, high) in value["intervals"].items()
+    )
 
 
 @pytest.mark.parametrize(
     ("split", "mask", "masked"),
-    [("test", "all", ("train", "valid")), ("test", "train", ("train",)), ("valid", "all", ("train",))],
+    [
+        ("test", "all", ("train", "valid")),
+        ("test", "train", ("train",)),
+        ("valid", "all", ("train",)),
+    ],
 )
 def test_split_and_mask(folder, made, split, mask, masked) -> None:
     _, prepared, fit = made
-    value = json.loads(call("eval", "--json", "--topk", 3, "--split", split, "--mask", mask, "--bootstrap", 0).stdout)
-    expected = Evaluator(getattr(prepared, split), [getattr(prepared, name) for name in masked], ks=(3,))(fit.user, fit.item)
+    value = json.loads(
+        call(
+            "eval", "--json", "--topk", 3, "--split", split, "--mask", mask, "--bootstrap", 0
+        ).stdout
+    )
+    expected = Evaluator(
+        getattr(prepared, split), [getattr(prepared, name) for name in masked], ks=(3,)
+    )(fit.user, fit.item)
     assert value["metrics"] == expected.means | expected.coverage and value["intervals"] == {}
     assert (value["split"], value["mask"]) == (split, mask)
 
@@ -114,7 +144,10 @@ def test_text_names_what_was_measured(folder, made) -> None:
         ("run", "runs/dualgnn"), ("data", "data"), ("split", "test"), ("mask", "all"), ("users", str(value["users"])),
     ]  # fmt: skip
     rows = [line.split() for line in table.splitlines()]
-    assert rows[0] == ["metric", "@3", "@10"] and [row[0] for row in rows[1:]] == [*METRICS, "coverage"]
+    assert rows[0] == ["metric", "@3", "@10"] and [row[0] for row in rows[1:]] == [
+        *METRICS,
+        "coverage",
+    ]
     low, high = value["intervals"]["recall@3"]
     assert rows[1][1:4] == [f"{value['metrics']['recall@3']:.4f}", f"[{low:.4f},", f"{high:.4f}]"]
     assert f"{value['metrics']['coverage@10']:.4f}" == rows[-1][-1]
@@ -126,7 +159,9 @@ def test_per_user_file(folder, made, tmp_path) -> None:
     found = call("eval", "--topk", 4, "--per-user", file)
     assert found.exit_code == 0 and f"written to {file}" in found.stderr
     table = pq.read_table(file)
-    expected = Evaluator(prepared.test, [prepared.train, prepared.valid], ks=(4,))(fit.user, fit.item)
+    expected = Evaluator(prepared.test, [prepared.train, prepared.valid], ks=(4,))(
+        fit.user, fit.item
+    )
     assert table.column_names == ["user", *(f"{name}@4" for name in METRICS)]
     assert table["user"].to_pylist() == prepared.user_ids[expected.users].tolist()
     for name, values in expected.per_user.items():
@@ -138,7 +173,9 @@ def test_per_user_file(folder, made, tmp_path) -> None:
 
 
 def test_seed_decides_the_intervals(folder) -> None:
-    one, same, other = (json.loads(call("eval", "--json", "--seed", seed).stdout)["intervals"] for seed in (5, 5, 6))
+    one, same, other = (
+        json.loads(call("eval", "--json", "--seed", seed).stdout)["intervals"] for seed in (5, 5, 6)
+    )
     assert one == same != other
 
 
@@ -167,13 +204,20 @@ def test_an_empty_split_has_nothing_to_evaluate(folder, made, tmp_path) -> None:
     nobody = data.Interactions(np.array([], dtype=int), np.array([], dtype=int), USERS, ITEMS)
     bare = replace(prepared, valid=nobody)
     data.save(bare, tmp_path / "data")
-    options = {"model": "bprmf", "config": model_class("bprmf").Config(), "train": TrainConfig(), "device": "cpu"}
+    options = {
+        "model": "bprmf",
+        "config": model_class("bprmf").Config(),
+        "train": TrainConfig(),
+        "device": "cpu",
+    }
     checkpoint.save_run(tmp_path / "run", fit, data_path=tmp_path / "data", dataset=bare, **options)
-    assert "no user has a held-out item" in refused("eval", "--run", tmp_path / "run", "--split", "valid")
+    assert "no user has a held-out item" in refused(
+        "eval", "--run", tmp_path / "run", "--split", "valid"
+    )
     assert call("eval", "--run", tmp_path / "run").exit_code == 0
 
 
-# -------------------------------------------------------------------------------------------------- recommend
+# -------------------- recommend
 
 
 def watched(prepared: data.Dataset, user: int) -> set[str]:
@@ -184,17 +228,28 @@ def watched(prepared: data.Dataset, user: int) -> set[str]:
 def test_a_list_in_the_users_own_ids(folder, made) -> None:
     _, prepared, fit = made
     one, two = (str(prepared.user_ids[u]) for u in (3, 8))
-    value = json.loads(call("recommend", "--user", one, "--user", two, "--user", one, "--k", 6, "--json").stdout)
+    value = json.loads(
+        call("recommend", "--user", one, "--user", two, "--user", one, "--k", 6, "--json").stdout
+    )
     assert [entry["user"] for entry in value["users"]] == [one, two]
-    assert {key: value[key] for key in ("run", "data", "k")} == {"run": "runs/dualgnn", "data": "data", "k": 6}
+    assert {key: value[key] for key in ("run", "data", "k")} == {
+        "run": "runs/dualgnn",
+        "data": "data",
+        "k": 6,
+    }
     for number, entry in zip((3, 8), value["users"], strict=True):
         hidden = watched(prepared, number)
         scores = (fit.user[number] @ fit.item.T).tolist()
-        best = sorted((i for i in range(ITEMS) if prepared.item_ids[i] not in hidden), key=lambda i: -scores[i])[:6]
+        best = sorted(
+            (i for i in range(ITEMS) if prepared.item_ids[i] not in hidden),
+            key=lambda i: -scores[i],
+        )[:6]
         assert [row["item"] for row in entry["items"]] == prepared.item_ids[best].tolist()
         assert [row["title"] for row in entry["items"]] == [TITLES[i] for i in best]
         assert [row["rank"] for row in entry["items"]] == [1, 2, 3, 4, 5, 6]
-        np.testing.assert_allclose([row["score"] for row in entry["items"]], np.array(scores)[best], rtol=1e-5)
+        np.testing.assert_allclose(
+            [row["score"] for row in entry["items"]], np.array(scores)[best], rtol=1e-5
+        )
 
 
 def test_text_list_is_aligned_and_harmless(folder, made) -> None:
@@ -202,7 +257,11 @@ def test_text_list_is_aligned_and_harmless(folder, made) -> None:
     user = str(prepared.user_ids[LONELY_USER])
     found = call("recommend", "--user", user, "--k", ITEMS)
     lines = found.stdout.splitlines()
-    assert lines[0] == f"user {user}" and lines[1].split() == ["rank", "item", "score", "title"] and len(lines) == 2 + ITEMS
+    assert (
+        lines[0] == f"user {user}"
+        and lines[1].split() == ["rank", "item", "score", "title"]
+        and len(lines) == 2 + ITEMS
+    )
     place = lines[1].index("title")
     shown = {line.split()[1]: line[place:] for line in lines[2:]}
     assert shown[prepared.item_ids[2]] == "red alert next"
@@ -216,9 +275,16 @@ def test_seen_items_are_left_out_unless_asked_for(folder, made) -> None:
     user, hidden = str(prepared.user_ids[0]), watched(prepared, 0)
     found = call("recommend", "--user", user, "--k", ITEMS, "--json")
     items = [row["item"] for row in json.loads(found.stdout)["users"][0]["items"]]
-    assert set(items) == set(prepared.item_ids.tolist()) - hidden and len(items) == ITEMS - len(hidden)
-    assert f"all but {len(items)} of {ITEMS} micro-videos" in call("recommend", "--user", user, "--k", ITEMS).stderr
-    every = json.loads(call("recommend", "--user", user, "--k", ITEMS, "--json", "--include-seen").stdout)
+    assert set(items) == set(prepared.item_ids.tolist()) - hidden and len(items) == ITEMS - len(
+        hidden
+    )
+    assert (
+        f"all but {len(items)} of {ITEMS} micro-videos"
+        in call("recommend", "--user", user, "--k", ITEMS).stderr
+    )
+    every = json.loads(
+        call("recommend", "--user", user, "--k", ITEMS, "--json", "--include-seen").stdout
+    )
     assert {row["item"] for row in every["users"][0]["items"]} == set(prepared.item_ids.tolist())
 
 
@@ -226,7 +292,10 @@ def test_lists_of_all_users(folder, made, tmp_path, monkeypatch) -> None:
     _, prepared, fit = made
     file = tmp_path / "lists.parquet"
     value = json.loads(call("recommend", "--all", file, "--k", 17, "--json").stdout)
-    items, scores = (x.numpy() for x in top_k(fit.user, fit.item, 17, prepared.train.csr() + prepared.valid.csr()))
+    items, scores = (
+        x.numpy()
+        for x in top_k(fit.user, fit.item, 17, prepared.train.csr() + prepared.valid.csr())
+    )
     expected = [
         {
             "user": str(prepared.user_ids[u]),
@@ -245,7 +314,9 @@ def test_lists_of_all_users(folder, made, tmp_path, monkeypatch) -> None:
 
     seen = prepared.train.csr() + prepared.valid.csr()
     ids = prepared.user_ids, prepared.item_ids
-    assert write_lists(tmp_path / "b.parquet", (fit.user, fit.item), 17, seen, *ids, step=4) == len(expected)
+    assert write_lists(tmp_path / "b.parquet", (fit.user, fit.item), 17, seen, *ids, step=4) == len(
+        expected
+    )
     assert pq.read_table(tmp_path / "b.parquet").to_pylist() == expected
 
 
@@ -253,11 +324,17 @@ def test_lists_of_all_users(folder, made, tmp_path, monkeypatch) -> None:
     ("words", "line"),
     [
         (["--user", "u90"], "unknown user 'u90' in data; did you mean 'u900'"),
-        (["--user", "nobody at all"], "unknown user 'nobody at all' in data; ids there look like 'u900'"),
+        (
+            ["--user", "nobody at all"],
+            "unknown user 'nobody at all' in data; ids there look like 'u900'",
+        ),
         (["--user", "\x1b[2Ju\n"], "unknown user 'u ' in data"),
         (["--user", ""], "unknown user ''"),
         (["--user", " u900"], "unknown user ' u900' in data; did you mean 'u900'"),
-        (["--user", "u900", "--k", "24"], "lists of length 24 were asked for, but the catalogue holds 23 items"),
+        (
+            ["--user", "u900", "--k", "24"],
+            "lists of length 24 were asked for, but the catalogue holds 23 items",
+        ),
         (["--user", "u900", "--k", "0"], "lists of length 0"),
         (["--user", "u900", "--data", "other"], "trained on other data"),
         (["--user", "u900", "--run", "nowhere"], "nowhere/run.json"),
@@ -307,11 +384,15 @@ def test_nothing_is_left_behind_when_writing_fails(folder, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
-    assert "No space left on device: free some space" in refused("recommend", "--all", tmp_path / "lists.parquet")
+    assert "No space left on device: free some space" in refused(
+        "recommend", "--all", tmp_path / "lists.parquet"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("typo", ["user-02463", "ser-002463", "user-0024633", "usr_002463", "USER-002463", "user 2463"])
+@pytest.mark.parametrize(
+    "typo", ["user-02463", "ser-002463", "user-0024633", "usr_002463", "USER-002463", "user 2463"]
+)
 def test_nearest_ids_are_as_near_as_difflib_finds_among_all(typo) -> None:
     ids = np.array([f"user-{n:06}" for n in range(0, 6_000, 3)])
 
@@ -319,18 +400,26 @@ def test_nearest_ids_are_as_near_as_difflib_finds_among_all(typo) -> None:
         return [difflib.SequenceMatcher(None, other, typo).ratio() for other in found]
 
     found = nearest(ids, typo)
-    assert nearness(found) == nearness(difflib.get_close_matches(typo, ids.tolist(), n=3, cutoff=0.5)) and len(found) == 3
+    assert (
+        nearness(found) == nearness(difflib.get_close_matches(typo, ids.tolist(), n=3, cutoff=0.5))
+        and len(found) == 3
+    )
 
 
 def test_nearest_of_nothing() -> None:
-    assert nearest(np.array([], dtype=str), "a") == nearest(np.array(["a"]), "") == nearest(np.array(["a"]), "xyz") == []
+    assert (
+        nearest(np.array([], dtype=str), "a")
+        == nearest(np.array(["a"]), "")
+        == nearest(np.array(["a"]), "xyz")
+        == []
+    )
 
 
 def test_clean_keeps_letters_and_emoji() -> None:
     assert clean("Ünï—漢字 👩‍🚀\u2028\u202eabc\x9b31m") == "Ünï—漢字 👩‍🚀 abc"
 
 
-# ------------------------------------------------------------------------------------------------------ shared
+# -------------------- shared
 
 
 def test_pick_device(monkeypatch) -> None:
@@ -339,11 +428,14 @@ def test_pick_device(monkeypatch) -> None:
     with pytest.raises(ConfigError) as error:
         pick_device(0)
     assert str(error.value) == (
-        "there is no CUDA device 0 on this machine: leave the device out to take what there is, or choose -1 for the CPU"
+        "there is no CUDA device 0 on this machine: leave the device out to take what there is, "
+        "or choose -1 for the CPU"
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pick_device(None) == torch.device("cuda", 0) and pick_device(1) == torch.device("cuda", 1)
+    assert pick_device(None) == torch.device("cuda", 0) and pick_device(1) == torch.device(
+        "cuda", 1
+    )
     assert pick_device(-1) == torch.device("cpu")
     assert pick_device("cuda:1") == pick_device(torch.device("cuda", 1)) == torch.device("cuda", 1)
     assert pick_device("cpu") == pick_device(torch.device("cpu")) == torch.device("cpu")
@@ -359,7 +451,9 @@ def test_help_explains_every_option_without_torch(verb) -> None:
         f"group([{verb!r}, '--help'], standalone_mode=False); "
         "assert not {'torch', 'dgl', 'pandas', 'pyarrow'} & set(sys.modules), 'heavy imports'"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert found.returncode == 0, found.stderr
     assert "Example" in found.stdout
     command = group.get_command(click.Context(group), verb)

@@ -1,4 +1,6 @@
-"""`dualgnn recommend` with --history, --histories and --new-items, and cold items, as a person meets them."""
+"""`dualgnn recommend` with --history, --histories and --new-items, and cold items, as a person
+meets them.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("newcomers")
     prepared = replace(dataset(items=ITEMS), titles=np.array([f"Video {i}" for i in range(ITEMS)]))
     data.save(prepared, folder / "data")
-    config, train = models.model_class("dualgnn").Config(width=6, hidden=9), training.TrainConfig(epochs=2)
+    config, train = (
+        models.model_class("dualgnn").Config(width=6, hidden=9),
+        training.TrainConfig(epochs=2),
+    )
     model = models.create("dualgnn", heterograph(prepared), prepared.modalities, config)
     fit = training.fit(model, prepared.train, prepared.valid, train)
-    given = dict(model="dualgnn", config=config, train=train, data_path="data", dataset=prepared, device="cpu")
+    given = dict(
+        model="dualgnn",
+        config=config,
+        train=train,
+        data_path="data",
+        dataset=prepared,
+        device="cpu",
+    )
     checkpoint.save_run(folder / "runs" / "dualgnn", fit, **given)
     (folder / "new.csv").write_text(LOG)
     return folder
@@ -64,7 +76,10 @@ def test_a_history_gives_a_list_in_ones_own_ids(folder) -> None:
 
 
 def test_the_order_and_repeats_do_not_matter_and_seen_is_left_out(folder) -> None:
-    one, other = (call("recommend", "--history", text, "--k", 5).stdout for text in ("v5,v14,v32", "v32,v5,v14,v5"))
+    one, other = (
+        call("recommend", "--history", text, "--k", 5).stdout
+        for text in ("v5,v14,v32", "v32,v5,v14,v5")
+    )
     assert one == other and not {"v5", "v14", "v32"} & set(one.split())
     everything = call("recommend", "--history", "v5", "--k", ITEMS, "--include-seen").stdout
     assert len(everything.splitlines()) == 2 + ITEMS
@@ -73,13 +88,20 @@ def test_the_order_and_repeats_do_not_matter_and_seen_is_left_out(folder) -> Non
 def test_a_log_of_histories(folder, tmp_path) -> None:
     assert "unknown micro-video 'zzz' in data" in refused("recommend", "--histories", "new.csv")
     found = call("recommend", "--histories", "new.csv", "--skip-unknown", "--k", 3)
-    assert [line for line in found.stdout.splitlines() if line.startswith("user")] == ["user ana", "user ben"]
+    assert [line for line in found.stdout.splitlines() if line.startswith("user")] == [
+        "user ana",
+        "user ben",
+    ]
     file = tmp_path / "lists.parquet"
     found = call("recommend", "--histories", "new.csv", "--skip-unknown", "--all", file, "--k", 3)
     assert "6 rows for 2 users" in found.stdout
     rows = pq.read_table(file).to_pylist()
-    assert [row["user"] for row in rows] == ["ana"] * 3 + ["ben"] * 3 and [row["rank"] for row in rows] == [1, 2, 3] * 2
-    single = json.loads(call("recommend", "--history", "v5,v32", "--k", 3, "--json").stdout)["users"][0]["items"]
+    assert [row["user"] for row in rows] == ["ana"] * 3 + ["ben"] * 3 and [
+        row["rank"] for row in rows
+    ] == [1, 2, 3] * 2
+    single = json.loads(call("recommend", "--history", "v5,v32", "--k", 3, "--json").stdout)[
+        "users"
+    ][0]["items"]
     assert [row["item"] for row in rows[:3]] == [row["item"] for row in single]
 
 
@@ -123,11 +145,16 @@ def test_what_does_not_go_together_is_a_usage_error(folder, words) -> None:
 
 @pytest.fixture
 def features(folder, tmp_path) -> list[Path]:
-    """Features of three new videos: an array with its list of ids, and a table that lacks one of them."""
+    """Features of three new videos: an array with its list of ids, and a table that lacks one of
+    them.
+    """
     draw = np.random.default_rng(3)
     np.save(tmp_path / "visual.npy", draw.normal(size=(3, WIDTHS["visual"])).astype(np.float32))
     (tmp_path / "visual_ids.txt").write_text("new1\nnew2\nnew3\n")
-    rows = [f"{name},{','.join(f'{x:.4f}' for x in draw.normal(size=WIDTHS['textual']))}" for name in ("new3", "new1")]
+    rows = [
+        f"{name},{','.join(f'{x:.4f}' for x in draw.normal(size=WIDTHS['textual']))}"
+        for name in ("new3", "new1")
+    ]
     header = "item_id," + ",".join(f"f{n}" for n in range(WIDTHS["textual"]))
     (tmp_path / "textual.csv").write_text("\n".join([header, *rows]) + "\n")
     return [tmp_path / "visual.npy", tmp_path / "textual.csv"]
@@ -138,7 +165,16 @@ def given(features: list[Path]) -> list[str]:
 
 
 def test_new_videos_join_the_ranking(folder, features) -> None:
-    found = call("recommend", "--user", "u900", "--k", ITEMS + 3, "--include-seen", *given(features), "--json")
+    found = call(
+        "recommend",
+        "--user",
+        "u900",
+        "--k",
+        ITEMS + 3,
+        "--include-seen",
+        *given(features),
+        "--json",
+    )
     assert found.exit_code == 0, found.output
     shown = json.loads(found.stdout)["users"][0]["items"]
     assert len(shown) == ITEMS + 3 and {"new1", "new2", "new3"} <= {row["item"] for row in shown}
@@ -147,16 +183,30 @@ def test_new_videos_join_the_ranking(folder, features) -> None:
     only = call("recommend", "--user", "u900", "--k", 3, *given(features), "--only-new", "--json")
     listed = json.loads(only.stdout)["users"][0]["items"]
     assert {row["item"] for row in listed} == {"new1", "new2", "new3"}
-    np.testing.assert_allclose([row["score"] for row in listed], [scores[row["item"]] for row in listed], rtol=1e-5)
+    np.testing.assert_allclose(
+        [row["score"] for row in listed], [scores[row["item"]] for row in listed], rtol=1e-5
+    )
     shorter = call("recommend", "--user", "u900", *given(features), "--only-new", "--json")
-    assert json.loads(shorter.stdout)["users"][0]["items"] == listed and "3 new micro-videos" in shorter.stderr
+    assert (
+        json.loads(shorter.stdout)["users"][0]["items"] == listed
+        and "3 new micro-videos" in shorter.stderr
+    )
 
 
 def test_a_new_user_is_shown_new_videos(folder, features, tmp_path) -> None:
     found = call("recommend", "--history", "v5,v14", "--k", 2, *given(features), "--only-new")
     assert len(found.stdout.splitlines()) == 4 and "new" in found.stdout
     file = tmp_path / "lists.parquet"
-    words = ["--histories", "new.csv", "--skip-unknown", *given(features), "--k", ITEMS, "--all", file]
+    words = [
+        "--histories",
+        "new.csv",
+        "--skip-unknown",
+        *given(features),
+        "--k",
+        ITEMS,
+        "--all",
+        file,
+    ]
     assert "for 2 users" in call("recommend", *words).stdout
     assert {"new1", "new2", "new3"} <= {row["item"] for row in pq.read_table(file).to_pylist()}
 
@@ -164,37 +214,61 @@ def test_a_new_user_is_shown_new_videos(folder, features, tmp_path) -> None:
 def test_new_videos_that_do_not_fit_are_refused(folder, features, tmp_path) -> None:
     wide = tmp_path / "acoustic.npy"
     np.save(wide, np.ones((2, 99), np.float32))
-    assert "99 columns, acoustic of the catalogue has 7" in refused("recommend", "--user", "u900", "--new-items", wide)
+    assert "99 columns, acoustic of the catalogue has 7" in refused(
+        "recommend", "--user", "u900", "--new-items", wide
+    )
     other = tmp_path / "smell.npy"
     np.save(other, np.ones((2, 3), np.float32))
-    assert "unknown modality 'smell'" in refused("recommend", "--user", "u900", "--new-items", other)
-    assert "give one file for each" in refused("recommend", "--user", "u900", *given(features[:1] * 2))
+    assert "unknown modality 'smell'" in refused(
+        "recommend", "--user", "u900", "--new-items", other
+    )
+    assert "give one file for each" in refused(
+        "recommend", "--user", "u900", *given(features[:1] * 2)
+    )
     (tmp_path / "visual_ids.txt").write_text("v5\nnew2\nnew3\n")
-    assert "'v5' is in the catalogue already" in refused("recommend", "--user", "u900", *given(features))
+    assert "'v5' is in the catalogue already" in refused(
+        "recommend", "--user", "u900", *given(features)
+    )
     assert call("recommend", "--user", "u900", "--only-new").exit_code == 2
 
 
-# ---------------------------------------------------------------- cold items, from the raw log to the figures
+# -------------------- cold items, from the raw log to the figures
 
 
 def test_cold_items_from_log_to_figures(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     draw = np.random.default_rng(0)
     rows = {(f"u{u}", f"v{i}") for u in range(14) for i in draw.choice(30, size=9, replace=False)}
-    (tmp_path / "log.csv").write_text("user,item\n" + "\n".join(f"{u},{i}" for u, i in sorted(rows)) + "\n")
+    (tmp_path / "log.csv").write_text(
+        "user,item\n" + "\n".join(f"{u},{i}" for u, i in sorted(rows)) + "\n"
+    )
     np.save(tmp_path / "visual.npy", draw.normal(size=(30, 6)).astype(np.float32))
     (tmp_path / "visual_ids.txt").write_text("\n".join(f"v{i}" for i in range(30)) + "\n")
-    words = ["--input", "log.csv", "--features", "visual.npy", "--split", "cold-items", "--k-core", "0"]
+    words = [
+        "--input",
+        "log.csv",
+        "--features",
+        "visual.npy",
+        "--split",
+        "cold-items",
+        "--k-core",
+        "0",
+    ]
     made = CliRunner().invoke(group, ["preprocess", *words])
     assert made.exit_code == 0, made.output
     prepared = data.load("data")
-    assert not set(prepared.train.item.tolist()) & {*prepared.valid.item.tolist(), *prepared.test.item.tolist()}
+    assert not set(prepared.train.item.tolist()) & {
+        *prepared.valid.item.tolist(),
+        *prepared.test.item.tolist(),
+    }
     done = call("train", "--epochs", 2, "--set", "width=5", "--set", "hidden=4")
     assert done.exit_code == 0 and "placed by their modalities" in done.stderr, done.output
     found = call("eval", "--cold-items", "--topk", 2, "--json")
     value = json.loads(found.stdout)
     assert value["cold_items"] == 6 and value["users"] == len(set(prepared.test.user.tolist()))
     door = newcomers.load("runs/dualgnn")
-    measured = ColdItems(prepared.train, prepared.modalities, prepared.test, [prepared.train, prepared.valid], [2])(door.model)
+    measured = ColdItems(
+        prepared.train, prepared.modalities, prepared.test, [prepared.train, prepared.valid], [2]
+    )(door.model)
     assert value["metrics"] == measured.means | measured.coverage
     assert "6 without a training pair" in call("eval", "--cold-items", "--topk", 2).stdout

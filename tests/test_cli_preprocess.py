@@ -1,4 +1,7 @@
-"""`dualgnn preprocess` as a person meets it: what it prints, writes, refuses, and leaves behind when it is stopped."""
+"""`dualgnn preprocess` as a person meets it.
+
+What it prints, writes, refuses, and leaves behind when it is stopped.
+"""
 
 from __future__ import annotations
 
@@ -36,15 +39,22 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def raw(folder: Path) -> Path:
-    """A log of 21 users and 13 videos with times, ratings and titles, and features of which two are missing."""
+    """A log of 21 users and 13 videos with times, ratings and titles, and features of which two are
+    missing.
+    """
     rng = np.random.default_rng(4)
     place = folder / "raw"
     place.mkdir()
     chosen = np.argwhere(rng.random((21, 13)) < 0.7)
     lines = ["who,clip,stars,when"]
-    lines += [f"p{user},{item},{rng.integers(1, 6)},{rng.integers(10**6)}" for user, item in rng.permutation(chosen)]
+    lines += [
+        f"p{user},{item},{rng.integers(1, 6)},{rng.integers(10**6)}"
+        for user, item in rng.permutation(chosen)
+    ]
     (place / "ratings.csv").write_text("\n".join([*lines, lines[1]]) + "\n")
-    (place / "items.csv").write_text("item_id,title\n" + "".join(f"{item},Clip {item}\n" for item in range(13)))
+    (place / "items.csv").write_text(
+        "item_id,title\n" + "".join(f"{item},Clip {item}\n" for item in range(13))
+    )
     visual = rng.normal(size=(13, 8)).astype(np.float32)
     visual[[2, 5]] = np.nan
     np.save(place / "visual.npy", visual)
@@ -62,7 +72,9 @@ def dualgnn(*words: str) -> Result:
 def refused(*words: str) -> str:
     """Run a command that must fail in one line, exit 1; give that line."""
     run = dualgnn(*words)
-    assert run.exit_code == 1 and not isinstance(run.exception, (ValueError, TypeError, KeyError)), run.output
+    assert run.exit_code == 1 and not isinstance(
+        run.exception, (ValueError, TypeError, KeyError)
+    ), run.output
     errors = [line for line in run.stderr.splitlines() if line.startswith("Error:")]
     assert len(errors) == 1 and run.stderr.splitlines()[-1] == errors[0], run.stderr
     return errors[0]
@@ -71,7 +83,12 @@ def refused(*words: str) -> str:
 def test_a_log_with_own_column_names(raw: Path) -> None:
     run = dualgnn("--input", str(raw), *NAMED, "--k-core", "2", "--min-rating", "2")
     assert run.exit_code == 0, run.output
-    for words in ("split: random, seed 0", "rating below 2", "titles: 13 of 13 items", "written to data; next: dualgnn train\n"):
+    for words in (
+        "split: random, seed 0",
+        "rating below 2",
+        "titles: 13 of 13 items",
+        "written to data; next: dualgnn train\n",
+    ):
         assert words in run.stdout
     assert "data: data" in run.stderr
     dataset = data.load("data")
@@ -79,20 +96,39 @@ def test_a_log_with_own_column_names(raw: Path) -> None:
     assert dataset.titles[7] == "Clip 7"
     assert dataset.co_occurrence.measure == "count"
     report = json.loads(Path("data/report.json").read_text())
-    assert report["rows"]["read"] == sum(report["rows"]["dropped"].values()) + report["rows"]["kept"]
+    assert (
+        report["rows"]["read"] == sum(report["rows"]["dropped"].values()) + report["rows"]["kept"]
+    )
     manifest = json.loads(Path("data/dataset.json").read_text())
     assert manifest["options"]["min_rating"] == 2 and manifest["options"]["k_core"] == 2
 
 
 def test_json_is_one_object_and_equals_the_file(raw: Path) -> None:
-    words = ("--input", str(raw), *NAMED, "--split", "time-user", "--cooc-weight", "jaccard", "--cooc-top", "3", "--json")
+    words = (
+        "--input",
+        str(raw),
+        *NAMED,
+        "--split",
+        "time-user",
+        "--cooc-weight",
+        "jaccard",
+        "--cooc-top",
+        "3",
+        "--json",
+    )
     run = dualgnn(*words, "--feature-dim", "3")
     assert run.exit_code == 0, run.output
     said = json.loads(run.stdout)
     assert said.pop("data") == "data" and said.pop("hash") == data.load("data").hash
     assert said == json.loads(Path("data/report.json").read_text())
-    assert said["co_occurrence"]["weight"] == "jaccard" and said["co_occurrence"]["mean_neighbours"] <= 3
-    assert (said["modalities"]["visual"]["width"], said["modalities"]["visual"]["width_read"]) == (3, 8)
+    assert (
+        said["co_occurrence"]["weight"] == "jaccard"
+        and said["co_occurrence"]["mean_neighbours"] <= 3
+    )
+    assert (said["modalities"]["visual"]["width"], said["modalities"]["visual"]["width_read"]) == (
+        3,
+        8,
+    )
 
 
 def test_impute_fills_marks_and_says_so(raw: Path) -> None:
@@ -103,21 +139,41 @@ def test_impute_fills_marks_and_says_so(raw: Path) -> None:
     assert "missing features: filled by heat" in run.stdout and "feature homophily" in run.stdout
     assert "filled" in next(line for line in run.stdout.splitlines() if line.startswith("modality"))
     holed, filled = (data.load(place).modalities["visual"] for place in ("holed", "data"))
-    assert filled.present.all() and np.array_equal(filled.own, holed.present) and filled.imputed.sum() == 2
-    report, before = (json.loads(Path(place, "report.json").read_text()) for place in ("data", "holed"))
+    assert (
+        filled.present.all()
+        and np.array_equal(filled.own, holed.present)
+        and filled.imputed.sum() == 2
+    )
+    report, before = (
+        json.loads(Path(place, "report.json").read_text()) for place in ("data", "holed")
+    )
     assert report["options"]["impute"] == "heat" and report["modalities"]["visual"]["imputed"] == 2
     for key in ("present", "coverage", "by_popularity", "homophily"):
-        assert report["modalities"]["visual"][key] == before["modalities"]["visual"][key], "what was filled is not counted"
+        assert report["modalities"]["visual"][key] == before["modalities"]["visual"][key], (
+            "what was filled is not counted"
+        )
     manifest = json.loads(Path("data/dataset.json").read_text())
-    assert manifest["options"]["impute"] == "heat" and manifest["modalities"]["visual"]["imputed"] == 2
-    trained = CliRunner().invoke(group, ["train", "--epochs", "1", "--set", "width=4", "--gpu", "-1"])
-    assert trained.exit_code == 0 and "visual: 2 of 13 items filled before training" in trained.stderr
+    assert (
+        manifest["options"]["impute"] == "heat" and manifest["modalities"]["visual"]["imputed"] == 2
+    )
+    trained = CliRunner().invoke(
+        group, ["train", "--epochs", "1", "--set", "width=4", "--gpu", "-1"]
+    )
+    assert (
+        trained.exit_code == 0 and "visual: 2 of 13 items filled before training" in trained.stderr
+    )
 
 
 def test_homophily_stands_in_the_report_but_not_in_a_check(raw: Path) -> None:
     words = ("--input", str(raw), *NAMED, "--json")
-    said, checked = (json.loads(dualgnn(*words, *more).stdout)["modalities"]["visual"] for more in ((), ("--check",)))
-    assert set(said["homophily"]) == {"neighbours", "random", "gain", "pairs", "explained"} and checked["homophily"] is None
+    said, checked = (
+        json.loads(dualgnn(*words, *more).stdout)["modalities"]["visual"]
+        for more in ((), ("--check",))
+    )
+    assert (
+        set(said["homophily"]) == {"neighbours", "random", "gain", "pairs", "explained"}
+        and checked["homophily"] is None
+    )
     assert -1 <= said["homophily"]["random"] <= 1
 
 
@@ -157,7 +213,9 @@ def test_force_replaces_our_own_result_only_when_asked(raw: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_stopped_while_writing_leaves_nothing(raw: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException) -> None:
+def test_stopped_while_writing_leaves_nothing(
+    raw: Path, monkeypatch: pytest.MonkeyPatch, fault: BaseException
+) -> None:
     before = sorted(Path().rglob("*"))
 
     def stop(*_: object, **__: object) -> None:
@@ -176,7 +234,10 @@ def bad_inputs() -> dict[str, tuple[str, str]]:
         "empty.csv": ("", "empty"),
         "header.csv": ("user,item\n", ""),
         "columns.csv": ("a;b\n1;2\n", "--user-col"),
-        "few.csv": ("user,item\n" + "".join(f"{u},{u + 1}\n" for u in range(9)), "no interactions left after the 5-core"),
+        "few.csv": (
+            "user,item\n" + "".join(f"{u},{u + 1}\n" for u in range(9)),
+            "no interactions left after the 5-core",
+        ),
     }
 
 
@@ -214,7 +275,11 @@ def test_the_demo_needs_no_word(folder: Path) -> None:
     assert run.exit_code == 0, run.output
     assert "input: built-in demo, data: data" in run.stderr
     report = json.loads(run.stdout)
-    assert len(report["modalities"]) == 3 and report["titles"] == report["items"] and report["published"] is None
+    assert (
+        len(report["modalities"]) == 3
+        and report["titles"] == report["items"]
+        and report["published"] is None
+    )
     assert all(0.7 < modality["coverage"] < 0.9 for modality in report["modalities"].values())
     assert data.load("data").hash == report["hash"]
 
@@ -223,9 +288,14 @@ def test_help_opens_with_a_sentence_and_ends_with_an_example() -> None:
     command = importlib.import_module("dualgnn_dgl.cli.preprocess").command
     lines = [line.strip() for line in command.help.replace("\b", "").splitlines() if line.strip()]
     assert lines[0].endswith(".") and lines[-1].startswith("dualgnn preprocess")
-    code = "import sys; from dualgnn_dgl.cli.main import group; group(['preprocess', '--help'], standalone_mode=False)"
+    code = (
+        "import sys; from dualgnn_dgl.cli.main import group; group(['preprocess', '--help'], "
+        "standalone_mode=False)"
+    )
     script = f"{code}; assert not {{'torch', 'pandas', 'numpy', 'pyarrow'}} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, env=os.environ, check=True).stdout
+    assert subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, env=os.environ, check=True
+    ).stdout
 
 
 @pytest.mark.parametrize(
@@ -235,7 +305,9 @@ def test_help_opens_with_a_sentence_and_ends_with_an_example() -> None:
         ("amazon-baby", {"train": 118551, "valid": 20559, "test": 21682}),
     ],
 )
-def test_published_sets_meet_their_statistics(folder: Path, name: str, sizes: dict[str, int]) -> None:
+def test_published_sets_meet_their_statistics(
+    folder: Path, name: str, sizes: dict[str, int]
+) -> None:
     if not (REAL / name).is_dir():
         pytest.skip(f"{REAL / name} is not here: real data are not part of the repository")
     report = json.loads(dualgnn("--input", str(REAL / name), "--check", "--json").stdout)
@@ -245,16 +317,28 @@ def test_published_sets_meet_their_statistics(folder: Path, name: str, sizes: di
 
 def test_what_is_offered_is_what_the_library_knows() -> None:
     """Also a list that is written in a help text."""
-    params = {verb: group.get_command(click.Context(group), verb).params for verb in ("preprocess", "train", "compare", "eval")}
-    offered = {
-        verb: {o.name: o.type.choices for o in found if isinstance(o.type, click.Choice)} for verb, found in params.items()
+    params = {
+        verb: group.get_command(click.Context(group), verb).params
+        for verb in ("preprocess", "train", "compare", "eval")
     }
-    said = {option.name: option.help for option in group.get_command(click.Context(group), "robustness").params}
+    offered = {
+        verb: {o.name: o.type.choices for o in found if isinstance(o.type, click.Choice)}
+        for verb, found in params.items()
+    }
+    said = {
+        option.name: option.help
+        for option in group.get_command(click.Context(group), "robustness").params
+    }
     assert tuple(offered["preprocess"]["impute"]) == tuple(IMPUTERS)
     assert tuple(offered["train"]["impute"]) == ("none", *IMPUTERS)
     assert tuple(offered["preprocess"]["split"]) == vocabulary.SPLIT_RULES
     assert tuple(offered["preprocess"]["cooc_weight"]) == vocabulary.CO_MEASURES
     assert tuple(offered["compare"]["metrics"]) == tuple(METRICS)
-    assert tuple(offered["eval"]["split"]) == vocabulary.HELD_OUT and tuple(offered["eval"]["mask"]) == vocabulary.MASKS
-    assert all(name in said["strategies"] for name in STRATEGIES) and all(name in said["stages"] for name in vocabulary.STAGES)
+    assert (
+        tuple(offered["eval"]["split"]) == vocabulary.HELD_OUT
+        and tuple(offered["eval"]["mask"]) == vocabulary.MASKS
+    )
+    assert all(name in said["strategies"] for name in STRATEGIES) and all(
+        name in said["stages"] for name in vocabulary.STAGES
+    )
     assert all(name in said["patterns"] for name in vocabulary.PATTERNS)

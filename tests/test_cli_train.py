@@ -1,4 +1,6 @@
-"""`dualgnn train` as a person meets it: what it writes, prints and refuses, and what Ctrl-C leaves."""
+"""`dualgnn train` as a person meets it: what it writes, prints and refuses, and what Ctrl-C
+leaves.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,11 @@ def test_plain_train_makes_the_default_run(home):
     assert result.exit_code == 0, result.output
     assert [path.name for path in home.iterdir() if path.name.startswith(".")] == []
     loaded = load_run(home / "runs" / "dualgnn")
-    assert loaded.info["model"] == "dualgnn" and loaded.info["epochs"] == 2 and loaded.info["config"]["width"] == 6
+    assert (
+        loaded.info["model"] == "dualgnn"
+        and loaded.info["epochs"] == 2
+        and loaded.info["config"]["width"] == 6
+    )
     assert loaded.user.shape == (small.USERS, 6) and loaded.info["data"]["path"] == "data"
     assert "Best epoch" in result.stdout and "runs/dualgnn" in result.stdout
     assert "device: cpu" in result.stderr, "progress goes to stderr"
@@ -66,13 +72,27 @@ def test_plain_train_makes_the_default_run(home):
 @pytest.mark.parametrize("name", list(MODELS))
 def test_every_model_trains(home, name):
     words = ("--set", "width=5") if "width" in keys(model_class(name).Config) else ()
-    result = run("train", "--model", name, "--run", f"out/{name}", "--epochs", 2, "--gpu", -1, *words)
+    result = run(
+        "train", "--model", name, "--run", f"out/{name}", "--epochs", 2, "--gpu", -1, *words
+    )
     assert result.exit_code == 0, (result.output, result.exception)
     assert load_run(home / "out" / name).info["model"] == name
 
 
 def test_json_is_one_object_on_stdout(home):
-    result = run("train", *SHORT, "--json", "--seed", "3", "--lr", "0.01", "--batch-size", "9", "--patience", "4")
+    result = run(
+        "train",
+        *SHORT,
+        "--json",
+        "--seed",
+        "3",
+        "--lr",
+        "0.01",
+        "--batch-size",
+        "9",
+        "--patience",
+        "4",
+    )
     assert result.exit_code == 0
     said = json.loads(result.stdout)
     assert len(result.stdout.strip().splitlines()) == 1
@@ -84,15 +104,23 @@ def test_json_is_one_object_on_stdout(home):
 
 def test_print_config_writes_nothing_needs_no_data_and_reads_back(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = run("train", "--print-config", "--model", "lightgcn", "--set", "layers=2", "--lr", "0.5")
+    result = run(
+        "train", "--print-config", "--model", "lightgcn", "--set", "layers=2", "--lr", "0.5"
+    )
     assert result.exit_code == 0 and list(tmp_path.iterdir()) == []
     sections = tomllib.loads(result.stdout)
-    assert sections["name"] == "lightgcn" and sections["model"]["layers"] == 2 and sections["train"]["lr"] == 0.5
+    assert (
+        sections["name"] == "lightgcn"
+        and sections["model"]["layers"] == 2
+        and sections["train"]["lr"] == 0.5
+    )
     Path("run.toml").write_text(result.stdout)
     assert run("train", "--print-config", "--config", "run.toml").stdout == result.stdout
 
 
-def test_a_model_brings_its_own_training_defaults_and_everything_said_beats_them(tmp_path, monkeypatch):
+def test_a_model_brings_its_own_training_defaults_and_everything_said_beats_them(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
 
     def train_of(*words):
@@ -118,13 +146,29 @@ def test_deterministic_is_recorded_said_and_repeats(home):
 
 def test_named_options_beat_set_and_set_beats_the_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("my.toml").write_text('name = "bprmf"\n[model]\nwidth = 11\nl2 = 0.25\n[train]\nseed = 1\nepochs = 5\nlr = 0.5\n')
+    Path("my.toml").write_text(
+        'name = "bprmf"\n[model]\nwidth = 11\nl2 = 0.25\n[train]\nseed = 1\nepochs = 5\nlr = 0.5\n'
+    )
     pairs = [word for pair in ("width=12", "epochs=6", "seed=2") for word in ("--set", pair)]
-    sections = tomllib.loads(run("train", "--config", "my.toml", *pairs, "--seed", "3", "--print-config").stdout)
-    assert sections["name"] == "bprmf" and sections["model"]["width"] == 12 and sections["model"]["l2"] == 0.25
-    assert (sections["train"]["seed"], sections["train"]["epochs"], sections["train"]["lr"]) == (3, 6, 0.5)
-    other = tomllib.loads(run("train", "--config", "my.toml", "--model", "lightgcn", "--print-config").stdout)
-    assert other["name"] == "lightgcn" and other["model"]["width"] == 64, "another model's keys do not apply"
+    sections = tomllib.loads(
+        run("train", "--config", "my.toml", *pairs, "--seed", "3", "--print-config").stdout
+    )
+    assert (
+        sections["name"] == "bprmf"
+        and sections["model"]["width"] == 12
+        and sections["model"]["l2"] == 0.25
+    )
+    assert (sections["train"]["seed"], sections["train"]["epochs"], sections["train"]["lr"]) == (
+        3,
+        6,
+        0.5,
+    )
+    other = tomllib.loads(
+        run("train", "--config", "my.toml", "--model", "lightgcn", "--print-config").stdout
+    )
+    assert other["name"] == "lightgcn" and other["model"]["width"] == 64, (
+        "another model's keys do not apply"
+    )
     assert other["train"]["epochs"] == 5
 
 
@@ -144,7 +188,20 @@ def test_impute_fills_for_the_model_and_is_written_down(home):
 
 @pytest.mark.parametrize("name", ["dualgnn", "lightgcn"])
 def test_the_written_run_toml_reproduces_the_same_weights(home, name):
-    first = run("train", "--model", name, "--run", "a", *SHORT, "--seed", "8", "--batch-size", "13", "--lr", "0.02")
+    first = run(
+        "train",
+        "--model",
+        name,
+        "--run",
+        "a",
+        *SHORT,
+        "--seed",
+        "8",
+        "--batch-size",
+        "13",
+        "--lr",
+        "0.02",
+    )
     second = run("train", "--config", "a/run.toml", "--run", "b", "--gpu", "-1")
     other = run("train", "--config", "a/run.toml", "--run", "c", "--gpu", "-1", "--seed", "9")
     assert first.exit_code == second.exit_code == other.exit_code == 0, second.output
@@ -152,7 +209,10 @@ def test_the_written_run_toml_reproduces_the_same_weights(home, name):
         assert Path("a", file).read_bytes() == Path("b", file).read_bytes(), file
         assert Path("a", file).read_bytes() != Path("c", file).read_bytes(), file
     keep = ("epoch", "loss", "recall@19")
-    one, two = ([[json.loads(line)[k] for k in keep] for line in Path(r, "history.jsonl").open()] for r in "ab")
+    one, two = (
+        [[json.loads(line)[k] for k in keep] for line in Path(r, "history.jsonl").open()]
+        for r in "ab"
+    )
     assert one == two
 
 
@@ -160,11 +220,18 @@ def test_the_test_split_is_not_looked_at(home):
     """Another test split, the same weights: nothing held out for the test can have entered."""
     data = small.dataset()
     known = set(small.pairs_of(data.train)) | set(small.pairs_of(data.valid))
-    rest = [(u, i) for u in range(data.num_users) for i in range(data.num_items) if (u, i) not in known][::3]
-    save(dataclasses.replace(data, test=small.interactions(rest, data.num_users, data.num_items)), "other")
+    rest = [
+        (u, i) for u in range(data.num_users) for i in range(data.num_items) if (u, i) not in known
+    ][::3]
+    save(
+        dataclasses.replace(data, test=small.interactions(rest, data.num_users, data.num_items)),
+        "other",
+    )
     for folder in ("data", "other"):
         assert run("train", "--data", folder, "--run", f"run-{folder}", *SHORT).exit_code == 0
-    one, two = (read_tensors(Path(f"run-{folder}") / "weights.safetensors") for folder in ("data", "other"))
+    one, two = (
+        read_tensors(Path(f"run-{folder}") / "weights.safetensors") for folder in ("data", "other")
+    )
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
 
 
@@ -217,7 +284,9 @@ def test_mistakes_in_the_file_are_one_line_with_its_name(home, content, says):
     assert says in text
 
 
-@pytest.mark.parametrize("words", [("--model", "dualgn"), ("--epochs", "many"), ("--nothing",), ("extra",)])
+@pytest.mark.parametrize(
+    "words", [("--model", "dualgn"), ("--epochs", "many"), ("--nothing",), ("extra",)]
+)
 def test_usage_mistakes_exit_with_two(home, words):
     refused("train", *words, exit_code=2)
 
@@ -243,9 +312,17 @@ def test_foreign_folders_and_impossible_places_are_refused_before_the_work(home,
     Path("photos").mkdir()
     Path("photos/wedding.jpg").write_text("precious")
     Path("file").write_text("precious")
-    places = {"photos": "not ours", "file": "is a file", "file/run": "is a file", ".": "not ours", "data": "not ours"}
+    places = {
+        "photos": "not ours",
+        "file": "is a file",
+        "file/run": "is a file",
+        ".": "not ours",
+        "data": "not ours",
+    }
     for place, says in places.items():
-        assert says in refused("train", "--run", place, "--epochs", "100000", "--patience", "100000", *words)
+        assert says in refused(
+            "train", "--run", place, "--epochs", "100000", "--patience", "100000", *words
+        )
     assert Path("photos/wedding.jpg").read_text() == "precious"
     assert sorted(path.name for path in home.iterdir()) == ["data", "file", "photos"]
 
@@ -260,7 +337,12 @@ def test_damaged_data_is_one_line(home):
 def test_data_without_features_names_the_model_that_needs_none(home):
     save(small.dataset(modalities=()), "plain")
     assert "lightgcn" in refused("train", "--data", "plain")
-    assert run("train", "--data", "plain", "--model", "lightgcn", "--epochs", "1", "--gpu", "-1").exit_code == 0
+    assert (
+        run(
+            "train", "--data", "plain", "--model", "lightgcn", "--epochs", "1", "--gpu", "-1"
+        ).exit_code
+        == 0
+    )
 
 
 def test_data_without_training_pairs_is_one_line(home):
@@ -271,7 +353,19 @@ def test_data_without_training_pairs_is_one_line(home):
 
 
 def test_a_diverging_loss_is_one_line_and_leaves_no_run(home):
-    text = refused("train", "--lr", "1e30", "--epochs", "30", "--patience", "30", "--gpu", "-1", "--set", "l2=1e30")
+    text = refused(
+        "train",
+        "--lr",
+        "1e30",
+        "--epochs",
+        "30",
+        "--patience",
+        "30",
+        "--gpu",
+        "-1",
+        "--set",
+        "l2=1e30",
+    )
     assert "learning rate" in text and "--lr" in text
     assert sorted(path.name for path in home.iterdir()) == ["data"]
 
@@ -282,7 +376,10 @@ def test_a_model_too_large_for_the_memory_is_one_line(home):
 
 def test_no_validation_split_is_said(home):
     data = small.dataset()
-    save(dataclasses.replace(data, valid=small.interactions([], data.num_users, data.num_items)), "novalid")
+    save(
+        dataclasses.replace(data, valid=small.interactions([], data.num_users, data.num_items)),
+        "novalid",
+    )
     result = run("train", "--data", "novalid", *SHORT)
     assert result.exit_code == 0 and "no validation split" in result.stdout
 
@@ -293,9 +390,20 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_a_warning_is_one_line_and_what_torch_says_of_its_own_parts_is_left_out():
-    warn = "import sys, warnings as w; from dualgnn_dgl.cli import main as m; m.group = lambda **_: [*map(w.warn, sys.argv[1:])]"
-    words = ["Sparse invariant checks are implicitly disabled.", "cuda_graph: the step\ncannot be captured"]
-    done = subprocess.run([sys.executable, "-c", f"{warn}; m.main()", *words], capture_output=True, text=True, check=True)
+    warn = (
+        "import sys, warnings as w; from dualgnn_dgl.cli import main as m; m.group = lambda **_: "
+        "[*map(w.warn, sys.argv[1:])]"
+    )
+    words = [
+        "Sparse invariant checks are implicitly disabled.",
+        "cuda_graph: the step\ncannot be captured",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{warn}; m.main()", *words],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert done.stderr == "warning: cuda_graph: the step cannot be captured\n"
 
 
@@ -312,7 +420,8 @@ def test_ctrl_c_leaves_a_usable_run_and_exit_130(home):
         text=True,
         bufsize=1,
         env=ONE_THREAD,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background inherits "ignore"
+        # a test run in the background inherits "ignore"
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         seen = []
@@ -331,7 +440,10 @@ def test_ctrl_c_leaves_a_usable_run_and_exit_130(home):
     info = load_run(home / "runs" / "dualgnn").info
     assert info["interrupted"] is True and 1 <= info["best"]["epoch"] <= info["epochs"] < 1_000_000
     assert sorted(path.name for path in home.iterdir()) == ["data", "runs"]
-    assert sorted(path.name for path in (home / "runs").iterdir()) == ["dualgnn", "dualgnn.training"]
+    assert sorted(path.name for path in (home / "runs").iterdir()) == [
+        "dualgnn",
+        "dualgnn.training",
+    ]
 
 
 LIMITED = """
@@ -345,23 +457,32 @@ main()
 
 
 def test_no_room_for_the_run_is_one_line_and_nothing_half_written(home):
-    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=120, env=ONE_THREAD)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=120, env=ONE_THREAD
+    )
     lines = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and lines[-1].startswith("Error: ") and "Traceback" not in done.stderr, done.stderr
+    assert (
+        done.returncode == 1 and lines[-1].startswith("Error: ") and "Traceback" not in done.stderr
+    ), done.stderr
     assert list((home / "out").iterdir()) == [] if (home / "out").exists() else True
 
 
 def test_help_names_every_option_and_imports_no_torch():
     code = (
         "import sys; from click.testing import CliRunner; from dualgnn_dgl.cli.main import group; "
-        "print(CliRunner().invoke(group, ['train', '--help']).output); assert not {'torch', 'dgl'} & sys.modules.keys()"
+        "print(CliRunner().invoke(group, ['train', '--help']).output); assert not {'torch', "
+        "'dgl'} & sys.modules.keys()"
     )
     wide = {**os.environ, "COLUMNS": "110"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=wide)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=wide
+    )
     assert done.returncode == 0, done.stderr
     named = (
-        "--data --run --model --gpu --epochs --lr --batch-size --patience --seed --set --config --print-config --force --json "
-        "--resume --checkpoint-every --checkpoint-minutes --keep-last --keep-checkpoints --deterministic"
+        "--data --run --model --gpu --epochs --lr --batch-size --patience --seed --set --config "
+        "--print-config --force --json "
+        "--resume --checkpoint-every --checkpoint-minutes --keep-last --keep-checkpoints "
+        "--deterministic"
     )
     for option in named.split():
         assert option in done.stdout, option
@@ -370,4 +491,7 @@ def test_help_names_every_option_and_imports_no_torch():
 
 def test_what_was_given_is_quoted_in_one_line(home):
     result = run("train", "a\nb")
-    assert result.exit_code == 2 and result.stderr.strip().splitlines()[-1] == "Error: Got unexpected extra argument (a b)"
+    assert (
+        result.exit_code == 2
+        and result.stderr.strip().splitlines()[-1] == "Error: Got unexpected extra argument (a b)"
+    )

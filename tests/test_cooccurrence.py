@@ -59,7 +59,9 @@ def by_product(train: Interactions, k: int) -> list[list[tuple[int, int]]]:
     counts = table @ table.T
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=1, kind="stable")[:, :k]
-    return [[(int(w), int(counts[u, w])) for w in row if counts[u, w]] for u, row in enumerate(order)]
+    return [
+        [(int(w), int(counts[u, w])) for w in row if counts[u, w]] for u, row in enumerate(order)
+    ]
 
 
 def rows(lists: CoOccurrence) -> list[list[tuple[int, float]]]:
@@ -69,21 +71,28 @@ def rows(lists: CoOccurrence) -> list[list[tuple[int, float]]]:
 
 
 def check(train: Interactions, k: int, measure: str, **options: int) -> None:
-    """Neighbours equal brute force exactly, weights to the last bit but one of float32, whichever way they are counted."""
+    """Neighbours equal brute force exactly, weights to the last bit but one of float32, whichever
+    way they are counted.
+    """
     expected = by_sets(train, k, measure)
-    for few in (0, 10**9) if measure == "count" else (cooccurrence.FEW,):  # always by tally, never by tally
+    # always by tally, never by tally
+    for few in (0, 10**9) if measure == "count" else (cooccurrence.FEW,):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(cooccurrence, "FEW", few)
             result = co_occurrence(train, k, measure, **options)
         assert result.measure == measure and result.num_users == train.num_users
-        assert [[w for w, _ in row] for row in rows(result)] == [[w for w, _ in row] for row in expected]
+        assert [[w for w, _ in row] for row in rows(result)] == [
+            [w for w, _ in row] for row in expected
+        ]
         weights = np.array([float(value) for row in expected for _, value in row])
-        np.testing.assert_allclose(result.weight, np.sqrt(weights) if measure == "cosine" else weights, rtol=1.2e-7)
+        np.testing.assert_allclose(
+            result.weight, np.sqrt(weights) if measure == "cosine" else weights, rtol=1.2e-7
+        )
 
 
-tables = st.tuples(st.integers(1, 17), st.integers(1, 13), st.floats(0, 1), st.integers(0, 2**32 - 1)).map(
-    lambda drawn: pairs(np.random.default_rng(drawn[3]).random(drawn[:2]) < drawn[2])
-)
+tables = st.tuples(
+    st.integers(1, 17), st.integers(1, 13), st.floats(0, 1), st.integers(0, 2**32 - 1)
+).map(lambda drawn: pairs(np.random.default_rng(drawn[3]).random(drawn[:2]) < drawn[2]))
 
 
 @settings(max_examples=120, deadline=None)
@@ -94,7 +103,9 @@ tables = st.tuples(st.integers(1, 17), st.integers(1, 13), st.floats(0, 1), st.i
     heavy=st.sampled_from([0, 1, 3, 64]),
     span=st.sampled_from([1, 4, 2**16]),
 )
-def test_equals_python_sets(train: Interactions, k: int, measure: str, heavy: int, span: int) -> None:
+def test_equals_python_sets(
+    train: Interactions, k: int, measure: str, heavy: int, span: int
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sweep, "HEAVY", heavy)  # none, some or all of the few items here are heavy
         patch.setattr(cooccurrence, "SPAN", span)  # many spans of users, or one
@@ -102,16 +113,28 @@ def test_equals_python_sets(train: Interactions, k: int, measure: str, heavy: in
 
 
 @pytest.mark.parametrize("measure", CO_MEASURES)
-@pytest.mark.parametrize(("users", "items", "density", "k"), [(211, 307, 0.04, 9), (173, 101, 0.3, 40), (257, 83, 0.02, 5)])
+@pytest.mark.parametrize(
+    ("users", "items", "density", "k"),
+    [(211, 307, 0.04, 9), (173, 101, 0.3, 40), (257, 83, 0.02, 5)],
+)
 @pytest.mark.parametrize("span", [29, 2**16])
 def test_equals_python_sets_with_a_long_tail(
-    measure: str, users: int, items: int, density: float, k: int, span: int, monkeypatch: pytest.MonkeyPatch
+    measure: str,
+    users: int,
+    items: int,
+    density: float,
+    k: int,
+    span: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cooccurrence, "SPAN", span)
     check(log(5, users, items, density), k, measure)
 
 
-@pytest.mark.parametrize(("users", "items", "density", "k"), [(701, 409, 0.05, 25), (433, 127, 0.25, 50), (883, 1301, 0.004, 13)])
+@pytest.mark.parametrize(
+    ("users", "items", "density", "k"),
+    [(701, 409, 0.05, 25), (433, 127, 0.25, 50), (883, 1301, 0.004, 13)],
+)
 def test_equals_the_dense_product(users: int, items: int, density: float, k: int) -> None:
     train = log(7, users, items, density)
     assert rows(co_occurrence(train, k)) == by_product(train, k)
@@ -121,7 +144,11 @@ def test_sparse_logs_are_tallied_dense_ones_swept(monkeypatch: pytest.MonkeyPatc
     taken = []
     for name in ("by_tally", "by_sweep"):
         real = getattr(cooccurrence, name)
-        monkeypatch.setattr(cooccurrence, name, lambda *parts, name=name, real=real: taken.append(name) or real(*parts))
+        monkeypatch.setattr(
+            cooccurrence,
+            name,
+            lambda *parts, name=name, real=real: taken.append(name) or real(*parts),
+        )
     sparse, dense = log(3, 400, 1500, 0.0004), log(3, 61, 47, 0.4)
     for train in (sparse, dense):
         assert rows(co_occurrence(train, 9)) == by_product(train, 9)
@@ -133,8 +160,12 @@ def test_sparse_logs_are_tallied_dense_ones_swept(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("span", [5, 2**16])
-def test_heavy_lists_are_left_unread_only_when_nobody_in_them_can_enter(span: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cases at the edge of the bound: the last place is decided by users met only through the most watched item."""
+def test_heavy_lists_are_left_unread_only_when_nobody_in_them_can_enter(
+    span: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cases at the edge of the bound: the last place is decided by users met only through the most
+    watched item.
+    """
     monkeypatch.setattr(cooccurrence, "SPAN", span)
     watched = np.zeros((29, 70), bool)
     watched[:, 0] = True  # everybody
@@ -146,7 +177,10 @@ def test_heavy_lists_are_left_unread_only_when_nobody_in_them_can_enter(span: in
 
 
 def test_cosine_and_jaccard_ties_are_ties() -> None:
-    """1/√(1·1), 2/√(1·4)… user 0 shares c of c² items with each: cosines equal as numbers, whatever the rounding."""
+    """1/√(1·1), 2/√(1·4)… user 0 shares c of c² items with each.
+
+    Cosines equal as numbers, whatever the rounding.
+    """
     chosen = np.zeros((6, 60), bool)
     chosen[0, :7] = True
     start = 7
@@ -170,7 +204,11 @@ def test_keys_of_close_fractions_stay_apart_and_of_equal_ones_meet() -> None:
     key, cosine, jaccard = sweep._key, CO_MEASURES.index("cosine"), CO_MEASURES.index("jaccard")
     assert key(cosine, most - 1, most, most) > key(cosine, most - 2, most, most - 2)
     rng = np.random.default_rng(11)
-    for shared, gap in zip(rng.integers(most // 2, most - 3, 2000).tolist(), rng.integers(-2, 3, 2000).tolist(), strict=True):
+    for shared, gap in zip(
+        rng.integers(most // 2, most - 3, 2000).tolist(),
+        rng.integers(-2, 3, 2000).tolist(),
+        strict=True,
+    ):
         theirs = int(rng.integers(shared, most))
         close = max(round((shared + gap) ** 2 * theirs / shared**2), shared + gap)
         a, b = Fraction(shared**2, theirs), Fraction((shared + gap) ** 2, close)
@@ -214,14 +252,20 @@ def test_a_small_budget_makes_small_blocks() -> None:
 
 @pytest.mark.parametrize("measure", CO_MEASURES)
 def test_relabelling_users_relabels_the_lists(measure: str) -> None:
-    """Whole lists, so that only the order within equal weights may differ: and that follows the new index."""
+    """Whole lists, so that only the order within equal weights may differ.
+
+    And that follows the new index.
+    """
     train = log(17, 149, 211, 0.03)
     new = np.random.default_rng(3).permutation(train.num_users)
     before = rows(co_occurrence(train, 149, measure))
     renamed = Interactions(new[train.user], train.item, train.num_users, train.num_items)
     after = rows(co_occurrence(renamed, 149, measure))
     for u, row in enumerate(before):
-        assert sorted(((int(new[w]), value) for w, value in row), key=lambda e: (-e[1], e[0])) == after[new[u]]
+        assert (
+            sorted(((int(new[w]), value) for w, value in row), key=lambda e: (-e[1], e[0]))
+            == after[new[u]]
+        )
 
 
 def test_relabelling_items_changes_nothing() -> None:
@@ -240,15 +284,25 @@ def test_edges_of_the_input(measure: str) -> None:
     assert rows(co_occurrence(alone, 4, measure)) == [[]]
     apart = pairs(np.eye(7, 9, dtype=bool))  # nobody shares anything
     assert rows(co_occurrence(apart, 2, measure)) == [[]] * 7
-    some = pairs(np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0], [0, 0, 1]], bool))  # user 1 watched nothing, 3 shares nothing
-    assert [[w for w, _ in row] for row in rows(co_occurrence(some, 10**12, measure))] == [[2], [], [0], []]
+    # user 1 watched nothing, 3 shares nothing
+    some = pairs(np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0], [0, 0, 1]], bool))
+    assert [[w for w, _ in row] for row in rows(co_occurrence(some, 10**12, measure))] == [
+        [2],
+        [],
+        [0],
+        [],
+    ]
 
 
 def test_types_and_progress() -> None:
     heard: list[float] = []
     train = log(23, 89, 71, 0.1)
     result = co_occurrence(train, 6, progress=heard.append)
-    assert (result.neighbour.dtype, result.weight.dtype, result.indptr.dtype) == (np.int64, np.float32, np.int64)
+    assert (result.neighbour.dtype, result.weight.dtype, result.indptr.dtype) == (
+        np.int64,
+        np.float32,
+        np.int64,
+    )
     assert heard == sorted(heard) and heard[0] > 0 and heard[-1] == 1.0 and len(heard) > 10
 
 
@@ -266,7 +320,9 @@ def test_more_than_65535_shared_items_are_counted() -> None:
 
 def test_mistakes_are_one_line() -> None:
     train = log(29, 11, 7, 0.5)
-    with pytest.raises(ConfigError, match="unknown co-occurrence measure 'cosin'; did you mean 'cosine'"):
+    with pytest.raises(
+        ConfigError, match="unknown co-occurrence measure 'cosin'; did you mean 'cosine'"
+    ):
         co_occurrence(train, 5, "cosin")
     with pytest.raises(ConfigError, match="cannot be 0 long"):
         co_occurrence(train, 0)

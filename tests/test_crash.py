@@ -1,4 +1,6 @@
-"""Nothing is lost and nothing is corrupt: processes killed, starved of room, locked out, crowded. See crashes.py.
+"""Nothing is lost and nothing is corrupt: processes killed, starved of room, locked out, crowded.
+
+See crashes.py.
 
 `make test-long` does each more often and keeps the figures.
 """
@@ -28,22 +30,34 @@ from dualgnn_dgl.runs.working import Checkpoints
 
 HERE = Path(__file__).resolve().parent
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-ROUNDS = {"kills": (4, 100), "limits": (1, 40), "forbidden": (2, 20), "crowds": (1, 20), "disk": (1, 20)}
+ROUNDS = {
+    "kills": (4, 100),
+    "limits": (1, 40),
+    "forbidden": (2, 20),
+    "crowds": (1, 20),
+    "disk": (1, 20),
+}
 
 
 def may_mount(folder: Path) -> bool:
     """Whether this user may mount a tmpfs here."""
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=10k", "none", str(folder)], capture_output=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=10k", "none", str(folder)], capture_output=True
+    )
     return done.returncode == 0 and subprocess.run(["umount", str(folder)]).returncode == 0
 
 
 # in the short form one process does all of it: it takes longer to start than to crash
-@pytest.mark.parametrize("whats", [[what] for what in ROUNDS] if LONG else [list(ROUNDS)], ids="+".join)
+@pytest.mark.parametrize(
+    "whats", [[what] for what in ROUNDS] if LONG else [list(ROUNDS)], ids="+".join
+)
 def test_accidents_change_nothing_in_the_end(whats, tmp_path):
     if os.geteuid() == 0:  # the one that steps down from root must find its way
         for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
             folder.chmod(0o755)
-    possible = [what for what in whats if what != "disk" or (os.geteuid() == 0 and may_mount(tmp_path))]
+    possible = [
+        what for what in whats if what != "disk" or (os.geteuid() == 0 and may_mount(tmp_path))
+    ]
     if not possible:
         pytest.skip("a small disk is a tmpfs, which only root may mount")
     rounds = [f"{what}={ROUNDS[what][LONG]}" for what in possible]
@@ -53,12 +67,28 @@ def test_accidents_change_nothing_in_the_end(whats, tmp_path):
     for what, line in zip(possible, done.stdout.splitlines(), strict=True):
         figures = json.loads(line)
         assert what != "kills" or figures["killed"] == ROUNDS[what][LONG]
-        record(f"training_{what}", {**figures, "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared"})
+        record(
+            f"training_{what}",
+            {**figures, "machine": f"{platform.machine()}, {os.cpu_count()} cores, shared"},
+        )
 
 
 # ---------------------------------------------------------------- the command line
 
-OPTIONS = ("--epochs", "6", "--batch-size", "17", "--lr", "0.02", "--set", "width=6", "--set", "metric=ndcg@19", "--gpu", "-1")
+OPTIONS = (
+    "--epochs",
+    "6",
+    "--batch-size",
+    "17",
+    "--lr",
+    "0.02",
+    "--set",
+    "width=6",
+    "--set",
+    "metric=ndcg@19",
+    "--gpu",
+    "-1",
+)
 
 
 def run(*words) -> tuple[int, str, str]:
@@ -70,7 +100,11 @@ def run(*words) -> tuple[int, str, str]:
 
 def refused(*words) -> str:
     code, out, errors = run(*words)
-    assert code in (1, 2) and out == "" and errors.strip().splitlines()[-1].startswith("Error: "), (code, out, errors)
+    assert code in (1, 2) and out == "" and errors.strip().splitlines()[-1].startswith("Error: "), (
+        code,
+        out,
+        errors,
+    )
     return errors.strip().splitlines()[-1]
 
 
@@ -158,12 +192,30 @@ def test_beginning_anew_over_checkpoints_needs_force(cut):
 
 def test_a_damaged_checkpoint_is_said_and_the_one_before_used(home):
     assert run(*OPTIONS, "--run", "runs/whole")[0] == 0
-    assert run(*OPTIONS, "--run", "runs/a", "--checkpoint-every", 2, "--keep-checkpoints", "--epochs", 5)[0] == 0
+    assert (
+        run(
+            *OPTIONS,
+            "--run",
+            "runs/a",
+            "--checkpoint-every",
+            2,
+            "--keep-checkpoints",
+            "--epochs",
+            5,
+        )[0]
+        == 0
+    )
     kept = sorted(Path("runs/a.training").glob("checkpoint-*.safetensors"))
-    assert [path.name[11:17] for path in kept] == ["000005", "000006"], "after epoch 4, and at the end"
+    assert [path.name[11:17] for path in kept] == ["000005", "000006"], (
+        "after epoch 4, and at the end"
+    )
     kept[1].write_bytes(kept[1].read_bytes()[:-100])
     code, _, errors = run("--run", "runs/a", "--resume", "--epochs", 6)
-    assert code == 0 and f"{kept[1].name} is not what was written there" in errors and "going on from checkpoint-000005" in errors
+    assert (
+        code == 0
+        and f"{kept[1].name} is not what was written there" in errors
+        and "going on from checkpoint-000005" in errors
+    )
     assert weights("runs/a") == weights("runs/whole")
 
 
@@ -175,7 +227,9 @@ def test_every_checkpoint_damaged_is_one_line(cut):
 
 def test_a_finished_run_is_left_as_it_is(home):
     assert run(*OPTIONS, "--run", "runs/a")[0] == 0
-    before = {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path("runs/a").iterdir()}
+    before = {
+        path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path("runs/a").iterdir()
+    }
     for words in ((), OPTIONS, ("--data", "data")):
         code, out, errors = run("--run", "runs/a", "--resume", *words)
         assert code == 0 and "is finished" in errors and "Best epoch" in out
@@ -184,7 +238,9 @@ def test_a_finished_run_is_left_as_it_is(home):
     assert "other data" in refused("--run", "runs/a", "--resume", "--data", "other")
     assert "lr was" in refused("--run", "runs/a", "--resume", "--lr", "3")
     assert "--keep-checkpoints" in refused("--run", "runs/a", "--resume", "--epochs", 9)
-    assert before == {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path("runs/a").iterdir()}
+    assert before == {
+        path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in Path("runs/a").iterdir()
+    }
     assert [path.name for path in Path("runs").iterdir()] == ["a"]
 
 
@@ -256,7 +312,11 @@ def test_a_diverging_training_keeps_the_last_good_checkpoint(home, monkeypatch):
     assert [path.name for path in Path("runs").iterdir()] == ["a.training"]
     assert run(*OPTIONS, "--run", "runs/whole")[0] == 0
     code, _, errors = run("--run", "runs/a", "--resume")
-    assert code == 0 and "checkpoint-000004-000000000" in errors and weights("runs/a") == weights("runs/whole")
+    assert (
+        code == 0
+        and "checkpoint-000004-000000000" in errors
+        and weights("runs/a") == weights("runs/whole")
+    )
 
 
 # ---------------------------------------------------------------- signals, to real processes
@@ -278,8 +338,24 @@ main()
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_while_the_run_is_saved_leaves_at_once_and_loses_nothing(home, number):
-    """The first ends training; the second, while the run is being saved, the process. What was trained is in the checkpoint."""
-    words = ("--run", "runs/a", "--epochs", "300", "--patience", "300", "--set", "width=6", "--gpu", "-1", "--model", "bprmf")
+    """The first ends training; the second, while the run is being saved, the process.
+
+    What was trained is in the checkpoint.
+    """
+    words = (
+        "--run",
+        "runs/a",
+        "--epochs",
+        "300",
+        "--patience",
+        "300",
+        "--set",
+        "width=6",
+        "--gpu",
+        "-1",
+        "--model",
+        "bprmf",
+    )
     child = subprocess.Popen(
         [sys.executable, "-c", SLOW_SAVE, *words],
         stderr=subprocess.PIPE,
@@ -319,7 +395,9 @@ def listening():
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_before_training_ends_with_its_status_and_leaves_nothing(home, listening, monkeypatch, number, status):
+def test_a_signal_before_training_ends_with_its_status_and_leaves_nothing(
+    home, listening, monkeypatch, number, status
+):
     from dualgnn_dgl import data as datasets
 
     def load(folder):
@@ -345,5 +423,7 @@ def test_who_was_made_deaf_to_ctrl_c_stays_so(home, listening, monkeypatch):
     monkeypatch.setattr(Checkpoints, "due", counted)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     code, out, errors = run(*OPTIONS, "--run", "runs/a", "--epochs", 2)
-    assert code == 0 and "Best epoch" in out and signal.getsignal(signal.SIGINT) == signal.SIG_IGN, errors
+    assert (
+        code == 0 and "Best epoch" in out and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ), errors
     assert not load_run("runs/a").info["interrupted"]

@@ -1,4 +1,7 @@
-"""What a prepared data set promises, and its folder: saved and read back whole, damage named in one line."""
+"""What a prepared data set promises, and its folder.
+
+Saved and read back whole, damage named in one line.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,16 @@ import small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualgnn_dgl.data import MANIFEST, SPLITS, CoOccurrence, Dataset, Interactions, Modality, load, save
+from dualgnn_dgl.data import (
+    MANIFEST,
+    SPLITS,
+    CoOccurrence,
+    Dataset,
+    Interactions,
+    Modality,
+    load,
+    save,
+)
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 
 
@@ -40,14 +52,22 @@ def assert_same(one: Dataset, two: Dataset) -> None:
     for name in one.modalities:
         np.testing.assert_array_equal(one.modalities[name].values, two.modalities[name].values)
         np.testing.assert_array_equal(one.modalities[name].present, two.modalities[name].present)
-        assert two.modalities[name].values.dtype == np.float32 and two.modalities[name].present.dtype == bool
-    assert one.user_ids.tolist() == two.user_ids.tolist() and one.item_ids.tolist() == two.item_ids.tolist()
+        assert (
+            two.modalities[name].values.dtype == np.float32
+            and two.modalities[name].present.dtype == bool
+        )
+    assert (
+        one.user_ids.tolist() == two.user_ids.tolist()
+        and one.item_ids.tolist() == two.item_ids.tolist()
+    )
     assert (one.titles is None) == (two.titles is None)
     assert one.titles is None or list(one.titles) == list(two.titles)
     assert (one.co_occurrence is None) == (two.co_occurrence is None)
     if one.co_occurrence is not None:
         for field in ("indptr", "neighbour", "weight"):
-            np.testing.assert_array_equal(getattr(one.co_occurrence, field), getattr(two.co_occurrence, field))
+            np.testing.assert_array_equal(
+                getattr(one.co_occurrence, field), getattr(two.co_occurrence, field)
+            )
         assert one.co_occurrence.measure == two.co_occurrence.measure
 
 
@@ -70,7 +90,10 @@ def test_interactions_refuse(user, item, words):
         Interactions(np.array(user), np.array(item), 3, 5)
 
 
-@pytest.mark.parametrize("values", [np.array([0.5, 1.0]), np.array([0.0, np.nan]), np.array(["0", "1"]), np.array([True, False])])
+@pytest.mark.parametrize(
+    "values",
+    [np.array([0.5, 1.0]), np.array([0.0, np.nan]), np.array(["0", "1"]), np.array([True, False])],
+)
 def test_interactions_refuse_what_is_no_whole_number(values):
     with pytest.raises(DataError, match="whole numbers"):
         Interactions(values, np.array([0, 1]), 3, 5)
@@ -87,7 +110,12 @@ def test_interactions_may_be_empty_and_give_the_matrix():
 
 
 def test_keys_do_not_overflow_for_large_catalogues():
-    part = Interactions(np.array([3_000_000, 2_999_999], np.int32), np.array([4_000_000, 5], np.int32), 3_000_001, 4_000_001)
+    part = Interactions(
+        np.array([3_000_000, 2_999_999], np.int32),
+        np.array([4_000_000, 5], np.int32),
+        3_000_001,
+        4_000_001,
+    )
     assert part.keys().tolist() == [3_000_000 * 4_000_001 + 4_000_000, 2_999_999 * 4_000_001 + 5]
 
 
@@ -99,12 +127,16 @@ def test_modality_zeroes_absent_rows_and_refuses_present_poison(poison):
     assert modality.values.dtype == np.float32
     np.testing.assert_array_equal(modality.values[2], np.zeros(3))
     assert modality.coverage == 0.75 and modality.width == 3
-    assert np.array_equal(values[2], np.full(3, poison), equal_nan=True), "what was received is not changed"
+    assert np.array_equal(values[2], np.full(3, poison), equal_nan=True), (
+        "what was received is not changed"
+    )
     with pytest.raises(DataError, match="row 2"):
         Modality(values, np.ones(4, bool))
 
 
-@pytest.mark.parametrize(("values", "present"), [(np.ones(4), np.ones(4, bool)), (np.ones((4, 2)), np.ones(3, bool))])
+@pytest.mark.parametrize(
+    ("values", "present"), [(np.ones(4), np.ones(4, bool)), (np.ones((4, 2)), np.ones(3, bool))]
+)
 def test_modality_refuses_wrong_shapes(values, present):
     with pytest.raises(DataError, match="a modality needs"):
         Modality(values, present)
@@ -132,7 +164,9 @@ def test_dataset_refuses_overlapping_splits_with_their_count():
     pairs = small.pairs_of(data.valid) + small.pairs_of(data.train)[:2]
     for split in ("valid", "test"):
         with pytest.raises(DataError, match=r"share \d+ pairs"):
-            dataclasses.replace(data, **{split: small.interactions(pairs, data.num_users, data.num_items)})
+            dataclasses.replace(
+                data, **{split: small.interactions(pairs, data.num_users, data.num_items)}
+            )
 
 
 @pytest.mark.parametrize(
@@ -142,8 +176,14 @@ def test_dataset_refuses_overlapping_splits_with_their_count():
         ({"item_ids": np.array(["a"] * 5)}, "twice"),
         ({"user_ids": np.arange(5).astype(str)}, "counts 13 users"),
         ({"titles": np.array(["t"] * 3)}, "3 titles for 19 items"),
-        ({"modalities": {"visual": Modality(np.ones((3, 2)), np.ones(3, bool))}}, "3 rows for 19 items"),
-        ({"co_occurrence": CoOccurrence(np.array([0]), np.array([]), np.array([]))}, "co-occurrence lists 0 users"),
+        (
+            {"modalities": {"visual": Modality(np.ones((3, 2)), np.ones(3, bool))}},
+            "3 rows for 19 items",
+        ),
+        (
+            {"co_occurrence": CoOccurrence(np.array([0]), np.array([]), np.array([]))},
+            "co-occurrence lists 0 users",
+        ),
     ],
 )
 def test_dataset_refuses_parts_that_do_not_fit(change, words):
@@ -151,10 +191,15 @@ def test_dataset_refuses_parts_that_do_not_fit(change, words):
         dataclasses.replace(small.dataset(), **change)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "../x", "a\0b", "x" * 300, "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "a\\b", "../x", "a\0b", "x" * 300, "a\nb"]
+)
 def test_modality_names_that_are_no_file_names_are_refused(name):
     with pytest.raises(DataError, match="modality"):
-        dataclasses.replace(small.dataset(), modalities={name: Modality(np.ones((small.ITEMS, 2)), np.ones(small.ITEMS, bool))})
+        dataclasses.replace(
+            small.dataset(),
+            modalities={name: Modality(np.ones((small.ITEMS, 2)), np.ones(small.ITEMS, bool))},
+        )
 
 
 # ---------------------------------------------------------------- the hash
@@ -172,11 +217,21 @@ def test_hash_changes_with_any_change():
     others = {
         "valid and test exchanged": {"valid": data.test, "test": data.valid},
         "order of the pairs": {"train": swapped},
-        "one pair less": {"test": small.interactions(small.pairs_of(data.test)[1:], data.num_users, data.num_items)},
-        "last bit of a feature": {"modalities": {**data.modalities, "visual": Modality(values, first.present)}},
+        "one pair less": {
+            "test": small.interactions(
+                small.pairs_of(data.test)[1:], data.num_users, data.num_items
+            )
+        },
+        "last bit of a feature": {
+            "modalities": {**data.modalities, "visual": Modality(values, first.present)}
+        },
         "a hole": {"modalities": {**data.modalities, "visual": Modality(first.values, fewer)}},
         "a modality less": {"modalities": {"visual": first}},
-        "names exchanged": {"modalities": dict(zip(data.modalities, reversed(data.modalities.values()), strict=True))},
+        "names exchanged": {
+            "modalities": dict(
+                zip(data.modalities, reversed(data.modalities.values()), strict=True)
+            )
+        },
         "order of the modalities": {"modalities": dict(reversed(data.modalities.items()))},
         "a user id": {"user_ids": np.array(["zz", *data.user_ids[1:]])},
         "an item id": {"item_ids": np.array(["zz", *data.item_ids[1:]])},
@@ -195,7 +250,15 @@ def test_the_hash_cannot_be_given_from_outside():
     """A hash that does not describe the content would let a run pass for one of other data."""
     data = small.dataset()
     with pytest.raises((TypeError, ValueError, DataError)):
-        Dataset(data.train, data.valid, data.test, data.modalities, data.user_ids, data.item_ids, hash="0" * 64)
+        Dataset(
+            data.train,
+            data.valid,
+            data.test,
+            data.modalities,
+            data.user_ids,
+            data.item_ids,
+            hash="0" * 64,
+        )
 
 
 # ---------------------------------------------------------------- the folder
@@ -205,29 +268,55 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"
 
 @st.composite
 def datasets(draw) -> Dataset:
-    """Any data set: odd ids, empty splits, no modality or several, with or without titles and lists."""
+    """Any data set: odd ids, empty splits, no modality or several, with or without titles and
+    lists.
+    """
     users, items = draw(st.integers(1, 6)), draw(st.integers(1, 7))
-    cells = draw(st.lists(st.sampled_from(["train", "valid", "test", None]), min_size=users * items, max_size=users * items))
-    parts = {split: [(c // items, c % items) for c, s in enumerate(cells) if s == split] for split in SPLITS}
+    cells = draw(
+        st.lists(
+            st.sampled_from(["train", "valid", "test", None]),
+            min_size=users * items,
+            max_size=users * items,
+        )
+    )
+    parts = {
+        split: [(c // items, c % items) for c, s in enumerate(cells) if s == split]
+        for split in SPLITS
+    }
     order = draw(st.randoms(use_true_random=False))
     for pairs in parts.values():
         order.shuffle(pairs)
     modalities = {}
-    for name in draw(st.lists(st.sampled_from(["visual", "acoustic", "Ton 東", "a.values", "-m"]), max_size=3, unique=True)):
+    for name in draw(
+        st.lists(
+            st.sampled_from(["visual", "acoustic", "Ton 東", "a.values", "-m"]),
+            max_size=3,
+            unique=True,
+        )
+    ):
         width = draw(st.integers(1, 4))
         number = st.floats(width=32, allow_nan=False, allow_infinity=False)
         values = draw(st.lists(number, min_size=items * width, max_size=items * width))
         present = draw(st.lists(st.booleans(), min_size=items, max_size=items))
-        modalities[name] = Modality(np.array(values, np.float32).reshape(items, width), np.array(present))
+        modalities[name] = Modality(
+            np.array(values, np.float32).reshape(items, width), np.array(present)
+        )
     train = small.interactions(parts["train"], users, items)
     return Dataset(
         train,
         small.interactions(parts["valid"], users, items),
         small.interactions(parts["test"], users, items),
         modalities=modalities,
-        user_ids=np.array(draw(st.lists(TEXT, min_size=users, max_size=users, unique=True)), np.str_),
-        item_ids=np.array(draw(st.lists(TEXT, min_size=items, max_size=items, unique=True)), np.str_),
-        titles=draw(st.none() | st.lists(TEXT, min_size=items, max_size=items).map(lambda t: np.array(t, np.str_))),
+        user_ids=np.array(
+            draw(st.lists(TEXT, min_size=users, max_size=users, unique=True)), np.str_
+        ),
+        item_ids=np.array(
+            draw(st.lists(TEXT, min_size=items, max_size=items, unique=True)), np.str_
+        ),
+        titles=draw(
+            st.none()
+            | st.lists(TEXT, min_size=items, max_size=items).map(lambda t: np.array(t, np.str_))
+        ),
         co_occurrence=small.shared_items(train) if draw(st.booleans()) else None,
     )
 
@@ -242,7 +331,9 @@ def test_save_then_load_is_the_identity(tmp_path_factory, data):
 
 
 def prepared(tmp_path) -> Dataset:
-    data = dataclasses.replace(small.dataset(), titles=np.array([f"Film {i} – é" for i in range(small.ITEMS)]))
+    data = dataclasses.replace(
+        small.dataset(), titles=np.array([f"Film {i} – é" for i in range(small.ITEMS)])
+    )
     save(data, tmp_path / "data", options={"k": 1}, report={"users": 13})
     return data
 
@@ -252,7 +343,10 @@ def test_what_the_folder_says_of_itself(tmp_path):
     manifest = json.loads((tmp_path / "data" / MANIFEST).read_text("utf-8"))
     assert manifest["users"] == 13 and manifest["items"] == 19 and manifest["hash"] == data.hash
     assert manifest["interactions"] == {split: len(getattr(data, split)) for split in SPLITS}
-    assert manifest["modalities"]["acoustic"] == {"width": 7, "coverage": data.modalities["acoustic"].present.mean()}
+    assert manifest["modalities"]["acoustic"] == {
+        "width": 7,
+        "coverage": data.modalities["acoustic"].present.mean(),
+    }
     assert manifest["options"] == {"k": 1}
     assert json.loads((tmp_path / "data" / "report.json").read_text()) == {"users": 13}
     assert {path.suffix for path in (tmp_path / "data").iterdir()} == {".json", ".parquet", ".npy"}
@@ -304,7 +398,13 @@ def test_any_file_emptied_or_cut_or_turned_to_noise_is_one_line(whole, tmp_path)
     for name in names_of(whole[1]):
         content = (whole[1] / name).read_bytes()
         target = copied(whole, tmp_path)
-        for damaged in (b"", content[: len(content) // 2], content[:-1], draw.bytes(len(content)), b"PAR1" + bytes(60) + b"PAR1"):
+        for damaged in (
+            b"",
+            content[: len(content) // 2],
+            content[:-1],
+            draw.bytes(len(content)),
+            b"PAR1" + bytes(60) + b"PAR1",
+        ):
             if name.endswith(".json") and damaged == content[:-1]:
                 continue  # only the last line break
             (target / name).write_bytes(damaged)
@@ -314,7 +414,9 @@ def test_any_file_emptied_or_cut_or_turned_to_noise_is_one_line(whole, tmp_path)
 
 
 def test_any_byte_changed_is_one_line_or_changes_nothing(whole, tmp_path):
-    """Flipped bytes: an error in one line, or the very same data set (a byte that carries nothing)."""
+    """Flipped bytes: an error in one line, or the very same data set (a byte that carries
+    nothing).
+    """
     data, folder = whole
     draw = np.random.default_rng(1)
     target = copied(whole, tmp_path)
@@ -413,7 +515,10 @@ def test_rewritten_tables_are_noticed(whole, tmp_path, name, columns):
     assert one_line(error.value)
 
 
-@pytest.mark.parametrize("where", ["modality.visual.values.npy", "modality.visual.present.npy", "co_occurrence.indptr.npy"])
+@pytest.mark.parametrize(
+    "where",
+    ["modality.visual.values.npy", "modality.visual.present.npy", "co_occurrence.indptr.npy"],
+)
 def test_pickles_planted_in_the_folder_do_not_run(whole, tmp_path, where):
     trap = tmp_path / "executed"
 
@@ -469,7 +574,9 @@ def test_a_folder_of_an_earlier_version_is_read_and_replaced(whole, tmp_path):
     loaded = load(target)
     assert loaded.hash == manifest["hash"]
     save(loaded, target, force=True)
-    assert load(target).hash == manifest["hash"] and (target / "notes.txt").read_text() == "precious"
+    assert (
+        load(target).hash == manifest["hash"] and (target / "notes.txt").read_text() == "precious"
+    )
     assert "report.json" not in {path.name for path in target.iterdir()}
     (target / MANIFEST).write_text(json.dumps(manifest | {"format": 2}), "utf-8")
     with pytest.raises(DataError, match="not what was written"):

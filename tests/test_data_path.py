@@ -1,4 +1,6 @@
-"""A run finds its data from every working directory, after moves, and as earlier versions wrote it down."""
+"""A run finds its data from every working directory, after moves, and as earlier versions wrote it
+down.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,21 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = os.getcwd()
     os.chdir(folder)
     try:
-        train = ("train", "--data", "data", "--run", "runs/a", "--model", "bprmf", "--epochs", 2, "--gpu", -1, "--set", "width=3")
+        train = (
+            "train",
+            "--data",
+            "data",
+            "--run",
+            "runs/a",
+            "--model",
+            "bprmf",
+            "--epochs",
+            2,
+            "--gpu",
+            -1,
+            "--set",
+            "width=3",
+        )
         done = trial.call(*train, "--checkpoint-every", 1, "--keep-checkpoints")
         assert done.code == 0, done
     finally:
@@ -41,9 +57,42 @@ def commands(run: str | Path, out: Path) -> dict[str, tuple[Any, ...]]:
         "eval": ("eval", "--run", run, "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json"),
         "recommend": ("recommend", "--run", run, "--user", "user1", "--gpu", -1, "--json"),
         "history": ("recommend", "--run", run, "--history", "v1,v2", "--gpu", -1, "--json"),
-        "compare": ("compare", run, f"{run}/../b", "--topk", 3, "--bootstrap", 10, "--gpu", -1, "--json"),
-        "update": ("update", "--run", run, "--input", log, "--new-run", out / "r", "--new-data", out / "d", "--json"),
-        "resume": ("train", "--run", run, "--resume", "--epochs", 3, "--keep-checkpoints", "--gpu", -1, "--json"),
+        "compare": (
+            "compare",
+            run,
+            f"{run}/../b",
+            "--topk",
+            3,
+            "--bootstrap",
+            10,
+            "--gpu",
+            -1,
+            "--json",
+        ),
+        "update": (
+            "update",
+            "--run",
+            run,
+            "--input",
+            log,
+            "--new-run",
+            out / "r",
+            "--new-data",
+            out / "d",
+            "--json",
+        ),
+        "resume": (
+            "train",
+            "--run",
+            run,
+            "--resume",
+            "--epochs",
+            3,
+            "--keep-checkpoints",
+            "--gpu",
+            -1,
+            "--json",
+        ),
     }
 
 
@@ -74,31 +123,43 @@ def test_every_verb_finds_the_data_of_a_run(
         assert shown == ("data" if way == "same" else str(folder / "data"))
 
 
-def test_another_data_folder_of_the_same_name_is_passed_over(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_data_folder_of_the_same_name_is_passed_over(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "project"
     shutil.copytree(made, folder)
-    (tmp_path / "log.csv").write_text("user,item\n" + "".join(f"u{n},v{m}\n" for n in range(5) for m in range(5)))
+    (tmp_path / "log.csv").write_text(
+        "user,item\n" + "".join(f"u{n},v{m}\n" for n in range(5) for m in range(5))
+    )
     monkeypatch.chdir(tmp_path)
     assert trial.call("preprocess", "--input", "log.csv", "--data", "data").code == 0
-    done = trial.call("eval", "--run", folder / "runs" / "a", "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json")
+    done = trial.call(
+        "eval", "--run", folder / "runs" / "a", "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json"
+    )
     assert done.code == 0 and json.loads(done.out)["data"] == str(folder / "data"), done
     shutil.rmtree(folder / "data")
     done = trial.call("eval", "--run", folder / "runs" / "a", "--topk", 3, "--gpu", -1)
-    assert done.code == 1 and "was trained on other data" in done.err  # what is there is not passed off as the run's
+    # what is there is not passed off as the run's
+    assert done.code == 1 and "was trained on other data" in done.err
 
 
-def test_only_the_run_or_only_the_data_has_moved(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_run_or_only_the_data_has_moved(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "project"
     shutil.copytree(made, folder)
     (folder / "runs" / "a").rename(tmp_path / "a")
     monkeypatch.chdir(folder)
     evaluate = ("eval", "--topk", 3, "--bootstrap", 0, "--gpu", -1)
-    assert trial.call(*evaluate, "--run", tmp_path / "a").code == 0  # as before: relative to the working directory
+    # as before: relative to the working directory
+    assert trial.call(*evaluate, "--run", tmp_path / "a").code == 0
     (folder / "data").rename(tmp_path / "elsewhere")
     done = trial.call(*evaluate, "--run", tmp_path / "a")
     assert trial.fault(done) == "" and done.code == 1
     assert f"tried {folder / 'data'} and " in done.err and "point --data to it" in done.err
-    assert trial.call(*evaluate, "--run", tmp_path / "a", "--data", tmp_path / "elsewhere").code == 0
+    assert (
+        trial.call(*evaluate, "--run", tmp_path / "a", "--data", tmp_path / "elsewhere").code == 0
+    )
 
 
 def test_runs_of_earlier_versions_are_relative_to_the_working_directory(
@@ -110,7 +171,10 @@ def test_runs_of_earlier_versions_are_relative_to_the_working_directory(
     info = json.loads(file.read_text("utf-8"))
     del info["data"]["from_run"], info["self"]
     files = info.pop("files")
-    info |= {"format": 1, "sha256": {name: files[name] for name in ("tables.safetensors", "weights.safetensors")}}
+    info |= {
+        "format": 1,
+        "sha256": {name: files[name] for name in ("tables.safetensors", "weights.safetensors")},
+    }
     info["sha256"]["run.json"] = json_digest(info)
     file.write_text(json.dumps(info), "utf-8")
     evaluate = ("eval", "--run", folder / "runs" / "a", "--topk", 3, "--bootstrap", 0, "--gpu", -1)
@@ -118,7 +182,10 @@ def test_runs_of_earlier_versions_are_relative_to_the_working_directory(
     assert trial.call(*evaluate).code == 0
     monkeypatch.chdir(tmp_path)
     done = trial.call(*evaluate)
-    assert done.code == 1 and f"is not where it was (tried {tmp_path / 'data'}): point --data to it" in done.err
+    assert (
+        done.code == 1
+        and f"is not where it was (tried {tmp_path / 'data'}): point --data to it" in done.err
+    )
 
 
 @pytest.mark.parametrize("data", ["data", "./data", "../x/data", "/nowhere/data", ".", "/"])

@@ -1,4 +1,7 @@
-"""Data at their edge, for every model: one user, one item, everything watched, nobody in common, nothing to see or hear."""
+"""Data at their edge, for every model.
+
+One user, one item, everything watched, nobody in common, nothing to see or hear.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,13 @@ TRAIN = TrainConfig(epochs=2, batch_size=4, lr=0.05)
 Pairs = list[tuple[int, int]]
 
 
-def make(users: int, items: int, train: Pairs, valid: Pairs = (), test: Pairs = (), **change) -> Dataset:
-    """A data set of these pairs with two modalities, (I, 3) and (I, 5); `change` maps (name, values, present) to others."""
+def make(
+    users: int, items: int, train: Pairs, valid: Pairs = (), test: Pairs = (), **change
+) -> Dataset:
+    """A data set of these pairs with two modalities, (I, 3) and (I, 5).
+
+    `change` maps (name, values, present) to others.
+    """
     draw = np.random.default_rng(3)
     features = {}
     for name, width in (("visual", 3), ("textual", 5)):
@@ -59,14 +67,24 @@ def huge(values: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return values * np.float32(1e4), present
 
 
-PLAIN = {"train": [(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)], "valid": [(0, 2), (2, 1)], "test": [(1, 3), (2, 0)]}
+PLAIN = {
+    "train": [(0, 0), (0, 1), (1, 1), (1, 2), (2, 3)],
+    "valid": [(0, 2), (2, 1)],
+    "test": [(1, 3), (2, 0)],
+}
 LEARNABLE = {
     "one user": make(1, 6, [(0, 0), (0, 2), (0, 3)], [(0, 1)], [(0, 4)]),
     "one user, one pair": make(1, 2, [(0, 0)], [(0, 1)]),
     "two items": make(3, 2, [(0, 0), (1, 1), (2, 0)], [(0, 1)], [(1, 0)]),
-    "one user has seen everything": make(3, 4, [(0, i) for i in range(4)] + [(1, 2), (2, 0)], [(1, 3)], [(2, 1)]),
-    "all users but one have seen everything": make(3, 4, [(u, i) for u in (0, 2) for i in range(4)] + [(1, 2)], [(1, 3)]),
-    "no two users have an item in common": make(4, 5, [(0, 0), (0, 4), (1, 1), (2, 2), (3, 3)], [(0, 1)], [(1, 0)]),
+    "one user has seen everything": make(
+        3, 4, [(0, i) for i in range(4)] + [(1, 2), (2, 0)], [(1, 3)], [(2, 1)]
+    ),
+    "all users but one have seen everything": make(
+        3, 4, [(u, i) for u in (0, 2) for i in range(4)] + [(1, 2)], [(1, 3)]
+    ),
+    "no two users have an item in common": make(
+        4, 5, [(0, 0), (0, 4), (1, 1), (2, 2), (3, 3)], [(0, 1)], [(1, 0)]
+    ),
     "users without any training pair": make(5, 4, [(3, 0), (3, 2)], [(0, 1), (3, 1)], [(4, 3)]),
     "items nobody watched": make(3, 9, PLAIN["train"], PLAIN["valid"], PLAIN["test"]),
     "empty validation": make(3, 4, PLAIN["train"], [], PLAIN["test"]),
@@ -95,7 +113,10 @@ def model_of(name: str, data: Dataset):
 
 
 def check(name: str, data: Dataset, tmp_path) -> None:
-    """Trains, or is made, with finite numbers; ranks; is saved and read back; says only what JSON can hold."""
+    """Trains, or is made, with finite numbers.
+
+    Ranks; is saved and read back; says only what JSON can hold.
+    """
     model, config = model_of(name, data)
     done = fit(model, data.train, data.valid, TRAIN)
     k = min(3, data.num_items)
@@ -104,7 +125,9 @@ def check(name: str, data: Dataset, tmp_path) -> None:
     known = set(small.pairs_of(data.train))
     for user in range(data.num_users):
         listed = [i for i in items[user].tolist() if i >= 0]
-        assert len(listed) == min(k, data.num_items - sum(u == user for u, _ in known)) and len(set(listed)) == len(listed)
+        assert len(listed) == min(k, data.num_items - sum(u == user for u, _ in known)) and len(
+            set(listed)
+        ) == len(listed)
         assert not any((user, i) in known for i in listed)
     assert torch.isfinite(scores[items >= 0]).all()
     if len(data.test):
@@ -112,17 +135,27 @@ def check(name: str, data: Dataset, tmp_path) -> None:
         assert all(0 <= value <= 1 for value in means.values()), means
     if done.attention is not None:
         torch.testing.assert_close(done.attention.sum(1), torch.ones(data.num_users))
-    options = {"model": name, "config": config, "train": TRAIN, "data_path": "data", "dataset": data, "device": "cpu"}
+    options = {
+        "model": name,
+        "config": config,
+        "train": TRAIN,
+        "data_path": "data",
+        "dataset": data,
+        "device": "cpu",
+    }
     info = save_run(tmp_path / "run", done, **options)
     json.dumps(info, allow_nan=False)
     run = load_run(tmp_path / "run")
-    assert torch.equal(run.user.to_dense(), done.user.to_dense()) and torch.equal(run.item.to_dense(), done.item.to_dense())
+    assert torch.equal(run.user.to_dense(), done.user.to_dense()) and torch.equal(
+        run.item.to_dense(), done.item.to_dense()
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("case", LEARNABLE)
 def test_what_can_be_learned_from_is(name, case, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint, "draw_curve", lambda *arguments: None)  # half of the time, and nothing to do with it
+    # half of the time, and nothing to do with it
+    monkeypatch.setattr(checkpoint, "draw_curve", lambda *arguments: None)
     check(name, LEARNABLE[case], tmp_path)
 
 
@@ -164,7 +197,10 @@ def test_sampled_blocks_of_nothing_are_refused(name, case):
         fit(model_of(name, data)[0], data.train, data.valid, BLOCKED)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable and name not in WHOLE_GRAPH_ONLY])
+@pytest.mark.parametrize(
+    "name",
+    [name for name in MODELS if model_class(name).trainable and name not in WHOLE_GRAPH_ONLY],
+)
 def test_sampled_blocks_of_as_many_users_as_items_are_learned_from(name):
     data = make(4, 4, **PLAIN)
     for config in (BLOCKED, TRAIN):
@@ -176,7 +212,10 @@ SHARED = TrainConfig(epochs=1, batch_size=2, lr=0.05, share_propagation=3)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable])
-@pytest.mark.parametrize("case", ["one user", "one user, one pair", "users without any training pair", "empty validation"])
+@pytest.mark.parametrize(
+    "case",
+    ["one user", "one user, one pair", "users without any training pair", "empty validation"],
+)
 def test_shared_propagations_of_it_are_learned_from_or_refused(name, case):
     data = LEARNABLE[case]
     model, _ = model_of(name, data)

@@ -1,6 +1,9 @@
-"""The promise that no pickle is read, as far as it depends on other packages: setup.cfg bounds them, these tests look at them.
+"""The promise that no pickle is read, as far as it depends on other packages.
 
-A new major version of one of them needs its bound in setup.cfg raised, and these tests to pass with it.
+Setup.cfg bounds them, these tests look at them.
+
+A new major version of one of them needs its bound in setup.cfg raised, and these tests to pass with
+it.
 """
 
 from __future__ import annotations
@@ -60,15 +63,20 @@ def test_the_next_major_version_is_left_out(name: str) -> None:
     from packaging.requirements import Requirement
     from packaging.version import Version
 
-    requirements = [Requirement(line) for key in ("run", "tune", "test") for line in lock.requirements(key)]
+    requirements = [
+        Requirement(line) for key in ("run", "tune", "test") for line in lock.requirements(key)
+    ]
     bounds = [requirement.specifier for requirement in requirements if requirement.name == name]
     major = Version(lock.locked("test")[name]).major
-    assert bounds and all(str(major + 1) not in bound and f"{major + 1}.0" not in bound for bound in bounds)
+    assert bounds and all(
+        str(major + 1) not in bound and f"{major + 1}.0" not in bound for bound in bounds
+    )
     assert all(bound.contains(metadata.version(name)) for bound in bounds)
 
 
-# The commands run in a process of their own: an audit hook stays until the process ends. Python raises the event whenever an
-# unpickler, in C or in Python, looks up a class or a function; the replaced functions catch pickles that need none.
+# The commands run in a process of their own: an audit hook stays until the process ends. Python
+# raises the event whenever an unpickler, in C or in Python, looks up a class or a function; the
+# replaced functions catch pickles that need none.
 JOB = """
 import pickle, sys, traceback
 
@@ -127,7 +135,9 @@ print("PICKLES", seen)
 def job(kind: str, folder: Path) -> str:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", JOB, kind]
-    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout.strip().splitlines()[-1]
 
@@ -154,7 +164,9 @@ def test_optunas_journal_file_is_lines_of_json(tmp_path: Path, bomb: bytes, trap
     path = tmp_path / "journal"
 
     def study() -> Any:
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path))))
+        storage = optuna.storages.JournalStorage(
+            JournalFileBackend(str(path), JournalFileOpenLock(str(path)))
+        )
         return optuna.create_study(storage=storage, study_name="s", load_if_exists=True)
 
     study().optimize(lambda one: one.suggest_categorical("x", [1, 2]), n_trials=2)
@@ -172,31 +184,59 @@ def test_numpy_refuses_object_arrays(tmp_path: Path, bomb: bytes, trap: Path) ->
     np.save(tmp_path / "objects.npy", np.array([Bomb(trap)], dtype=object), allow_pickle=True)
     np.savez(tmp_path / "objects.npz", x=np.array([Bomb(trap)], dtype=object))
     (tmp_path / "bomb.npy").write_bytes(bomb)
-    for name, mode in (("objects.npy", None), ("objects.npy", "r"), ("bomb.npy", None), ("bomb.npy", "r")):
+    for name, mode in (
+        ("objects.npy", None),
+        ("objects.npy", "r"),
+        ("bomb.npy", None),
+        ("bomb.npy", "r"),
+    ):
         with pytest.raises(ValueError):
             np.load(tmp_path / name, mmap_mode=mode, allow_pickle=False)
-    with pytest.raises(ValueError), np.load(tmp_path / "objects.npz", allow_pickle=False) as archive:
+    with (
+        pytest.raises(ValueError),
+        np.load(tmp_path / "objects.npz", allow_pickle=False) as archive,
+    ):
         archive["x"]
     assert not trap.exists()
 
 
 def test_a_numpy_header_is_not_evaluated(tmp_path: Path, trap: Path) -> None:
-    for code in (f"__import__('os').mkdir({str(trap)!r})", f"{{'descr': __import__('os').mkdir({str(trap)!r})}}"):
+    for code in (
+        f"__import__('os').mkdir({str(trap)!r})",
+        f"{{'descr': __import__('os').mkdir({str(trap)!r})}}",
+    ):
         header = code.encode() + b"\n"
-        (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+        (tmp_path / "x.npy").write_bytes(
+            b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+        )
         with pytest.raises(ValueError):
             np.load(tmp_path / "x.npy", allow_pickle=False)
     assert not trap.exists()
 
 
 def test_parquet_metadata_is_not_unpickled(bomb: bytes, trap: Path) -> None:
-    """Neither that of Arrow's extension types, which old versions unpickled, nor that which pandas writes."""
-    extension = {"ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": bomb}
+    """Neither that of Arrow's extension types, which old versions unpickled, nor that which pandas
+    writes.
+    """
+    extension = {
+        "ARROW:extension:name": "arrow.py_extension_type",
+        "ARROW:extension:metadata": bomb,
+    }
     fields = [pa.field("item", pa.binary(), metadata=extension), pa.field("user", pa.int64())]
-    for extra in ({}, {"pandas": bomb}, {"PANDAS_ATTRS": bomb}, {"pandas": b'{"index_columns": ["__import__(\'os\')"]}'}):
+    for extra in (
+        {},
+        {"pandas": bomb},
+        {"PANDAS_ATTRS": bomb},
+        {"pandas": b'{"index_columns": ["__import__(\'os\')"]}'},
+    ):
         buffer = io.BytesIO()
         pq.write_table(pa.table([[b"a"], [1]], schema=pa.schema(fields, metadata=extra)), buffer)
-        for read in (pq.read_table, pd.read_parquet, pq.read_schema, lambda file: pq.ParquetFile(file).read()):
+        for read in (
+            pq.read_table,
+            pd.read_parquet,
+            pq.read_schema,
+            lambda file: pq.ParquetFile(file).read(),
+        ):
             buffer.seek(0)
             try:
                 read(buffer)
@@ -204,8 +244,11 @@ def test_parquet_metadata_is_not_unpickled(bomb: bytes, trap: Path) -> None:
                 pass
             assert not trap.exists()
     plain = pq.read_table(io.BytesIO(arrow_file(fields)))
-    found = plain["item"].type  # old versions have a type for unknown extensions, which does nothing
-    assert getattr(found, "storage_type", found) == pa.binary(), "an unknown extension type is read as what it is stored as"
+    # old versions have a type for unknown extensions, which does nothing
+    found = plain["item"].type
+    assert getattr(found, "storage_type", found) == pa.binary(), (
+        "an unknown extension type is read as what it is stored as"
+    )
 
 
 def arrow_file(fields: list[pa.Field]) -> bytes:

@@ -1,6 +1,8 @@
-"""README and docs: their commands run, their output matches, generated pages are fresh, and the words are plain.
+"""README and docs: their commands run, their output matches, generated pages are fresh, and the
+words are plain.
 
-A page's `bash`, `console` and `python` blocks run in order, in an empty folder of its own. Comments before a block:
+A page's `bash`, `console` and `python` blocks run in order, in an empty folder of its own. Comments
+before a block:
 
     <!-- not run: reason -->          parse its commands against the options, run nothing
     <!-- output varies: reason -->    run it, do not compare the output
@@ -92,7 +94,11 @@ def named(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-STEPS = {page: [(block, *step) for block in blocks(page) for step in block.steps()] for page in PAGES if page != GENERATED}
+STEPS = {
+    page: [(block, *step) for block in blocks(page) for step in block.steps()]
+    for page in PAGES
+    if page != GENERATED
+}
 RUN = [page for page in PAGES if STEPS.get(page)]
 
 
@@ -103,8 +109,13 @@ def begins(page: Path) -> list[tuple[tuple[str, ...], ...]]:
 
 
 # What several pages begin with gives the same in an empty folder, so it runs once.
-SHARED = {begin for begin, pages in Counter(begin for page in RUN for begin in begins(page)).items() if pages > 1}
-DONE: dict[tuple[tuple[str, ...], ...], tuple[Path, str]] = {}  # begin of a page -> a copy of the folder then, last output
+SHARED = {
+    begin
+    for begin, pages in Counter(begin for page in RUN for begin in begins(page)).items()
+    if pages > 1
+}
+# begin of a page -> a copy of the folder then, last output
+DONE: dict[tuple[tuple[str, ...], ...], tuple[Path, str]] = {}
 
 
 def shape(line: str) -> str:
@@ -113,11 +124,22 @@ def shape(line: str) -> str:
 
 
 def run(command: list[str], folder: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DUALGNN", "PYTEST"))}
-    environment |= {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(folder)}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DUALGNN", "PYTEST"))
+    }
+    environment |= {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(folder),
+    }
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "COLUMNS": "200"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT)
-    assert done.returncode == 0, f"{command[-1]}\nexit {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT
+    )
+    assert done.returncode == 0, (
+        f"{command[-1]}\nexit {done.returncode}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+    )
     return done.stdout
 
 
@@ -134,20 +156,29 @@ def test_the_commands_of_a_page_run(page: Path, tmp_path_factory: pytest.TempPat
         else:
             printed = run(list(command), folder)
             if begin in SHARED:
-                DONE[begin] = (shutil.copytree(folder, tmp_path_factory.mktemp("kept") / "folder"), printed)
+                DONE[begin] = (
+                    shutil.copytree(folder, tmp_path_factory.mktemp("kept") / "folder"),
+                    printed,
+                )
         outputs.append((command[-1], printed))
         if block.mark is None:
             real = {shape(line) for line in printed.splitlines()}
             missing = [line for line in shown if line != "…" and shape(line) not in real]
             assert not missing, f"{named(page)}: `{command[-1]}` no longer prints {missing}"
     if page.name == "README.md":
-        (by_command,) = [re.search(r"^recall +(\S+)", text, re.MULTILINE)[1] for words, text in outputs if " eval " in words]
+        (by_command,) = [
+            re.search(r"^recall +(\S+)", text, re.MULTILINE)[1]
+            for words, text in outputs
+            if " eval " in words
+        ]
         (in_python,) = [text.split()[0] for words, text in outputs if "dg.evaluate" in words]
         assert f"{float(in_python):.4f}" == by_command
 
 
 def invocations(text: str) -> list[list[str]]:
-    """The words of every `dualgnn` command in a shell text, without comments, pipes and redirections."""
+    """The words of every `dualgnn` command in a shell text, without comments, pipes and
+    redirections.
+    """
     found = []
     for line in text.replace("\\\n", " ").splitlines():
         if "dualgnn " not in line:
@@ -168,7 +199,10 @@ def invocations(text: str) -> list[list[str]]:
 
 
 def test_commands_are_found_in_shell_text() -> None:
-    text = "zcat a | dualgnn train --run 'a b' > out.txt  # dualgnn x\nls; dualgnn eval --topk 10 \\\n  --json && true\ndualgnn"
+    text = (
+        "zcat a | dualgnn train --run 'a b' > out.txt  # dualgnn x\nls; dualgnn eval --topk 10 "
+        "\\\n  --json && true\ndualgnn"
+    )
     assert invocations(text) == [["train", "--run", "a b"], ["eval", "--topk", "10", "--json"]]
 
 
@@ -185,7 +219,9 @@ def test_every_command_has_the_options_it_is_shown_with(page: Path) -> None:
         assert verb in VERBS, f"{named(page)}: there is no `dualgnn {verb}`"
         context = click.Context(group, info_name="dualgnn")
         group.get_command(context, verb).make_context(verb, list(words), parent=context)
-    for script in re.findall(r"(?:python |`)((?:benchmarks|docs|tests)/[\w/.-]+\.(?:py|md|json))", text):
+    for script in re.findall(
+        r"(?:python |`)((?:benchmarks|docs|tests)/[\w/.-]+\.(?:py|md|json))", text
+    ):
         assert (ROOT / script).is_file(), f"{named(page)}: {script} is gone"
 
 
@@ -193,7 +229,9 @@ def test_every_command_has_the_options_it_is_shown_with(page: Path) -> None:
 def test_a_block_that_does_not_run_says_why(page: Path) -> None:
     text = page.read_text("utf-8")
     fences = re.findall(r"^```(\w*)$", text, re.MULTILINE)
-    assert set(fences) <= {"bash", "console", "python", "text", ""}, "no other kind of block is run or checked"
+    assert set(fences) <= {"bash", "console", "python", "text", ""}, (
+        "no other kind of block is run or checked"
+    )
     assert len(fences) % 2 == 0
     assert all(len(block.reason.split()) >= 2 for block in blocks(page) if block.mark)
 
@@ -227,14 +265,18 @@ def test_the_page_of_the_command_line_is_fresh() -> None:
 
 def test_every_name_of_the_api_page_exists() -> None:
     """`make docs` fails on these, too; here without the generator."""
-    names = re.findall(r"^::: (\S+)$", (DOCS / "reference" / "api.md").read_text("utf-8"), re.MULTILINE)
+    names = re.findall(
+        r"^::: (\S+)$", (DOCS / "reference" / "api.md").read_text("utf-8"), re.MULTILINE
+    )
     assert len(names) > 10
     for name in names:
         parts = name.split(".")
         try:
             importlib.import_module(name)
         except ModuleNotFoundError:
-            assert hasattr(importlib.import_module(".".join(parts[:-1])), parts[-1]), f"{name} is gone"
+            assert hasattr(importlib.import_module(".".join(parts[:-1])), parts[-1]), (
+                f"{name} is gone"
+            )
 
 
 def test_every_path_that_the_architecture_names_exists() -> None:
@@ -242,14 +284,26 @@ def test_every_path_that_the_architecture_names_exists() -> None:
     paths = re.findall(r"`((?:dualgnn_dgl|cli|benchmarks|tests)/[\w/.]*)`", text)
     assert len(paths) > 30
     assert [path for path in paths if not (ROOT / path).exists()] == []
-    for count, walk in re.findall(r"^\*\*From .+?: (\d+) files\.\*\* (.+?)\n\n", text + "\n\n", re.MULTILINE | re.DOTALL):
-        assert int(count) == len(set(re.findall(r"`((?:dualgnn_dgl|cli)/[\w/.]+\.py)`", walk))), walk
-    folders = re.findall(r"^(\S+/?) {2,}", (ROOT / "README.md").read_text("utf-8").partition("## Where")[2], re.MULTILINE)
+    for count, walk in re.findall(
+        r"^\*\*From .+?: (\d+) files\.\*\* (.+?)\n\n", text + "\n\n", re.MULTILINE | re.DOTALL
+    ):
+        assert int(count) == len(set(re.findall(r"`((?:dualgnn_dgl|cli)/[\w/.]+\.py)`", walk))), (
+            walk
+        )
+    folders = re.findall(
+        r"^(\S+/?) {2,}",
+        (ROOT / "README.md").read_text("utf-8").partition("## Where")[2],
+        re.MULTILINE,
+    )
     assert len(folders) > 10 and [path for path in folders if not (ROOT / path).exists()] == []
 
 
 def test_every_page_is_in_the_navigation_and_no_other() -> None:
-    listed = set(re.findall(r"([\w/-]+\.md)", (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]))
+    listed = set(
+        re.findall(
+            r"([\w/-]+\.md)", (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[2]
+        )
+    )
     assert listed == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
 
 
@@ -259,7 +313,9 @@ def test_every_model_and_command_is_described() -> None:
 
     for page in (ROOT / "README.md", DOCS / "reference" / "models.md"):
         text = page.read_text("utf-8")
-        assert re.findall(r"^\| `(\w+)` \|", text.partition("## Training options")[0], re.MULTILINE) == list(MODELS)
+        assert re.findall(
+            r"^\| `(\w+)` \|", text.partition("## Training options")[0], re.MULTILINE
+        ) == list(MODELS)
     howto = "".join(page.read_text("utf-8") for page in (DOCS / "how-to").glob("*.md"))
     assert [verb for verb in VERBS if f"dualgnn {verb}" not in howto] == []
 
@@ -268,11 +324,16 @@ def test_the_numbers_on_reliability_are_those_on_file() -> None:
     kept = json.loads((ROOT / "benchmarks" / "results" / "reliability.json").read_text("utf-8"))
     text = (DOCS / "explanation" / "reliability.md").read_text("utf-8")
     kills, signals = kept["training_kills"], kept["signals"]
-    slowest = max(kept[f"training_{name}"]["slowest_exit_seconds"] for name in ("sigint", "sigterm", "sighup"))
+    slowest = max(
+        kept[f"training_{name}"]["slowest_exit_seconds"] for name in ("sigint", "sigterm", "sighup")
+    )
     for words in (
-        f"{kills['killed']} kills, {kills['within_a_write']} of them during a write, over {kills['finished']} trainings",
-        f"{kept['training_limits']['refused']} stopped, {kept['training_limits']['done_in_spite']} finished anyway",
-        f"{kept['training_disk']['refused']} stopped, {kept['training_disk']['done_in_spite']} finished anyway",
+        f"{kills['killed']} kills, {kills['within_a_write']} of them during a write, over "
+        f"{kills['finished']} trainings",
+        f"{kept['training_limits']['refused']} stopped, "
+        f"{kept['training_limits']['done_in_spite']} finished anyway",
+        f"{kept['training_disk']['refused']} stopped, {kept['training_disk']['done_in_spite']} "
+        f"finished anyway",
         f"{kept['training_crowds']['refused']} refused",
         f"Of {signals['signals']} signals",
         f"{signals['in order']} came after",

@@ -1,4 +1,6 @@
-"""Ranking, metrics and intervals against slow twins, hand-worked values and two independent libraries."""
+"""Ranking, metrics and intervals against slow twins, hand-worked values and two independent
+libraries.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,37 @@ from small import interactions
 
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.errors import ConfigError, DataError, RunError
-from dualgnn_dgl.evaluation import METRICS, Evaluator, bootstrap, intervals, metrics_per_user, ranking, top_k
+from dualgnn_dgl.evaluation import (
+    METRICS,
+    Evaluator,
+    bootstrap,
+    intervals,
+    metrics_per_user,
+    ranking,
+    top_k,
+)
 from dualgnn_dgl.evaluation.metrics import coverage, hit_matrix
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"))]
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+    ),
+]
 TIKTOK = Path(__file__).resolve().parents[2] / "shared" / "data" / "tiktok" / "tiktok.inter"
 
 
-def whole_tables(draw: np.random.Generator, users: int, items: int, width: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tables of small whole numbers: their products are exact in float32 whatever the order of summing, and ties abound."""
-    user, item = (torch.tensor(draw.integers(-2, 3, (count, width)), dtype=torch.float32) for count in (users, items))
+def whole_tables(
+    draw: np.random.Generator, users: int, items: int, width: int = 3
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tables of small whole numbers: their products are exact in float32 whatever the order of
+    summing, and ties abound.
+    """
+    user, item = (
+        torch.tensor(draw.integers(-2, 3, (count, width)), dtype=torch.float32)
+        for count in (users, items)
+    )
     return user, item
 
 
@@ -39,7 +62,9 @@ def random_pairs(draw: np.random.Generator, users: int, items: int, share: float
 
 def slow_top_k(user, item, k, seen):
     """Sort every user's unseen items by score, then by index, in plain Python."""
-    hidden = set() if seen is None else set(zip(seen.user.tolist(), seen.item.tolist(), strict=True))
+    hidden = (
+        set() if seen is None else set(zip(seen.user.tolist(), seen.item.tolist(), strict=True))
+    )
     lists = []
     for u, row in enumerate(user.tolist()):
         scores = {
@@ -48,7 +73,12 @@ def slow_top_k(user, item, k, seen):
             if (u, i) not in hidden
         }
         best = sorted(scores, key=lambda i: (-scores[i], i))[:k]
-        lists.append((best + [-1] * (k - len(best)), [scores[i] for i in best] + [-math.inf] * (k - len(best))))
+        lists.append(
+            (
+                best + [-1] * (k - len(best)),
+                [scores[i] for i in best] + [-math.inf] * (k - len(best)),
+            )
+        )
     return [pair[0] for pair in lists], [pair[1] for pair in lists]
 
 
@@ -61,17 +91,23 @@ def slow_metrics(ranked: list[int], held: set[int], k: int) -> dict[str, float]:
         "precision": sum(hits) / k,
         "ndcg": sum(1 / math.log2(j + 2) for j, hit in enumerate(hits) if hit) / best,
         "hit": float(any(hits)),
-        "map": sum(sum(hits[: j + 1]) / (j + 1) for j, hit in enumerate(hits) if hit) / min(len(held), k),
+        "map": sum(sum(hits[: j + 1]) / (j + 1) for j, hit in enumerate(hits) if hit)
+        / min(len(held), k),
         "mrr": next((1 / (j + 1) for j, hit in enumerate(hits) if hit), 0.0),
     }
 
 
-# ---------------------------------------------------------------------------------------------------- ranking
+# -------------------- ranking
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 11), block=st.sampled_from([None, 1, 20, 100]), share=st.floats(0, 1))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    k=st.integers(1, 11),
+    block=st.sampled_from([None, 1, 20, 100]),
+    share=st.floats(0, 1),
+)
 def test_top_k_equals_sorting(device, seed, k, block, share) -> None:
     draw = np.random.default_rng(seed)
     user, item = whole_tables(draw, users=35, items=11, width=2)
@@ -125,7 +161,9 @@ def test_relabelling_items_permutes_the_lists() -> None:
     seen = random_pairs(draw, 5, 23, 0.3)
     order = draw.permutation(23)  # new item n is old item order[n]
     moved = Interactions(seen.user, np.argsort(order)[seen.item], 5, 23)
-    assert np.array_equal(order[top_k(user, item[order], 6, moved)[0]], top_k(user, item, 6, seen)[0])
+    assert np.array_equal(
+        order[top_k(user, item[order], 6, moved)[0]], top_k(user, item, 6, seen)[0]
+    )
 
 
 def test_chosen_users_in_their_order() -> None:
@@ -133,7 +171,10 @@ def test_chosen_users_in_their_order() -> None:
     user, item = whole_tables(draw, 9, 14)
     seen = random_pairs(draw, 9, 14, 0.4)
     chosen = np.array([8, 0, 3, 3])
-    everyone, some = top_k(user, item, 5, seen), top_k(user, item, 5, seen.csr(), users=chosen, block=3)
+    everyone, some = (
+        top_k(user, item, 5, seen),
+        top_k(user, item, 5, seen.csr(), users=chosen, block=3),
+    )
     assert torch.equal(some[0], everyone[0][chosen]) and torch.equal(some[1], everyone[1][chosen])
     assert top_k(user, item, 5, seen, users=np.array([], dtype=np.int64))[0].shape == (0, 5)
     with pytest.raises(DataError, match=r"-1…4.*rows 0…8"):
@@ -174,7 +215,10 @@ def test_overflow_is_refused() -> None:
     """1e20 · −1e20 is −inf in float32, which would look like a masked item."""
     with pytest.raises(RunError, match="too large"):
         top_k(torch.full((2, 3), 1e20), torch.full((7, 3), -1e20), 2)
-    assert top_k(torch.full((2, 3), 1e20), torch.full((7, 3), 1e-20), 2)[0].tolist() == [[0, 1], [0, 1]]
+    assert top_k(torch.full((2, 3), 1e20), torch.full((7, 3), 1e-20), 2)[0].tolist() == [
+        [0, 1],
+        [0, 1],
+    ]
 
 
 def test_tables_that_do_not_fit() -> None:
@@ -185,7 +229,12 @@ def test_tables_that_do_not_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [torch.cuda.OutOfMemoryError("x"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("x"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
 )
 def test_blocks_shrink_when_memory_runs_out(monkeypatch, error) -> None:
     user, item = whole_tables(np.random.default_rng(4), 77, 10)
@@ -219,7 +268,9 @@ def test_no_memory_for_the_smallest_block_and_other_errors(monkeypatch) -> None:
 
 
 def test_block_and_company_change_no_bit() -> None:
-    """A user's list alone, in a small block and among all is one and the same, down to the last bit of its scores."""
+    """A user's list alone, in a small block and among all is one and the same, down to the last bit
+    of its scores.
+    """
     draw = torch.Generator().manual_seed(8)
     user, item = torch.randn(333, 65, generator=draw), torch.randn(101, 65, generator=draw)
     expected = top_k(user, item, 100)
@@ -234,15 +285,21 @@ def test_block_and_company_change_no_bit() -> None:
 @pytest.mark.parametrize(("users", "items"), [(1, 5), (3, 23), (7, 101), (64, 7)])
 def test_equal_item_vectors_tie_whatever_their_place(users, items) -> None:
     draw = torch.Generator().manual_seed(9)
-    user, item = torch.randn(users, 65, generator=draw), torch.randn(1, 65, generator=draw).expand(items, 65)
+    user, item = (
+        torch.randn(users, 65, generator=draw),
+        torch.randn(1, 65, generator=draw).expand(items, 65),
+    )
     assert top_k(user, item, items)[0].tolist() == [list(range(items))] * users
 
 
-# ---------------------------------------------------------------------------------------------------- metrics
+# -------------------- metrics
 
 
 def test_hand_worked_values() -> None:
-    """User 0 sees 4, 3, 2, 1, 0 (3 masked): list 4 2 1; held out 2, 1, 0. User 2: list 4 3 2; held out 4."""
+    """User 0 sees 4, 3, 2, 1, 0 (3 masked): list 4 2 1; held out 2, 1, 0.
+
+    User 2: list 4 3 2; held out 4.
+    """
     truth = interactions([(0, 2), (0, 1), (0, 0), (2, 4)], 3, 5)
     seen = interactions([(0, 3), (1, 1)], 3, 5)
     found = Evaluator(truth, [seen], ks=(3, 1))(torch.ones(3, 1), torch.arange(5.0)[:, None])
@@ -261,7 +318,10 @@ def test_hand_worked_values() -> None:
 
 
 def test_ndcg_is_not_divided_by_the_hits() -> None:
-    """One hit of four held-out items on place 1: IDCG counts the four, not the one hit (spec.md 8, A15)."""
+    """One hit of four held-out items on place 1.
+
+    IDCG counts the four, not the one hit (spec.md 8, A15).
+    """
     truth = interactions([(0, i) for i in (0, 1, 2, 3)], 1, 9)
     item = torch.tensor([9.0, 0, 0, 0, 8, 7, 6, 5, 4])[:, None]
     found = Evaluator(truth, ks=(5,))(torch.ones(1, 1), item)
@@ -270,26 +330,47 @@ def test_ndcg_is_not_divided_by_the_hits() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), block=st.sampled_from([None, 1, 3, 1000]), held=st.floats(0.05, 0.9))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    block=st.sampled_from([None, 1, 3, 1000]),
+    held=st.floats(0.05, 0.9),
+)
 def test_metrics_equal_sets(seed, block, held) -> None:
     draw = np.random.default_rng(seed)
     user, item = whole_tables(draw, 21, 13)
     parts = draw.random((21, 13))
     truth = Interactions(*np.nonzero(parts < held * 0.6), 21, 13)
     train, valid = (
-        Interactions(*np.nonzero((parts >= low) & (parts < low + 0.2)), 21, 13) for low in (held * 0.6, held * 0.6 + 0.2)
+        Interactions(*np.nonzero((parts >= low) & (parts < low + 0.2)), 21, 13)
+        for low in (held * 0.6, held * 0.6 + 0.2)
     )
     assume(len(truth))
     found = Evaluator(truth, [train, valid], ks=(2, 5, 13))(user, item, block=block)
     seen = interactions(
-        list(zip(*(np.concatenate([getattr(p, s) for p in (train, valid)]) for s in ("user", "item")), strict=True)), 21, 13
+        list(
+            zip(
+                *(
+                    np.concatenate([getattr(p, s) for p in (train, valid)])
+                    for s in ("user", "item")
+                ),
+                strict=True,
+            )
+        ),
+        21,
+        13,
     )
     lists, _ = slow_top_k(user, item, 13, seen)
     for k in (2, 5, 13):
-        rows = [slow_metrics(lists[u], set(truth.item[truth.user == u].tolist()), k) for u in found.users]
+        rows = [
+            slow_metrics(lists[u], set(truth.item[truth.user == u].tolist()), k)
+            for u in found.users
+        ]
         for name in rows[0]:
             np.testing.assert_allclose(
-                found.per_user[f"{name}@{k}"], [row[name] for row in rows], atol=1e-12, err_msg=f"{name}@{k}"
+                found.per_user[f"{name}@{k}"],
+                [row[name] for row in rows],
+                atol=1e-12,
+                err_msg=f"{name}@{k}",
             )
         shown = {i for u in found.users for i in lists[u][:k] if i >= 0}
         assert found.coverage[f"coverage@{k}"] == len(shown) / 13
@@ -297,11 +378,18 @@ def test_metrics_equal_sets(seed, block, held) -> None:
 
 @pytest.fixture(scope="module")
 def scored():
-    """Scores without ties, held-out pairs and seen pairs for 37 users and 53 items, and our evaluation of them."""
+    """Scores without ties, held-out pairs and seen pairs for 37 users and 53 items, and our
+    evaluation of them.
+    """
     draw = np.random.default_rng(11)
-    user, item = (torch.tensor(draw.normal(size=(count, 6)), dtype=torch.float32) for count in (37, 53))
+    user, item = (
+        torch.tensor(draw.normal(size=(count, 6)), dtype=torch.float32) for count in (37, 53)
+    )
     parts = draw.random((37, 53))
-    truth, seen = Interactions(*np.nonzero(parts < 0.12), 37, 53), Interactions(*np.nonzero(parts > 0.7), 37, 53)
+    truth, seen = (
+        Interactions(*np.nonzero(parts < 0.12), 37, 53),
+        Interactions(*np.nonzero(parts > 0.7), 37, 53),
+    )
     found = Evaluator(truth, [seen], ks=(4, 10))(user, item)
     scores = (user @ item.T).double().numpy()
     scores[seen.user, seen.item] = -1e9
@@ -314,7 +402,9 @@ def test_ndcg_equals_scikit_learn(scored) -> None:
     scores, truth, found = scored
     relevant = truth.csr().toarray()
     for k in (4, 10):
-        expected = [ndcg_score(relevant[[u]], scores[[u]], k=k, ignore_ties=True) for u in found.users]
+        expected = [
+            ndcg_score(relevant[[u]], scores[[u]], k=k, ignore_ties=True) for u in found.users
+        ]
         np.testing.assert_allclose(found.per_user[f"ndcg@{k}"], expected, atol=1e-9)
 
 
@@ -330,16 +420,35 @@ json.dump({name: list(map(float, value)) for name, value in values.items()}, sys
 def test_metrics_equal_ranx(scored) -> None:
     pytest.importorskip("ranx", reason="ranx (extra 'test') is not installed")
     scores, truth, found = scored
-    theirs = {"recall": "recall", "precision": "precision", "ndcg": "ndcg", "hit": "hit_rate", "mrr": "mrr", "map": "map"}
+    theirs = {
+        "recall": "recall",
+        "precision": "precision",
+        "ndcg": "ndcg",
+        "hit": "hit_rate",
+        "mrr": "mrr",
+        "map": "map",
+    }
     given = {
-        "qrels": {f"{u:03}": {str(i): 1 for i in truth.item[truth.user == u].tolist()} for u in found.users.tolist()},
-        "run": {f"{u:03}": {str(i): float(scores[u, i]) for i in range(53)} for u in found.users.tolist()},
+        "qrels": {
+            f"{u:03}": {str(i): 1 for i in truth.item[truth.user == u].tolist()}
+            for u in found.users.tolist()
+        },
+        "run": {
+            f"{u:03}": {str(i): float(scores[u, i]) for i in range(53)}
+            for u in found.users.tolist()
+        },
         "metrics": [f"{name}@{k}" for k in (4, 10) for name in theirs.values()],
     }
-    # a process of its own: without numba's compiler, which would take longer than the whole file, and which must be
-    # switched off before anything imports numba
+    # a process of its own: without numba's compiler, which would take longer than the whole file,
+    # and which must be switched off before anything imports numba
     environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run([sys.executable, "-c", RANX], input=json.dumps(given), capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", RANX],
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
     values = json.loads(done.stdout)
     positives = np.bincount(truth.user, minlength=37)[found.users]
@@ -348,7 +457,9 @@ def test_metrics_equal_ranx(scored) -> None:
             # ranx divides average precision by n, we by min(n, K)
             factor = positives / np.minimum(positives, k) if name == "map" else 1
             expected = np.array(values[f"{other}@{k}"]) * factor
-            np.testing.assert_allclose(found.per_user[f"{name}@{k}"], expected, atol=1e-9, err_msg=name)
+            np.testing.assert_allclose(
+                found.per_user[f"{name}@{k}"], expected, atol=1e-9, err_msg=name
+            )
 
 
 def test_an_empty_place_hits_nothing() -> None:
@@ -361,24 +472,31 @@ def test_an_empty_place_hits_nothing() -> None:
 def test_best_and_worst_ranking() -> None:
     truth = interactions([(0, 1), (0, 4), (1, 2)], 2, 6)
     right = torch.tensor(truth.csr().toarray())
-    best, worst = Evaluator(truth, ks=(2, 3))(right, torch.eye(6)), Evaluator(truth, ks=(2, 3))(-right, torch.eye(6))
+    best, worst = (
+        Evaluator(truth, ks=(2, 3))(right, torch.eye(6)),
+        Evaluator(truth, ks=(2, 3))(-right, torch.eye(6)),
+    )
     assert all(best.means[f"{name}@2"] == 1 for name in ("recall", "ndcg", "hit", "map", "mrr"))
     assert best.means["precision@2"] == 0.75
     assert all(worst.means[f"{name}@3"] <= best.means[f"{name}@3"] for name in METRICS)
 
 
-# ------------------------------------------------------------------- the contract of a metric, for every name of the table
+# -------------------- the contract of a metric, for every name of the table
 
 
 def test_every_metric_has_a_slow_twin() -> None:
-    assert set(METRICS) == set(slow_metrics([0], {0}, 1)), "write the definition of a new metric into slow_metrics"
+    assert set(METRICS) == set(slow_metrics([0], {0}, 1)), (
+        "write the definition of a new metric into slow_metrics"
+    )
 
 
 @pytest.mark.parametrize("name", METRICS)
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), users=st.integers(1, 9), k=st.integers(1, 7))
 def test_the_contract_of_a_metric(name, seed, users, k) -> None:
-    """A number from 0 to 1 a user, of the first K places alone, and no smaller where a hit moves up within them."""
+    """A number from 0 to 1 a user, of the first K places alone, and no smaller where a hit moves up
+    within them.
+    """
     draw = np.random.default_rng(seed)
     hits = draw.random((users, 7)) < 0.3
     positives = hits.sum(axis=1) + draw.integers(1, 5, users)
@@ -394,7 +512,9 @@ def test_the_contract_of_a_metric(name, seed, users, k) -> None:
     assert np.isfinite(found).all() and (found >= 0).all() and (found <= 1).all()
     np.testing.assert_array_equal(metrics_per_user(hits, positives, [k, 7])[f"{name}@{k}"], found)
     shuffled = draw.permutation(users)
-    np.testing.assert_array_equal(metrics_per_user(hits[shuffled], positives[shuffled], [k])[f"{name}@{k}"], found[shuffled])
+    np.testing.assert_array_equal(
+        metrics_per_user(hits[shuffled], positives[shuffled], [k])[f"{name}@{k}"], found[shuffled]
+    )
     later = hits.copy()
     later[:, k:] = ~later[:, k:]
     np.testing.assert_array_equal(values(later), found)
@@ -412,7 +532,9 @@ def _swapped(hits: np.ndarray, place: int) -> np.ndarray:
 
 
 def test_one_user_and_blocks_larger_than_the_data() -> None:
-    found = Evaluator(interactions([(0, 2)], 1, 4), ks=(2,))(torch.ones(1, 1), torch.arange(4.0)[:, None], block=20_000)
+    found = Evaluator(interactions([(0, 2)], 1, 4), ks=(2,))(
+        torch.ones(1, 1), torch.arange(4.0)[:, None], block=20_000
+    )
     expected = {
         "recall@2": 1,
         "precision@2": 0.5,
@@ -425,8 +547,15 @@ def test_one_user_and_blocks_larger_than_the_data() -> None:
 
 
 def test_masking_validation_pairs_or_not() -> None:
-    """Under the published protocol validation items compete with the test item; here one of them takes its place."""
-    train, valid, test = interactions([(0, 4)], 2, 5), interactions([(0, 3)], 2, 5), interactions([(0, 2)], 2, 5)
+    """Under the published protocol validation items compete with the test item.
+
+    Here one of them takes its place.
+    """
+    train, valid, test = (
+        interactions([(0, 4)], 2, 5),
+        interactions([(0, 3)], 2, 5),
+        interactions([(0, 2)], 2, 5),
+    )
     tables = torch.ones(2, 1), torch.arange(5.0)[:, None]
     assert Evaluator(test, [train, valid], ks=(1,))(*tables).means["recall@1"] == 1
     assert Evaluator(test, [train], ks=(1,))(*tables).means["recall@1"] == 0
@@ -455,7 +584,10 @@ def test_evaluator_refuses_what_does_not_fit() -> None:
 
 
 def test_most_popular_on_tiktok() -> None:
-    """An independent figure of the real data: the 20 most popular items alone reach recall@20 = 0.059 on its test split."""
+    """An independent figure of the real data.
+
+    The 20 most popular items alone reach recall@20 = 0.059 on its test split.
+    """
     if not TIKTOK.is_file():
         pytest.skip(f"the TikTok log is not at {TIKTOK.parent}")
     user, item, split = np.loadtxt(TIKTOK, dtype=np.int64, skiprows=1).T
@@ -466,20 +598,27 @@ def test_most_popular_on_tiktok() -> None:
     assert found.means["recall@20"] == pytest.approx(0.059, abs=0.001)
 
 
-# -------------------------------------------------------------------------------------------------- intervals
+# -------------------- intervals
 
 
 def test_bootstrap_equals_drawing_users() -> None:
     draw = np.random.default_rng(6)
-    recall = np.minimum(draw.integers(0, 4, 300), draw.integers(0, 4, 300)) / 3  # many users alike, most of them at 0
+    # many users alike, most of them at 0
+    recall = np.minimum(draw.integers(0, 4, 300), draw.integers(0, 4, 300)) / 3
     values = {"recall@5": recall, "hit@5": (recall > 0).astype(float)}
     distinct = {"ndcg@5": draw.random(300)}
     found = bootstrap(values, seed=1, resamples=4000) | bootstrap(distinct, seed=1, resamples=4000)
     for name, column in (values | distinct).items():
         means = [column[draw.integers(0, 300, 300)].mean() for _ in range(4000)]
-        np.testing.assert_allclose(found[name], np.quantile(means, [0.025, 0.975]), atol=0.3 * column.std() / math.sqrt(300))
+        np.testing.assert_allclose(
+            found[name],
+            np.quantile(means, [0.025, 0.975]),
+            atol=0.3 * column.std() / math.sqrt(300),
+        )
         spread = 1.96 * column.std() / math.sqrt(300)
-        np.testing.assert_allclose(found[name], (column.mean() - spread, column.mean() + spread), atol=0.2 * spread)
+        np.testing.assert_allclose(
+            found[name], (column.mean() - spread, column.mean() + spread), atol=0.2 * spread
+        )
 
 
 def test_bootstrap_seed_blocks_and_edges(monkeypatch) -> None:
@@ -499,6 +638,9 @@ def test_bootstrap_seed_blocks_and_edges(monkeypatch) -> None:
 
 def test_metrics_per_user_reads_only_k_places() -> None:
     hits = np.array([[False, True, True, True], [True, False, False, False]])
-    both, one = metrics_per_user(hits, np.array([3, 1]), (2, 4)), metrics_per_user(hits[:, :2], np.array([3, 1]), (2,))
+    both, one = (
+        metrics_per_user(hits, np.array([3, 1]), (2, 4)),
+        metrics_per_user(hits[:, :2], np.array([3, 1]), (2,)),
+    )
     for name, values in one.items():
         np.testing.assert_array_equal(both[name], values)

@@ -1,4 +1,7 @@
-"""No value is changed by being read: it arrives exactly, or is counted out with its reason, or is refused in one line."""
+"""No value is changed by being read.
+
+It arrives exactly, or is counted out with its reason, or is refused in one line.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,13 @@ LEAST, LARGEST = -(2**63), 2**63 - 1
 decimal.getcontext().prec = 80
 
 
-def times_read(column: pa.Array | Sequence[str], *, rows: int = 1 << 19) -> tuple[list[int], list[int], dict[str, int]]:
-    """Rows (numbered from 0) that were read, their times, and what was dropped; a Parquet column, or fields of a CSV."""
+def times_read(
+    column: pa.Array | Sequence[str], *, rows: int = 1 << 19
+) -> tuple[list[int], list[int], dict[str, int]]:
+    """Rows (numbered from 0) that were read, their times, and what was dropped.
+
+    A Parquet column, or fields of a CSV.
+    """
     with tempfile.TemporaryDirectory() as folder:
         numbers = [str(n) for n in range(len(column))]
         if isinstance(column, pa.Array):
@@ -48,7 +56,10 @@ def times_read(column: pa.Array | Sequence[str], *, rows: int = 1 << 19) -> tupl
 
 
 def check_order(column: pa.Array | Sequence[str], exact: Sequence[Any], **more: int) -> None:
-    """The times are in the order of `exact`, equal where they are equal; every row that is left out is out of range or None."""
+    """The times are in the order of `exact`, equal where they are equal.
+
+    Every row that is left out is out of range or None.
+    """
     try:
         rows, found, dropped = times_read(column, **more)
     except DataError as error:
@@ -67,12 +78,20 @@ def check_order(column: pa.Array | Sequence[str], exact: Sequence[Any], **more: 
 
 
 BITS = (8, 16, 32, 64)
-WIDTHS = {f"int{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in BITS} | {f"uint{n}": (0, 2**n - 1) for n in BITS}
+WIDTHS = {f"int{n}": (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for n in BITS} | {
+    f"uint{n}": (0, 2**n - 1) for n in BITS
+}
 
 
 def whole(low: int, high: int) -> st.SearchStrategy[int]:
-    """Whole numbers, the extremes and what lies beside the limits of floats and signed integers often."""
-    edges = [n + d for n in (low, high, 0, 2**31, 2**53, 2**62, 2**63, -(2**53), -(2**63)) for d in (-1, 0, 1)]
+    """Whole numbers, the extremes and what lies beside the limits of floats and signed integers
+    often.
+    """
+    edges = [
+        n + d
+        for n in (low, high, 0, 2**31, 2**53, 2**62, 2**63, -(2**53), -(2**63))
+        for d in (-1, 0, 1)
+    ]
     return st.integers(low, high) | st.sampled_from([n for n in edges if low <= n <= high])
 
 
@@ -88,7 +107,10 @@ def test_integers_of_every_width_keep_their_order(width: str, data: st.DataObjec
 
 
 @settings(max_examples=60, deadline=None)
-@given(values=st.lists(whole(-(2**70), 2**70), min_size=1, max_size=12), dot=st.sampled_from(["", ".0", ".", ".000"]))
+@given(
+    values=st.lists(whole(-(2**70), 2**70), min_size=1, max_size=12),
+    dot=st.sampled_from(["", ".0", ".", ".000"]),
+)
 def test_whole_numbers_as_text_keep_their_order(values: list[int], dot: str) -> None:
     check_order([f"{value}{dot}" for value in values], values)
     check_order([f"{value}{dot if n % 2 else ''}" for n, value in enumerate(values)], values)
@@ -101,16 +123,24 @@ moments = st.floats(1.5e9, 1.7e9) | st.sampled_from(close)
 
 @pytest.mark.parametrize("kind", ["float64", "float32", "float16"])
 @settings(max_examples=60, deadline=None)
-@given(values=st.lists(st.none() | floats | moments | whole(0, 2**60).map(float), min_size=1, max_size=12))
+@given(
+    values=st.lists(
+        st.none() | floats | moments | whole(0, 2**60).map(float), min_size=1, max_size=12
+    )
+)
 def test_floats_keep_their_order(kind: str, values: list[float | None]) -> None:
     with np.errstate(over="ignore"):
         rounded = [None if value is None else np.dtype(kind).type(value) for value in values]
-    exact = [None if value is None or not math.isfinite(value) else Fraction(float(value)) for value in rounded]
+    exact = [
+        None if value is None or not math.isfinite(value) else Fraction(float(value))
+        for value in rounded
+    ]
     fractional = any(value is not None and value.denominator > 1 for value in exact)
     known = [value for value in exact if value is not None]
     if fractional and any(not LEAST <= value <= LARGEST for value in known):
         ranks = {value: n for n, value in enumerate(sorted(set(known)))}
-        exact = [None if value is None else Fraction(ranks[value] * 2 + 1, 2) for value in exact]  # ranked, none is left out
+        # ranked, none is left out
+        exact = [None if value is None else Fraction(ranks[value] * 2 + 1, 2) for value in exact]
     check_order(pa.array(rounded, getattr(pa, kind)()), exact)
 
 
@@ -118,7 +148,11 @@ def fields(value: Decimal) -> str:
     return format(value, "f")
 
 
-numbers = st.decimals(-(10**19), 10**19, places=18) | st.decimals(0, 10**10, places=9) | st.decimals(0, 10**10, places=2)
+numbers = (
+    st.decimals(-(10**19), 10**19, places=18)
+    | st.decimals(0, 10**10, places=9)
+    | st.decimals(0, 10**10, places=2)
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -126,7 +160,10 @@ numbers = st.decimals(-(10**19), 10**19, places=18) | st.decimals(0, 10**10, pla
 def test_decimals_and_their_text_keep_their_order(values: list[Decimal], rows: int) -> None:
     check_order(pa.array(values, pa.decimal128(38, 18)), values, rows=rows)
     check_order([fields(value) for value in values], values)
-    check_order([fields(value).rstrip("0") if n % 2 else f"{value:E}" for n, value in enumerate(values)], values)
+    check_order(
+        [fields(value).rstrip("0") if n % 2 else f"{value:E}" for n, value in enumerate(values)],
+        values,
+    )
 
 
 def test_nanoseconds_written_as_seconds_are_told_apart() -> None:
@@ -145,10 +182,15 @@ def test_timestamps_keep_their_order(unit: str, zone: str | None, values: list[i
     if unit == "s":  # Parquet has no seconds: what milliseconds cannot hold is not written
         values = [value if value is None or abs(value) < 9e15 else 0 for value in values]
         column = pa.array(values, pa.int64()).cast(pa.timestamp(unit, zone))
-    rows, found, _ = times_read(column) if any(value is not None for value in values) else ([], [], {})
+    rows, found, _ = (
+        times_read(column) if any(value is not None for value in values) else ([], [], {})
+    )
     kept = [values[n] for n in rows]
     assert rows == [n for n, value in enumerate(values) if value is not None]
-    assert np.argsort(found, kind="stable").tolist() == np.argsort(np.array(kept, np.int64), kind="stable").tolist()
+    assert (
+        np.argsort(found, kind="stable").tolist()
+        == np.argsort(np.array(kept, np.int64), kind="stable").tolist()
+    )
     assert len(set(found)) == len(set(kept))
 
 
@@ -161,20 +203,33 @@ def test_days_keep_their_order(values: list[int]) -> None:
     if milliseconds:  # Parquet keeps them as days
         rows, found, _ = times_read(column)
         assert rows == list(range(len(found)))
-        assert np.argsort(found, kind="stable").tolist() == np.argsort(milliseconds, kind="stable").tolist()
+        assert (
+            np.argsort(found, kind="stable").tolist()
+            == np.argsort(milliseconds, kind="stable").tolist()
+        )
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    values=st.lists(st.datetimes(datetime.datetime(1678, 1, 1), datetime.datetime(2262, 1, 1)), min_size=1, max_size=9),
+    values=st.lists(
+        st.datetimes(datetime.datetime(1678, 1, 1), datetime.datetime(2262, 1, 1)),
+        min_size=1,
+        max_size=9,
+    ),
     nano=st.lists(st.integers(0, 999), min_size=9, max_size=9),
     zone=st.sampled_from(["", "Z", "+00:00"]),
 )
-def test_iso_dates_keep_their_order_to_the_nanosecond(values: list[datetime.datetime], nano: list[int], zone: str) -> None:
-    fine = [f"{moment:%Y-%m-%dT%H:%M:%S.%f}{n:03}{zone}" for moment, n in zip(values, nano, strict=False)]
+def test_iso_dates_keep_their_order_to_the_nanosecond(
+    values: list[datetime.datetime], nano: list[int], zone: str
+) -> None:
+    fine = [
+        f"{moment:%Y-%m-%dT%H:%M:%S.%f}{n:03}{zone}"
+        for moment, n in zip(values, nano, strict=False)
+    ]
     start = datetime.datetime(1970, 1, 1)
     exact = [
-        (moment - start) // datetime.timedelta(microseconds=1) * 1000 + n for moment, n in zip(values, nano, strict=False)
+        (moment - start) // datetime.timedelta(microseconds=1) * 1000 + n
+        for moment, n in zip(values, nano, strict=False)
     ]
     rows, found, dropped = times_read(fine)
     assert rows == list(range(len(fine))) and not dropped
@@ -203,7 +258,11 @@ def test_iso_dates_keep_their_order_to_the_nanosecond(values: list[datetime.date
     ids=lambda column: str(column.type),
 )
 def test_a_column_without_any_usable_time_is_one_line(column: pa.Array) -> None:
-    with pytest.raises(DataError, match=r"none of the 2 rows of log.parquet is usable \(time .*: 2; time holds .*--time-col ''"):
+    with pytest.raises(
+        DataError,
+        match=r"none of the 2 rows of log.parquet is usable \(time .*: 2; time holds .*--time-col "
+        r"''",
+    ):
         times_read(column)
 
 
@@ -211,7 +270,9 @@ def test_one_time_out_of_range_is_counted_and_the_rest_is_kept() -> None:
     for column in (
         pa.array([5, 2**63, 2**64 - 1, 2**63 - 1, None], pa.uint64()),
         [str(n) for n in (5, 2**63, 2**64 - 1, 2**63 - 1, "soon")],
-        pa.array([Decimal(n) for n in (5, 2**63, 2**64 - 1, 2**63 - 1)] + [None], pa.decimal128(38, 0)),
+        pa.array(
+            [Decimal(n) for n in (5, 2**63, 2**64 - 1, 2**63 - 1)] + [None], pa.decimal128(38, 0)
+        ),
     ):
         rows, found, dropped = times_read(column)
         assert (rows, found) == ([0, 3], [5, 2**63 - 1])
@@ -224,7 +285,9 @@ def test_unsigned_times_hold_out_the_latest_video(tmp_path: Path, split: str) ->
     early = 2**62
     users, items = [f"u{n // 5}" for n in range(45)], [f"v{n % 5}" for n in range(45)]
     times = pa.array([early + n % 5 for n in range(45)], pa.uint64())
-    pq.write_table(pa.table({"user": users, "item": items, "time": times}), tmp_path / "log.parquet")
+    pq.write_table(
+        pa.table({"user": users, "item": items, "time": times}), tmp_path / "log.parquet"
+    )
     made = prepare(read(tmp_path / "log.parquet"), Options(k_core=0, split=split)).dataset
     assert set(made.item_ids[made.test.item]) == {"v4"}
 
@@ -233,7 +296,9 @@ def test_all_files_of_a_log_have_one_unit(tmp_path: Path) -> None:
     def write(name: str, column: pa.Array) -> None:
         size = len(column)
         items = [f"{name}{n}" for n in range(size)]
-        pq.write_table(pa.table({"user": ["u"] * size, "item": items, "time": column}), tmp_path / name)
+        pq.write_table(
+            pa.table({"user": ["u"] * size, "item": items, "time": column}), tmp_path / name
+        )
 
     moments = pa.array([1, 2], pa.int64())
     write("train.parquet", moments.cast(pa.timestamp("ms")))
@@ -244,17 +309,24 @@ def test_all_files_of_a_log_have_one_unit(tmp_path: Path) -> None:
         (pa.array(["2020-01-01", "2020-01-02"]), "microseconds"),
     ):
         write("test.parquet", column)
-        with pytest.raises(DataError, match=f"test.parquet gives times in {unit}, but train.parquet in milliseconds"):
+        with pytest.raises(
+            DataError,
+            match=f"test.parquet gives times in {unit}, but train.parquet in milliseconds",
+        ):
             read(tmp_path)
     write("test.parquet", pa.array([3, 4], pa.int64()).cast(pa.timestamp("ms", "UTC")))
     assert read(tmp_path).log.time.tolist() == [1, 2, 3, 4]
     write("train.parquet", pa.array([2**53 + 1, 4], pa.int64()))
     write("test.parquet", pa.array([0.5, 4.0]))
-    with pytest.raises(DataError, match="train.parquet, column time, gives times with fractions, and whole ones such as 900"):
+    with pytest.raises(
+        DataError,
+        match="train.parquet, column time, gives times with fractions, and whole ones such as 900",
+    ):
         read(tmp_path)
     write("test.parquet", pa.array([Decimal("0.5"), None], pa.decimal128(9, 3)))
     assert read(tmp_path).log.time.tolist() == [2, 1, 0]  # ranks: microseconds do not fit
-    write("test.parquet", pa.array([5.0, None]))  # pandas makes floats of whole numbers where one is missing
+    # pandas makes floats of whole numbers where one is missing
+    write("test.parquet", pa.array([5.0, None]))
     assert read(tmp_path).log.time.tolist() == [2**53 + 1, 4, 5]
 
 
@@ -271,7 +343,7 @@ def test_positions_are_told_from_extreme_times() -> None:
     assert only_positions(user, np.array([LEAST, LEAST + 1, LEAST, LEAST + 1]))
 
 
-# --- ids, ratings, features -------------------------------------------------------------------------------------------------
+# --- ids, ratings, features ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -281,15 +353,27 @@ def test_ids_of_every_width_are_exact(width: str, data: st.DataObject) -> None:
     values = data.draw(st.lists(whole(*WIDTHS[width]), min_size=1, max_size=9))
     with tempfile.TemporaryDirectory() as folder:
         column = pa.array(values, getattr(pa, width)())
-        pq.write_table(pa.table({"user": column, "item": column.dictionary_encode()}), Path(folder) / "log.parquet")
+        pq.write_table(
+            pa.table({"user": column, "item": column.dictionary_encode()}),
+            Path(folder) / "log.parquet",
+        )
         log = read(Path(folder) / "log.parquet").log
-    assert log.user_ids[log.user].tolist() == log.item_ids[log.item].tolist() == [str(value) for value in values]
+    assert (
+        log.user_ids[log.user].tolist()
+        == log.item_ids[log.item].tolist()
+        == [str(value) for value in values]
+    )
 
 
 def test_float_ids_that_may_have_been_rounded_are_refused_with_their_row(tmp_path: Path) -> None:
     for value in (2.0**53, -(2.0**60), math.inf, 0.5):
-        pq.write_table(pa.table({"user": [1.0, None, value], "item": ["a", "b", "c"]}), tmp_path / "log.parquet")
-        with pytest.raises(DataError, match=r"column user, row 3, holds the number .*: write them as such"):
+        pq.write_table(
+            pa.table({"user": [1.0, None, value], "item": ["a", "b", "c"]}),
+            tmp_path / "log.parquet",
+        )
+        with pytest.raises(
+            DataError, match=r"column user, row 3, holds the number .*: write them as such"
+        ):
             read(tmp_path / "log.parquet")
 
 
@@ -302,9 +386,14 @@ def test_ratings_that_a_float_would_round_are_counted(tmp_path: Path) -> None:
         ("c.csv", [str(n) for n in whole_ones]),
     ):
         if isinstance(column, list):
-            (tmp_path / name).write_text("user,item,rating\n" + "".join(f"u,{n},{v}\n" for n, v in enumerate(column)))
+            (tmp_path / name).write_text(
+                "user,item,rating\n" + "".join(f"u,{n},{v}\n" for n, v in enumerate(column))
+            )
         else:
-            pq.write_table(pa.table({"user": ["u"] * 4, "item": list("abcd"), "rating": column}), tmp_path / name)
+            pq.write_table(
+                pa.table({"user": ["u"] * 4, "item": list("abcd"), "rating": column}),
+                tmp_path / name,
+            )
         log = read(tmp_path / name).log
         assert log.rating.tolist() == [edge - 1, 3] and log.dropped == {beyond: 2}
 
@@ -329,8 +418,15 @@ def test_features_are_the_nearest_floats(tmp_path: Path, column: pa.Array) -> No
         ("lists.parquet", {"item_id": ids, "f": pa.ListArray.from_arrays([0, 1, 2], column)}),
     ):
         pq.write_table(pa.table(table), tmp_path / name)
-        values = next(iter(read(tmp_path / "log.csv", features=[tmp_path / name]).modalities.values())).values
-        expected = np.array([[np.nan if value is None else np.float32(float(value))] for value in column.to_pylist()])
+        values = next(
+            iter(read(tmp_path / "log.csv", features=[tmp_path / name]).modalities.values())
+        ).values
+        expected = np.array(
+            [
+                [np.nan if value is None else np.float32(float(value))]
+                for value in column.to_pylist()
+            ]
+        )
         np.testing.assert_array_equal(values, expected)
 
 
@@ -343,5 +439,7 @@ def test_features_that_float32_cannot_hold_are_refused(tmp_path: Path, value: An
         column = pa.array([Decimal(1) if isinstance(value, Decimal) else 1.0, value])
         pq.write_table(pa.table({"item_id": ["b", "a"], "f0": column}), tmp_path / "v.parquet")
     path = next(tmp_path.glob("v.*"))
-    with pytest.raises(DataError, match="row of item 'a', holds infinity or a number beyond float32"):
+    with pytest.raises(
+        DataError, match="row of item 'a', holds infinity or a number beyond float32"
+    ):
         read(tmp_path / "log.csv", features=[path])

@@ -66,14 +66,19 @@ def test_zip_of_arrays_is_refused(tmp_path):
 
 @pytest.mark.parametrize("mmap", [False, True])
 def test_arrays_survive(tmp_path, mmap):
-    for number, array in enumerate((np.arange(7), np.zeros((0, 3), np.float16), np.asfortranarray(np.ones((4, 5))))):
+    for number, array in enumerate(
+        (np.arange(7), np.zeros((0, 3), np.float16), np.asfortranarray(np.ones((4, 5))))
+    ):
         np.save(tmp_path / f"{number}.npy", array)
         loaded = load_array(tmp_path / f"{number}.npy", mmap=mmap)
         assert loaded.dtype == array.dtype
         np.testing.assert_array_equal(loaded, array)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x09\x00v\x00{}", b"hello\n" * 40])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\x93NUMPY", b"\x93NUMPY\x01\x00", b"\x93NUMPY\x09\x00v\x00{}", b"hello\n" * 40],
+)
 def test_stumps_are_one_line(tmp_path, content):
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.npy") as error:
@@ -101,7 +106,9 @@ def test_stumps_are_one_line(tmp_path, content):
 @pytest.mark.parametrize("mmap", [False, True])
 def test_nonsense_headers_are_one_line(tmp_path, header, mmap):
     raw = header.encode().ljust(117) + b"\n"
-    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(raw).to_bytes(2, "little") + raw + bytes(12))
+    (tmp_path / "a.npy").write_bytes(
+        b"\x93NUMPY\x01\x00" + len(raw).to_bytes(2, "little") + raw + bytes(12)
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(DataError, match=r"a\.npy") as error:
@@ -144,7 +151,18 @@ def test_missing_file_and_folder(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[1]", b"3", b"null", b'{"a": \xff}', b"\xff\xfe", b"[" * 100_000, b'{"a": ' + b"9" * 6000 + b"}", b"{}}"],
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"3",
+        b"null",
+        b'{"a": \xff}',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"a": ' + b"9" * 6000 + b"}",
+        b"{}}",
+    ],
 )
 @pytest.mark.parametrize("kind", [DataError, RunError])
 def test_damaged_json_is_one_line_of_the_callers_kind(tmp_path, content, kind):

@@ -92,7 +92,9 @@ def test_an_occupied_folder_is_refused_and_force_replaces_it(tmp_path):
     with pytest.raises(RunError, match="--force"), replace_folders((target, KIND)):
         raise AssertionError("the block must not run")
     write(target)
-    assert everything(target) == NEW and text_of(target) == "new", "files of the old manifest that the new one lacks are gone"
+    assert everything(target) == NEW and text_of(target) == "new", (
+        "files of the old manifest that the new one lacks are gone"
+    )
 
 
 def litter(folder: Path) -> dict[str, bytes]:
@@ -109,7 +111,9 @@ def litter(folder: Path) -> dict[str, bytes]:
     (folder / ".mine.abcdefgh.tmp").write_bytes(b"looks temporary")
     (folder / ".a.0123456789abcdef.tmp").write_bytes(b"looks like one of ours")
     (folder / ".mine.12345678.old").mkdir()
-    return {name: (folder / name).read_bytes() for name in everything(folder) if kept(folder / name)}
+    return {
+        name: (folder / name).read_bytes() for name in everything(folder) if kept(folder / name)
+    }
 
 
 def kept(path: Path) -> bool:
@@ -135,7 +139,9 @@ def test_a_users_file_under_one_of_our_names_is_refused_before_the_work(tmp_path
     write(target, text="old")
     (target / name).write_text("precious")
     for action in (lambda: check_free(target, KIND, force=True), lambda: write(target)):
-        with pytest.raises(RunError, match=re.escape(f"{target / name} has a name that results take")):
+        with pytest.raises(
+            RunError, match=re.escape(f"{target / name} has a name that results take")
+        ):
             action()
     assert (target / name).read_text() == "precious" and text_of(target) == "old"
 
@@ -143,7 +149,10 @@ def test_a_users_file_under_one_of_our_names_is_refused_before_the_work(tmp_path
 def test_a_users_file_that_came_while_we_wrote_is_refused_too(tmp_path):
     target = tmp_path / "a"
     write(target, text="old")
-    with pytest.raises(RunError, match=r"part\.2 has a name"), replace_folders((target, KIND), force=True) as (stage,):
+    with (
+        pytest.raises(RunError, match=r"part\.2 has a name"),
+        replace_folders((target, KIND), force=True) as (stage,),
+    ):
         fill(stage)
         (target / "part.2").mkdir()
     assert text_of(target) == "old" and everything(target) == sorted([*OLD, "part.2"])
@@ -153,7 +162,12 @@ def test_a_damaged_manifest_costs_nothing_of_the_users(tmp_path):
     target = tmp_path / "a"
     write(target, text="old")
     precious = litter(target)
-    for damage in (b"", b"{}", b'{"format": 2, "files": 3}', (target / MARKER).read_bytes().replace(b"old", b"odd", 1)):
+    for damage in (
+        b"",
+        b"{}",
+        b'{"format": 2, "files": 3}',
+        (target / MARKER).read_bytes().replace(b"old", b"odd", 1),
+    ):
         (target / MARKER).write_bytes(damage)
         write(target)
         assert text_of(target) == "new"
@@ -168,7 +182,10 @@ def test_foreign_folders_and_files_are_refused_even_with_force(tmp_path, force):
     (tmp_path / "file").write_text("precious")
     os.mkfifo(tmp_path / "fifo")
     for name, words in (("photos", "not ours"), ("file", "is a file"), ("fifo", "is a file")):
-        with pytest.raises(RunError, match=words), replace_folders((tmp_path / name, KIND), force=force):
+        with (
+            pytest.raises(RunError, match=words),
+            replace_folders((tmp_path / name, KIND), force=force),
+        ):
             raise AssertionError("the block must not run")
         with pytest.raises(RunError, match=words):
             check_free(tmp_path / name, KIND, force=force)
@@ -248,7 +265,10 @@ def test_a_full_disk_at_the_last_flush_leaves_nothing(tmp_path, monkeypatch):
             write(tmp_path / name)
     with pytest.raises(OSError, match="No space"), atomic_file(tmp_path / "b") as temporary:
         temporary.write_text("x")
-    assert everything(tmp_path) == ["there", *(f"there/{name}" for name in OLD)] and text_of(tmp_path / "there") == "old"
+    assert (
+        everything(tmp_path) == ["there", *(f"there/{name}" for name in OLD)]
+        and text_of(tmp_path / "there") == "old"
+    )
 
 
 LIMITED = """
@@ -268,7 +288,12 @@ except OSError as error:
 
 
 def test_a_write_that_hits_a_real_limit_leaves_nothing_half_written(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(tmp_path / "a")], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path / "a")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 33, done.stderr
     assert everything(tmp_path) == []
 
@@ -278,16 +303,25 @@ def test_a_write_that_hits_a_real_limit_leaves_nothing_half_written(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Without waiting for the disk: a killed process loses nothing that it had handed to the system."""
+    """Without waiting for the disk: a killed process loses nothing that it had handed to the
+    system.
+    """
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
-def states(tmp_path: Path, places: list[Path], precious: dict[Path, dict[str, bytes]]) -> list[str | None]:
-    """The content of each folder after a recovery; nothing of the user's is lost, nothing of ours is left over."""
+def states(
+    tmp_path: Path, places: list[Path], precious: dict[Path, dict[str, bytes]]
+) -> list[str | None]:
+    """The content of each folder after a recovery.
+
+    Nothing of the user's is lost, nothing of ours is left over.
+    """
     for place in places:
         recover(place)
         lock = place.with_name(f".{place.name}.lock")
-        if lock.exists():  # killed before its number was in it: nothing proves whose it is, the next writer takes it over
+        # killed before its number was in it: nothing proves whose it is, the next writer takes it
+        # over
+        if lock.exists():
             assert lock.read_bytes() == b""
             with locks.writing(place):
                 pass
@@ -296,7 +330,11 @@ def states(tmp_path: Path, places: list[Path], precious: dict[Path, dict[str, by
         found.append(text_of(place) if place.exists() else None)
         for name, content in precious.get(place, {}).items():
             assert (place / name).read_bytes() == content, f"{name} is lost"
-        ours = {name for name in everything(place) if "/" not in name and (place / name).is_file()} if place.exists() else set()
+        ours = (
+            {name for name in everything(place) if "/" not in name and (place / name).is_file()}
+            if place.exists()
+            else set()
+        )
         assert ours <= {*NEW, *OLD, *precious.get(place, {}), "link"}, f"left over: {ours}"
     tops = {path.name for path in tmp_path.iterdir()}
     assert tops <= {place.name for place in places}, f"left over: {tops}"
@@ -304,7 +342,9 @@ def states(tmp_path: Path, places: list[Path], precious: dict[Path, dict[str, by
 
 
 @pytest.mark.parametrize(
-    "there", [(False,), (True,), (False, False), (True, True), (True, False), (False, True)], ids=lambda flags: str(len(flags))
+    "there",
+    [(False,), (True,), (False, False), (True, True), (True, False), (False, True)],
+    ids=lambda flags: str(len(flags)),
 )
 def test_killed_at_any_call_all_folders_are_old_or_all_new(tmp_path, there, quick):
     places = [tmp_path / name for name in ("a", "b")[: len(there)]]
@@ -329,7 +369,9 @@ def test_killed_at_any_call_all_folders_are_old_or_all_new(tmp_path, there, quic
     assert len(seen) == 2 and count > 15, "it was killed before the commit and after it"
 
 
-@pytest.mark.parametrize("there", [(True,), (True, True), (False, True)], ids=lambda flags: str(flags))
+@pytest.mark.parametrize(
+    "there", [(True,), (True, True), (False, True)], ids=lambda flags: str(flags)
+)
 def test_a_recovery_that_is_killed_is_completed_by_the_next(tmp_path, there, quick):
     places = [tmp_path / name for name in ("a", "b")[: len(there)]]
 
@@ -371,9 +413,13 @@ def test_only_what_a_dead_writer_left_is_swept(tmp_path):
     mine = tmp_path / ".a.0123456789abcdef.tmp"  # its second half does not follow from the first
     mine.mkdir()
     (mine / "thesis").write_text("precious")
-    with replace_folders((tmp_path / "a", KIND)) as (stage,):  # a living writer: of another thread or process, seen from here
+    # a living writer: of another thread or process, seen from here
+    with replace_folders((tmp_path / "a", KIND)) as (stage,):
         with pytest.raises(RunError, match="is writing"):
-            other_process(f"from dualgnn_dgl.core.locks import writing\nwith writing({str(tmp_path / 'a')!r}): pass")
+            other_process(
+                f"from dualgnn_dgl.core.locks import writing\nwith "
+                f"writing({str(tmp_path / 'a')!r}): pass"
+            )
         recover(tmp_path / "a")
         assert stage.exists()
         fill(stage)
@@ -381,12 +427,17 @@ def test_only_what_a_dead_writer_left_is_swept(tmp_path):
     dead.mkdir()
     (tmp_path / temporary_name("a")).write_text("half")
     recover(tmp_path / "a")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [mine.name, "a"] and (mine / "thesis").exists()
+    assert (
+        sorted(path.name for path in tmp_path.iterdir()) == [mine.name, "a"]
+        and (mine / "thesis").exists()
+    )
 
 
 def other_process(script: str) -> None:
     """Run a script in a process of its own; its RunError comes back."""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
     if done.returncode:
         raise RunError(done.stderr.strip().splitlines()[-1])
 
@@ -396,7 +447,9 @@ def test_a_forged_plan_is_refused_and_nothing_is_removed(tmp_path):
     (tmp_path / "precious").write_text("x")
     commit = tmp_path / "a" / folders.COMMIT
     commit.mkdir()
-    (commit / folders.PLAN).write_text(json.dumps({"marker": MARKER, "remove": ["../precious"], "self": "0" * 64}))
+    (commit / folders.PLAN).write_text(
+        json.dumps({"marker": MARKER, "remove": ["../precious"], "self": "0" * 64})
+    )
     with pytest.raises(RunError, match="is not what was written there"):
         text_of(tmp_path / "a")
     assert (tmp_path / "precious").exists()
@@ -424,11 +477,19 @@ def test_a_lock_is_its_own_file_and_goes_with_its_holder(tmp_path):
         assert (tmp_path / "deep" / ".a.lock").read_text() == str(os.getpid())
         with locks.writing(tmp_path / "deep" / "a", nested=True):  # a step of the same job
             pass
-        with pytest.raises(RunError, match="is writing"), locks.writing(tmp_path / "deep" / "a"):  # another job
+        # another job
+        with pytest.raises(RunError, match="is writing"), locks.writing(tmp_path / "deep" / "a"):
             pass
         assert (tmp_path / "deep" / ".a.lock").exists()
-        with pytest.raises(RunError, match=rf"another command \(process {os.getpid()}\) is writing .*: wait for it, or choose"):
-            other_process(f"from dualgnn_dgl.core.locks import writing\nwith writing({str(tmp_path / 'deep' / 'a')!r}): pass")
+        with pytest.raises(
+            RunError,
+            match=rf"another command \(process {os.getpid()}\) is writing .*: wait for it, or "
+            rf"choose",
+        ):
+            other_process(
+                f"from dualgnn_dgl.core.locks import writing\nwith "
+                f"writing({str(tmp_path / 'deep' / 'a')!r}): pass"
+            )
     assert everything(tmp_path) == []
 
 
@@ -461,7 +522,11 @@ def test_a_reader_waits_for_an_exchange_and_a_writer_for_readers(tmp_path, monke
         with pytest.raises(RunError, match="at work"):
             write(tmp_path / "a")
     assert text_of(tmp_path / "a") == "old"
-    with locks.exchanging(tmp_path / "a"), pytest.raises(RunError, match="at work"), reading(tmp_path / "a"):
+    with (
+        locks.exchanging(tmp_path / "a"),
+        pytest.raises(RunError, match="at work"),
+        reading(tmp_path / "a"),
+    ):
         pass
 
 

@@ -1,4 +1,7 @@
-"""Consistent forgeries of every file that is read, see forged.py: one line and status 1, or the untouched result."""
+"""Consistent forgeries of every file that is read, see forged.py.
+
+One line and status 1, or the untouched result.
+"""
 
 from __future__ import annotations
 
@@ -35,19 +38,45 @@ FOUND: list[dict[str, Any]] = []
 
 @pytest.mark.parametrize("first", FIRST)
 def test_a_consistent_forgery_is_one_line_or_changes_nothing(first: int, tmp_path: Path) -> None:
-    """In a process of its own, with bounded memory: a crash or a blow-up takes no other test with it."""
+    """In a process of its own, with bounded memory.
+
+    A crash or a blow-up takes no other test with it.
+    """
     pytest.importorskip("optuna")
     seen = tmp_path / "seen"
-    words = [sys.executable, forged.__file__, "--first", first, "--count", COUNT, "--step", STEP, "--seen", seen]
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=300 + 3 * COUNT // STEP)
-    assert done.returncode == 0, f"the process died in {seen.read_text() if seen.exists() else '?'}: {done.stderr[-2000:]}"
+    words = [
+        sys.executable,
+        forged.__file__,
+        "--first",
+        first,
+        "--count",
+        COUNT,
+        "--step",
+        STEP,
+        "--seen",
+        seen,
+    ]
+    done = subprocess.run(
+        [str(word) for word in words],
+        capture_output=True,
+        text=True,
+        timeout=300 + 3 * COUNT // STEP,
+    )
+    assert done.returncode == 0, (
+        f"the process died in {seen.read_text() if seen.exists() else '?'}: {done.stderr[-2000:]}"
+    )
     found = json.loads(done.stdout)
     assert not found["failures"], json.dumps(found["failures"], indent=1)[:6000]
     FOUND.append(found)
     targets: Counter[str] = Counter()
     for part in FOUND:
         targets.update(part["by_target"])
-    figures = {"cases": targets.total(), "of": found["of"], "failures": 0, "by_target": dict(sorted(targets.items()))}
+    figures = {
+        "cases": targets.total(),
+        "of": found["of"],
+        "failures": 0,
+        "by_target": dict(sorted(targets.items())),
+    }
     record("forged", figures)
     assert found["of"] < FIRST[-1] + COUNT or not LONG, "raise FIRST: some cases are never run"
 
@@ -71,7 +100,11 @@ def test_what_the_writers_write_fits_the_schemas(good: Path) -> None:
     for file in (good / "holes" / "cells").glob("*.json"):
         content = read_json(file)
         del content["self"]
-        check(schema_of([int(name[7:]) for name in content["metrics"] if name.startswith("recall@")]), content, file)
+        check(
+            schema_of([int(name[7:]) for name in content["metrics"] if name.startswith("recall@")]),
+            content,
+            file,
+        )
     begun = read_json(good / "cut.training" / "begun.json")
     del begun["self"]
     check(working.BEGUN_SCHEMA, begun, "begun.json")
@@ -80,12 +113,21 @@ def test_what_the_writers_write_fits_the_schemas(good: Path) -> None:
     content = read_json(file, schema=working.CHECKPOINT_SCHEMA)
     check(ABOUT_SCHEMA, content["about"], file)
     check(state.snapshot_info, content["training"], file)
-    assert content["training"]["step"] == 1 and content["training"]["history"], "it lies within an epoch"
+    assert content["training"]["step"] == 1 and content["training"]["history"], (
+        "it lies within an epoch"
+    )
 
 
 def test_every_digest_is_made_to_agree(good: Path, tmp_path: Path) -> None:
-    """The harness itself: a forgery that a digest gives away would prove nothing about the schemas."""
-    for pattern in ("run/run.json", "cut.training/*.json", "holes/cells/*.json", "holes/weights/*.json"):
+    """The harness itself: a forgery that a digest gives away would prove nothing about the
+    schemas.
+    """
+    for pattern in (
+        "run/run.json",
+        "cut.training/*.json",
+        "holes/cells/*.json",
+        "holes/weights/*.json",
+    ):
         for file in good.glob(pattern):
             content = read_json(file)
             again = json.loads(json.dumps(content))
@@ -117,12 +159,17 @@ def test_json_is_parsed_strictly(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=says):
         parse_json(text)
     (tmp_path / "a.json").write_text(text, "utf-8")
-    with pytest.raises(DataError, match=f"a.json is not readable JSON .*{says}.*: damaged or edited; train again"):
+    with pytest.raises(
+        DataError, match=f"a.json is not readable JSON .*{says}.*: damaged or edited; train again"
+    ):
         read_json(tmp_path / "a.json", remedy="train again")
 
 
 def test_json_that_is_valid_comes_through() -> None:
-    text = '{"a": [9223372036854775807, -9223372036854775807, -0.0, 1e308, "\\ud83d\\ude00", "ü", null, true]}'
+    text = (
+        '{"a": [9223372036854775807, -9223372036854775807, -0.0, 1e308, "\\ud83d\\ude00", "ü", '
+        "null, true]}"
+    )
     assert parse_json(text) == json.loads(text)
     assert parse_json("[" * DEEPEST + "]" * DEEPEST)
 
@@ -151,7 +198,12 @@ def test_toml_is_parsed_strictly(text: str, says: str, tmp_path: Path) -> None:
 
 
 SAMPLE = schema.record(
-    {"n": schema.whole(1, 9), "x": schema.number(0, 1), "t": schema.text("[a-z]+", "a word", 5), "f": schema.FLAG},
+    {
+        "n": schema.whole(1, 9),
+        "x": schema.number(0, 1),
+        "t": schema.text("[a-z]+", "a word", 5),
+        "f": schema.FLAG,
+    },
     {
         "c": schema.one_of("a", 1),
         "l": schema.list_of(schema.maybe(schema.whole()), 1, 2),
@@ -159,7 +211,16 @@ SAMPLE = schema.record(
         "p": schema.plain,
     },
 )
-VALID = {"n": 3, "x": 0.5, "t": "abc", "f": True, "c": 1, "l": [None, 2], "d": {"k": None}, "p": [{"a": [1.5]}]}
+VALID = {
+    "n": 3,
+    "x": 0.5,
+    "t": "abc",
+    "f": True,
+    "c": 1,
+    "l": [None, 2],
+    "d": {"k": None},
+    "p": [{"a": [1.5]}],
+}
 
 
 def test_a_valid_value_fits() -> None:
@@ -207,7 +268,10 @@ def test_a_missing_key_and_another_type_are_named() -> None:
 def test_manifests_may_hold_digests_and_nothing_else_that_is_unknown(good: Path) -> None:
     """`files` and `self` are the extension point of the digests of a folder's files."""
     digest = "0" * 64
-    for place, rule in (("data/dataset.json", manifest.MANIFEST_SCHEMA), ("run/run.json", RUN_SCHEMA)):
+    for place, rule in (
+        ("data/dataset.json", manifest.MANIFEST_SCHEMA),
+        ("run/run.json", RUN_SCHEMA),
+    ):
         content = read_json(good / place)
         check(rule, content | {"files": {"train.parquet": digest}, "self": digest}, place)
         for extra in ({"files": {"a": "b"}}, {"files": []}, {"self": 3}, {"more": 1}):

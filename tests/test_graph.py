@@ -1,4 +1,7 @@
-"""The heterograph against lists worked by hand: relations, weights, ranks; nothing but training pairs in it."""
+"""The heterograph against lists worked by hand.
+
+Relations, weights, ranks; nothing but training pairs in it.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ BY_HAND = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2), (2, 3)]
 
 def by_hand(lists: bool = True, valid=((1, 0),), test=((2, 0), (3, 4))) -> Dataset:
     train = small.interactions(BY_HAND, 4, 5)
-    neighbours = CoOccurrence(np.array([0, 2, 4, 6, 6]), np.array([1, 2, 0, 2, 0, 1]), np.array([2.0, 1, 2, 1, 1, 1]))
+    neighbours = CoOccurrence(
+        np.array([0, 2, 4, 6, 6]), np.array([1, 2, 0, 2, 0, 1]), np.array([2.0, 1, 2, 1, 1, 1])
+    )
     return Dataset(
         train,
         small.interactions(list(valid), 4, 5),
@@ -56,7 +61,11 @@ def edge_table(graph, relation: str, *data: str) -> set[tuple]:
 @pytest.mark.parametrize("lists", [True, False])
 def test_small_case_worked_by_hand(lists):
     graph = heterograph(by_hand(lists))
-    assert graph.ntypes == ["item", "user"] and graph.num_nodes("user") == 4 and graph.num_nodes("item") == 5
+    assert (
+        graph.ntypes == ["item", "user"]
+        and graph.num_nodes("user") == 4
+        and graph.num_nodes("item") == 5
+    )
     assert set(graph.canonical_etypes) == {
         ("user", "interacts", "item"),
         ("item", "interacted_by", "user"),
@@ -83,7 +92,9 @@ def test_co_occurrence_edges_are_the_lists():
     expected = set()
     for u in range(data.num_users):
         part = slice(lists.indptr[u], lists.indptr[u + 1])
-        for rank, (v, w) in enumerate(zip(lists.neighbour[part].tolist(), lists.weight[part].tolist(), strict=True)):
+        for rank, (v, w) in enumerate(
+            zip(lists.neighbour[part].tolist(), lists.weight[part].tolist(), strict=True)
+        ):
             expected.add((v, u, w, rank))
     for given in (data, dataclasses.replace(data, co_occurrence=None)):
         assert edge_table(heterograph(given), "co_occurs", "weight", "rank") == expected
@@ -91,24 +102,39 @@ def test_co_occurrence_edges_are_the_lists():
 
 @pytest.mark.parametrize("lists", [True, False])
 def test_validation_and_test_pairs_change_nothing(lists):
-    """No held-out edge in any relation: with all of them, some or none, the graph is the same (spec 13.1)."""
+    """No held-out edge in any relation.
+
+    With all of them, some or none, the graph is the same (spec 13.1).
+    """
     data = small.dataset()
     empty = small.interactions([], data.num_users, data.num_items)
     known = set(small.pairs_of(data.train))
-    rest = [(u, i) for u in range(data.num_users) for i in range(data.num_items) if (u, i) not in known]
+    rest = [
+        (u, i) for u in range(data.num_users) for i in range(data.num_items) if (u, i) not in known
+    ]
     many = small.interactions(rest, data.num_users, data.num_items)
     given = None if not lists else data.co_occurrence
     tables = []
     for valid, test in ((data.valid, data.test), (empty, empty), (many, empty), (empty, many)):
         graph = heterograph(dataclasses.replace(data, valid=valid, test=test, co_occurrence=given))
-        tables.append([edge_table(graph, relation, "weight") for relation in ("interacts", "interacted_by", "co_occurs")])
+        tables.append(
+            [
+                edge_table(graph, relation, "weight")
+                for relation in ("interacts", "interacted_by", "co_occurs")
+            ]
+        )
     assert tables[0] == tables[1] == tables[2] == tables[3]
     assert {edge[:2] for edge in tables[0][0]} == known
 
 
 def test_the_data_set_is_left_alone_and_read_only_arrays_will_do():
     data = small.dataset()
-    for array in (data.train.user, data.train.item, data.co_occurrence.neighbour, data.co_occurrence.weight):
+    for array in (
+        data.train.user,
+        data.train.item,
+        data.co_occurrence.neighbour,
+        data.co_occurrence.weight,
+    ):
         array.setflags(write=False)
     graph = heterograph(data)
     graph.edges["co_occurs"].data["weight"] += 1
@@ -140,10 +166,17 @@ def slow_user_user(lists: CoOccurrence, k: int, weight: str) -> np.ndarray:
     omega = np.zeros((users, users))
     for u in range(users):
         part = slice(lists.indptr[u], lists.indptr[u + 1])
-        near, strength = lists.neighbour[part][:k].tolist(), lists.weight[part][:k].astype(np.float64)
+        near, strength = (
+            lists.neighbour[part][:k].tolist(),
+            lists.weight[part][:k].astype(np.float64),
+        )
         if not near:
             continue
-        value = {"softmax": np.exp(strength - strength.max()), "mean": np.ones(len(near)), "proportional": strength}[weight]
+        value = {
+            "softmax": np.exp(strength - strength.max()),
+            "mean": np.ones(len(near)),
+            "proportional": strength,
+        }[weight]
         omega[u, near] = value / value.sum()
     return omega
 
@@ -153,7 +186,9 @@ def slow_user_user(lists: CoOccurrence, k: int, weight: str) -> np.ndarray:
 def test_user_user_against_loops(weight, k):
     data = small.dataset()
     omega = user_user(heterograph(data), k, weight).dense().double().numpy()
-    np.testing.assert_allclose(omega, slow_user_user(data.co_occurrence, k, weight), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        omega, slow_user_user(data.co_occurrence, k, weight), rtol=1e-5, atol=1e-7
+    )
     sums = omega.sum(1)
     alone = np.diff(data.co_occurrence.indptr) == 0
     assert alone[small.LONELY_USER] and not alone.all()
@@ -163,17 +198,30 @@ def test_user_user_against_loops(weight, k):
 
 
 def test_softmax_of_large_counts_is_stable():
-    """Long histories share hundreds of items: exp(900) must not overflow, the strongest takes nearly all."""
-    lists = CoOccurrence(np.array([0, 2, 3, 4, 4]), np.array([1, 2, 0, 0]), np.array([900.0, 897.0, 900, 897]))
+    """Long histories share hundreds of items.
+
+    Exp(900) must not overflow, the strongest takes nearly all.
+    """
+    lists = CoOccurrence(
+        np.array([0, 2, 3, 4, 4]), np.array([1, 2, 0, 0]), np.array([900.0, 897.0, 900, 897])
+    )
     omega = user_user(heterograph(dataclasses.replace(by_hand(), co_occurrence=lists)), 5).dense()
     assert torch.isfinite(omega).all()
-    torch.testing.assert_close(omega[0, 1:3], torch.tensor([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(3))]))
+    torch.testing.assert_close(
+        omega[0, 1:3], torch.tensor([1 / (1 + math.exp(-3)), 1 / (1 + math.exp(3))])
+    )
 
 
 @pytest.mark.parametrize("pad", ["none", "resample"])
 def test_user_user_without_any_neighbours(pad):
     train = small.interactions([(0, 1), (1, 0)], 3, 2)
-    data = Dataset(train, *(small.interactions([], 3, 2),) * 2, {}, np.array(["a", "b", "c"]), np.array(["p", "q"]))
+    data = Dataset(
+        train,
+        *(small.interactions([], 3, 2),) * 2,
+        {},
+        np.array(["a", "b", "c"]),
+        np.array(["p", "q"]),
+    )
     omega = user_user(heterograph(data), 4, pad=pad, generator=torch.Generator())
     assert omega.shape == (3, 3) and omega.num_edges == 0
     assert (omega @ torch.ones(3, 2) == 0).all()
@@ -182,8 +230,13 @@ def test_user_user_without_any_neighbours(pad):
 # ---------------------------------------------------------------- the released code's filling up
 
 
-def slow_resampled_row(near: list[int], strength: list[float], k: int, weight: str, draw: random.Random) -> dict[int, float]:
-    """One row of Ω as spec.md 3.4 words it: pad by drawing uniformly from the list as it has grown so far."""
+def slow_resampled_row(
+    near: list[int], strength: list[float], k: int, weight: str, draw: random.Random
+) -> dict[int, float]:
+    """One row of Ω as spec.md 3.4 words it.
+
+    Pad by drawing uniformly from the list as it has grown so far.
+    """
     places = list(range(len(near)))[:k]
     while len(places) < k:
         places.append(draw.choice(places))
@@ -203,15 +256,25 @@ def slow_resampled_row(near: list[int], strength: list[float], k: int, weight: s
 def test_resampling_has_the_mean_and_spread_of_the_slow_simulation(weight):
     """4,000 users with the same three neighbours are 4,000 draws of one padded list."""
     repeats, strength, k = 4000, [4.0, 3.0, 3.0], 9
-    near = [repeats, repeats + 1, repeats + 2]  # three more users, who have no neighbours themselves
+    # three more users, who have no neighbours themselves
+    near = [repeats, repeats + 1, repeats + 2]
     users = repeats + 3
     indptr = np.minimum(np.arange(users + 1) * 3, 3 * repeats)
     lists = CoOccurrence(indptr, np.tile(near, repeats), np.tile(strength, repeats))
     empty = small.interactions([], users, 2)
     data = Dataset(
-        small.interactions([(0, 0)], users, 2), empty, empty, {}, np.arange(users).astype(str), np.array(["p", "q"]), None, lists
+        small.interactions([(0, 0)], users, 2),
+        empty,
+        empty,
+        {},
+        np.arange(users).astype(str),
+        np.array(["p", "q"]),
+        None,
+        lists,
     )
-    omega = user_user(heterograph(data), k, weight, pad="resample", generator=torch.Generator().manual_seed(0))
+    omega = user_user(
+        heterograph(data), k, weight, pad="resample", generator=torch.Generator().manual_seed(0)
+    )
     assert omega.num_edges == k * repeats
     fast = (omega @ torch.zeros(users, 3).index_copy(0, torch.tensor(near), torch.eye(3))).numpy()
     assert (fast[repeats:] == 0).all()
@@ -220,10 +283,17 @@ def test_resampling_has_the_mean_and_spread_of_the_slow_simulation(weight):
     slow = np.array([[row[v] for v in near] for row in rows])
     np.testing.assert_allclose(fast.sum(1), 1, rtol=1e-5)
     error = np.sqrt((fast.var(0) + slow.var(0)) / repeats)
-    assert (np.abs(fast.mean(0) - slow.mean(0)) < 4 * error).all(), (fast.mean(0), slow.mean(0), error)
-    # Pólya's urn spreads wider than draws from the real neighbours alone would: the spread must agree, too
+    assert (np.abs(fast.mean(0) - slow.mean(0)) < 4 * error).all(), (
+        fast.mean(0),
+        slow.mean(0),
+        error,
+    )
+    # Pólya's urn spreads wider than draws from the real neighbours alone would: the spread must
+    # agree, too
     np.testing.assert_allclose(fast.std(0), slow.std(0), rtol=0.06)
-    assert np.abs(np.corrcoef(fast[:-1, 0], fast[1:, 0])[0, 1]) < 0.08, "users are padded independently"
+    assert np.abs(np.corrcoef(fast[:-1, 0], fast[1:, 0])[0, 1]) < 0.08, (
+        "users are padded independently"
+    )
 
 
 def test_resampling_keeps_every_real_neighbour_and_leaves_full_lists_alone():
@@ -231,9 +301,13 @@ def test_resampling_keeps_every_real_neighbour_and_leaves_full_lists_alone():
     graph = heterograph(data)
     k = 5
     lengths = np.diff(data.co_occurrence.indptr)
-    assert (lengths > k).any() and ((lengths > 0) & (lengths < k)).any(), "the case must hold long and short lists"
+    assert (lengths > k).any() and ((lengths > 0) & (lengths < k)).any(), (
+        "the case must hold long and short lists"
+    )
     plain = user_user(graph, k, "mean").dense()
-    drawn = user_user(graph, k, "mean", pad="resample", generator=torch.Generator().manual_seed(1)).dense()
+    drawn = user_user(
+        graph, k, "mean", pad="resample", generator=torch.Generator().manual_seed(1)
+    ).dense()
     assert torch.equal(plain > 0, drawn > 0)
     full = torch.from_numpy(lengths >= k)
     torch.testing.assert_close(plain[full], drawn[full])
@@ -244,10 +318,15 @@ def test_resampling_keeps_every_real_neighbour_and_leaves_full_lists_alone():
 
 def test_resampling_is_drawn_anew_and_repeats_with_the_generator():
     graph = heterograph(small.dataset())
-    one, same = (user_user(graph, 9, pad="resample", generator=torch.Generator().manual_seed(4)).dense() for _ in range(2))
+    one, same = (
+        user_user(graph, 9, pad="resample", generator=torch.Generator().manual_seed(4)).dense()
+        for _ in range(2)
+    )
     assert torch.equal(one, same)
     source = torch.Generator().manual_seed(4)
-    draws = [user_user(graph, 9, "mean", pad="resample", generator=source).dense() for _ in range(3)]
+    draws = [
+        user_user(graph, 9, "mean", pad="resample", generator=source).dense() for _ in range(3)
+    ]
     assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
     before = torch.get_rng_state()
     user_user(graph, 9, pad="resample", generator=source)
@@ -273,7 +352,9 @@ def test_wrong_options_are_one_line(keywords, words):
 
 
 def slow_item_item(modality: Modality, k: int, weight: str, own: bool) -> np.ndarray:
-    """S, item by item: the k nearest by cosine among those present, then D^-½ S D^-½ with D the row sums."""
+    """S, item by item: the k nearest by cosine among those present, then D^-½ S D^-½ with D the row
+    sums.
+    """
     items = len(modality.present)
     graph = np.zeros((items, items))
     for i in np.flatnonzero(modality.present):
@@ -298,7 +379,9 @@ def test_item_graph_against_loops(k, weight, own, block, monkeypatch):
     monkeypatch.setattr("dualgnn_dgl.graphs.nearest.BLOCK", block)
     for modality in small.dataset().modalities.values():
         similar = item_item(modality, k, weight=weight, own=own)
-        np.testing.assert_allclose(similar.dense().numpy(), slow_item_item(modality, k, weight, own), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            similar.dense().numpy(), slow_item_item(modality, k, weight, own), rtol=1e-5, atol=1e-6
+        )
         assert (similar.dense()[~torch.from_numpy(modality.present)] == 0).all()
         assert (similar.dense()[:, ~torch.from_numpy(modality.present)] == 0).all()
 
@@ -317,16 +400,27 @@ def test_mixed_item_graph_is_the_mixture_and_its_rows_sum_to_one():
 
 
 def test_items_that_are_alike_or_alone():
-    """An item stands first among its own neighbours even where others are its very copy; one present item has no others."""
+    """An item stands first among its own neighbours even where others are its very copy.
+
+    One present item has no others.
+    """
     copies = Modality(np.ones((6, 3)), np.array([True, True, False, True, True, True]))
     item, neighbour, cosine = nearest_items(copies, 2, own=True)
     assert item[::2].tolist() == neighbour[::2].tolist() == [0, 1, 3, 4, 5]
     torch.testing.assert_close(cosine, torch.ones(10))
     alone = Modality(np.ones((3, 2)), np.array([False, True, False]))
     assert item_item(alone, 4).num_edges == 0
-    assert item_item(alone, 4, weight="cosine", own=True).dense().tolist() == [[0, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert item_item(alone, 4, weight="cosine", own=True).dense().tolist() == [
+        [0, 0, 0],
+        [0, 1, 0],
+        [0, 0, 0],
+    ]
     nobody = Modality(np.ones((3, 2)), np.zeros(3, bool))
-    assert item_item(nobody, 4, own=True).num_edges == mixed_item_item([nobody], [1.0], 4).num_edges == 0
+    assert (
+        item_item(nobody, 4, own=True).num_edges
+        == mixed_item_item([nobody], [1.0], 4).num_edges
+        == 0
+    )
 
 
 def test_item_graph_refuses_what_it_cannot_do():
@@ -348,12 +442,16 @@ def test_a_thinned_graph_is_a_normalised_part_of_the_whole():
         kept = [tuple(pair) for pair in dense.nonzero().tolist()]
         assert len(kept) == round(len(pairs) * (1 - dropout)) and set(kept) <= pairs
         ones = (dense > 0).float()
-        expected = ones / (ones.sum(1, keepdim=True) * ones.sum(0, keepdim=True)).clamp(min=1).sqrt()
+        expected = (
+            ones / (ones.sum(1, keepdim=True) * ones.sum(0, keepdim=True)).clamp(min=1).sqrt()
+        )
         torch.testing.assert_close(dense, expected)
 
 
 def test_thinning_keeps_edges_as_often_as_weighted_draws_without_replacement_do():
-    """Against drawing one edge after the other, in proportion to 1/√(d_u d_i) among those that are left."""
+    """Against drawing one edge after the other, in proportion to 1/√(d_u d_i) among those that are
+    left.
+    """
     graph, repeats = heterograph(by_hand()), 3000
     source = torch.Generator().manual_seed(0)
     counts = np.zeros((4, 5))
@@ -362,12 +460,16 @@ def test_thinning_keeps_edges_as_often_as_weighted_draws_without_replacement_do(
     degree_u, degree_i = {0: 3, 1: 2, 2: 2}, {0: 1, 1: 2, 2: 3, 3: 1}
     weight = np.array([1 / math.sqrt(degree_u[u] * degree_i[i]) for u, i in BY_HAND])
     expected = np.zeros(len(BY_HAND))
-    for order in permutations(range(len(BY_HAND)), 3):  # exactly: the chance of every ordered draw of three
+    # exactly: the chance of every ordered draw of three
+    for order in permutations(range(len(BY_HAND)), 3):
         left, chance = weight.sum(), 1.0
         for edge in order:
             chance, left = chance * weight[edge] / left, left - weight[edge]
         expected[list(order)] += chance
     found = np.array([counts[pair] for pair in BY_HAND]) / repeats
     assert found.sum() == pytest.approx(3)
-    assert (np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / repeats)).all(), (found, expected)
+    assert (np.abs(found - expected) < 4 * np.sqrt(expected * (1 - expected) / repeats)).all(), (
+        found,
+        expected,
+    )
     assert expected.max() - expected.min() > 0.1, "the case must tell weighted draws from even ones"

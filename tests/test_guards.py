@@ -1,4 +1,6 @@
-"""Promises of the whole: the command line answers at once and explains itself, models name their source, doctests run."""
+"""Promises of the whole: the command line answers at once and explains itself, models name their
+source, doctests run.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,18 @@ from dualgnn_dgl.cli.main import VERBS, group
 from dualgnn_dgl.models import MODELS, model_class
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "dgl", "pandas", "numpy", "scipy", "sklearn", "pyarrow", "matplotlib", "rich", "numba")
+HEAVY = (
+    "torch",
+    "dgl",
+    "pandas",
+    "numpy",
+    "scipy",
+    "sklearn",
+    "pyarrow",
+    "matplotlib",
+    "rich",
+    "numba",
+)
 TEXT = {".py", ".md", ".cfg", ".toml", ".txt", ".svg", ".json", ""}
 
 
@@ -27,13 +40,16 @@ def help_in_a_fresh_process(*words: str) -> tuple[str, set[str], float]:
     """(help text, heavy packages that were imported, seconds) of `dualgnn WORDS --help`."""
     script = (
         "import sys, atexit\n"
-        f"atexit.register(lambda: print('IMPORTED', *[name for name in {HEAVY!r} if name in sys.modules]))\n"
+        f"atexit.register(lambda: print('IMPORTED', *[name for name in {HEAVY!r} if name in "
+        f"sys.modules]))\n"
         f"sys.argv = ['dualgnn', *{list(words)!r}, '--help']\n"
         "from dualgnn_dgl.cli.main import main\n"
         "main()\n"
     )
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
     seconds = time.perf_counter() - started
     assert done.returncode == 0, done.stderr
     text, _, imported = done.stdout.rpartition("IMPORTED")
@@ -43,7 +59,9 @@ def help_in_a_fresh_process(*words: str) -> tuple[str, set[str], float]:
 def test_help_imports_nothing_heavy() -> None:
     text, imported, _ = help_in_a_fresh_process()
     assert not imported
-    assert all(verb in text and sentence in " ".join(text.split()) for verb, sentence in VERBS.items())
+    assert all(
+        verb in text and sentence in " ".join(text.split()) for verb, sentence in VERBS.items()
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -69,14 +87,23 @@ def commands() -> list[tuple[str, click.Command]]:
 
 @pytest.mark.parametrize(("name", "command"), commands(), ids=list(VERBS))
 def test_every_command_and_option_is_explained(name: str, command: click.Command) -> None:
-    assert command.help and command.help.strip().split("\n")[0].endswith("."), f"{name} opens with a sentence"
+    assert command.help and command.help.strip().split("\n")[0].endswith("."), (
+        f"{name} opens with a sentence"
+    )
     assert "Example" in command.help, f"the help of {name} ends with an example"
     assert f"dualgnn {name}" in command.help
     for option in command.params:
-        if isinstance(option, click.Argument):  # only folders of one kind, as many as one likes: the help speaks of them
-            assert option.nargs == -1 and option.metavar and f" {option.metavar.split()[0]} " in command.help
+        # only folders of one kind, as many as one likes: the help speaks of them
+        if isinstance(option, click.Argument):
+            assert (
+                option.nargs == -1
+                and option.metavar
+                and f" {option.metavar.split()[0]} " in command.help
+            )
             continue
-        assert isinstance(option, click.Option), f"{name} {option.name}: everything has a name on the command line"
+        assert isinstance(option, click.Option), (
+            f"{name} {option.name}: everything has a name on the command line"
+        )
         assert option.help and len(option.help) > 8, f"{name} {option.opts[0]} has no help"
         assert option.help.strip()[-1] in ".]", f"{name} {option.opts[0]}: help is a sentence"
 
@@ -96,7 +123,9 @@ def test_every_model_names_its_source_and_its_differences(name: str) -> None:
     if name != "mostpop":
         assert re.search(r"Source: .*\b(19|20)\d\d\b", text, re.DOTALL), "the paper and its year"
     if name not in ("mostpop", "bprmf"):  # these two have no authors' code to differ from
-        assert re.search(r"differ|depart", text, re.IGNORECASE), "what differs from the authors' code"
+        assert re.search(r"differ|depart", text, re.IGNORECASE), (
+            "what differs from the authors' code"
+        )
     assert is_dataclass(kind.Config) and kind.Config.__dataclass_params__.frozen
 
 
@@ -126,7 +155,11 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
     for path in tracked():
         if path.suffix in TEXT and path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
-            found += [f"{path.relative_to(ROOT)}:{n}: {m[0]}" for n, line in enumerate(lines, 1) if (m := home.search(line))]
+            found += [
+                f"{path.relative_to(ROOT)}:{n}: {m[0]}"
+                for n, line in enumerate(lines, 1)
+                if (m := home.search(line))
+            ]
     assert not found
 
 
@@ -142,27 +175,45 @@ def test_nothing_large_is_committed() -> None:
 def test_every_benchmark_is_listed() -> None:
     listed = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
     folder = ROOT / "benchmarks"
-    scripts = {path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if path.name != "__init__.py"}
-    assert {name for name in scripts if f"`{name}`" not in listed} == set(), "give each a row in benchmarks/README.md"
-    assert {name for name in re.findall(r"^\| `([\w/]+\.py)`", listed, re.MULTILINE)} <= scripts, "a listed script is gone"
+    scripts = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    assert {name for name in scripts if f"`{name}`" not in listed} == set(), (
+        "give each a row in benchmarks/README.md"
+    )
+    assert {name for name in re.findall(r"^\| `([\w/]+\.py)`", listed, re.MULTILINE)} <= scripts, (
+        "a listed script is gone"
+    )
 
 
 def test_every_benchmark_that_a_text_names_exists() -> None:
     texts = [path for path in tracked() if path.suffix in (".md", ".py") or path.name == "Makefile"]
     missing = []
-    for path in [path for path in texts if path.is_file() and path.name != "CHANGELOG.md"]:  # past versions had other names
+    # past versions had other names
+    for path in [path for path in texts if path.is_file() and path.name != "CHANGELOG.md"]:
         text = path.read_text(encoding="utf-8")
         modules = re.findall(r"-m (benchmarks(?:\.\w+){2})(?![\w.])", text)
         named = [name.replace(".", "/") + ".py" for name in modules if not name.endswith(".NAME")]
         named += re.findall(r"(?<![\w/.])benchmarks/(?:\w+/)*\w+\.py", text)
-        missing += [f"{path.relative_to(ROOT)}: {name}" for name in named if not (ROOT / name).is_file()]
+        missing += [
+            f"{path.relative_to(ROOT)}: {name}" for name in named if not (ROOT / name).is_file()
+        ]
     assert not missing
 
 
 def test_links_between_documents_lead_somewhere() -> None:
     broken = []
     folders = ("", "benchmarks", "datasets")
-    for page in [*(page for folder in folders for page in (ROOT / folder).glob("*.md")), *(ROOT / "docs").rglob("*.md")]:
+    for page in [
+        *(page for folder in folders for page in (ROOT / folder).glob("*.md")),
+        *(ROOT / "docs").rglob("*.md"),
+    ]:
         targets = re.findall(r"(?:\]\(|src=\")([^)#\"\s]+)", page.read_text(encoding="utf-8"))
-        broken += [f"{page.name}: {t}" for t in targets if "://" not in t and not (page.parent / t).exists()]
+        broken += [
+            f"{page.name}: {t}"
+            for t in targets
+            if "://" not in t and not (page.parent / t).exists()
+        ]
     assert not broken

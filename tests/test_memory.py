@@ -1,4 +1,6 @@
-"""Working memory: asked before it is taken, blocks halved when it runs out, the same result in any size of blocks."""
+"""Working memory: asked before it is taken, blocks halved when it runs out, the same result in any
+size of blocks.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +33,32 @@ from dualgnn_dgl.models import itemknn
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("1MB", 2**20), ("512mb", 2**29), ("1.5 GiB", 3 * 2**29), ("2000000", 2_000_000), ("3g", 3 * 2**30)]
+    ("text", "size"),
+    [
+        ("1MB", 2**20),
+        ("512mb", 2**29),
+        ("1.5 GiB", 3 * 2**29),
+        ("2000000", 2_000_000),
+        ("3g", 3 * 2**30),
+    ],
 )
 def test_sizes_as_people_write_them(text: str, size: int) -> None:
     assert memory.parse(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "5", "-1GB", "lots", "1e9", "4 GBytes", "nan", "1023KB", "9" * 30])
+@pytest.mark.parametrize(
+    "text", ["", "0", "5", "-1GB", "lots", "1e9", "4 GBytes", "nan", "1023KB", "9" * 30]
+)
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="--memory '.*' is no size of a megabyte or more: write it as 512MB"):
+    with pytest.raises(
+        ConfigError, match="--memory '.*' is no size of a megabyte or more: write it as 512MB"
+    ):
         memory.parse(text)
 
 
-def test_the_budget_is_what_was_given_or_a_quarter_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_budget_is_what_was_given_or_a_quarter_of_what_is_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(memory, "available", lambda device="cpu": 4000 if device == "cpu" else 8000)
     assert (memory.budget(), memory.budget("cuda")) == (1000, 2000)
     with memory.use(77):
@@ -56,7 +71,12 @@ def test_the_budget_is_what_was_given_or_a_quarter_of_what_is_free(monkeypatch: 
 
 def test_the_least_of_machine_container_and_process_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 2**20 < memory.available() < 2**50
-    for left, expected in (((900, None, None), 900), ((900, 500, None), 500), ((900, 500, 70), 70), ((None, None, -5), 0)):
+    for left, expected in (
+        ((900, None, None), 900),
+        ((900, 500, None), 500),
+        ((900, 500, 70), 70),
+        ((None, None, -5), 0),
+    ):
         for name, size in zip(("_meminfo", "_container", "_process_limit"), left, strict=True):
             monkeypatch.setattr(memory, name, lambda *_, size=size: size)
         assert memory.available() == expected
@@ -65,8 +85,12 @@ def test_the_least_of_machine_container_and_process_counts(monkeypatch: pytest.M
     assert memory.available() == memory.UNKNOWN
 
 
-def test_a_cuda_device_counts_what_its_cache_can_give_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    cuda = SimpleNamespace(mem_get_info=lambda: (500, 9999), memory_reserved=lambda: 300, memory_allocated=lambda: 120)
+def test_a_cuda_device_counts_what_its_cache_can_give_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = SimpleNamespace(
+        mem_get_info=lambda: (500, 9999), memory_reserved=lambda: 300, memory_allocated=lambda: 120
+    )
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
     assert memory.available("cuda") == 500 + 300 - 120
 
@@ -80,7 +104,9 @@ def test_a_cuda_device_counts_what_its_cache_can_give_again(monkeypatch: pytest.
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
-def test_blocks_are_halved_with_a_word_and_cover_everything_once(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_blocks_are_halved_with_a_word_and_cover_everything_once(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     done: list[tuple[int, int]] = []
 
     def work(start: int, stop: int) -> None:
@@ -90,7 +116,9 @@ def test_blocks_are_halved_with_a_word_and_cover_everything_once(error: Exceptio
 
     with caplog.at_level(logging.WARNING):
         memory.in_blocks(53, 40, work, what="ranking 5 items, users", smallest=4)
-    assert done[0] == (0, 12) and [row for start, stop in done for row in range(start, stop)] == list(range(53))
+    assert done[0] == (0, 12) and [
+        row for start, stop in done for row in range(start, stop)
+    ] == list(range(53))
     assert [record.getMessage() for record in caplog.records] == [
         "ranking 5 items, users: memory ran out with 40 at a time, going on with 20",
         "ranking 5 items, users: memory ran out with 20 at a time, going on with 12",
@@ -126,12 +154,15 @@ def test_any_budget_gives_the_same_lists(size: int, monkeypatch: pytest.MonkeyPa
     expected = top_k(user, item, 7)
     blocks: list[int] = []
     monkeypatch.setattr(
-        ranking, "select", lambda scores, k, select=ranking.select: (blocks.append(len(scores)), select(scores, k))[1]
+        ranking,
+        "select",
+        lambda scores, k, select=ranking.select: (blocks.append(len(scores)), select(scores, k))[1],
     )
     with memory.use(size):
         found = top_k(user, item, 7)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
-    assert max(blocks) == {1: 16, 8 * 90 * 16: 16, 8 * 90 * 40: 48, 2**30: 70}[size]  # in whole tiles of 16
+    # in whole tiles of 16
+    assert max(blocks) == {1: 16, 8 * 90 * 16: 16, 8 * 90 * 40: 48, 2**30: 70}[size]
 
 
 def test_nearest_items_and_co_occurrence_keep_to_the_budget_too() -> None:
@@ -142,18 +173,27 @@ def test_nearest_items_and_co_occurrence_keep_to_the_budget_too() -> None:
     nearest, lists = heterographs.nearest_items(modality, 4), co_occurrence(train, 6)
     for size in (1, 700, 10_000):
         with memory.use(size):
-            for found, expected in zip(heterographs.nearest_items(modality, 4), nearest, strict=True):
+            for found, expected in zip(
+                heterographs.nearest_items(modality, 4), nearest, strict=True
+            ):
                 torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
             again = co_occurrence(train, 6)
-        assert np.array_equal(again.neighbour, lists.neighbour) and np.array_equal(again.weight, lists.weight)
+        assert np.array_equal(again.neighbour, lists.neighbour) and np.array_equal(
+            again.weight, lists.weight
+        )
 
 
-CUDA_SAYS = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB of which 4.06 MiB is free."
+CUDA_SAYS = (
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB of "
+    "which 4.06 MiB is free."
+)
 
 
 @pytest.fixture
 def cuda_like(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[int]]:
-    """A device that does not hold more than 32 rows of a product or of a choice: torch then raises what it raises on CUDA.
+    """A device that does not hold more than 32 rows of a product or of a choice.
+
+    Torch then raises what it raises on CUDA.
 
     What was given back to it and how many rows each product had is counted.
     """
@@ -218,7 +258,9 @@ def test_nearest_items_halve_their_blocks_where_cuda_runs_out(
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), torch.OutOfMemoryError(CUDA_SAYS), ValueError("shapes do not fit")], ids=lambda e: type(e).__name__
+    "error",
+    [MemoryError(), torch.OutOfMemoryError(CUDA_SAYS), ValueError("shapes do not fit")],
+    ids=lambda e: type(e).__name__,
 )
 def test_co_occurrence_halves_its_working_space(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -248,9 +290,14 @@ def test_co_occurrence_halves_its_working_space(
         return
     with caplog.at_level(logging.WARNING):
         found = co_occurrence(train, 6)
-    assert np.array_equal(found.neighbour, expected.neighbour) and np.array_equal(found.weight, expected.weight)
+    assert np.array_equal(found.neighbour, expected.neighbour) and np.array_equal(
+        found.weight, expected.weight
+    )
     assert sizes == [2**28, 2**27, 2**26, 2**25][: len(sizes)] and len(sizes) > 1
-    assert "co-occurrence, bytes: memory ran out with 268,435,456 at a time, going on with 134,217,728" in caplog.text
+    assert (
+        "co-occurrence, bytes: memory ran out with 268,435,456 at a time, going on with 134,217,728"
+        in caplog.text
+    )
 
 
 def limited(step: Callable[..., Any], room: int, size: Callable[..., int]) -> Callable[..., Any]:
@@ -270,7 +317,10 @@ def log(users: int = 30, items: int = 20) -> Interactions:
 
 
 def looks(items: int = 37, seed: int = 1) -> Modality:
-    return Modality(np.random.default_rng(seed).normal(size=(items, 6)).astype(np.float32), np.arange(items) % 5 != 2)
+    return Modality(
+        np.random.default_rng(seed).normal(size=(items, 6)).astype(np.float32),
+        np.arange(items) % 5 != 2,
+    )
 
 
 def new_looks() -> torch.Tensor:
@@ -286,8 +336,9 @@ def similarities() -> torch.Tensor:
     return torch.from_numpy(itemknn.nearest(log(50, 37).csr(), itemknn.Config(k=5)).toarray())
 
 
-# step: (what it is called, its result, where the stand-in goes, rows there is room for, how many rows a call is about).
-# The first runs out when the block's neighbours have been chosen: they must not stand twice.
+# step: (what it is called, its result, where the stand-in goes, rows there is room for, how many
+# rows a call is about). The first runs out when the block's neighbours have been chosen: they must
+# not stand twice.
 EXHAUSTED = {
     "kNN, after the choice": (
         "nearest of 30 items, items",
@@ -296,8 +347,20 @@ EXHAUSTED = {
         10,
         lambda cosines, *_: len(cosines),
     ),
-    "kNN of new items": ("new items", new_looks, (torch.Tensor, "topk"), 10, lambda cosines, *_: len(cosines)),
-    "itemknn": ("similarities of 37 items, items", similarities, (np, "lexsort"), 300, lambda keys: len(keys[1])),
+    "kNN of new items": (
+        "new items",
+        new_looks,
+        (torch.Tensor, "topk"),
+        10,
+        lambda cosines, *_: len(cosines),
+    ),
+    "itemknn": (
+        "similarities of 37 items, items",
+        similarities,
+        (np, "lexsort"),
+        300,
+        lambda keys: len(keys[1]),
+    ),
     "newcomers": (
         "users nearest to newcomers, bytes",
         new_users,
@@ -322,7 +385,8 @@ def test_every_other_search_for_neighbours_halves_its_blocks_too(
 ) -> None:
     what, run, (place, name), room, size = EXHAUSTED[step]
     monkeypatch.setattr(memory, "available", lambda device="cpu": 2**40)
-    monkeypatch.setattr(memory, "halving", partial(memory.halving, smallest=1))  # from 64 kB downwards
+    # from 64 kB downwards
+    monkeypatch.setattr(memory, "halving", partial(memory.halving, smallest=1))
     monkeypatch.setattr(arrivals, "VISITS", 4096)
     given_back: list[bool] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -333,7 +397,9 @@ def test_every_other_search_for_neighbours_halves_its_blocks_too(
         found = run()
     assert torch.equal(found, expected)
     said = [record.getMessage() for record in caplog.records]
-    assert said and all(what in line and "memory ran out with" in line and "going on with" in line for line in said), said
+    assert said and all(
+        what in line and "memory ran out with" in line and "going on with" in line for line in said
+    ), said
     assert len(given_back) == len(said)
     caplog.clear()
     with memory.use(BUDGET[step]), caplog.at_level(logging.WARNING):
@@ -341,7 +407,9 @@ def test_every_other_search_for_neighbours_halves_its_blocks_too(
     assert not caplog.records, "told how much there is, it does not run into the limit"
 
 
-def test_training_that_does_not_fit_a_cuda_device_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_that_does_not_fit_a_cuda_device_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dualgnn_dgl.models.bprmf import BPRMF
 
     def hungry(*_: object) -> None:
@@ -349,7 +417,9 @@ def test_training_that_does_not_fit_a_cuda_device_is_one_line(tmp_path: Path, mo
 
     world = trial.world(tmp_path)
     monkeypatch.setattr(BPRMF, "loss", hungry)
-    done = trial.call("train", "--data", world.data, "--run", tmp_path / "new", "--model", "bprmf", "--gpu", -1)
+    done = trial.call(
+        "train", "--data", world.data, "--run", tmp_path / "new", "--model", "bprmf", "--gpu", -1
+    )
     assert done.code == 1 and not trial.fault(done, tmp_path / "new"), done
     assert "not enough memory (CUDA out of memory." in done.err and "--batch-size" in done.err
 
@@ -358,7 +428,9 @@ def test_the_last_word_counts_the_memory_of_the_device(monkeypatch: pytest.Monke
     def hungry(*_: int) -> None:
         raise torch.OutOfMemoryError(CUDA_SAYS)
 
-    monkeypatch.setattr(memory, "available", lambda device="cpu": {"cpu": 2**40, "cuda": 7 * 2**20}[device])
+    monkeypatch.setattr(
+        memory, "available", lambda device="cpu": {"cpu": 2**40, "cuda": 7 * 2**20}[device]
+    )
     with pytest.raises(MemoryError, match="users: not even 16 at a time fit, 7 MB are free"):
         memory.in_blocks(50, 16, hungry, what="users", smallest=16, device="cuda")
 
@@ -420,7 +492,10 @@ print(json.dumps(found))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited on Linux only")
 def test_steps_finish_in_a_limited_address_space(tmp_path: Path) -> None:
-    """RLIMIT_AS a little above what the process has: blocks are sized by it; given too large a budget, they are halved."""
+    """RLIMIT_AS a little above what the process has.
+
+    Blocks are sized by it; given too large a budget, they are halved.
+    """
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {
         "PYTHONPATH": paths,
@@ -428,7 +503,13 @@ def test_steps_finish_in_a_limited_address_space(tmp_path: Path) -> None:
         "MALLOC_ARENA_MAX": "1",
         "MALLOC_TRIM_THRESHOLD_": "100000",
     }
-    done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True, timeout=240, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     for name in ("ranking", "nearest", "co_occurrence"):
@@ -438,7 +519,14 @@ def test_steps_finish_in_a_limited_address_space(tmp_path: Path) -> None:
     assert any("nearest of 6,000 items" in line for line in said), done.stderr
     assert found["eval"] == [0, found["eval free"], ""]
     assert found["nothing left"] is True
-    record("memory", {"steps under RLIMIT_AS": 3, "halvings": len(said), "results": "equal to those without a limit"})
+    record(
+        "memory",
+        {
+            "steps under RLIMIT_AS": 3,
+            "halvings": len(said),
+            "results": "equal to those without a limit",
+        },
+    )
 
 
 def test_the_command_line_takes_a_size_and_refuses_what_is_none(tmp_path: Path) -> None:
@@ -462,16 +550,33 @@ def test_every_command_takes_a_size(verb: str) -> None:
 def test_trainings_and_rankings_of_searches_and_experiments_keep_to_the_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`tune`, `robustness` and `update`: every budget that is asked for in them is the one of the command line."""
+    """`tune`, `robustness` and `update`.
+
+    Every budget that is asked for in them is the one of the command line.
+    """
     pytest.importorskip("optuna")
     world, asked, budget = trial.world(tmp_path), [], memory.budget
-    monkeypatch.setattr(memory, "budget", lambda device="cpu": asked.append(budget(device)) or asked[-1])
+    monkeypatch.setattr(
+        memory, "budget", lambda device="cpu": asked.append(budget(device)) or asked[-1]
+    )
     monkeypatch.setattr(cooccurrence, "budget", memory.budget)
     (tmp_path / "day.csv").write_text("user_id,item_id\nnew,v1\nnew,v2\n")
     on, one = ["--data", world.data], ["--epochs", 1, "--gpu", -1]
     for words in (
         ["tune", *on, *one, "--model", "freedom", "--study", tmp_path / "study", "--trials", 2],
-        ["robustness", *on, *one, "--models", "freedom", "--rates", "0,.5", "--seeds", 1, "--out", tmp_path / "holes"],
+        [
+            "robustness",
+            *on,
+            *one,
+            "--models",
+            "freedom",
+            "--rates",
+            "0,.5",
+            "--seeds",
+            1,
+            "--out",
+            tmp_path / "holes",
+        ],
         [
             "update",
             "--run",
@@ -499,7 +604,17 @@ def test_training_on_a_full_cuda_device_is_one_line(tmp_path: Path) -> None:
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(torch.cuda.memory_reserved() / total)
     try:
-        done = trial.call("train", "--data", world.data, "--run", tmp_path / "new", "--set", "width=4096", "--gpu", 0)
+        done = trial.call(
+            "train",
+            "--data",
+            world.data,
+            "--run",
+            tmp_path / "new",
+            "--set",
+            "width=4096",
+            "--gpu",
+            0,
+        )
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert done.code == 1 and not trial.fault(done, tmp_path / "new"), done
@@ -520,4 +635,5 @@ def test_ranking_survives_a_full_cuda_device(caplog: pytest.LogCaptureFixture) -
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "memory ran out" in caplog.text
-    assert (found.cpu() == expected).float().mean() > 0.999  # the last bit of a score may differ on a GPU
+    # the last bit of a score may differ on a GPU
+    assert (found.cpu() == expected).float().mean() > 0.999

@@ -1,4 +1,7 @@
-"""DualGNN's ways with a missing modality: an absent row does nothing; borrowing, dropped edges, dropout, a learned vector."""
+"""DualGNN's ways with a missing modality.
+
+An absent row does nothing; borrowing, dropped edges, dropout, a learned vector.
+"""
 
 from __future__ import annotations
 
@@ -37,20 +40,31 @@ SWITCHES = [
     {"borrow": True},
     {"item_fusion": "rescaled"},
     {"modality_dropout": 0.5},
-    {"missing": "learned", "drop_edges": True, "borrow": True, "modality_dropout": 0.5, "item_fusion": "rescaled"},
+    {
+        "missing": "learned",
+        "drop_edges": True,
+        "borrow": True,
+        "modality_dropout": 0.5,
+        "item_fusion": "rescaled",
+    },
 ]
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
 def test_an_absent_row_changes_no_bit_and_gets_no_gradient(switches):
-    """Junk in the model's own buffers is not felt by tables or loss; rows that dropout hides get no gradient either."""
+    """Junk in the model's own buffers is not felt by tables or loss.
+
+    Rows that dropout hides get no gradient either.
+    """
     data, batch = small.dataset(), small.batch(small.dataset(), size=100)
     model = dualgnn(data, **switches)
     model.new_epoch(torch.Generator().manual_seed(1))
     clean, loss = bits(model.embed()), model.loss(*batch).detach()
     present = model.features.present if model.left is None else model.left.present
     for m in range(3):
-        model.features[m][absent(data, m)] = 1e3 * torch.randn(int(absent(data, m).sum()), model.features[m].shape[1])
+        model.features[m][absent(data, m)] = 1e3 * torch.randn(
+            int(absent(data, m).sum()), model.features[m].shape[1]
+        )
         model.features[m].requires_grad_()
     assert bits(model.embed()) == clean
     again = model.loss(*batch)
@@ -62,7 +76,10 @@ def test_an_absent_row_changes_no_bit_and_gets_no_gradient(switches):
 
 
 def test_attention_on_what_ones_videos_lack_comes_from_neighbours_alone():
-    """The paper's claim, user by user: α_{u,m} > 0 where u's videos have m, or (borrow) a co-occurring user's videos do."""
+    """The paper's claim, user by user.
+
+    Α_{u,m} > 0 where u's videos have m, or (borrow) a co-occurring user's videos do.
+    """
     data = small.dataset()
     lists, watched = data.co_occurrence, [set() for _ in range(data.num_users)]
     for u, i in small.pairs_of(data.train):
@@ -72,32 +89,45 @@ def test_attention_on_what_ones_videos_lack_comes_from_neighbours_alone():
     borrowed = 0
     for u in range(data.num_users):
         near = lists.neighbour[lists.indptr[u] : lists.indptr[u + 1]][:3].tolist()
-        has = [any(modality.present[i] for i in watched[u]) for modality in data.modalities.values()]
-        supplied = [any(modality.present[i] for w in near for i in watched[w]) for modality in data.modalities.values()]
+        has = [
+            any(modality.present[i] for i in watched[u]) for modality in data.modalities.values()
+        ]
+        supplied = [
+            any(modality.present[i] for w in near for i in watched[w])
+            for modality in data.modalities.values()
+        ]
         if not any(has):
             assert (alpha[u] > 0).all(), "who has nothing hears everything"
             continue
         assert (alpha[u] > 0).tolist() == has
-        assert (lent[u] > 0).tolist() == [own or other for own, other in zip(has, supplied, strict=True)]
+        assert (lent[u] > 0).tolist() == [
+            own or other for own, other in zip(has, supplied, strict=True)
+        ]
         borrowed += sum(other and not own for own, other in zip(has, supplied, strict=True))
     assert borrowed > 0 and alpha[small.BLIND_USER, 0] == 0 < lent[small.BLIND_USER, 0]
     torch.testing.assert_close(lent.sum(1), torch.ones(data.num_users))
 
 
 def test_without_neighbours_nothing_is_borrowed():
-    """The blind user alone: nobody shares a video with him, so he has no attention on what he has not seen."""
+    """The blind user alone: nobody shares a video with him, so he has no attention on what he has
+    not seen.
+    """
     data = small.dataset()
     own = {i for u, i in small.pairs_of(data.train) if u == small.BLIND_USER}
     pairs = [(u, i) for u, i in small.pairs_of(data.train) if u == small.BLIND_USER or i not in own]
     empty = small.interactions([], data.num_users, data.num_items)
     train = small.interactions(pairs, data.num_users, data.num_items)
-    alone = dataclasses.replace(data, train=train, valid=empty, test=empty, co_occurrence=small.shared_items(train))
+    alone = dataclasses.replace(
+        data, train=train, valid=empty, test=empty, co_occurrence=small.shared_items(train)
+    )
     attention = dualgnn(alone, borrow=True).user_attention()
     assert attention[small.BLIND_USER, 0] == 0 and (attention[small.BLIND_USER, 1:] > 0).all()
 
 
 def test_what_is_borrowed_is_the_neighbours_taste():
-    """The blind user's vector moves with the neighbours' preference in that modality, and no longer with his own."""
+    """The blind user's vector moves with the neighbours' preference in that modality, and no longer
+    with his own.
+    """
     data = small.dataset()
     blind, lists = small.BLIND_USER, data.co_occurrence
     model = dualgnn(data, borrow=True, cooc_k=2, layers=0)
@@ -139,16 +169,24 @@ def test_a_learned_vector_stands_for_what_is_missing():
     model = dualgnn(data, missing="learned", layers=0)
     for m in range(3):
         rows = model.single_modal(m)[1][absent(data, m)]
-        torch.testing.assert_close(rows, torch.nn.functional.normalize(model.absent[m]).expand_as(rows))
+        torch.testing.assert_close(
+            rows, torch.nn.functional.normalize(model.absent[m]).expand_as(rows)
+        )
     model.loss(*small.batch(data, size=200)).backward()
     assert all(vector.grad.abs().max() > 0 for vector in model.absent)
     assert model.user_attention()[small.BLIND_USER, 0] == 0, "attention stays on what is there"
     whole = small.dataset(holes=False)
-    assert bits(dualgnn(whole, missing="learned").embed())[0] == bits(dualgnn(whole, missing="learned").embed())[0]
+    assert (
+        bits(dualgnn(whole, missing="learned").embed())[0]
+        == bits(dualgnn(whole, missing="learned").embed())[0]
+    )
 
 
 def test_neighbours_stand_in_for_what_is_missing():
-    """A video without the modality starts as what its watchers watched besides; one that nothing reaches stays zero."""
+    """A video without the modality starts as what its watchers watched besides.
+
+    One that nothing reaches stays zero.
+    """
     data = small.dataset()
     model = dualgnn(data, missing="neighbours", layers=0)
     plain = dualgnn(data, layers=0, missing="mask")
@@ -158,7 +196,9 @@ def test_neighbours_stand_in_for_what_is_missing():
         assert torch.equal(rows[~gone], other[~gone]) and (other[gone] == 0).all()
         reach = (model.to_item @ (model.to_user @ other)).norm(dim=1) > 0
         assert bool((gone & reach).any())
-        torch.testing.assert_close(rows[gone & reach].norm(dim=1), torch.ones(int((gone & reach).sum())))
+        torch.testing.assert_close(
+            rows[gone & reach].norm(dim=1), torch.ones(int((gone & reach).sum()))
+        )
         assert (rows[gone & ~reach] == 0).all()
     whole = small.dataset(holes=False)
     assert bits(dualgnn(whole, missing="neighbours").embed()) == bits(dualgnn(whole).embed())
@@ -193,7 +233,10 @@ def test_hidden_features_are_as_if_they_had_never_been_there():
     model = dualgnn(data, **switches)
     model.new_epoch(torch.Generator().manual_seed(7))
     left = model.left.present.numpy()
-    holed = {name: Modality(value.values, left[:, m]) for m, (name, value) in enumerate(data.modalities.items())}
+    holed = {
+        name: Modality(value.values, left[:, m])
+        for m, (name, value) in enumerate(data.modalities.items())
+    }
     other = dualgnn(dataclasses.replace(data, modalities=holed), **switches)
     other.load_state_dict(model.state_dict())
     torch.testing.assert_close(model.loss(*batch), other.loss(*batch))
@@ -201,10 +244,15 @@ def test_hidden_features_are_as_if_they_had_never_been_there():
 
 def test_rescaling_makes_up_for_the_modalities_an_item_lacks():
     data = small.dataset()
-    plain, scaled = dualgnn(data, user_graph=False), dualgnn(data, user_graph=False, item_fusion="rescaled")
+    plain, scaled = (
+        dualgnn(data, user_graph=False),
+        dualgnn(data, user_graph=False, item_fusion="rescaled"),
+    )
     (user, item), (other, larger) = plain.embed(), scaled.embed()
     assert torch.equal(user, other)
-    count = torch.from_numpy(np.sum([modality.present for modality in data.modalities.values()], axis=0))
+    count = torch.from_numpy(
+        np.sum([modality.present for modality in data.modalities.values()], axis=0)
+    )
     torch.testing.assert_close(larger, item * (3 / count.clamp(min=1)).unsqueeze(1))
     assert (count == 0).any() and torch.isfinite(larger).all()
 
@@ -223,7 +271,12 @@ def test_switches_that_contradict_each_other(switches, message):
 
 def test_everything_new_but_the_neighbours_is_off_by_default():
     config = model_class("dualgnn").Config()
-    assert (config.missing, config.drop_edges, config.borrow, config.modality_dropout) == ("neighbours", False, False, 0.0)
+    assert (config.missing, config.drop_edges, config.borrow, config.modality_dropout) == (
+        "neighbours",
+        False,
+        False,
+        0.0,
+    )
     assert config.item_fusion == "sum"
 
 
@@ -236,4 +289,6 @@ def test_tables_move_with_the_model_and_copies_are_equal():
     first = bits(model.embed())
     assert bits(copy.deepcopy(model).embed()) == first
     double = model.double()
-    assert double.embed()[0].dtype == torch.float64 and torch.isfinite(double.loss(*small.batch(data)))
+    assert double.embed()[0].dtype == torch.float64 and torch.isfinite(
+        double.loss(*small.batch(data))
+    )

@@ -1,4 +1,6 @@
-"""Holes and what fills them: nested and seeded holes, imputers against dense twins, homophily against a loop over pairs."""
+"""Holes and what fills them: nested and seeded holes, imputers against dense twins, homophily
+against a loop over pairs.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,34 @@ from reference import imputers as slow
 
 from dualgnn_dgl.data import Dataset, Interactions, Modality, load, save
 from dualgnn_dgl.errors import ConfigError, DataError
-from dualgnn_dgl.modality import IMPUTERS, PATTERNS, Imputing, drop, homophily, impute, item_graph, read_holes, write_holes
+from dualgnn_dgl.modality import (
+    IMPUTERS,
+    PATTERNS,
+    Imputing,
+    drop,
+    homophily,
+    impute,
+    item_graph,
+    read_holes,
+    write_holes,
+)
 
 LEARNT = [name for name in IMPUTERS if name != "zero"]
 
 
 def planted(users: int = 23, items: int = 31, seed: int = 0) -> Dataset:
-    """A log in two halves that share no user, and items nobody watched; features are near their half's own vector."""
+    """A log in two halves that share no user, and items nobody watched.
+
+    Features are near their half's own vector.
+    """
     draw = np.random.default_rng(seed)
     half = np.arange(items) % 2
-    pairs = [(u, i) for u in range(users) for i in range(items - 3) if half[i] == u % 2 and draw.random() < 0.4]
+    pairs = [
+        (u, i)
+        for u in range(users)
+        for i in range(items - 3)
+        if half[i] == u % 2 and draw.random() < 0.4
+    ]
     features = {}
     for name, width in (("visual", 6), ("textual", 300)):
         values = draw.normal(size=(2, width))[half] + 0.3 * draw.normal(size=(items, width)) + 1
@@ -34,7 +54,9 @@ def planted(users: int = 23, items: int = 31, seed: int = 0) -> Dataset:
 
 
 def lost(data: Dataset, holed: Dataset, name: str) -> set[int]:
-    return set(np.flatnonzero(data.modalities[name].present & ~holed.modalities[name].present).tolist())
+    return set(
+        np.flatnonzero(data.modalities[name].present & ~holed.modalities[name].present).tolist()
+    )
 
 
 # ---------------------------------------------------------------- holes
@@ -57,7 +79,9 @@ def test_holes_are_exact_nested_and_repeatable(pattern, seed, one, two):
 
 def test_the_seed_matters_and_modalities_do_not_feel_each_other():
     data = small.dataset(holes=False)
-    assert lost(data, drop(data, 0.5, seed=1), "visual") != lost(data, drop(data, 0.5, seed=2), "visual")
+    assert lost(data, drop(data, 0.5, seed=1), "visual") != lost(
+        data, drop(data, 0.5, seed=2), "visual"
+    )
     assert lost(data, drop(data, 0.5), "visual") != lost(data, drop(data, 0.5), "acoustic")
     alone = dataclasses.replace(data, modalities={"acoustic": data.modalities["acoustic"]})
     assert lost(alone, drop(alone, 0.5), "acoustic") == lost(data, drop(data, 0.5), "acoustic")
@@ -66,10 +90,20 @@ def test_the_seed_matters_and_modalities_do_not_feel_each_other():
 def test_one_modality_and_a_whole_one():
     data = small.dataset(holes=False)
     single = drop(data, 0.5, "one-modality", modality="acoustic")
-    assert [len(lost(data, single, name)) for name in data.modalities] == [0, round(0.5 * small.ITEMS), 0]
+    assert [len(lost(data, single, name)) for name in data.modalities] == [
+        0,
+        round(0.5 * small.ITEMS),
+        0,
+    ]
     whole = drop(data, 0.2, "whole-modality", modality="textual")
-    assert [modality.present.sum() for modality in whole.modalities.values()] == [small.ITEMS, small.ITEMS, 0]
-    assert len(lost(data, drop(data, 0.5, "one-modality"), "visual")) == round(0.5 * small.ITEMS), "the first by default"
+    assert [modality.present.sum() for modality in whole.modalities.values()] == [
+        small.ITEMS,
+        small.ITEMS,
+        0,
+    ]
+    assert len(lost(data, drop(data, 0.5, "one-modality"), "visual")) == round(0.5 * small.ITEMS), (
+        "the first by default"
+    )
     assert drop(data, 0.0, "whole-modality").hash == data.hash
 
 
@@ -83,7 +117,10 @@ def test_rarer_items_miss_more():
         np.arange(users).astype(str), np.arange(items).astype(str),
     )  # fmt: skip
     popularity = np.bincount(data.train.item, minlength=items)
-    gone = {pattern: popularity[sorted(lost(data, drop(data, 0.3, pattern), "visual"))].mean() for pattern in ("rare", "random")}
+    gone = {
+        pattern: popularity[sorted(lost(data, drop(data, 0.3, pattern), "visual"))].mean()
+        for pattern in ("rare", "random")
+    }
     assert gone["rare"] < 0.7 * popularity.mean() < gone["random"]
 
 
@@ -140,32 +177,62 @@ def test_files_of_holes_that_do_not_fit_are_refused(tmp_path):
 def test_item_graph_equals_comparing_sets(k):
     for data in (small.dataset(), planted()):
         graph = item_graph(data.train, k)
-        np.testing.assert_array_equal(graph.toarray(), slow.item_graph(small.pairs_of(data.train), data.num_items, k))
+        np.testing.assert_array_equal(
+            graph.toarray(), slow.item_graph(small.pairs_of(data.train), data.num_items, k)
+        )
 
 
 def test_homophily_equals_a_loop_and_tells_planted_from_shuffled():
     data = planted()
     graph = item_graph(data.train, 5)
     modality = data.modalities["visual"]
-    unit = modality.values / np.maximum(np.linalg.norm(modality.values, axis=1, keepdims=True), 1e-12)
-    near = [unit[i] @ unit[j] for i in range(31) for j in range(i) if graph[i, j] and modality.own[i] and modality.own[j]]
-    every = [unit[i] @ unit[j] for i in range(31) for j in range(i) if modality.own[i] and modality.own[j]]
+    unit = modality.values / np.maximum(
+        np.linalg.norm(modality.values, axis=1, keepdims=True), 1e-12
+    )
+    near = [
+        unit[i] @ unit[j]
+        for i in range(31)
+        for j in range(i)
+        if graph[i, j] and modality.own[i] and modality.own[j]
+    ]
+    every = [
+        unit[i] @ unit[j]
+        for i in range(31)
+        for j in range(i)
+        if modality.own[i] and modality.own[j]
+    ]
     found = homophily(modality, graph)
-    assert found["pairs"] == len(near) and found["neighbours"] == pytest.approx(np.mean(near), rel=1e-5)
+    assert found["pairs"] == len(near) and found["neighbours"] == pytest.approx(
+        np.mean(near), rel=1e-5
+    )
     assert found["random"] == pytest.approx(np.mean(every), abs=0.05)
-    assert found["gain"] == pytest.approx((found["neighbours"] - found["random"]) / (1 - found["random"]))
+    assert found["gain"] == pytest.approx(
+        (found["neighbours"] - found["random"]) / (1 - found["random"])
+    )
     assert found["gain"] > 0.3
     draw = np.random.default_rng(1)
     noise = Modality(draw.normal(size=(31, 40)), modality.present)
     assert abs(homophily(noise, graph)["gain"]) < 0.05
-    one = [i for i in range(31) if modality.own[i] and any(graph[i, j] and modality.own[j] for j in range(31))]
-    those = [np.mean([unit[j] for j in range(31) if graph[i, j] and modality.own[j]], axis=0) for i in one]
+    one = [
+        i
+        for i in range(31)
+        if modality.own[i] and any(graph[i, j] and modality.own[j] for j in range(31))
+    ]
+    those = [
+        np.mean([unit[j] for j in range(31) if graph[i, j] and modality.own[j]], axis=0)
+        for i in one
+    ]
     mean = unit[modality.own].mean(axis=0)
     x, y = np.array([unit[i] for i in one]) - mean, np.array(those) - mean
     left = min(((x - beta * y) ** 2).sum() for beta in np.linspace(0, 4, 4001))
-    assert found["explained"] == pytest.approx(1 - left / (x**2).sum(), abs=1e-4) and found["explained"] > 0.3
+    assert (
+        found["explained"] == pytest.approx(1 - left / (x**2).sum(), abs=1e-4)
+        and found["explained"] > 0.3
+    )
     assert homophily(noise, graph)["explained"] < 0.1
-    assert homophily(modality, graph) == homophily(impute(data, "mean").modalities["visual"], graph), "filled rows do not count"
+    assert homophily(modality, graph) == homophily(
+        impute(data, "mean").modalities["visual"], graph
+    ), "filled rows do not count"
 
 
 def test_homophily_of_nothing_is_nothing():
@@ -175,7 +242,9 @@ def test_homophily_of_nothing_is_nothing():
     assert homophily(Modality(values, np.zeros(31, bool)), graph) is None
     assert homophily(Modality(values, np.arange(31) == 4), graph) is None
     same = homophily(Modality(np.ones((31, 2)), np.ones(31, bool)), graph)
-    assert same["gain"] == 0.0 and same["neighbours"] == pytest.approx(1) and same["explained"] == 0.0
+    assert (
+        same["gain"] == 0.0 and same["neighbours"] == pytest.approx(1) and same["explained"] == 0.0
+    )
 
 
 # ---------------------------------------------------------------- imputers
@@ -183,7 +252,12 @@ def test_homophily_of_nothing_is_nothing():
 
 @pytest.mark.parametrize("method", list(IMPUTERS))
 @pytest.mark.parametrize(
-    "options", [Imputing(), Imputing(k=2, hops=1, alpha=0.5, time=0.7), Imputing(k=4, hops=3, alpha=1.0, time=0.0)]
+    "options",
+    [
+        Imputing(),
+        Imputing(k=2, hops=1, alpha=0.5, time=0.7),
+        Imputing(k=4, hops=3, alpha=1.0, time=0.0),
+    ],
 )
 def test_imputers_equal_their_dense_twins(method, options):
     for data in (small.dataset(), planted()):
@@ -191,9 +265,18 @@ def test_imputers_equal_their_dense_twins(method, options):
         pairs = small.pairs_of(data.train)
         for name, modality in data.modalities.items():
             expected = slow.impute(
-                modality.values, modality.present, pairs, method, options.k, options.hops, options.alpha, options.time
+                modality.values,
+                modality.present,
+                pairs,
+                method,
+                options.k,
+                options.hops,
+                options.alpha,
+                options.time,
             )
-            np.testing.assert_allclose(filled.modalities[name].values, expected, rtol=2e-4, atol=2e-4)
+            np.testing.assert_allclose(
+                filled.modalities[name].values, expected, rtol=2e-4, atol=2e-4
+            )
 
 
 @pytest.mark.parametrize("method", list(IMPUTERS))
@@ -211,21 +294,29 @@ def test_what_is_there_stays_and_what_was_filled_says_so(method):
 
 @pytest.mark.parametrize("method", LEARNT)
 def test_filled_rows_are_weighted_means_of_present_ones(method):
-    """Within the range of the present rows in every column; and twice the features are filled with twice the values."""
+    """Within the range of the present rows in every column.
+
+    And twice the features are filled with twice the values.
+    """
     data = planted()
     filled = impute(data, method)
     for name, before in data.modalities.items():
         known, new = before.values[before.present], filled.modalities[name].values
         assert (new >= known.min(0) - 1e-4).all() and (new <= known.max(0) + 1e-4).all()
-        double = dataclasses.replace(data, modalities={name: Modality(2 * before.values, before.present)})
-        np.testing.assert_allclose(impute(double, method).modalities[name].values, 2 * new, rtol=1e-4, atol=1e-5)
+        double = dataclasses.replace(
+            data, modalities={name: Modality(2 * before.values, before.present)}
+        )
+        np.testing.assert_allclose(
+            impute(double, method).modalities[name].values, 2 * new, rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("method", list(IMPUTERS))
 def test_absent_content_and_held_out_pairs_never_enter(method):
     data = small.dataset()
     junk = {
-        name: Modality(np.where(m.present[:, None], m.values, np.nan), m.present) for name, m in data.modalities.items()
+        name: Modality(np.where(m.present[:, None], m.values, np.nan), m.present)
+        for name, m in data.modalities.items()
     }
     empty = small.interactions([], small.USERS, small.ITEMS)
     other = dataclasses.replace(data, modalities=junk, valid=empty, test=empty)
@@ -235,14 +326,19 @@ def test_absent_content_and_held_out_pairs_never_enter(method):
 
 @pytest.mark.parametrize("method", ["neighbour_mean", "multi_hop", "ppr", "heat"])
 def test_neighbours_tell_what_the_mean_does_not(method):
-    """With features that follow the graph, a filled row is nearer to what was taken away than the global mean is."""
+    """With features that follow the graph, a filled row is nearer to what was taken away than the
+    global mean is.
+    """
     data = planted()
     holed = drop(data, 0.3, seed=2)
     for name in data.modalities:
-        rows = sorted(r for r in lost(data, holed, name) if r < 28)  # the last three were watched by nobody
+        # the last three were watched by nobody
+        rows = sorted(r for r in lost(data, holed, name) if r < 28)
         assert len(rows) > 3
         error = {
-            m: np.linalg.norm(impute(holed, m).modalities[name].values[rows] - data.modalities[name].values[rows])
+            m: np.linalg.norm(
+                impute(holed, m).modalities[name].values[rows] - data.modalities[name].values[rows]
+            )
             for m in (method, "mean")
         }
         assert error[method] < 0.8 * error["mean"]
@@ -254,26 +350,44 @@ def test_items_that_nobody_watched_get_the_mean():
     present[29] = False
     modality = Modality(data.modalities["visual"].values, present)
     for method in LEARNT:
-        filled = impute(dataclasses.replace(data, modalities={"visual": modality}), method).modalities["visual"]
+        filled = impute(
+            dataclasses.replace(data, modalities={"visual": modality}), method
+        ).modalities["visual"]
         np.testing.assert_allclose(filled.values[29], modality.values[present].mean(0), rtol=1e-4)
 
 
 def test_more_hops_reach_further():
-    """A chain 0–1–2–3 of items: with one hop item 2 hears nothing and gets the mean, with two it hears item 0."""
+    """A chain 0–1–2–3 of items: with one hop item 2 hears nothing and gets the mean, with two it
+    hears item 0.
+    """
     chain = small.interactions([(0, 0), (0, 1), (1, 1), (1, 2), (2, 2), (2, 3)], 3, 6)
     empty = small.interactions([], 3, 6)
-    features = {"visual": Modality(np.arange(12.0).reshape(6, 2), np.array([True, False, False, False, True, True]))}
-    data = Dataset(chain, empty, empty, features, np.array(["a", "b", "c"]), np.arange(6).astype(str))
+    features = {
+        "visual": Modality(
+            np.arange(12.0).reshape(6, 2), np.array([True, False, False, False, True, True])
+        )
+    }
+    data = Dataset(
+        chain, empty, empty, features, np.array(["a", "b", "c"]), np.arange(6).astype(str)
+    )
     mean = features["visual"].values[[0, 4, 5]].mean(0)
-    one, two = (impute(data, "multi_hop", Imputing(hops=n)).modalities["visual"].values for n in (1, 2))
+    one, two = (
+        impute(data, "multi_hop", Imputing(hops=n)).modalities["visual"].values for n in (1, 2)
+    )
     np.testing.assert_allclose(one[[1, 2]], [features["visual"].values[0], mean])
-    np.testing.assert_allclose(two[[1, 2, 3]], [features["visual"].values[0], features["visual"].values[0], mean])
+    np.testing.assert_allclose(
+        two[[1, 2, 3]], [features["visual"].values[0], features["visual"].values[0], mean]
+    )
 
 
 def test_nothing_to_fill_from_and_unknown_names_are_said():
     data = drop(small.dataset(), 1.0, "whole-modality", modality="acoustic")
     for method in LEARNT:
-        with pytest.raises(DataError, match=f"modality acoustic is missing for every item, so {method} has nothing to fill from"):
+        with pytest.raises(
+            DataError,
+            match=f"modality acoustic is missing for every item, so {method} has nothing to fill "
+            f"from",
+        ):
             impute(data, method)
     assert (impute(data, "zero").modalities["acoustic"].values == 0).all()
     with pytest.raises(ConfigError, match="did you mean 'neighbour_mean'"):
@@ -290,7 +404,9 @@ def test_a_filled_data_set_is_saved_and_read_with_its_marks(tmp_path):
     for name, modality in filled.modalities.items():
         np.testing.assert_array_equal(again.modalities[name].imputed, modality.imputed)
     unmarked = {name: Modality(m.values, m.present) for name, m in filled.modalities.items()}
-    assert dataclasses.replace(filled, modalities=unmarked).hash != filled.hash, "the marks are part of the content"
+    assert dataclasses.replace(filled, modalities=unmarked).hash != filled.hash, (
+        "the marks are part of the content"
+    )
     with pytest.raises(DataError, match="a filled row is present"):
         Modality(np.ones((3, 2)), np.array([True, False, True]), np.array([False, True, False]))
 
@@ -305,11 +421,20 @@ def test_a_hundred_thousand_items_are_filled_in_seconds():
     """No (I, I) matrix can be there: it would take 40 GB."""
     items, users = 100_000, 20_011
     draw = np.random.default_rng(0)
-    keys = np.unique(draw.integers(users, size=300_000) * items + draw.integers(items, size=300_000))
+    keys = np.unique(
+        draw.integers(users, size=300_000) * items + draw.integers(items, size=300_000)
+    )
     train = Interactions(keys // items, keys % items, users, items)
     empty = Interactions(np.empty(0), np.empty(0), users, items)
     modality = Modality(draw.normal(size=(items, 7)).astype(np.float32), draw.random(items) < 0.4)
-    data = Dataset(train, empty, empty, {"visual": modality}, np.arange(users).astype(str), np.arange(items).astype(str))
+    data = Dataset(
+        train,
+        empty,
+        empty,
+        {"visual": modality},
+        np.arange(users).astype(str),
+        np.arange(items).astype(str),
+    )
     started = time.process_time()
     for method in ("ppr", "heat"):
         assert impute(data, method).modalities["visual"].present.all()

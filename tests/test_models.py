@@ -1,6 +1,8 @@
-"""The contract that every name in `MODELS` keeps, and the faults of other implementations, each as a test here.
+"""The contract that every name in `MODELS` keeps, and the faults of other implementations, each as
+a test here.
 
-Fault numbers (A10, R1, …) are those of the survey of the released code (A) and of its best known port (R).
+Fault numbers (A10, R1, …) are those of the survey of the released code (A) and of its best known
+port (R).
 """
 
 from __future__ import annotations
@@ -59,7 +61,11 @@ def test_shapes_and_finite_values(name, count):
     data = small.dataset(modalities=ALL[:count])
     model = make(name, data)
     user, item = model.embed()
-    assert user.shape[0] == data.num_users and item.shape[0] == data.num_items and user.shape[1] == item.shape[1]
+    assert (
+        user.shape[0] == data.num_users
+        and item.shape[0] == data.num_items
+        and user.shape[1] == item.shape[1]
+    )
     assert user.dtype == item.dtype == torch.float32
     assert all(torch.isfinite(table).all() for table in dense(model))
     loss = model.loss(*small.batch(data))
@@ -102,7 +108,7 @@ def test_same_seed_same_tables_and_the_seed_matters(name):
 def test_creation_leaves_the_global_random_state_alone(name):
     data = small.dataset()
     torch.manual_seed(11)
-    np.random.seed(11)  # noqa: NPY002 - the global state is what this test is about
+    np.random.seed(11)  # noqa: NPY002
     state, other = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     model = make(name, data, seed=5)
     model.new_epoch(torch.Generator().manual_seed(0))
@@ -113,10 +119,16 @@ def test_creation_leaves_the_global_random_state_alone(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_embed_is_pure(name):
-    """Twice equal, in training and in evaluation mode, before and after a loss; no parameter or buffer moves."""
+    """Twice equal, in training and in evaluation mode, before and after a loss.
+
+    No parameter or buffer moves.
+    """
     data = small.dataset()
     model = make(name, data)
-    before = {label: tensor.clone() for label, tensor in (*model.named_parameters(), *model.named_buffers())}
+    before = {
+        label: tensor.clone()
+        for label, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
     first = bits(model.embed())
     loss = model.loss(*small.batch(data))
     if name in TRAINED:
@@ -143,7 +155,9 @@ def test_graph_and_features_are_left_alone(name):
         assert all(torch.equal(a, b) for a, b in zip(edges[r], graph.edges(etype=r), strict=True))
         assert graph.edges[r].data.keys() == weights[r].keys()
         assert all(torch.equal(weights[r][k], graph.edges[r].data[k]) for k in weights[r])
-    assert all(not graph.nodes[kind].data for kind in graph.ntypes), "nothing is parked on the graph"
+    assert all(not graph.nodes[kind].data for kind in graph.ntypes), (
+        "nothing is parked on the graph"
+    )
     assert dataclasses.replace(data).hash == data.hash
 
 
@@ -164,7 +178,10 @@ def test_relabelling_users_and_items_permutes_the_tables(name):
     users, items = draw.permutation(data.num_users), draw.permutation(data.num_items)
     one, two = make(name, data), make(name, small.relabel(data, users, items))
     rows = {data.num_users: users, data.num_items: items}
-    state = {key: t[rows[t.shape[0]]] if t.ndim and t.shape[0] in rows else t for key, t in one.state_dict().items()}
+    state = {
+        key: t[rows[t.shape[0]]] if t.ndim and t.shape[0] in rows else t
+        for key, t in one.state_dict().items()
+    }
     two.load_state_dict(state)
     if name == "itemknn":  # the columns of its tables are items too
         user, item = dense(one)
@@ -184,11 +201,20 @@ def test_relabelling_users_and_items_permutes_the_tables(name):
 def test_state_dict_round_trip(name):
     data = small.dataset()
     one, two = make(name, data, 1), make(name, data, 2)
-    two.load_state_dict({key: value.clone() for key, value in one.state_dict().items()}, strict=True)
+    two.load_state_dict(
+        {key: value.clone() for key, value in one.state_dict().items()}, strict=True
+    )
     assert bits(one.embed()) == bits(two.embed())
-    limit = data.num_users + data.num_items if name == "mostpop" else sum(p.numel() for p in one.parameters())
-    state = {key: value for key, value in one.state_dict().items() if key != "draw"}  # the one number of a drawn graph
-    assert sum(t.numel() for t in state.values()) == limit, "features and adjacencies stay out of it"
+    limit = (
+        data.num_users + data.num_items
+        if name == "mostpop"
+        else sum(p.numel() for p in one.parameters())
+    )
+    # the one number of a drawn graph
+    state = {key: value for key, value in one.state_dict().items() if key != "draw"}
+    assert sum(t.numel() for t in state.values()) == limit, (
+        "features and adjacencies stay out of it"
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -219,17 +245,28 @@ def test_loss_falls_and_the_triples_are_read_in_the_right_order(name):
     user, item = (table.detach() for table in model.embed())
     users, positives, negatives = batch
     margin = (user[users] * (item[positives] - item[negatives])).sum(1)
-    # a softmax over negatives that are shared, hence some users' own positives, has a floor above zero
-    assert losses[-1] < (0.7 if name == "dualgnn_plus" else 0.6) * losses[0] and (margin > 0).float().mean() > 0.9
+    # a softmax over negatives that are shared, hence some users' own positives, has a floor above
+    # zero
+    assert (
+        losses[-1] < (0.7 if name == "dualgnn_plus" else 0.6) * losses[0]
+        and (margin > 0).float().mean() > 0.9
+    )
 
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_checkerboard(name):
-    """Users of two parities watch the items of their parity: after training, the one left out comes first for everybody."""
+    """Users of two parities watch the items of their parity.
+
+    After training, the one left out comes first for everybody.
+    """
     data = small.checkerboard()
     model = make(name, data, width=16)
-    done = fit(model, data.train, data.valid, TrainConfig(epochs=25, lr=0.05, batch_size=350, seed=1))
-    assert Evaluator(data.test, [data.train], ks=(1,))(done.user, done.item).means["recall@1"] == 1.0
+    done = fit(
+        model, data.train, data.valid, TrainConfig(epochs=25, lr=0.05, batch_size=350, seed=1)
+    )
+    assert (
+        Evaluator(data.test, [data.train], ks=(1,))(done.user, done.item).means["recall@1"] == 1.0
+    )
     if name == "dualgnn":
         assert done.history[-1]["loss"] < done.history[0]["loss"]
 
@@ -241,7 +278,9 @@ def test_a12_three_users_are_enough(name):
     test = small.interactions([(0, 2), (1, 0), (2, 1)], 3, 5)
     features = {"visual": Modality(np.eye(5, 4), np.array([True, True, False, True, True]))}
     empty = small.interactions([], 3, 5)
-    data = Dataset(train, empty, test, features, np.array(["a", "b", "c"]), np.array(["p", "q", "r", "s", "t"]))
+    data = Dataset(
+        train, empty, test, features, np.array(["a", "b", "c"]), np.array(["p", "q", "r", "s", "t"])
+    )
     done = fit(make(name, data), data.train, data.valid, TrainConfig(epochs=2))
     result = Evaluator(data.test, [data.train], ks=(2,))(done.user, done.item)
     assert result.users.tolist() == [0, 1, 2] and 0 <= result.means["recall@2"] <= 1
@@ -291,7 +330,9 @@ def test_what_a_search_may_try_is_allowed(name):
 
 def test_weighted_sum_and_unit_rows_against_plain_arithmetic():
     draw = torch.Generator().manual_seed(0)
-    tables = [torch.randn(6, 5, generator=draw, dtype=torch.float64).requires_grad_() for _ in range(3)]
+    tables = [
+        torch.randn(6, 5, generator=draw, dtype=torch.float64).requires_grad_() for _ in range(3)
+    ]
     weight = torch.rand(6, 3, generator=draw, dtype=torch.float64).requires_grad_()
     plain = (weight.unsqueeze(-1) * torch.stack(tables, dim=1)).sum(1)
     torch.testing.assert_close(weighted_sum(weight, tables), plain)
@@ -308,7 +349,9 @@ def test_modalities_side_by_side_give_the_same_bits(monkeypatch, holes):
     data = small.dataset(holes=holes)
     found = []
     for wide in (False, True):
-        monkeypatch.setattr("dualgnn_dgl.models.dualgnn.one_wide_product", lambda *_, wide=wide: wide)
+        monkeypatch.setattr(
+            "dualgnn_dgl.models.dualgnn.one_wide_product", lambda *_, wide=wide: wide
+        )
         model = dualgnn(data)
         model.loss(*small.batch(data)).backward()
         found.append(bits([*model.embed(), *(parameter.grad for parameter in model.parameters())]))
@@ -335,12 +378,20 @@ def test_content_of_absent_rows_never_enters(name):
     assert bits(make(name, data).embed()) == bits(make(name, refilled(data, 3)).embed())
 
 
-SWITCHES = [{}, {"user_fusion": "concat"}, {"user_fusion": "max"}, {"user_fusion": "mean"}, {"item_encoder": "linear"}]
+SWITCHES = [
+    {},
+    {"user_fusion": "concat"},
+    {"user_fusion": "max"},
+    {"user_fusion": "mean"},
+    {"item_encoder": "linear"},
+]
 
 
 @pytest.mark.parametrize("switches", SWITCHES)
 def test_masked_rows_change_no_bit_and_get_no_gradient(switches):
-    """Not only in the data type: junk written into the model's own feature buffers is not felt either."""
+    """Not only in the data type: junk written into the model's own feature buffers is not felt
+    either.
+    """
     data = small.dataset()
     model = dualgnn(data, **switches)
     clean = bits(model.embed())
@@ -376,19 +427,26 @@ def test_junk_in_the_rows_of_missing_features_is_not_felt(name):
 
 
 def test_masked_items_receive_but_do_not_send():
-    """An item without a modality: zero going in; what comes out is its watchers' preference alone."""
+    """An item without a modality: zero going in; what comes out is its watchers' preference
+    alone.
+    """
     data = small.dataset()
     model = dualgnn(data, layers=0, missing="mask")
     for m, modality in enumerate(data.modalities.values()):
         item = model.single_modal(m)[1]
         assert (item[~torch.from_numpy(modality.present)] == 0).all()
-        torch.testing.assert_close(item[torch.from_numpy(modality.present)].norm(dim=1), torch.ones(modality.present.sum()))
+        torch.testing.assert_close(
+            item[torch.from_numpy(modality.present)].norm(dim=1), torch.ones(modality.present.sum())
+        )
     _, item = dualgnn(data, layers=1, missing="mask").single_modal(0)
     assert (item[small.BARE_ITEM] != 0).any() and (item[small.LONELY_ITEM] != 0).any()
 
 
 def test_zero_filling_makes_one_loud_vector_of_all_missing_items():
-    """The documented effect of `missing=zero`: biases pass, the normalisation blows them up to length one, all alike."""
+    """The documented effect of `missing=zero`.
+
+    Biases pass, the normalisation blows them up to length one, all alike.
+    """
     data = small.dataset()
     for m, modality in enumerate(data.modalities.values()):
         absent = torch.from_numpy(~modality.present)
@@ -406,7 +464,10 @@ def test_a7_a8_a_missing_modality_is_felt(missing):
     present = np.ones(data.num_items, bool)
     present[[0, 3, 8]] = False
     holes = {**data.modalities, "visual": Modality(data.modalities["visual"].values, present)}
-    whole, holed = dualgnn(data, missing=missing), dualgnn(dataclasses.replace(data, modalities=holes), missing=missing)
+    whole, holed = (
+        dualgnn(data, missing=missing),
+        dualgnn(dataclasses.replace(data, modalities=holes), missing=missing),
+    )
     assert whole.state_dict().keys() == holed.state_dict().keys()
     for one, two in zip(whole.embed(), holed.embed(), strict=True):
         assert not torch.allclose(one, two, atol=1e-3)
@@ -441,7 +502,9 @@ def test_a_modality_that_nobody_has_changes_nothing_but_the_items_own_sum(fusion
 
 
 def test_a10_the_softmax_is_in_the_forward_pass():
-    """A10: the released code takes it once at the start; here adding a number to a user's logits changes nothing."""
+    """A10: the released code takes it once at the start; here adding a number to a user's logits
+    changes nothing.
+    """
     model = dualgnn(user_graph=False)
     first = [table.detach().clone() for table in model.embed()]
     with torch.no_grad():
@@ -470,7 +533,9 @@ def test_a10_attention_is_a_distribution_after_training():
 @pytest.mark.parametrize("m", [0, 1, 2])
 @pytest.mark.parametrize("fusion", ["sum", "max"])
 def test_r1_with_all_attention_on_one_modality_users_are_exactly_its_users(m, fusion):
-    """R1: the port adds the text into the visual table in place, and fuses visual + text where it should fuse visual."""
+    """R1: the port adds the text into the visual table in place, and fuses visual + text where it
+    should fuse visual.
+    """
     data = small.dataset(holes=False)
     model = dualgnn(data, user_graph=False, user_fusion=fusion)
     views = [[table.detach().clone() for table in model.single_modal(j)] for j in range(3)]
@@ -482,7 +547,9 @@ def test_r1_with_all_attention_on_one_modality_users_are_exactly_its_users(m, fu
     torch.testing.assert_close(user, expected)
     torch.testing.assert_close(item, sum(view[1] for view in views))
     for j in range(3):
-        assert bits(model.single_modal(j)) == bits(views[j]), "fusion left the single modalities as they were"
+        assert bits(model.single_modal(j)) == bits(views[j]), (
+            "fusion left the single modalities as they were"
+        )
 
 
 def test_r1_callers_may_change_what_embed_gave_them():
@@ -527,7 +594,9 @@ def test_users_without_neighbours_keep_their_own_vector():
     one, two = with_graph.embed()[0], without.embed()[0]
     assert alone.any() and torch.equal(one[alone], two[alone])
     assert (one[~alone] - two[~alone]).abs().sum(1).min() > 1e-3
-    assert torch.equal(with_graph.embed()[1], without.embed()[1]), "items do not feel the user graph"
+    assert torch.equal(with_graph.embed()[1], without.embed()[1]), (
+        "items do not feel the user graph"
+    )
 
 
 def test_resampling_draws_anew_each_epoch_from_the_generator_given():
@@ -563,7 +632,12 @@ def test_freedom_thins_its_graph_anew_each_epoch_and_ranks_over_the_whole():
     for _ in range(2):
         model.new_epoch(source)
         assert model.thin_to_user.num_edges == round(len(data.train) / 2)
-        assert bits(model.embed()) == bits(model.eval().embed()) == bits(model.train().embed()) == whole
+        assert (
+            bits(model.embed())
+            == bits(model.eval().embed())
+            == bits(model.train().embed())
+            == whole
+        )
         draws.append(model.loss(*batch))
     assert len({loss.item() for loss in (before, *draws)}) == 3
     other = make("freedom", data, dropout=0.5)
@@ -587,9 +661,15 @@ def test_freedom_feels_features_only_where_both_videos_have_them():
     there = torch.from_numpy(np.flatnonzero(data.modalities["visual"].present))
     user = torch.randn(4, 64, generator=torch.Generator().manual_seed(0))
     missing = absent[:1].expand(4)
-    assert model.feature_loss(user, there[:4], missing) == 0 == model.feature_loss(user, missing, there[:4])
+    assert (
+        model.feature_loss(user, there[:4], missing)
+        == 0
+        == model.feature_loss(user, missing, there[:4])
+    )
     alone = model.feature_loss(user[:2], there[:2], there[2:4])
-    mixed = model.feature_loss(user, torch.cat([there[:2], absent[:2]]), torch.cat([there[2:4], there[:2]]))
+    mixed = model.feature_loss(
+        user, torch.cat([there[:2], absent[:2]]), torch.cat([there[2:4], there[:2]])
+    )
     torch.testing.assert_close(alone, mixed)
     assert alone > 0
 
@@ -616,7 +696,10 @@ def test_freedom_says_what_is_wrong_with_weights(weights, words):
 
 
 def test_bm3_draws_its_dropout_from_the_generator_of_the_epoch():
-    """The same generator, the same batches: the same losses; each batch and each epoch another mask."""
+    """The same generator, the same batches.
+
+    The same losses; each batch and each epoch another mask.
+    """
     data = small.dataset()
     model, batch, source = make("bm3", data), small.batch(data), torch.Generator().manual_seed(1)
     losses = []
@@ -640,16 +723,24 @@ def test_bm3_draws_its_dropout_from_the_generator_of_the_epoch():
 def test_bm3_needs_no_negatives():
     data = small.dataset()
     one, two, batch = make("bm3", data), make("bm3", data), small.batch(data)
-    assert torch.equal(one.loss(*batch), two.loss(batch.users, batch.positives, batch.negatives.flip(0)))
+    assert torch.equal(
+        one.loss(*batch), two.loss(batch.users, batch.positives, batch.negatives.flip(0))
+    )
 
 
 def test_bm3_asks_nothing_of_a_modality_that_a_video_lacks():
     data = small.dataset(modalities=("visual",))
     absent = torch.from_numpy(np.flatnonzero(~data.modalities["visual"].present))
     users = torch.arange(len(absent))
-    with_features, without = (make("bm3", data, dropout=0.0, feature_weight=weight) for weight in (2.0, 0.0))
-    without.load_state_dict({key: value for key, value in with_features.state_dict().items() if "project" not in key})
-    torch.testing.assert_close(with_features.loss(users, absent, absent), without.loss(users, absent, absent))
+    with_features, without = (
+        make("bm3", data, dropout=0.0, feature_weight=weight) for weight in (2.0, 0.0)
+    )
+    without.load_state_dict(
+        {key: value for key, value in with_features.state_dict().items() if "project" not in key}
+    )
+    torch.testing.assert_close(
+        with_features.loss(users, absent, absent), without.loss(users, absent, absent)
+    )
     trained = make("bm3", data, train_features=True)
     trained.loss(*small.batch(data, size=200)).backward()
     touched = trained.raw[0].grad.abs().sum(1) > 0
@@ -675,7 +766,10 @@ def test_mgcn_contrast_counts_only_who_has_a_side():
     draw = torch.Generator().manual_seed(0)
     side, behaviour = torch.randn(5, 3, generator=draw), torch.randn(5, 3, generator=draw)
     counted = torch.tensor([True, True, False, True, False])
-    cosine = torch.nn.functional.cosine_similarity(side.unsqueeze(1), behaviour.unsqueeze(0), dim=2) / 0.3
+    cosine = (
+        torch.nn.functional.cosine_similarity(side.unsqueeze(1), behaviour.unsqueeze(0), dim=2)
+        / 0.3
+    )
     expected = -cosine.log_softmax(1).diagonal()[counted].mean()
     torch.testing.assert_close(info_nce(side, behaviour, 0.3, counted), expected)
     assert info_nce(side, behaviour, 0.3, torch.zeros(5, dtype=torch.bool)) == 0
@@ -694,7 +788,9 @@ def test_features_of_different_widths_cannot_go_without_an_encoder():
 def test_table_of_models_is_closed_and_lazy():
     for name in NAMES:
         kind = model_class(name)
-        assert issubclass(kind, Recommender) and kind.__doc__ and dataclasses.is_dataclass(kind.Config)
+        assert (
+            issubclass(kind, Recommender) and kind.__doc__ and dataclasses.is_dataclass(kind.Config)
+        )
         assert kind.Config.__dataclass_params__.frozen
     with pytest.raises(ConfigError, match="did you mean"):
         models.model_class("bprfm")
@@ -720,14 +816,22 @@ def slow_sampled_softmax(user, positive, negatives, items, temperature):
     return -torch.cat([right, wrong], dim=1).log_softmax(1)[:, 0].mean()
 
 
-@pytest.mark.parametrize(("users", "negatives"), [(1, 1), (7, 3), (5000, 33)])  # one chunk, and several with a short last one
+# one chunk, and several with a short last one
+@pytest.mark.parametrize(("users", "negatives"), [(1, 1), (7, 3), (5000, 33)])
 def test_sampled_softmax_is_its_slow_twin(users, negatives):
     draw = torch.Generator().manual_seed(0)
     shapes = ((users, 17), (users, 17), (negatives, 17))
-    inputs = [torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True) for shape in shapes]
+    inputs = [
+        torch.randn(shape, generator=draw, dtype=torch.float64, requires_grad=True)
+        for shape in shapes
+    ]
     found, expected = (loss(*inputs, 400, 0.15) for loss in (sampled_softmax, slow_sampled_softmax))
     torch.testing.assert_close(found, expected)
-    for one, other in zip(torch.autograd.grad(3 * found, inputs), torch.autograd.grad(3 * expected, inputs), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(3 * found, inputs),
+        torch.autograd.grad(3 * expected, inputs),
+        strict=True,
+    ):
         torch.testing.assert_close(one, other)
 
 
@@ -736,7 +840,9 @@ def test_sampled_softmax_far_out_and_in_half_precision():
     sampled_softmax(user, positive, torch.ones(3, 1), 4, 0.15).backward()
     assert torch.isfinite(user.grad).all()
     draw = torch.Generator().manual_seed(0)
-    inputs = [unit_rows(torch.randn(rows, 16, generator=draw)).requires_grad_() for rows in (600, 600, 40)]
+    inputs = [
+        unit_rows(torch.randn(rows, 16, generator=draw)).requires_grad_() for rows in (600, 600, 40)
+    ]
     expected = torch.autograd.grad(slow_sampled_softmax(*inputs, 400, 0.15), inputs)
     with torch.autocast("cpu", torch.bfloat16):
         loss = sampled_softmax(*inputs, 400, 0.15)
@@ -757,16 +863,30 @@ def test_masked_softmax():
     logits = torch.tensor([[1.0, 1.0, 50.0], [0.0, 3.0, 0.0], [1.0, 2.0, 3.0]], requires_grad=True)
     seen = torch.tensor([[True, True, False], [False, True, False], [False, False, False]])
     value = masked_softmax(logits, seen)
-    expected = torch.stack([torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.0, 1.0, 0.0]), logits[2].detach().softmax(-1)])
+    expected = torch.stack(
+        [
+            torch.tensor([0.5, 0.5, 0.0]),
+            torch.tensor([0.0, 1.0, 0.0]),
+            logits[2].detach().softmax(-1),
+        ]
+    )
     torch.testing.assert_close(value, expected)
     (value * torch.arange(3)).sum().backward()
-    assert torch.isfinite(logits.grad).all() and logits.grad[0, 2] == 0 and (logits.grad[1] == 0).all()
+    assert (
+        torch.isfinite(logits.grad).all() and logits.grad[0, 2] == 0 and (logits.grad[1] == 0).all()
+    )
 
 
 def test_the_gradient_of_picked_rows_is_summed_in_a_fixed_order():
-    """Indexing adds its gradient from several threads at once; `pick` must give the same bits every time."""
+    """Indexing adds its gradient from several threads at once.
+
+    `pick` must give the same bits every time.
+    """
     draw = torch.Generator().manual_seed(0)
-    rows, given = torch.randint(0, 40, (6000,), generator=draw), torch.randn(6000, 64, generator=draw)
+    rows, given = (
+        torch.randint(0, 40, (6000,), generator=draw),
+        torch.randn(6000, 64, generator=draw),
+    )
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -792,15 +912,23 @@ def test_training_defaults_are_options_of_training_that_differ_from_its_own(name
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"TRAIN": {"batchsize": 7}}, "unknown key in Wrong.TRAIN 'batchsize'; did you mean 'batch_size'?"),
+        (
+            {"TRAIN": {"batchsize": 7}},
+            "unknown key in Wrong.TRAIN 'batchsize'; did you mean 'batch_size'?",
+        ),
         ({"TRAIN": {"lr": -1.0}}, "lr is -1.0"),
         ({"TRAIN": {"layers": 2}}, "unknown key in Wrong.TRAIN 'layers'"),
-        ({"SEARCH": {"layer": (1, 2)}}, "unknown key in Wrong.SEARCH 'layer'; did you mean 'layers'?"),
+        (
+            {"SEARCH": {"layer": (1, 2)}},
+            "unknown key in Wrong.SEARCH 'layer'; did you mean 'layers'?",
+        ),
         ({"SEARCH": {"layers": (1, "two")}}, "layers is 'two'"),
         ({"SEARCH": {"lr": (1e-3, -1.0)}}, "lr is -1.0"),
     ],
 )
-def test_a_mistake_in_a_models_defaults_or_search_space_is_an_error_where_the_class_is_defined(attributes, message):
+def test_a_mistake_in_a_models_defaults_or_search_space_is_an_error_where_the_class_is_defined(
+    attributes, message
+):
     with pytest.raises(ConfigError, match=re.escape(message)):
         type("Wrong", (model_class("lightgcn"),), attributes)
 
@@ -810,5 +938,7 @@ def test_an_option_of_a_model_cannot_have_the_name_of_one_of_training():
     class Config(Options):
         patience: int = option(3, "of whom?")
 
-    with pytest.raises(ConfigError, match=r"Wrong.Config has a key of training, patience: rename it"):
+    with pytest.raises(
+        ConfigError, match=r"Wrong.Config has a key of training, patience: rename it"
+    ):
         type("Wrong", (model_class("lightgcn"),), {"Config": Config, "SEARCH": {}})

@@ -1,4 +1,7 @@
-"""The one search for nearest rows: against sorting all cosines, and the same for any size of its blocks."""
+"""The one search for nearest rows.
+
+Against sorting all cosines, and the same for any size of its blocks.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ def test_nearest_equals_sorting(own, rows) -> None:
         slow.fill_diagonal_(own)
     expected = slow.sort(dim=1, descending=True)
     assert torch.equal(place, expected.indices[:, :6])
-    torch.testing.assert_close(cosine.double(), expected.values[:, :6].clamp(-1, 1), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        cosine.double(), expected.values[:, :6].clamp(-1, 1), atol=1e-6, rtol=0
+    )
 
 
 def test_no_queries_and_zero_rows() -> None:

@@ -1,4 +1,6 @@
-"""Every kernel against the dense product: values, gradients, empty rows, odd shapes, relabelling."""
+"""Every kernel against the dense product: values, gradients, empty rows, odd shapes,
+relabelling.
+"""
 
 import copy
 
@@ -14,7 +16,10 @@ ROWS, COLUMNS, WIDTH = 7, 11, 3
 
 
 def edges(weighted=False, seed=0, count=29):
-    """Random edges into 7 rows from 11 columns; row 2 and column 5 stay empty, one edge stands three times."""
+    """Random edges into 7 rows from 11 columns.
+
+    Row 2 and column 5 stay empty, one edge stands three times.
+    """
     draw = torch.Generator().manual_seed(seed)
     dst = torch.randint(ROWS, (count,), generator=draw)
     src = torch.randint(COLUMNS, (count,), generator=draw)
@@ -31,14 +36,19 @@ def slow(dst, src, shape, weight=None, left=None, right=None, dtype=torch.float6
         full[row, column] += 1.0 if weight is None else weight[e].to(dtype)
     for row in range(shape[0]):
         for column in range(shape[1]):
-            full[row, column] *= (1 if left is None else left[row].to(dtype)) * (1 if right is None else right[column].to(dtype))
+            full[row, column] *= (1 if left is None else left[row].to(dtype)) * (
+                1 if right is None else right[column].to(dtype)
+            )
     return full
 
 
 def forms():
     """(edges, keyword arguments of Adjacency) for a plain, a weighted, and a scaled matrix."""
     draw = torch.Generator().manual_seed(5)
-    scales = {"left": torch.rand(ROWS, generator=draw), "right": torch.rand(COLUMNS, generator=draw)}
+    scales = {
+        "left": torch.rand(ROWS, generator=draw),
+        "right": torch.rand(COLUMNS, generator=draw),
+    }
     for name, weighted, keywords in (
         ("plain", False, {}),
         ("weighted", True, {}),
@@ -80,7 +90,9 @@ def test_transpose(kernel, dst, src, keywords):
         product.square().sum().backward()
     assert matrix.T.shape == (COLUMNS, ROWS) and matrix.T.T.shape == (ROWS, COLUMNS)
     torch.testing.assert_close(product.double(), full.T @ y.detach().double(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(y.grad.double(), 2 * full @ (full.T @ y.detach().double()), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        y.grad.double(), 2 * full @ (full.T @ y.detach().double()), rtol=1e-4, atol=1e-4
+    )
     torch.testing.assert_close(matrix.T.T.dense(), matrix.dense())
 
 
@@ -110,7 +122,9 @@ def test_second_derivative_is_there_or_refused_but_never_silently_lost(kernel):
 
 
 def test_scales_are_exact_in_float64_after_a_cast():
-    """Cast to float64 and back: weights, scales and product follow, index tensors stay whole numbers."""
+    """Cast to float64 and back: weights, scales and product follow, index tensors stay whole
+    numbers.
+    """
     dst, src, weight = edges(weighted=True)
     matrix = Adjacency(dst, src, (ROWS, COLUMNS), weight=weight)
     x = torch.randn(COLUMNS, WIDTH)
@@ -131,7 +145,11 @@ def test_same_matrix_takes_float32_then_float64_then_float32(kernel):
     full = slow(dst, src, (ROWS, COLUMNS), weight)
     x = torch.randn(COLUMNS, WIDTH, dtype=torch.float64)
     with ops.use(kernel):
-        for dtype, tolerance in ((torch.float32, 1e-5), (torch.float64, 1e-6), (torch.float32, 1e-5)):
+        for dtype, tolerance in (
+            (torch.float32, 1e-5),
+            (torch.float64, 1e-6),
+            (torch.float32, 1e-5),
+        ):
             y = matrix @ x.to(dtype)
             assert y.dtype == dtype
             torch.testing.assert_close(y.double(), full @ x, rtol=tolerance, atol=tolerance)
@@ -149,14 +167,17 @@ def test_without_is_zero_there_and_the_same_elsewhere(kernel, dst, src, keywords
     for row, column in gone:
         expected[row, column] = 0
     matrix = Adjacency(dst, src, (ROWS, COLUMNS), **keywords)
-    rows, columns = torch.tensor([*gone, gone[0], missing, (2, 5)]).T  # one twice, and two that are not there
+    # one twice, and two that are not there
+    rows, columns = torch.tensor([*gone, gone[0], missing, (2, 5)]).T
     left = matrix.without(rows, columns)
     x = torch.randn(COLUMNS, WIDTH, requires_grad=True)
     with ops.use(kernel):
         y = left @ x
         (gradient,) = torch.autograd.grad(y.sum(), x)
         torch.testing.assert_close(y.double(), expected @ x.double(), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(gradient.double(), expected.T @ torch.ones_like(y).double(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            gradient.double(), expected.T @ torch.ones_like(y).double(), rtol=1e-5, atol=1e-6
+        )
     torch.testing.assert_close(left.T.dense().double(), expected.T, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(matrix.dense().double(), full, rtol=1e-5, atol=1e-6)
     nothing = Adjacency(dst[:0], src[:0], (ROWS, COLUMNS))
@@ -184,7 +205,10 @@ def test_matrix_without_any_edge(kernel, weighted):
         y = matrix @ x
         y.sum().backward()
     assert y.shape == (ROWS, WIDTH) and (y == 0).all() and (x.grad == 0).all()
-    assert matrix.num_edges == 0 and torch.isfinite(normalise(none, none, (ROWS, COLUMNS)).dense()).all()
+    assert (
+        matrix.num_edges == 0
+        and torch.isfinite(normalise(none, none, (ROWS, COLUMNS)).dense()).all()
+    )
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -198,7 +222,9 @@ def test_lopsided_shapes(kernel, shape):
         y.sum().backward()
     full = slow(dst, src, shape)
     torch.testing.assert_close(y.double(), full @ x.detach().double(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(x.grad.double(), full.T @ torch.ones(shape[0], 5).double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        x.grad.double(), full.T @ torch.ones(shape[0], 5).double(), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -209,7 +235,9 @@ def test_any_width(kernel, width, weighted):
     x = torch.randn(COLUMNS, width)
     with ops.use(kernel):
         y = Adjacency(dst, src, (ROWS, COLUMNS), weight=weight) @ x
-    torch.testing.assert_close(y.double(), slow(dst, src, (ROWS, COLUMNS), weight) @ x.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        y.double(), slow(dst, src, (ROWS, COLUMNS), weight) @ x.double(), rtol=1e-5, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -255,7 +283,8 @@ def test_strided_input_and_strided_gradient(kernel):
     assert not x.is_contiguous()
     with ops.use(kernel):
         y = matrix @ x
-        y.T.contiguous().T.mul(torch.arange(WIDTH) + 1.0).sum().backward()  # an expanded, non-contiguous gradient
+        # an expanded, non-contiguous gradient
+        y.T.contiguous().T.mul(torch.arange(WIDTH) + 1.0).sum().backward()
     torch.testing.assert_close(y, full @ x.detach(), rtol=1e-5, atol=1e-5)
     expected = torch.zeros_like(base)
     expected[:, ::2] = (full.T @ (torch.arange(WIDTH) + 1.0).expand(ROWS, WIDTH)).T
@@ -276,7 +305,10 @@ def test_the_input_is_left_alone(kernel):
 def test_kernels_agree_with_one_another_and_with_the_free_choice():
     dst, src, weight = edges(weighted=True)
     x = torch.randn(COLUMNS, WIDTH)
-    for matrix in (Adjacency(dst, src, (ROWS, COLUMNS), weight=weight), normalise(dst, src, (ROWS, COLUMNS))):
+    for matrix in (
+        Adjacency(dst, src, (ROWS, COLUMNS), weight=weight),
+        normalise(dst, src, (ROWS, COLUMNS)),
+    ):
         chosen = matrix @ x
         for kernel in KERNELS:
             with ops.use(kernel):
@@ -288,7 +320,11 @@ def test_forced_kernel_is_the_one_that_runs(kernel, monkeypatch):
     ran = []
     for name, module in ops.KERNELS.items():
         original = module.spmm
-        monkeypatch.setattr(module, "spmm", lambda matrix, x, name=name, run=original: (ran.append(name), run(matrix, x))[1])
+        monkeypatch.setattr(
+            module,
+            "spmm",
+            lambda matrix, x, name=name, run=original: (ran.append(name), run(matrix, x))[1],
+        )
     dst, src, _ = edges()
     x = torch.randn(COLUMNS, WIDTH, requires_grad=True)
     with ops.use(kernel):
@@ -310,7 +346,8 @@ def test_normalise_is_the_symmetric_normalisation():
     assert not result.dense().isnan().any()
     torch.testing.assert_close(result.dense().double(), expected, rtol=1e-6, atol=1e-7)
     torch.testing.assert_close(result.T.dense().double(), expected.T, rtol=1e-6, atol=1e-7)
-    square = torch.zeros(ROWS + COLUMNS, ROWS + COLUMNS, dtype=torch.float64)  # the bipartite graph as one matrix
+    # the bipartite graph as one matrix
+    square = torch.zeros(ROWS + COLUMNS, ROWS + COLUMNS, dtype=torch.float64)
     square[:ROWS, ROWS:], square[ROWS:, :ROWS] = full, full.T
     scale = torch.diag(torch.where(square.sum(1) > 0, square.sum(1), torch.inf).rsqrt())
     torch.testing.assert_close((scale @ square @ scale)[:ROWS, ROWS:], expected)
@@ -338,7 +375,10 @@ def test_deep_copy_after_use(kernel):
         assert torch.equal(copy.deepcopy(matrix) @ x, y)
 
 
-@pytest.mark.parametrize("shape", [(COLUMNS + 1, WIDTH), (COLUMNS - 1, WIDTH), (ROWS, WIDTH), (COLUMNS,), (COLUMNS, WIDTH, 1)])
+@pytest.mark.parametrize(
+    "shape",
+    [(COLUMNS + 1, WIDTH), (COLUMNS - 1, WIDTH), (ROWS, WIDTH), (COLUMNS,), (COLUMNS, WIDTH, 1)],
+)
 def test_wrong_shapes_are_refused_with_both_shapes(shape):
     dst, src, _ = edges()
     with pytest.raises(ValueError, match=r"\(7, 11\).*\(\d+"):
@@ -379,9 +419,15 @@ def test_use_is_undone_after_an_error_and_nests():
     assert ops.choose(matrix._matrices[0], x) == free
 
 
-@pytest.mark.parametrize(("threads", "skew"), [(1, 1.0), (2, 2 * 27 / 30), (3, 3 * 26 / 30), (4, 4 * 25 / 30), (9, 9 * 24 / 30)])
+@pytest.mark.parametrize(
+    ("threads", "skew"),
+    [(1, 1.0), (2, 2 * 27 / 30), (3, 3 * 26 / 30), (4, 4 * 25 / 30), (9, 9 * 24 / 30)],
+)
 def test_skew_is_the_fullest_run_over_the_mean(threads, skew):
-    """30 edges into 7 rows: 24, 1, 1, 1, 1, 1, 1. Runs of 4, 3, 2 and 1 rows; nine threads leave two idle."""
+    """30 edges into 7 rows: 24, 1, 1, 1, 1, 1, 1.
+
+    Runs of 4, 3, 2 and 1 rows; nine threads leave two idle.
+    """
     dst = torch.cat([torch.zeros(24, dtype=torch.int64), torch.arange(1, 7)])
     matrix = Adjacency(dst, torch.zeros_like(dst), (ROWS, COLUMNS))._matrices[0]
     assert matrix.skew(threads) == pytest.approx(skew)
@@ -397,9 +443,14 @@ def test_choice_on_the_cpu(monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         for name, matrix in (("uneven", uneven), ("even", even), ("weighted", weighted)):
             for dtype in (torch.float32, torch.float64, torch.bfloat16):
-                found[threads, name, dtype] = ops.choose(matrix._matrices[0], torch.zeros(COLUMNS, 2, dtype=dtype))
+                found[threads, name, dtype] = ops.choose(
+                    matrix._matrices[0], torch.zeros(COLUMNS, 2, dtype=dtype)
+                )
     assert found.pop((4, "uneven", torch.float32)) == "dgl"
-    assert all(kernel == ("csr" if dtype == torch.float64 else "bag") for (_, _, dtype), kernel in found.items())
+    assert all(
+        kernel == ("csr" if dtype == torch.float64 else "bag")
+        for (_, _, dtype), kernel in found.items()
+    )
     assert len(found) == 17
 
 
@@ -411,12 +462,19 @@ def test_half_precision_sums_in_float32(dtype):
     y = matrix @ x
     y.float().sum().backward()
     assert y.dtype == x.grad.dtype == dtype
-    error = torch.finfo(dtype).eps  # one rounding of the weight, one of the result; 400 additions would lose 20 times that
-    torch.testing.assert_close(y.double(), matrix.dense().double() @ x.detach().double(), rtol=error, atol=0)
-    torch.testing.assert_close(x.grad.double(), matrix.dense().double().T.expand(400, WIDTH), rtol=error, atol=0)
+    # one rounding of the weight, one of the result; 400 additions would lose 20 times that
+    error = torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        y.double(), matrix.dense().double() @ x.detach().double(), rtol=error, atol=0
+    )
+    torch.testing.assert_close(
+        x.grad.double(), matrix.dense().double().T.expand(400, WIDTH), rtol=error, atol=0
+    )
 
 
-@pytest.mark.parametrize(("scale", "size"), [("left", COLUMNS), ("right", ROWS), ("left", 1), ("right", 0)])
+@pytest.mark.parametrize(
+    ("scale", "size"), [("left", COLUMNS), ("right", ROWS), ("left", 1), ("right", 0)]
+)
 def test_scales_that_do_not_fit_are_refused(scale, size):
     dst, src, _ = edges()
     with pytest.raises(ValueError, match=rf"{size} numbers.*\(7, 11\)"):
@@ -434,7 +492,9 @@ def test_average_means_over_the_rows_that_point_here():
     y = average(dst, src, (ROWS, COLUMNS)) @ x
     for row in range(ROWS):
         here = [x[s] for d, s in zip(dst.tolist(), src.tolist(), strict=True) if d == row]
-        torch.testing.assert_close(y[row], torch.stack(here).mean(0) if here else torch.zeros(WIDTH))
+        torch.testing.assert_close(
+            y[row], torch.stack(here).mean(0) if here else torch.zeros(WIDTH)
+        )
 
 
 def test_one_wide_product_while_the_tables_fit_the_cache(monkeypatch):
@@ -446,8 +506,14 @@ def test_one_wide_product_while_the_tables_fit_the_cache(monkeypatch):
 
 @pytest.mark.parametrize(("dst", "src", "keywords"), FORMS)
 def test_without_some_pairs_is_the_dense_matrix_with_zeros_there(dst, src, keywords):
-    """Pairs that stand once, one of them named twice; pairs that do not stand, before, among and behind those that do."""
-    full, matrix = slow(dst, src, (ROWS, COLUMNS), **keywords), Adjacency(dst, src, (ROWS, COLUMNS), **keywords)
+    """Pairs that stand once, one of them named twice.
+
+    Pairs that do not stand, before, among and behind those that do.
+    """
+    full, matrix = (
+        slow(dst, src, (ROWS, COLUMNS), **keywords),
+        Adjacency(dst, src, (ROWS, COLUMNS), **keywords),
+    )
     pairs = list(zip(dst.tolist(), src.tolist(), strict=True))
     once = [pair for pair in pairs if pairs.count(pair) == 1][:6]
     gone = torch.tensor([*once, once[0], (0, 5), (2, 3), (2, COLUMNS - 1), (ROWS - 1, 5)])
@@ -459,10 +525,18 @@ def test_without_some_pairs_is_the_dense_matrix_with_zeros_there(dst, src, keywo
         torch.testing.assert_close(found.T.dense().double(), expected.T, rtol=1e-6, atol=1e-6)
         x = torch.randn(COLUMNS, WIDTH, requires_grad=True)
         (found @ x).sum().backward()
-        torch.testing.assert_close(x.grad.double(), expected.sum(0).unsqueeze(1).expand(-1, WIDTH), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            x.grad.double(), expected.sum(0).unsqueeze(1).expand(-1, WIDTH), rtol=1e-5, atol=1e-5
+        )
     torch.testing.assert_close(matrix.dense().double(), full, rtol=1e-6, atol=1e-6)
 
 
 def test_without_of_a_matrix_without_entries_is_itself():
     nothing = torch.empty(0, dtype=torch.int64)
-    assert Adjacency(nothing, nothing, (3, 4)).without(torch.tensor([2]), torch.tensor([3])).dense().sum() == 0
+    assert (
+        Adjacency(nothing, nothing, (3, 4))
+        .without(torch.tensor([2]), torch.tensor([3]))
+        .dense()
+        .sum()
+        == 0
+    )

@@ -1,4 +1,6 @@
-"""Dense products of encoders: oneDNN's against torch's own, value and gradient; where each is taken."""
+"""Dense products of encoders: oneDNN's against torch's own, value and gradient; where each is
+taken.
+"""
 
 import pytest
 import torch
@@ -9,7 +11,9 @@ from dualgnn_dgl.ops import dense
 from dualgnn_dgl.ops.dense import Linear, linear
 
 SIZES = [(13, 5, 7), (1, 9, 4), (257, 65, 33)]
-needs_onednn = pytest.mark.skipif(not dense._AVAILABLE, reason="this torch has no oneDNN linear operator")
+needs_onednn = pytest.mark.skipif(
+    not dense._AVAILABLE, reason="this torch has no oneDNN linear operator"
+)
 
 
 def tensors(rows, columns, width, dtype=torch.float32):
@@ -32,7 +36,12 @@ def both(function, x, weight, bias, target):
 def test_equals_the_product_in_float64(sizes, biased):
     x, weight, bias, target = tensors(*sizes)
     found = both(linear, x, weight, bias if biased else None, target)
-    exact = both(functional.linear, *(t.double() for t in (x, weight)), bias.double() if biased else None, target.double())
+    exact = both(
+        functional.linear,
+        *(t.double() for t in (x, weight)),
+        bias.double() if biased else None,
+        target.double(),
+    )
     for one, other in zip(found, exact, strict=True):
         assert one.dtype == torch.float32
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
@@ -51,7 +60,9 @@ def test_strided_input_and_strided_gradient():
 @needs_onednn
 def test_float32_on_the_cpu_takes_onednn_and_nothing_else_does(monkeypatch):
     taken = []
-    monkeypatch.setattr(dense, "_product", lambda *parts, real=dense._product: taken.append(1) or real(*parts))
+    monkeypatch.setattr(
+        dense, "_product", lambda *parts, real=dense._product: taken.append(1) or real(*parts)
+    )
     x, weight, bias, _ = tensors(5, 3, 2)
     linear(x, weight, bias)
     assert len(taken) == 1
@@ -62,7 +73,9 @@ def test_float32_on_the_cpu_takes_onednn_and_nothing_else_does(monkeypatch):
     linear(x.unsqueeze(0), weight, bias)
     assert len(taken) == 1
     monkeypatch.setattr(dense, "_AVAILABLE", False)
-    torch.testing.assert_close(linear(x, weight, bias), functional.linear(x, weight, bias), rtol=0, atol=0)
+    torch.testing.assert_close(
+        linear(x, weight, bias), functional.linear(x, weight, bias), rtol=0, atol=0
+    )
     assert len(taken) == 1
 
 
@@ -72,7 +85,9 @@ def test_the_layer_is_torchs_own_by_name_and_start():
     torch.manual_seed(0)
     theirs = nn.Linear(6, 4)
     assert list(ours.state_dict()) == list(theirs.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True)
+    )
     x = torch.randn(7, 6)
     torch.testing.assert_close(ours(x), theirs(x))
 

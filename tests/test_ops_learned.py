@@ -1,4 +1,7 @@
-"""Scores, softmax and weighted sums over edges against dense twins: values, gradients twice over, empty rows, odd shapes."""
+"""Scores, softmax and weighted sums over edges against dense twins.
+
+Values, gradients twice over, empty rows, odd shapes.
+"""
 
 import copy
 
@@ -17,7 +20,10 @@ SHAPES = [(ROWS, COLUMNS, 29), (13, 5, 40), (4, 9, 1), (6, 3, 0)]
 def make(rows=ROWS, columns=COLUMNS, count=29, seed=0):
     """Random edges; row 2 and column 1 stay empty, and the first edge stands three times."""
     draw = torch.Generator().manual_seed(seed)
-    dst, src = torch.randint(rows, (count,), generator=draw), torch.randint(columns, (count,), generator=draw)
+    dst, src = (
+        torch.randint(rows, (count,), generator=draw),
+        torch.randint(columns, (count,), generator=draw),
+    )
     keep = (dst != 2) & (src != 1)
     dst, src = dst[keep], src[keep]
     dst, src = torch.cat([dst, dst[:1], dst[:1]]), torch.cat([src, src[:1], src[:1]])
@@ -25,11 +31,15 @@ def make(rows=ROWS, columns=COLUMNS, count=29, seed=0):
 
 
 def randn(*shape, seed=1, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype).requires_grad_()
+    return torch.randn(
+        *shape, generator=torch.Generator().manual_seed(seed), dtype=dtype
+    ).requires_grad_()
 
 
 def slow_score(edges, a, b):
-    return torch.stack([a[d] @ b[s] for d, s in zip(*map(torch.Tensor.tolist, edges.ends()), strict=True)])
+    return torch.stack(
+        [a[d] @ b[s] for d, s in zip(*map(torch.Tensor.tolist, edges.ends()), strict=True)]
+    )
 
 
 def slow_softmax(edges, score):
@@ -53,7 +63,11 @@ def slow_sum(edges, weight, x):
 def test_values_and_gradients_equal_the_dense_twins(shape, dtype):
     """A whole attention step: the softmax of scores weighs a sum, as models use it."""
     edges = make(*shape)
-    inputs = randn(edges.shape[0], WIDTH), randn(edges.shape[1], WIDTH, seed=2), randn(edges.shape[1], WIDTH + 2, seed=3)
+    inputs = (
+        randn(edges.shape[0], WIDTH),
+        randn(edges.shape[1], WIDTH, seed=2),
+        randn(edges.shape[1], WIDTH + 2, seed=3),
+    )
     twins = [tensor.detach().to(dtype).requires_grad_() for tensor in inputs]
     weight = edges.softmax(edges.score(twins[0], twins[1]))
     found = edges.sum(weight, twins[2])
@@ -79,18 +93,27 @@ def test_gradcheck_twice(kernel, shape):
     a, b = randn(edges.shape[0], WIDTH), randn(edges.shape[1], WIDTH, seed=2)
     score, weight = randn(edges.num_edges, seed=3), randn(edges.num_edges, seed=4)
     with ops.use(kernel):
-        for function, inputs in ((edges.score, (a, b)), (edges.softmax, (score,)), (edges.sum, (weight, b))):
+        for function, inputs in (
+            (edges.score, (a, b)),
+            (edges.softmax, (score,)),
+            (edges.sum, (weight, b)),
+        ):
             assert torch.autograd.gradcheck(function, inputs)
             assert torch.autograd.gradgradcheck(function, inputs)
         assert torch.autograd.gradcheck(edges.turn, (weight,))
         own = randn(edges.shape[1], seed=5)
-        assert torch.autograd.gradcheck(edges.from_source, (own,)) and torch.autograd.gradgradcheck(edges.from_source, (own,))
+        assert torch.autograd.gradcheck(edges.from_source, (own,)) and torch.autograd.gradgradcheck(
+            edges.from_source, (own,)
+        )
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_kernel_gives_the_same_weighted_sum(kernel):
     edges = make()
-    weight, x = randn(edges.num_edges, dtype=torch.float32), randn(COLUMNS, WIDTH, seed=2, dtype=torch.float32)
+    weight, x = (
+        randn(edges.num_edges, dtype=torch.float32),
+        randn(COLUMNS, WIDTH, seed=2, dtype=torch.float32),
+    )
     with ops.use(kernel):
         found = edges.sum(weight, x)
         gradients = torch.autograd.grad(found.square().sum(), (weight, x))
@@ -123,7 +146,9 @@ def test_turned_round_it_is_the_transpose():
     edges = make()
     weight, y = randn(edges.num_edges).detach(), randn(ROWS, WIDTH).detach()
     turned = edges.turn(weight)
-    dense = torch.zeros(edges.shape, dtype=torch.float64).index_put(edges.ends(), weight, accumulate=True)
+    dense = torch.zeros(edges.shape, dtype=torch.float64).index_put(
+        edges.ends(), weight, accumulate=True
+    )
     torch.testing.assert_close(edges.T.sum(turned, y), dense.T @ y)
     assert edges.T.shape == edges.shape[::-1]
     assert torch.equal(edges.T.turn(turned), weight)
@@ -150,7 +175,11 @@ def test_same_bits_with_several_threads():
             found.append(torch.autograd.grad(loss, (a, b)))
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(one, other) for again in found[1:] for one, other in zip(found[0], again, strict=True))
+    assert all(
+        torch.equal(one, other)
+        for again in found[1:]
+        for one, other in zip(found[0], again, strict=True)
+    )
 
 
 def test_moves_copies_and_stays_out_of_the_state_dict():

@@ -1,4 +1,7 @@
-"""The Triton kernel against the dense product: on the GPU where there is one, else in Triton's interpreter."""
+"""The Triton kernel against the dense product.
+
+On the GPU where there is one, else in Triton's interpreter.
+"""
 
 import copy
 import os
@@ -16,16 +19,29 @@ from dualgnn_dgl.ops import Adjacency, normalise, triton_kernel
 GPU = torch.cuda.is_available()
 DEVICES = [
     pytest.param(
-        "cpu", marks=pytest.mark.skipif(GPU, reason="with a GPU the kernel is compiled for it: no interpreter"), id="interpreter"
+        "cpu",
+        marks=pytest.mark.skipif(
+            GPU, reason="with a GPU the kernel is compiled for it: no interpreter"
+        ),
+        id="interpreter",
     ),
-    pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="no CUDA device here")], id="cuda"),
+    pytest.param(
+        "cuda",
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not GPU, reason="no CUDA device here")],
+        id="cuda",
+    ),
 ]
-needs_triton = pytest.mark.skipif(not triton_kernel.installed(), reason="triton 3 is not installed: pip install triton")
+needs_triton = pytest.mark.skipif(
+    not triton_kernel.installed(), reason="triton 3 is not installed: pip install triton"
+)
 
 
 @pytest.fixture(autouse=True)
 def interpreted(monkeypatch):
-    """Without a GPU the interpreter runs the kernel; it must be switched on before triton is imported."""
+    """Without a GPU the interpreter runs the kernel.
+
+    It must be switched on before triton is imported.
+    """
     if not GPU:
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 
@@ -59,7 +75,9 @@ def test_equals_the_dense_product_and_its_gradient(device, width, dst, src, keyw
     y, gradient = product(matrix, x.to(device), target.to(device))
     assert y.dtype == torch.float32 and y.shape == (ROWS, width)
     torch.testing.assert_close(y.cpu().double(), full @ x.double(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(gradient.cpu().double(), full.T @ target.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        gradient.cpu().double(), full.T @ target.double(), rtol=1e-5, atol=1e-5
+    )
 
 
 @needs_triton
@@ -83,9 +101,14 @@ def test_long_rows_in_segments(device, width, segment, monkeypatch):
 
 @needs_triton
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-11), (torch.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.bfloat16, 2**-7), (torch.float16, 2**-11), (torch.float64, 1e-12)],
+)
 def test_other_types_sum_in_float32_or_better(device, dtype, tolerance, monkeypatch):
-    """The result is off by one rounding of the output, not by one an addition (the interpreter cuts bfloat16 off: 2^-7)."""
+    """The result is off by one rounding of the output, not by one an addition (the interpreter cuts
+    bfloat16 off: 2^-7).
+    """
     monkeypatch.setattr(triton_kernel, "SEGMENT", 32)
     dst, src = skewed(5, 29, 400, seed=4)
     left, right = torch.rand(5) + 0.5, torch.rand(29) + 0.5
@@ -95,7 +118,9 @@ def test_other_types_sum_in_float32_or_better(device, dtype, tolerance, monkeypa
     full = slow(dst, src, (5, 29), left=left, right=right).to(device)
     assert y.dtype == gradient.dtype == dtype
     torch.testing.assert_close(y.double(), full @ x.double(), rtol=1.01 * tolerance, atol=1e-30)
-    torch.testing.assert_close(gradient.double(), full.T @ torch.ones_like(y).double(), rtol=1.01 * tolerance, atol=1e-30)
+    torch.testing.assert_close(
+        gradient.double(), full.T @ torch.ones_like(y).double(), rtol=1.01 * tolerance, atol=1e-30
+    )
 
 
 @needs_triton
@@ -142,7 +167,9 @@ def test_segments_cover_every_edge_once(longest):
     for line, row in enumerate(segments.long_row.tolist()):
         for part in range(int(segments.first[line]), int(segments.first[line + 1])):
             of_part[part] = row
-    for start, stop, target in zip(*(piece.tolist() for piece in (segments.start, segments.stop, segments.target)), strict=True):
+    for start, stop, target in zip(
+        *(piece.tolist() for piece in (segments.start, segments.stop, segments.target)), strict=True
+    ):
         assert stop - start <= longest
         row = target if target >= 0 else of_part[-1 - target]
         whole.setdefault(row, []).extend(range(start, stop))
@@ -150,11 +177,14 @@ def test_segments_cover_every_edge_once(longest):
             parts[-1 - target] += 1
     assert parts == [1] * segments.num_parts
     assert whole == {row: list(range(indptr[row], indptr[row + 1])) for row in range(7)}
-    assert all(part.dtype == torch.int32 for part in (segments.start, segments.target, segments.first))
+    assert all(
+        part.dtype == torch.int32 for part in (segments.start, segments.target, segments.first)
+    )
 
 
 @pytest.mark.parametrize(
-    ("width", "expected"), [(1, 16), (17, 32), (64, 64), (65, 128), (128, 128), (130, 64), (192, 64), (256, 128)]
+    ("width", "expected"),
+    [(1, 16), (17, 32), (64, 64), (65, 128), (128, 128), (130, 64), (192, 64), (256, 128)],
 )
 def test_block_of_columns(width, expected):
     assert triton_kernel.block(width) == expected
@@ -184,10 +214,15 @@ for kernel in triton_kernel.programs():
 
 @needs_triton
 def test_compiles_for_a_gpu_that_is_not_here(tmp_path):
-    """The interpreter takes more than the compiler does: two kernels, two types, down to machine code, without a device."""
+    """The interpreter takes more than the compiler does.
+
+    Two kernels, two types, down to machine code, without a device.
+    """
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path)
-    run = subprocess.run([sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILE], env=environment, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stderr[-2000:]
     assert [int(size) > 1000 for size in run.stdout.split()] == [True] * 4
 
@@ -197,7 +232,10 @@ def test_refused_where_it_cannot_run(monkeypatch):
     matrix, x = Adjacency(dst, src, (ROWS, COLUMNS)), torch.zeros(COLUMNS, 2)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(triton_kernel, "installed", lambda: True)
-    with pytest.raises(ConfigError, match="runs on CUDA: use ops.use\\('bag'\\)"), ops.use("triton"):
+    with (
+        pytest.raises(ConfigError, match="runs on CUDA: use ops.use\\('bag'\\)"),
+        ops.use("triton"),
+    ):
         matrix @ x
     monkeypatch.setattr(triton_kernel, "installed", lambda: False)
     with pytest.raises(ConfigError, match="pip install triton"), ops.use("triton"):
@@ -211,7 +249,9 @@ def test_a_product_reads_no_package_metadata(monkeypatch):
     dst, src, _ = edges()
     matrix = Adjacency(dst, src, (ROWS, COLUMNS)).to("cuda" if GPU else "cpu")
     with ops.use("triton"):
-        assert (matrix @ torch.ones(COLUMNS, 2, device=matrix._forward_indices.device)).sum() == len(dst) * 2
+        assert (
+            matrix @ torch.ones(COLUMNS, 2, device=matrix._forward_indices.device)
+        ).sum() == len(dst) * 2
 
 
 @needs_triton
@@ -233,7 +273,8 @@ def test_free_choice_on_cuda_agrees_with_the_cpu(dtype):
     matrix = normalise(dst, src, (301, 217))
     draw = torch.Generator().manual_seed(7)
     x, target = torch.randn(217, 64, generator=draw), torch.randn(301, 64, generator=draw)
-    exact = copy.deepcopy(matrix).to(torch.float64)  # float32 on a CPU adds the long row up one by one, and errs by 10⁻⁵ itself
+    # float32 on a CPU adds the long row up one by one, and errs by 10⁻⁵ itself
+    exact = copy.deepcopy(matrix).to(torch.float64)
     expected = product(exact, x.double(), target.double(), "csr")
     found = product(matrix.to("cuda"), x.to("cuda", dtype), target.to("cuda", dtype), None)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2

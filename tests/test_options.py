@@ -1,4 +1,6 @@
-"""Configuration: what is unknown, of the wrong type or out of bounds is named; TOML goes out and comes back."""
+"""Configuration: what is unknown, of the wrong type or out of bounds is named; TOML goes out and
+comes back.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_whole_numbers_that_no_tensor_holds_are_refused(kind):
 
 def test_defaults_and_values():
     assert build(Sample, {}) == Sample()
-    assert build(Sample, {"width": "7", "rate": "1e-3", "graph": "no", "kind": "max"}) == Sample(7, 1e-3, False, "max")
+    assert build(Sample, {"width": "7", "rate": "1e-3", "graph": "no", "kind": "max"}) == Sample(
+        7, 1e-3, False, "max"
+    )
     assert build(Sample, {"width": 7, "rate": 1, "graph": False}) == Sample(7, 1.0, False)
     assert isinstance(build(Sample, {"rate": 1}).rate, float)
     assert keys(Sample) == ["width", "rate", "graph", "kind", "label"]
@@ -95,7 +99,15 @@ def test_wrong_type_names_key_and_value(key, value):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("width", 0), ("width", 513), ("width", -3), ("rate", -1e-9), ("rate", 1.01), ("rate", "nan"), ("rate", "inf")],
+    [
+        ("width", 0),
+        ("width", 513),
+        ("width", -3),
+        ("rate", -1e-9),
+        ("rate", 1.01),
+        ("rate", "nan"),
+        ("rate", "inf"),
+    ],
 )
 def test_out_of_bounds_names_key_value_and_bound(key, value):
     text = refused(build, Sample, {key: value})
@@ -145,7 +157,9 @@ def test_toml_round_trip_of_any_value(width, rate, graph, kind, label):
     assert build(Sample, tomllib.loads(to_toml(value))) == value
 
 
-@pytest.mark.parametrize(("text", "pair"), [("a=1", ("a", "1")), (" a =b=c", ("a", "b=c")), ("a=", ("a", ""))])
+@pytest.mark.parametrize(
+    ("text", "pair"), [("a=1", ("a", "1")), (" a =b=c", ("a", "b=c")), ("a=", ("a", ""))]
+)
 def test_pairs(text, pair):
     assert parse_pair(text) == pair
 
@@ -156,7 +170,18 @@ def test_pairs_that_are_none(text):
 
 
 @pytest.mark.parametrize(
-    "content", [b"a = ", b"a = 1\na = 2", b"[model\n", b"\xff\xfe", b"a = [" * 3000, b"\0", b"a = 'x", b"lr = 1e-\n\n", b"= 3"]
+    "content",
+    [
+        b"a = ",
+        b"a = 1\na = 2",
+        b"[model\n",
+        b"\xff\xfe",
+        b"a = [" * 3000,
+        b"\0",
+        b"a = 'x",
+        b"lr = 1e-\n\n",
+        b"= 3",
+    ],
 )
 def test_bad_toml_is_one_line_with_the_file(tmp_path, content):
     (tmp_path / "run.toml").write_bytes(content)
@@ -168,17 +193,24 @@ def test_missing_toml_and_folder(tmp_path):
     assert "is a folder" in refused(read_toml, tmp_path)
 
 
-@pytest.mark.parametrize("metric", ["recall", "recall@", "recall@0", "recall@-1", "recal@20", "recall@x", "@20", "recall@1.5"])
+@pytest.mark.parametrize(
+    "metric",
+    ["recall", "recall@", "recall@0", "recall@-1", "recal@20", "recall@x", "@20", "recall@1.5"],
+)
 def test_metric_must_be_a_name_and_a_length(metric):
     assert f"'{metric}'" in refused(build, TrainConfig, {"metric": metric})
 
 
-@pytest.mark.parametrize("metric", ["recall@²", "recall@ 5", "hit@" + "9" * 40, "hit@" + "9" * 5000])
+@pytest.mark.parametrize(
+    "metric", ["recall@²", "recall@ 5", "hit@" + "9" * 40, "hit@" + "9" * 5000]
+)
 def test_metric_lengths_that_look_like_numbers(metric):
     assert "metric" in refused(build, TrainConfig, {"metric": metric})
 
 
-@pytest.mark.parametrize("metric", ["recall@20", "ndcg@1", "precision@7", "hit@3", "map@10", "mrr@5"])
+@pytest.mark.parametrize(
+    "metric", ["recall@20", "ndcg@1", "precision@7", "hit@3", "map@10", "mrr@5"]
+)
 def test_metrics_that_exist(metric):
     assert build(TrainConfig, {"metric": metric}).metric == metric
 

@@ -1,4 +1,7 @@
-"""The peers of the training benchmark do the work that our models do: else their times would say nothing."""
+"""The peers of the training benchmark do the work that our models do.
+
+Else their times would say nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ import torch
 from dualgnn_dgl import models
 from dualgnn_dgl.graphs import heterographs
 
-pytest.importorskip("torch_geometric", reason="torch_geometric is not installed: pip install -e '.[bench]'")
+pytest.importorskip(
+    "torch_geometric", reason="torch_geometric is not installed: pip install -e '.[bench]'"
+)
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -26,14 +31,22 @@ def peers() -> ModuleType:
         return importlib.import_module("benchmarks.speed.peers")
 
 
-@pytest.mark.parametrize("names", [("visual", "acoustic", "textual"), ("visual", "textual"), ("textual",)], ids=len)
+@pytest.mark.parametrize(
+    "names", [("visual", "acoustic", "textual"), ("visual", "textual"), ("textual",)], ids=len
+)
 @pytest.mark.parametrize("holes", [True, False], ids=["holes", "whole"])
 @pytest.mark.parametrize("k", [40, 3])
-def test_dualgnn_with_message_passing_is_our_dualgnn(peers: ModuleType, names: tuple, holes: bool, k: int) -> None:
+def test_dualgnn_with_message_passing_is_our_dualgnn(
+    peers: ModuleType, names: tuple, holes: bool, k: int
+) -> None:
     data = small.dataset(modalities=names, holes=holes)
-    config = models.model_class("dualgnn").Config(width=6, layers=2, hidden=8, cooc_k=k, l2=0.3, missing="mask")
+    config = models.model_class("dualgnn").Config(
+        width=6, layers=2, hidden=8, cooc_k=k, l2=0.3, missing="mask"
+    )
     ours = models.create("dualgnn", heterographs.heterograph(data), data.modalities, config, seed=5)
-    theirs = peers.PygDualGNN(data.train, data.modalities, data.co_occurrence, width=6, layers=2, hidden=8, k=k, l2=0.3)
+    theirs = peers.PygDualGNN(
+        data.train, data.modalities, data.co_occurrence, width=6, layers=2, hidden=8, k=k, l2=0.3
+    )
     theirs.load_state_dict(ours.state_dict())  # strict: the same parameters, none more
 
     for mine, other in zip(ours.embed(), theirs.embed(), strict=True):
@@ -51,9 +64,16 @@ def test_dualgnn_with_message_passing_is_our_dualgnn(peers: ModuleType, names: t
 
 @pytest.mark.parametrize("form", ["edges", "csr"])
 def test_lightgcn_of_torch_geometric_is_our_lightgcn(peers: ModuleType, form: str) -> None:
-    """The propagation is the same; its penalty counts each row of a batch once, ours as often as it stands there."""
+    """The propagation is the same; its penalty counts each row of a batch once, ours as often as it
+    stands there.
+    """
     data = small.dataset(modalities=())
-    ours = models.create("lightgcn", heterographs.heterograph(data), {}, models.model_class("lightgcn").Config(width=5, l2=0.0))
+    ours = models.create(
+        "lightgcn",
+        heterographs.heterograph(data),
+        {},
+        models.model_class("lightgcn").Config(width=5, l2=0.0),
+    )
     theirs = peers.PygLightGCN(data.train, width=5, layers=3, l2=0.0, form=form)
     with torch.no_grad():
         theirs.model.embedding.weight.copy_(torch.cat([ours.user, ours.item]))

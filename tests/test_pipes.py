@@ -1,4 +1,6 @@
-"""Logs that come through a pipe: standard input, a shell's process substitution, redirected files."""
+"""Logs that come through a pipe: standard input, a shell's process substitution, redirected
+files.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,13 @@ def piped(content: bytes, size: int = 1 << 16) -> int:
 @pytest.mark.parametrize("kind", CONTENTS)
 @pytest.mark.parametrize("size", [3, 1 << 16])
 def test_a_log_through_a_pipe_equals_its_file(tmp_path: Path, kind: str, size: int) -> None:
-    suffix = {"gzip": ".csv.gz", "bzip2": ".csv.bz2", "Zstandard": ".csv.zst", "Parquet": ".parquet", "RecBole": ".inter"}
+    suffix = {
+        "gzip": ".csv.gz",
+        "bzip2": ".csv.bz2",
+        "Zstandard": ".csv.zst",
+        "Parquet": ".parquet",
+        "RecBole": ".inter",
+    }
     path = tmp_path / f"log{suffix.get(kind, '.csv')}"
     path.write_bytes(CONTENTS[kind])
     expected, reading = read(path).log, piped(CONTENTS[kind], size)
@@ -64,21 +72,32 @@ def test_a_log_through_a_pipe_equals_its_file(tmp_path: Path, kind: str, size: i
     assert found.files == (f"/dev/fd/{reading}",)
 
 
-def test_a_log_larger_than_the_pipe_and_an_endless_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_larger_than_the_pipe_and_an_endless_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = b"user,item\n" + b"".join(b"%d,%d\n" % (n % 97, n % 89) for n in range(50_000))
     reading = piped(content)
     assert read(f"/dev/fd/{reading}").log.rows_read == 50_000
     monkeypatch.setattr(read_pipe, "MOST", 100_000)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     reading = piped(content)
-    with pytest.raises(DataError, match=r"/dev/fd/\d+ gives more than 100,000 bytes: write it to a file"):
+    with pytest.raises(
+        DataError, match=r"/dev/fd/\d+ gives more than 100,000 bytes: write it to a file"
+    ):
         read(f"/dev/fd/{reading}")
     assert not list(tmp_path.iterdir())
 
 
-def test_messages_name_the_pipe_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_name_the_pipe_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    contents = {b"": "is empty", b"user,item\n": "holds no rows", b"\x80\x04.": "is a pickle", b"PK\x03\x04": "is an archive"}
+    contents = {
+        b"": "is empty",
+        b"user,item\n": "holds no rows",
+        b"\x80\x04.": "is a pickle",
+        b"PK\x03\x04": "is an archive",
+    }
     for content, said in contents.items():
         reading = piped(content)
         with pytest.raises(DataError, match=rf"^/dev/fd/{reading} {said}"):
@@ -106,7 +125,8 @@ def test_a_file_behind_a_descriptor_is_read_by_its_name(tmp_path: Path) -> None:
     folder = os.open(tmp_path, os.O_RDONLY)
     assert read(f"/dev/fd/{folder}").log.rows_read == 99
     os.close(folder)
-    with tempfile.TemporaryFile() as file:  # without a name, as a here-document is; a line has been read already
+    # without a name, as a here-document is; a line has been read already
+    with tempfile.TemporaryFile() as file:
         file.write(b"a line that somebody has read\n" + TEXT)
         file.flush()
         os.lseek(file.fileno(), 30, os.SEEK_SET)
@@ -116,7 +136,10 @@ def test_a_file_behind_a_descriptor_is_read_by_its_name(tmp_path: Path) -> None:
 def test_a_descriptor_that_is_not_open_and_a_device() -> None:
     with pytest.raises(DataError, match="/dev/fd/987 does not exist"):
         read("/dev/fd/987")
-    with open("/dev/zero", "rb") as zero, pytest.raises(DataError, match=r"/dev/fd/\d+ is a character device"):
+    with (
+        open("/dev/zero", "rb") as zero,
+        pytest.raises(DataError, match=r"/dev/fd/\d+ is a character device"),
+    ):
         read(f"/dev/fd/{zero.fileno()}")
 
 
@@ -127,7 +150,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> trial.World:
 
 def shell(line: str, folder: Path, **more: object) -> subprocess.CompletedProcess[str]:
     line = f"exec 2>&1; dualgnn() {{ '{sys.executable}' -m dualgnn_dgl.cli.main \"$@\"; }}; {line}"
-    return subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=120, **more)
+    return subprocess.run(
+        ["bash", "-c", line], cwd=folder, capture_output=True, text=True, timeout=120, **more
+    )
 
 
 def test_standard_input_of_the_command(tmp_path: Path) -> None:
@@ -152,15 +177,28 @@ def test_standard_input_of_the_command(tmp_path: Path) -> None:
 def test_other_verbs_read_a_log_from_a_pipe(world: trial.World, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item\nnewbie,v1\nnewbie,v2\nu1,v13\nu1,v0\n")
     where = f"--run '{world.run}' --data '{world.data}'"
-    done = shell(f"cat log.csv | dualgnn recommend {where} --gpu -1 --histories /dev/stdin --json", tmp_path)
+    done = shell(
+        f"cat log.csv | dualgnn recommend {where} --gpu -1 --histories /dev/stdin --json", tmp_path
+    )
     assert done.returncode == 0 and '"newbie"' in done.stdout, done
-    done = shell(f"cat log.csv | dualgnn update {where} --input /dev/stdin --new-run r --new-data d", tmp_path)
+    done = shell(
+        f"cat log.csv | dualgnn update {where} --input /dev/stdin --new-run r --new-data d",
+        tmp_path,
+    )
     assert done.returncode == 0 and (tmp_path / "r" / "run.json").is_file(), done
 
 
 def test_a_terminal_is_not_waited_for(tmp_path: Path) -> None:
     ours, theirs = os.openpty()
-    words = [sys.executable, "-m", "dualgnn_dgl.cli.main", "preprocess", "--check", "--input", "/dev/stdin"]
+    words = [
+        sys.executable,
+        "-m",
+        "dualgnn_dgl.cli.main",
+        "preprocess",
+        "--check",
+        "--input",
+        "/dev/stdin",
+    ]
     done = subprocess.run(words, stdin=theirs, capture_output=True, text=True, timeout=60)
     os.close(ours)
     os.close(theirs)
@@ -168,9 +206,19 @@ def test_a_terminal_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_killed_command_leaves_nothing_of_a_pipe_behind(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "dualgnn_dgl.cli.main", "preprocess", "--check", "--input", "/dev/stdin"]
+    words = [
+        sys.executable,
+        "-m",
+        "dualgnn_dgl.cli.main",
+        "preprocess",
+        "--check",
+        "--input",
+        "/dev/stdin",
+    ]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment) as process:
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    ) as process:
         assert process.stdin is not None
         process.stdin.write(TEXT * 50)
         process.stdin.flush()

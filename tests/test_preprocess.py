@@ -1,4 +1,6 @@
-"""From rows to a data set: what is kept, what is dropped and why, and that the order of the rows says nothing."""
+"""From rows to a data set: what is kept, what is dropped and why, and that the order of the rows
+says nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ from dualgnn_dgl.preprocess.report import NEVER, QUARTERS, coverage
 from dualgnn_dgl.readers.published import KNOWN, compare
 
 
-def log_of(rows: list[tuple], *, timed: bool = True, rated: bool = True, split: bool = False) -> RawLog:
-    """A log from rows (user id, item id, time, rating, split), codes by first appearance as a reader gives them."""
+def log_of(
+    rows: list[tuple], *, timed: bool = True, rated: bool = True, split: bool = False
+) -> RawLog:
+    """A log from rows (user id, item id, time, rating, split), codes by first appearance as a
+    reader gives them.
+    """
     users = list(dict.fromkeys(row[0] for row in rows))
     items = list(dict.fromkeys(row[1] for row in rows))
     return RawLog(
@@ -42,18 +48,30 @@ def log_of(rows: list[tuple], *, timed: bool = True, rated: bool = True, split: 
 def random_rows(seed: int, count: int = 400, users: int = 23, items: int = 17) -> list[tuple]:
     """Rows with repeated pairs."""
     rng = np.random.default_rng(seed)
-    columns = (rng.integers(users, size=count), rng.integers(items, size=count), rng.integers(90, size=count))
-    rows = zip(*(column.tolist() for column in columns), (rng.integers(1, 11, size=count) / 2).tolist(), strict=True)
+    columns = (
+        rng.integers(users, size=count),
+        rng.integers(items, size=count),
+        rng.integers(90, size=count),
+    )
+    rows = zip(
+        *(column.tolist() for column in columns),
+        (rng.integers(1, 11, size=count) / 2).tolist(),
+        strict=True,
+    )
     return [
         (f"u{user}", str(item), time, rating, int(split))
-        for (user, item, time, rating), split in zip(rows, rng.choice(3, count, p=(0.8, 0.1, 0.1)), strict=True)
+        for (user, item, time, rating), split in zip(
+            rows, rng.choice(3, count, p=(0.8, 0.1, 0.1)), strict=True
+        )
     ]
 
 
 def named(dataset, split: str) -> set[tuple[str, str]]:
     """The pairs of a split in the user's own ids."""
     part = getattr(dataset, split)
-    return set(zip(dataset.user_ids[part.user].tolist(), dataset.item_ids[part.item].tolist(), strict=True))
+    return set(
+        zip(dataset.user_ids[part.user].tolist(), dataset.item_ids[part.item].tolist(), strict=True)
+    )
 
 
 rows_strategy = st.lists(
@@ -70,7 +88,12 @@ rows_strategy = st.lists(
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=rows_strategy, seed=st.integers(0, 9), method=st.sampled_from(SPLIT_RULES), order=st.randoms(use_true_random=False))
+@given(
+    rows=rows_strategy,
+    seed=st.integers(0, 9),
+    method=st.sampled_from(SPLIT_RULES),
+    order=st.randoms(use_true_random=False),
+)
 def test_the_order_of_the_rows_does_not_matter(rows, seed, method, order) -> None:
     shuffled = rows.copy()
     order.shuffle(shuffled)
@@ -86,11 +109,18 @@ def test_the_order_of_the_rows_does_not_matter(rows, seed, method, order) -> Non
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=rows_strategy, k=st.integers(0, 4), least=st.sampled_from([None, 2.5]), method=st.sampled_from(SPLIT_RULES))
+@given(
+    rows=rows_strategy,
+    k=st.integers(0, 4),
+    least=st.sampled_from([None, 2.5]),
+    method=st.sampled_from(SPLIT_RULES),
+)
 def test_splits_partition_the_core_and_the_counts_add_up(rows, k, least, method) -> None:
     try:
         prepared = prepare(
-            RawInput(log_of(rows, split=True)), Options(k_core=k, split=method, min_rating=least), co_occurrence=False
+            RawInput(log_of(rows, split=True)),
+            Options(k_core=k, split=method, min_rating=least),
+            co_occurrence=False,
         )
     except (DataError, ConfigError) as error:
         assert "\n" not in str(error)
@@ -107,7 +137,11 @@ def test_splits_partition_the_core_and_the_counts_add_up(rows, k, least, method)
     cold = {user for user, _ in pairs} - {user for user, _ in splits[0]}
     assert set().union(*splits) == {pair for pair in pairs if pair[0] not in cold}
     assert sum(map(len, splits)) == report["interactions"] == report["rows"]["kept"]
-    assert report["rows"]["read"] == len(rows) == report["rows"]["kept"] + sum(report["rows"]["dropped"].values())
+    assert (
+        report["rows"]["read"]
+        == len(rows)
+        == report["rows"]["kept"] + sum(report["rows"]["dropped"].values())
+    )
     assert set(dataset.user_ids.tolist()) == {user for user, _ in splits[0]}
     assert set(dataset.item_ids.tolist()) == {item for _, item in pairs}
 
@@ -127,7 +161,11 @@ def test_k_core_is_the_largest_fixed_point(pairs, k) -> None:
     assert again.size == kept.size
     left = set(rows)  # remove one bad pair at a time: the order of removal must not matter
     while True:
-        bad = [r for r in left if sum(o[0] == r[0] for o in left) < k or sum(o[1] == r[1] for o in left) < k]
+        bad = [
+            r
+            for r in left
+            if sum(o[0] == r[0] for o in left) < k or sum(o[1] == r[1] for o in left) < k
+        ]
         if not bad:
             break
         left.remove(bad[0])
@@ -135,7 +173,13 @@ def test_k_core_is_the_largest_fixed_point(pairs, k) -> None:
 
 
 def test_reasons_are_counted() -> None:
-    rows = [("a", "x", 5, 3.0, 0), ("a", "x", 4, 5.0, 0), ("a", "y", 1, 1.0, 0), ("b", "x", 2, 4.0, 0), ("b", "y", 3, 4.0, 1)]
+    rows = [
+        ("a", "x", 5, 3.0, 0),
+        ("a", "x", 4, 5.0, 0),
+        ("a", "y", 1, 1.0, 0),
+        ("b", "x", 2, 4.0, 0),
+        ("b", "y", 3, 4.0, 1),
+    ]
     rows += [("c", "z", 9, float("nan"), 0), ("b", "y", 9, 4.0, 2), ("d", "x", 1, 5.0, 2)]
     log = replace(log_of(rows, split=True), rows_read=10, dropped={"empty id": 2})
     report = prepare(RawInput(log), Options(min_rating=2), co_occurrence=False).report
@@ -163,7 +207,9 @@ def test_a_pair_seen_in_training_is_never_evaluated() -> None:
 
 def test_the_earliest_time_of_a_repeated_pair_counts() -> None:
     rows = [("a", "x", 90, 0, 0), ("a", "y", 20, 0, 0), ("a", "z", 30, 0, 0), ("a", "x", 10, 0, 0)]
-    dataset = prepare(RawInput(log_of(rows)), Options(k_core=0, split="leave-one-out"), co_occurrence=False).dataset
+    dataset = prepare(
+        RawInput(log_of(rows)), Options(k_core=0, split="leave-one-out"), co_occurrence=False
+    ).dataset
     assert [named(dataset, split) for split in SPLITS] == [{("a", "x")}, {("a", "y")}, {("a", "z")}]
 
 
@@ -176,17 +222,28 @@ def test_numbers_keep_their_order_and_text_its_own() -> None:
 
 
 def test_users_without_training_pair_leave_and_items_stay() -> None:
-    rows = [("a", "x", 0, 0, 0), ("b", "y", 0, 0, 1), ("b", "z", 0, 0, 2), ("c", "x", 0, 0, 0), ("c", "y", 0, 0, 2)]
+    rows = [
+        ("a", "x", 0, 0, 0),
+        ("b", "y", 0, 0, 1),
+        ("b", "z", 0, 0, 2),
+        ("c", "x", 0, 0, 0),
+        ("c", "y", 0, 0, 2),
+    ]
     prepared = prepare(RawInput(log_of(rows, split=True)), co_occurrence=False)
     assert prepared.dataset.user_ids.tolist() == ["a", "c"]
     assert prepared.dataset.item_ids.tolist() == ["x", "y", "z"]
     assert prepared.report["rows"]["dropped"] == {"user without training pair": 2}
 
 
-@pytest.mark.parametrize("method", ["random", "mmrec", "leave-one-out", "time-user", "time-global", "cold-items"])
+@pytest.mark.parametrize(
+    "method", ["random", "mmrec", "leave-one-out", "time-user", "time-global", "cold-items"]
+)
 def test_the_seed_decides_the_shuffle_and_nothing_else(method: str) -> None:
     raw = RawInput(log_of(random_rows(3)))
-    runs = [prepare(raw, Options(split=method, seed=seed), co_occurrence=False).dataset for seed in (1, 1, 2)]
+    runs = [
+        prepare(raw, Options(split=method, seed=seed), co_occurrence=False).dataset
+        for seed in (1, 1, 2)
+    ]
     assert runs[0].hash == runs[1].hash
     assert (runs[0].hash == runs[2].hash) == (method not in ("random", "mmrec", "cold-items"))
 
@@ -204,7 +261,9 @@ def test_features_follow_their_items() -> None:
     ids = np.array(["v7", "unused", "v3"])
     values = np.array([[7, 70], [8, 80], [3, 30]], np.float16)
     raw = RawInput(
-        log_of(rows, split=True), {"visual": RawModality(ids, values, np.array([True, True, False]))}, {"v1": "t" * 400}
+        log_of(rows, split=True),
+        {"visual": RawModality(ids, values, np.array([True, True, False]))},
+        {"v1": "t" * 400},
     )
     prepared = prepare(raw, co_occurrence=False)
     dataset = prepared.dataset
@@ -215,14 +274,26 @@ def test_features_follow_their_items() -> None:
     assert [len(title) for title in dataset.titles] == [300, 0, 0]
     said = prepared.report["modalities"]["visual"]
     assert (said["width"], said["present"], prepared.report["titles"]) == (2, 1, 1)
-    assert said["by_popularity"][NEVER] == {"items": 1, "fewest_pairs": 0, "most_pairs": 0, "coverage": 0.0}
+    assert said["by_popularity"][NEVER] == {
+        "items": 1,
+        "fewest_pairs": 0,
+        "most_pairs": 0,
+        "coverage": 0.0,
+    }
 
 
 def test_features_of_other_items_are_refused() -> None:
-    modality = RawModality(np.array(["video_1"]), np.ones((1, 3), np.float32), np.array([True]), "visual.npy")
-    with pytest.raises(DataError, match=r"visual.npy: none of its 1 rows belongs .*'video_1', those of the log like '1'"):
+    modality = RawModality(
+        np.array(["video_1"]), np.ones((1, 3), np.float32), np.array([True]), "visual.npy"
+    )
+    with pytest.raises(
+        DataError,
+        match=r"visual.npy: none of its 1 rows belongs .*'video_1', those of the log like '1'",
+    ):
         align("visual", modality, np.array(["1", "2"]))
-    empty = RawModality(np.array([], np.str_), np.ones((0, 3), np.float32), np.array([], bool), "visual.npy")
+    empty = RawModality(
+        np.array([], np.str_), np.ones((0, 3), np.float32), np.array([], bool), "visual.npy"
+    )
     with pytest.raises(DataError, match="visual.npy holds no row"):
         align("visual", empty, np.array(["1", "2"]))
 
@@ -255,8 +326,12 @@ def test_counts_of_the_report() -> None:
 def test_empty_splits_and_empty_modalities_are_warned_about() -> None:
     rows = [("a", "x", 0, 0, 0), ("b", "x", 0, 0, 2)] + [("b", "y", 0, 0, 0)]
     blank = RawModality(np.array(["x"]), np.zeros((1, 2), np.float32), np.array([False]))
-    warnings = prepare(RawInput(log_of(rows, split=True), {"audio": blank}), co_occurrence=False).report["warnings"]
-    assert len(warnings) == 2 and "the valid split is empty" in warnings[0] and "audio" in warnings[1]
+    warnings = prepare(
+        RawInput(log_of(rows, split=True), {"audio": blank}), co_occurrence=False
+    ).report["warnings"]
+    assert (
+        len(warnings) == 2 and "the valid split is empty" in warnings[0] and "audio" in warnings[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,13 +355,19 @@ def test_positions_are_no_times_across_users() -> None:
     rows = [(user, str(item), item, 0, 0) for user in ("a", "b", "c") for item in range(6)]
     with pytest.raises(ConfigError, match="only the order within each user"):
         prepare(RawInput(log_of(rows)), Options(split="time-global", k_core=0), co_occurrence=False)
-    latest = prepare(RawInput(log_of(rows)), Options(split="leave-one-out", k_core=0), co_occurrence=False).dataset
+    latest = prepare(
+        RawInput(log_of(rows)), Options(split="leave-one-out", k_core=0), co_occurrence=False
+    ).dataset
     assert named(latest, "test") == {("a", "5"), ("b", "5"), ("c", "5")}
 
 
 def test_a_log_without_rows_or_training_pairs_is_refused() -> None:
     empty = RawLog(
-        *(np.array([], np.int32),) * 2, *(np.array([], np.str_),) * 2, rows_read=3, dropped={"empty id": 3}, files=("x.csv",)
+        *(np.array([], np.int32),) * 2,
+        *(np.array([], np.str_),) * 2,
+        rows_read=3,
+        dropped={"empty id": 3},
+        files=("x.csv",),
     )
     with pytest.raises(DataError, match="x.csv holds no usable interaction among 3 rows"):
         prepare(RawInput(empty), co_occurrence=False)
@@ -312,9 +393,21 @@ def test_options_out_of_range_are_refused(values) -> None:
 
 
 def test_published_sets_are_known_by_name_and_figure() -> None:
-    baby = {"users": 19445, "items": 7050, "interactions": 160792, "train": 118551, "valid": 20559, "test": 21682}
+    baby = {
+        "users": 19445,
+        "items": 7050,
+        "interactions": 160792,
+        "train": 118551,
+        "valid": 20559,
+        "test": 21682,
+    }
     met = compare({"amazon-baby"}, baby, baby)
-    assert met["met"] and met["figures"]["train"] == {"published": 118551, "found": 118551, "prepared": 118551, "met": True}
+    assert met["met"] and met["figures"]["train"] == {
+        "published": 118551,
+        "found": 118551,
+        "prepared": 118551,
+        "met": True,
+    }
     off = compare({"Amazon_Baby"}, baby | {"train": 5}, baby | {"train": 7})
     assert not off["met"] and off["figures"]["users"]["met"] and not off["figures"]["train"]["met"]
     # after the publisher's own filter: the prepared data has the published size
@@ -323,7 +416,10 @@ def test_published_sets_are_known_by_name_and_figure() -> None:
     mine = {"users": 12, "items": 13, "interactions": 50}
     assert compare({"baby", "sports", "tiktok", "my-log", ""}, mine, mine) is None
     for known in KNOWN:
-        assert sum(known.figures[name] for name in SPLITS if name in known.figures) in (0, known.figures["interactions"])
+        assert sum(known.figures[name] for name in SPLITS if name in known.figures) in (
+            0,
+            known.figures["interactions"],
+        )
 
 
 def test_memory_stays_a_few_columns() -> None:

@@ -1,4 +1,7 @@
-"""Each model against its slow twin in `reference/`: tables, loss and every gradient, over the switches."""
+"""Each model against its slow twin in `reference/`.
+
+Tables, loss and every gradient, over the switches.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,12 @@ DualGNNConfig = model_class("dualgnn").Config
 ALL = ("visual", "acoustic", "textual")
 
 
-def parameters_of(model) -> tuple[slow_dualgnn.Parameters, list[tuple[torch.Tensor, torch.nn.Parameter]]]:
-    """The model's parameters as the twin wants them, and the pairs (twin's, model's) to compare gradients by."""
+def parameters_of(
+    model,
+) -> tuple[slow_dualgnn.Parameters, list[tuple[torch.Tensor, torch.nn.Parameter]]]:
+    """The model's parameters as the twin wants them, and the pairs (twin's, model's) to compare
+    gradients by.
+    """
     links = []
 
     def link(parameter):
@@ -67,18 +74,22 @@ def check_dualgnn(data, dtype=torch.float64, **switches):
     model = create("dualgnn", heterograph(data), data.modalities, config, seed=1)
     with torch.no_grad():
         if hasattr(model, "attention"):
-            model.attention.mul_(3).add_(0.1 * torch.arange(len(data.modalities)))  # far from uniform
+            # far from uniform
+            model.attention.mul_(3).add_(0.1 * torch.arange(len(data.modalities)))
     model = model.to(dtype)
     omega = None
     if config.cooc_pad == "resample" and config.user_graph:
         model.new_epoch(torch.Generator().manual_seed(2))
         omega = model.co_occurrence.dense().double().tolist()
     elif config.user_graph:
-        omega = slow_dualgnn.user_graph(small.pairs_of(data.train), data.num_users, config.cooc_k, config.cooc_weight)
+        omega = slow_dualgnn.user_graph(
+            small.pairs_of(data.train), data.num_users, config.cooc_k, config.cooc_weight
+        )
     twin, links = parameters_of(model)
     setting = setting_of(data, config, omega)
     learning = setting
-    if config.modality_dropout:  # the loss sees what the epoch's draw has left, the tables see everything
+    # the loss sees what the epoch's draw has left, the tables see everything
+    if config.modality_dropout:
         model.new_epoch(torch.Generator().manual_seed(4))
         learning = dataclasses.replace(setting, present=model.left.present.T.tolist())
         assert learning.present != setting.present
@@ -132,15 +143,30 @@ SWITCHES = [
     {"borrow": True, "user_fusion": "concat", "missing": "learned"},
     {"item_fusion": "rescaled"},
     {"modality_dropout": 0.4},
-    {"modality_dropout": 0.6, "drop_edges": True, "borrow": True, "missing": "learned", "item_fusion": "rescaled"},
+    {
+        "modality_dropout": 0.6,
+        "drop_edges": True,
+        "borrow": True,
+        "missing": "learned",
+        "item_fusion": "rescaled",
+    },
     {"log_base": "2"},
     {"l2": 0.0},
     {"l2": 2.5, "user_fusion": "concat"},
-    {"attention": "released", "cooc_pad": "resample", "missing": "zero", "log_base": "2", "cooc_k": 8},  # the released code
+    # the released code
+    {
+        "attention": "released",
+        "cooc_pad": "resample",
+        "missing": "zero",
+        "log_base": "2",
+        "cooc_k": 8,
+    },
 ]
 
 
-@pytest.mark.parametrize("switches", SWITCHES, ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()) or "default")
+@pytest.mark.parametrize(
+    "switches", SWITCHES, ids=lambda s: ",".join(f"{k}={v}" for k, v in s.items()) or "default"
+)
 def test_dualgnn_equals_its_equations(switches):
     width = 6 if switches.get("item_encoder") == "none" else None
     check_dualgnn(small.dataset(width=width), **switches)
@@ -152,7 +178,9 @@ def test_dualgnn_with_one_to_three_modalities(count, fusion):
     check_dualgnn(small.dataset(modalities=ALL[:count]), user_fusion=fusion)
 
 
-@pytest.mark.parametrize("switches", [{}, {"user_fusion": "max"}, {"attention": "released", "user_fusion": "concat"}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"user_fusion": "max"}, {"attention": "released", "user_fusion": "concat"}]
+)
 def test_dualgnn_in_float32_with_the_kernels_that_training_uses(switches):
     check_dualgnn(small.dataset(), torch.float32, **switches)
 
@@ -162,9 +190,13 @@ def test_dualgnn_in_float32_with_the_kernels_that_training_uses(switches):
 def test_dualgnn_where_a_modality_is_there_for_nobody(missing, fusion):
     """No item has any sound: no user may pay attention to it."""
     data = small.dataset()
-    silent = dataclasses.replace(data.modalities["acoustic"], present=np.zeros(data.num_items, bool))
+    silent = dataclasses.replace(
+        data.modalities["acoustic"], present=np.zeros(data.num_items, bool)
+    )
     check_dualgnn(
-        dataclasses.replace(data, modalities={**data.modalities, "acoustic": silent}), missing=missing, user_fusion=fusion
+        dataclasses.replace(data, modalities={**data.modalities, "acoustic": silent}),
+        missing=missing,
+        user_fusion=fusion,
     )
 
 
@@ -173,14 +205,20 @@ def test_dualgnn_where_no_user_shares_anything():
     data = small.dataset()
     alone = small.interactions(pairs, data.num_users, data.num_items)
     empty = small.interactions([], data.num_users, data.num_items)
-    check_dualgnn(dataclasses.replace(data, train=alone, valid=empty, test=empty, co_occurrence=small.shared_items(alone)))
+    check_dualgnn(
+        dataclasses.replace(
+            data, train=alone, valid=empty, test=empty, co_occurrence=small.shared_items(alone)
+        )
+    )
 
 
 def test_the_released_start_is_the_softmax_of_the_default_start():
     data = small.dataset()
     graph = heterograph(data)
     configs = (DualGNNConfig(attention=a, missing="zero") for a in ("softmax", "released"))
-    plain, released = (create("dualgnn", graph, data.modalities, config, seed=5) for config in configs)
+    plain, released = (
+        create("dualgnn", graph, data.modalities, config, seed=5) for config in configs
+    )
     torch.testing.assert_close(released.attention, plain.attention.softmax(-1))
     for one, other in zip(plain.embed(), released.embed(), strict=True):
         torch.testing.assert_close(one, other)
@@ -213,7 +251,9 @@ def test_lightgcn_equals_its_equations(layers, penalty, dtype):
 @pytest.mark.parametrize("penalty", ["square", "norm"])
 def test_bprmf_is_lightgcn_without_a_layer(penalty):
     data = small.dataset()
-    model = create("bprmf", heterograph(data), {}, BPRMFConfig(width=5, l2=0.3, penalty=penalty), seed=2).double()
+    model = create(
+        "bprmf", heterograph(data), {}, BPRMFConfig(width=5, l2=0.3, penalty=penalty), seed=2
+    ).double()
     user, item = leaf(model.user), leaf(model.item)
     batch = small.batch(data)
     triples = list(zip(*(column.tolist() for column in batch), strict=True))
@@ -245,7 +285,9 @@ def test_mostpop_counts_training_users():
 )
 def test_dualgnn_plus_equals_its_equations(modalities, switches):
     data = small.dataset(modalities=modalities)
-    config = dataclasses.replace(model_class("dualgnn_plus").Config(width=6, item_k=4, l2=0.01), **switches)
+    config = dataclasses.replace(
+        model_class("dualgnn_plus").Config(width=6, item_k=4, l2=0.01), **switches
+    )
     model = create("dualgnn_plus", heterograph(data), data.modalities, config, seed=3)
     with torch.no_grad():
         for name in ("attention", "sharpness", "offset"):
@@ -255,21 +297,44 @@ def test_dualgnn_plus_equals_its_equations(modalities, switches):
         with torch.no_grad():
             model.bias.normal_(generator=torch.Generator().manual_seed(6))
     links = [(leaf(parameter), parameter) for parameter in model.parameters()]
-    named = dict(zip((name for name, _ in model.named_parameters()), (twin for twin, _ in links), strict=True))
+    named = dict(
+        zip(
+            (name for name, _ in model.named_parameters()), (twin for twin, _ in links), strict=True
+        )
+    )
     omega = [[] for _ in range(data.num_users)]
     if config.cooc_share:
         dense = model.co_occurrence.dense()
-        omega = [[(v, float(dense[u, v])) for v in range(data.num_users) if dense[u, v]] for u in range(data.num_users)]
+        omega = [
+            [(v, float(dense[u, v])) for v in range(data.num_users) if dense[u, v]]
+            for u in range(data.num_users)
+        ]
     parts = data.modalities.values()
     features = [torch.from_numpy(np.array(m.values)).double() for m in parts]
     present = [m.present.tolist() for m in parts]
     p, q = named["user"], named["item"]
-    attention = (named["sharpness"], named["offset"]) if "sharpness" in named else named.get("attention")
-    parts = (p, q, named.get("bias"), attention, small.pairs_of(data.train), features, present, omega, config)
+    attention = (
+        (named["sharpness"], named["offset"]) if "sharpness" in named else named.get("attention")
+    )
+    parts = (
+        p,
+        q,
+        named.get("bias"),
+        attention,
+        small.pairs_of(data.train),
+        features,
+        present,
+        omega,
+        config,
+    )
     expected = slow_plus.embed(*parts)
     batch = small.batch(data, size=len(data.train) // 4 + 9)  # more than may be hidden
     triples = list(zip(*(part.tolist() for part in batch), strict=True))
-    hidden = frozenset((u, positive) for u, positive, _ in triples[: len(data.train) // 4]) if config.hide else frozenset()
+    hidden = (
+        frozenset((u, positive) for u, positive, _ in triples[: len(data.train) // 4])
+        if config.hide
+        else frozenset()
+    )
     assert not config.hide or 0 < len(hidden) < len(set(small.pairs_of(data.train)))
     expected_loss = slow_plus.loss(slow_plus.embed(*parts, hidden), p, q, triples, config)
     compare(model, links, model.embed(), expected, model.loss(*batch), expected_loss, 2e-5)

@@ -1,4 +1,7 @@
-"""FREEDOM, BM3 and MGCN against their slow twins in `reference/`: tables, loss and every gradient, over the switches."""
+"""FREEDOM, BM3 and MGCN against their slow twins in `reference/`.
+
+Tables, loss and every gradient, over the switches.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,9 @@ from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.freedom import shares_of
 
 ALL = ("visual", "acoustic", "textual")
-PRECISION = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 2e-4)])
+PRECISION = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 2e-4)]
+)
 
 
 def edges_of(adjacency) -> list[tuple[int, int]]:
@@ -37,14 +42,27 @@ def edges_of(adjacency) -> list[tuple[int, int]]:
 )
 def test_freedom_equals_its_equations(modalities, switches, dtype, tolerance):
     data = small.dataset(modalities=modalities)
-    config = model_class("freedom").Config(**{"width": 6, "item_k": 4, "feature_weight": 0.4, "dropout": 0.5, **switches})
+    config = model_class("freedom").Config(
+        **{"width": 6, "item_k": 4, "feature_weight": 0.4, "dropout": 0.5, **switches}
+    )
     model = create("freedom", heterograph(data), data.modalities, config, seed=3).to(dtype)
     model.new_epoch(torch.Generator().manual_seed(4))
     named, links = named_leaves(model)
     features, present = plain_features(data)
-    similar = slow_freedom.item_graph(features, present, shares_of(config.weights, list(modalities)), config.item_k)
-    maps = [named[f"project.{m}.weight"] for m in range(len(modalities))] if config.feature_weight else []
-    user, item, batch, thinned = named["user"], named["item"], small.batch(data, size=40), edges_of(model.thin_to_user)
+    similar = slow_freedom.item_graph(
+        features, present, shares_of(config.weights, list(modalities)), config.item_k
+    )
+    maps = (
+        [named[f"project.{m}.weight"] for m in range(len(modalities))]
+        if config.feature_weight
+        else []
+    )
+    user, item, batch, thinned = (
+        named["user"],
+        named["item"],
+        small.batch(data, size=40),
+        edges_of(model.thin_to_user),
+    )
     parts = (features, present) if maps else ([], [])
     compare(
         model,
@@ -69,15 +87,24 @@ def test_freedom_equals_its_equations(modalities, switches, dtype, tolerance):
 )
 def test_bm3_equals_its_equations(modalities, switches, dtype, tolerance):
     data = small.dataset(modalities=modalities)
-    config = model_class("bm3").Config(**{"width": 6, "l2": 0.3, "feature_weight": 0.7, "dropout": 0.4, **switches})
+    config = model_class("bm3").Config(
+        **{"width": 6, "l2": 0.3, "feature_weight": 0.7, "dropout": 0.4, **switches}
+    )
     model = create("bm3", heterograph(data), data.modalities, config, seed=3).to(dtype)
     named, links = named_leaves(model)
-    batch, pairs, source = small.batch(data), small.pairs_of(data.train), torch.Generator().manual_seed(5)
+    batch, pairs, source = (
+        small.batch(data),
+        small.pairs_of(data.train),
+        torch.Generator().manual_seed(5),
+    )
     model.new_epoch(source)
     model.loss(*batch)  # the second batch of the epoch is compared
     seed = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(5))) + 1
     draw = torch.Generator().manual_seed(seed)
-    masks = [(torch.rand(len(batch.users), 6, generator=draw) >= config.dropout).double() for _ in range(2 + len(modalities))]
+    masks = [
+        (torch.rand(len(batch.users), 6, generator=draw) >= config.dropout).double()
+        for _ in range(2 + len(modalities))
+    ]
     watched = [(u, i) for u, i, _ in triples_of(batch)]
     compare(
         model,
@@ -103,7 +130,9 @@ def test_bm3_equals_its_equations(modalities, switches, dtype, tolerance):
 )
 def test_mgcn_equals_its_equations(modalities, switches, dtype, tolerance):
     data = small.dataset(modalities=modalities)
-    config = model_class("mgcn").Config(**{"width": 6, "item_k": 4, "contrast": 0.4, "l2": 0.3, **switches})
+    config = model_class("mgcn").Config(
+        **{"width": 6, "item_k": 4, "contrast": 0.4, "l2": 0.3, **switches}
+    )
     model = create("mgcn", heterograph(data), data.modalities, config, seed=3)
     with torch.no_grad():
         if len(modalities) > 1:

@@ -1,6 +1,8 @@
-"""The models that DualGNN is compared with against their slow twins in `reference/`, and their known faults as tests.
+"""The models that DualGNN is compared with against their slow twins in `reference/`, and their
+known faults as tests.
 
-Fault numbers (M3, G1, R10, …) are those of the survey of released code: M of MMGCN, G of GRCN, R of the best known port.
+Fault numbers (M3, G1, R10, …) are those of the survey of released code: M of MMGCN, G of GRCN, R of
+the best known port.
 """
 
 from __future__ import annotations
@@ -66,14 +68,22 @@ def make(name, data=None, dtype=torch.float64, seed=1, **switches):
     with torch.no_grad():
         for label, parameter in model.named_parameters():
             if "bias" in label or "confidence" in label:  # far from their quiet start
-                parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(label))))
+                parameter.add_(
+                    0.3
+                    * torch.randn(
+                        parameter.shape, generator=torch.Generator().manual_seed(len(label))
+                    )
+                )
     return model.to(dtype)
 
 
 def check(name, data, dtype=torch.float64, **switches):
     """Tables, loss and every gradient."""
     model, twin = make(name, data, dtype, **switches), TWINS[name]
-    named = {label: p.detach().double().clone().requires_grad_(p.requires_grad) for label, p in model.named_parameters()}
+    named = {
+        label: p.detach().double().clone().requires_grad_(p.requires_grad)
+        for label, p in model.named_parameters()
+    }
     parts = data.modalities.values()
     setting = Setting(
         small.pairs_of(data.train),
@@ -94,7 +104,13 @@ def check(name, data, dtype=torch.float64, **switches):
     for label, parameter in model.named_parameters():
         assert (parameter.grad is None) == (named[label].grad is None), label
         if parameter.grad is not None:
-            torch.testing.assert_close(parameter.grad.double(), named[label].grad, rtol=tolerance, atol=tolerance / 10, msg=label)
+            torch.testing.assert_close(
+                parameter.grad.double(),
+                named[label].grad,
+                rtol=tolerance,
+                atol=tolerance / 10,
+                msg=label,
+            )
 
 
 CASES = [(name, switches) for name, cases in SWITCHES.items() for switches in cases]
@@ -119,11 +135,19 @@ def test_in_float32_with_the_kernels_that_training_uses(name):
 @pytest.mark.parametrize("name", TWINS)
 def test_where_a_modality_is_there_for_nobody(name):
     data = small.dataset()
-    silent = dataclasses.replace(data.modalities["acoustic"], present=np.zeros(data.num_items, bool))
+    silent = dataclasses.replace(
+        data.modalities["acoustic"], present=np.zeros(data.num_items, bool)
+    )
     check(name, dataclasses.replace(data, modalities={**data.modalities, "acoustic": silent}))
 
 
-MASKED = [*CASES[:3], ("vbpr", {"features": "raw"}), ("mmgcn", {}), ("mmgcn", {"project_above": 4}), ("grcn", {})]
+MASKED = [
+    *CASES[:3],
+    ("vbpr", {"features": "raw"}),
+    ("mmgcn", {}),
+    ("mmgcn", {"project_above": 4}),
+    ("grcn", {}),
+]
 
 
 @pytest.mark.parametrize(("name", "switches"), MASKED)
@@ -153,14 +177,22 @@ def test_m3_preferences_and_identities_are_trained_unless_frozen(frozen):
     model = make("mmgcn", data, torch.float32, frozen_embeddings=frozen)
     before = {label: value.clone() for label, value in model.state_dict().items()}
     fit(model, data.train, data.valid, TrainConfig(epochs=2, lr=0.01, batch_size=16))
-    moved = {label for label, value in model.state_dict().items() if not torch.equal(value, before[label])}
-    embeddings = {label for label in before if label.startswith("preference") or label in ("user", "item")}
+    moved = {
+        label
+        for label, value in model.state_dict().items()
+        if not torch.equal(value, before[label])
+    }
+    embeddings = {
+        label for label in before if label.startswith("preference") or label in ("user", "item")
+    }
     assert len(embeddings) == 5
     assert moved == (set(before) - embeddings if frozen else set(before))
 
 
 def test_m2_combine_and_layers_have_an_effect():
-    """M2, R8: the released flag for concatenation is a text, hence always true; the number of layers is not read."""
+    """M2, R8: the released flag for concatenation is a text, hence always true; the number of
+    layers is not read.
+    """
     shapes = {}
     for combine in ("concat", "sum"):
         for layers in (1, 2, 3):
@@ -193,7 +225,9 @@ def test_g1_routing_moves_users_and_the_released_one_does_not():
         released = make("grcn", data, routing_edges="released").routed(m)[0]
         assert torch.equal(released, still.routed(m)[0]) and torch.allclose(released, start)
         moved = (make("grcn", data).routed(m)[0] - start).norm(dim=1)
-        watching = [u for u in range(data.num_users) if u not in (small.LONELY_USER, small.BLIND_USER)]
+        watching = [
+            u for u in range(data.num_users) if u not in (small.LONELY_USER, small.BLIND_USER)
+        ]
         assert moved[small.LONELY_USER] < 1e-12 and (moved[watching] > 0.1).all()
 
 
@@ -205,7 +239,9 @@ def test_weights_are_normalised_per_target_in_both_directions():
         for edges, weight in ((model.edges, to_user), (model.back, to_item)):
             target = edges.ends()[0]
             sums = torch.zeros(edges.shape[0], dtype=torch.float64).index_add(0, target, weight)
-            torch.testing.assert_close(sums[target.unique()], torch.ones(len(target.unique()), dtype=torch.float64))
+            torch.testing.assert_close(
+                sums[target.unique()], torch.ones(len(target.unique()), dtype=torch.float64)
+            )
 
 
 def test_pruning_cuts_edges_and_signs_stay_without_it():
@@ -240,11 +276,19 @@ def itemknn(data, **switches):
 @pytest.mark.parametrize(("k", "shrink"), [(1, 0.0), (3, 0.3), (100, 10.0)])
 def test_itemknn_equals_its_equations(similarity, activity, k, shrink):
     data = small.dataset()
-    config = model_class("itemknn").Config(k=k, shrink=shrink, similarity=similarity, activity=activity)
+    config = model_class("itemknn").Config(
+        k=k, shrink=shrink, similarity=similarity, activity=activity
+    )
     user, item = create("itemknn", heterograph(data), {}, config).embed()
-    assert user.is_sparse and item.is_sparse and item.coalesce().values().numel() <= k * data.num_items
-    expected = slow_itemknn.scores(small.pairs_of(data.train), data.num_users, data.num_items, config)
-    torch.testing.assert_close(user.to_dense() @ item.to_dense().T, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+    assert (
+        user.is_sparse and item.is_sparse and item.coalesce().values().numel() <= k * data.num_items
+    )
+    expected = slow_itemknn.scores(
+        small.pairs_of(data.train), data.num_users, data.num_items, config
+    )
+    torch.testing.assert_close(
+        user.to_dense() @ item.to_dense().T, torch.tensor(expected), rtol=1e-5, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("room", [1, 30, 10**6])
@@ -258,7 +302,9 @@ def test_itemknn_does_not_depend_on_the_block(room):
 def test_itemknn_finds_the_checkerboard():
     data = small.checkerboard()
     done = fit(itemknn(data), data.train, data.valid)
-    assert Evaluator(data.test, [data.train], ks=(1,))(done.user, done.item).means["recall@1"] == 1.0
+    assert (
+        Evaluator(data.test, [data.train], ks=(1,))(done.user, done.item).means["recall@1"] == 1.0
+    )
 
 
 @pytest.mark.parametrize("block", [None, 16])
@@ -281,7 +327,12 @@ def test_run_folder_holds_sparse_tables(tmp_path):
     data = small.dataset()
     model = itemknn(data, k=3)
     done, train = fit(model, data.train, data.valid), TrainConfig()
-    known = {"model": "itemknn", "config": model_class("itemknn").Config(k=3), "train": train, "data_path": "data"}
+    known = {
+        "model": "itemknn",
+        "config": model_class("itemknn").Config(k=3),
+        "train": train,
+        "data_path": "data",
+    }
     checkpoint.save_run(tmp_path / "run", done, dataset=data, device="cpu", **known)
     run = checkpoint.load_run(tmp_path / "run")
     for one, other in zip((run.user, run.item), model.embed(), strict=True):
@@ -304,9 +355,17 @@ def test_damaged_sparse_tables_are_one_line(tmp_path, fault):
         done.item = done.item.to_dense()
     else:
         done.user = torch.sparse_coo_tensor(
-            done.user.indices()[:, :4], done.user.values()[:4], (2, data.num_items), check_invariants=False
+            done.user.indices()[:, :4],
+            done.user.values()[:4],
+            (2, data.num_items),
+            check_invariants=False,
         )
-    known = {"model": "itemknn", "config": model_class("itemknn").Config(), "train": TrainConfig(), "data_path": "data"}
+    known = {
+        "model": "itemknn",
+        "config": model_class("itemknn").Config(),
+        "train": TrainConfig(),
+        "data_path": "data",
+    }
     checkpoint.save_run(tmp_path / "run", done, dataset=data, device="cpu", **known)
     with pytest.raises(RunError, match="tables.*train again"):
         checkpoint.load_run(tmp_path / "run")
@@ -319,7 +378,9 @@ def test_itemknn_places_a_newcomer_like_a_trained_user():
     user = door.place(data.train)
     assert user.is_sparse and torch.equal(user.to_dense(), model.embed()[0].to_dense())
     history = data.item_ids[data.train.item[data.train.user == 3]].tolist()
-    assert torch.equal(door.recommend([history], k=6)[0], top_k(*model.embed(), 6, data.train, np.array([3]))[0])
+    assert torch.equal(
+        door.recommend([history], k=6)[0], top_k(*model.embed(), 6, data.train, np.array([3]))[0]
+    )
 
 
 def test_nan_in_a_sparse_table_is_found():

@@ -1,4 +1,7 @@
-"""A training that was put down and taken up again ends, bit for bit, like one that never was; for every model."""
+"""A training that was put down and taken up again ends, bit for bit, like one that never was.
+
+For every model.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def make(name="bprmf", data=None, **switches):
     data = data or small.dataset()
     kind = model_class(name)
     narrow = {key: 6 for key in ("width", "hidden") if key in keys(kind.Config)}
-    return create(name, heterograph(data), data.modalities, kind.Config(**{**narrow, **switches}), 3)
+    return create(
+        name, heterograph(data), data.modalities, kind.Config(**{**narrow, **switches}), 3
+    )
 
 
 class Box:
@@ -47,12 +52,20 @@ class Box:
 
 
 def history(done: Fit) -> list[dict]:
-    return [{key: value for key, value in row.items() if "seconds" not in key} for row in done.history]
+    return [
+        {key: value for key, value in row.items() if "seconds" not in key} for row in done.history
+    ]
 
 
 def same(one: Fit, two: Fit) -> bool:
-    attentions = one.attention is None if two.attention is None else torch.equal(one.attention, two.attention)
-    states = one.state.keys() == two.state.keys() and all(torch.equal(one.state[key], two.state[key]) for key in one.state)
+    attentions = (
+        one.attention is None
+        if two.attention is None
+        else torch.equal(one.attention, two.attention)
+    )
+    states = one.state.keys() == two.state.keys() and all(
+        torch.equal(one.state[key], two.state[key]) for key in one.state
+    )
     tables = torch.equal(one.user, two.user) and torch.equal(one.item, two.item)
     best = (one.best_epoch, one.best_value) == (two.best_epoch, two.best_value)
     return attentions and states and tables and best and history(one) == history(two)
@@ -60,20 +73,39 @@ def same(one: Fit, two: Fit) -> bool:
 
 @pytest.mark.parametrize(("name", "switches"), TRAINED)
 def test_resumed_at_any_moment_is_the_same_to_the_bit(name, switches):
-    """Put down after each kind of moment: the first batch, within an epoch, its last batch, its end, near the end."""
+    """Put down after each kind of moment.
+
+    The first batch, within an epoch, its last batch, its end, near the end.
+    """
     data = small.dataset()
     steps = math.ceil(len(data.train) / CONFIG.batch_size)
     every = range(1, (steps + 1) * CONFIG.epochs + 1)
     whole = fit(make(name, data, **switches), data.train, data.valid, CONFIG)
     box = Box(every)
-    assert same(whole, fit(make(name, data, **switches), data.train, data.valid, CONFIG, keeper=box)), "keeping changes nothing"
+    assert same(
+        whole, fit(make(name, data, **switches), data.train, data.valid, CONFIG, keeper=box)
+    ), "keeping changes nothing"
     last = max(box.kept)
-    moments = {1, 2, steps, steps + 1, steps + 3, 2 * steps + 1, 2 * steps + 2, last - 1, last} & set(box.kept)
+    moments = {
+        1,
+        2,
+        steps,
+        steps + 1,
+        steps + 3,
+        2 * steps + 1,
+        2 * steps + 2,
+        last - 1,
+        last,
+    } & set(box.kept)
     for moment in sorted(moments):
         torch.manual_seed(moment)  # whatever the new process begins with
         kept = box.kept[moment]
-        done = fit(make(name, data, **switches), data.train, data.valid, CONFIG, keeper=Box(start=kept))
-        assert same(whole, done), f"put down in epoch {kept.info['epoch']} after {kept.info['step']} batches"
+        done = fit(
+            make(name, data, **switches), data.train, data.valid, CONFIG, keeper=Box(start=kept)
+        )
+        assert same(whole, done), (
+            f"put down in epoch {kept.info['epoch']} after {kept.info['step']} batches"
+        )
 
 
 @pytest.mark.parametrize("changes", [{"fanout": 2}, {"share_propagation": 2}], ids=str)
@@ -82,7 +114,10 @@ def test_resumed_with_blocks_or_shared_propagations_too(changes):
     whole, box = fit(make("lightgcn", data), data.train, data.valid, config), Box(range(1, 12))
     assert same(whole, fit(make("lightgcn", data), data.train, data.valid, config, keeper=box))
     for kept in box.kept.values():
-        assert same(whole, fit(make("lightgcn", data), data.train, data.valid, config, keeper=Box(start=kept)))
+        assert same(
+            whole,
+            fit(make("lightgcn", data), data.train, data.valid, config, keeper=Box(start=kept)),
+        )
 
 
 def test_stopped_again_and_again(tmp_path):
@@ -141,7 +176,9 @@ def test_stopping_by_patience_is_remembered(monkeypatch):
     whole = fit(make(), data.train, data.valid, eager, keeper=box)
     assert len(whole.history) < 60
     for moment in sorted(box.kept)[-4:]:
-        assert same(whole, fit(make(), data.train, data.valid, eager, keeper=Box(start=box.kept[moment])))
+        assert same(
+            whole, fit(make(), data.train, data.valid, eager, keeper=Box(start=box.kept[moment]))
+        )
 
 
 def test_a_snapshot_of_another_model_is_refused():
@@ -162,7 +199,8 @@ def test_every_generator_is_kept_also_one_that_the_model_holds():
         loss, model.noise = model.loss, torch.Generator().manual_seed(8)
 
         def shaken(*batch):
-            return loss(*batch) * (1 + torch.rand((), generator=model.noise) + torch.rand(()))  # its own and torch's
+            # its own and torch's
+            return loss(*batch) * (1 + torch.rand((), generator=model.noise) + torch.rand(()))
 
         model.loss = shaken
         return model
@@ -172,11 +210,16 @@ def test_every_generator_is_kept_also_one_that_the_model_holds():
     whole = fit(noisy(), data.train, data.valid, CONFIG, keeper=box)
     torch.manual_seed(2)
     assert same(whole, fit(noisy(), data.train, data.valid, CONFIG, keeper=Box(start=box.kept[7])))
-    assert {"now/batches", "now/graph", "now/model..noise", "now/default"} <= box.kept[7].tensors.keys()
+    assert {"now/batches", "now/graph", "now/model..noise", "now/default"} <= box.kept[
+        7
+    ].tensors.keys()
 
 
 def test_numbers_that_are_none_are_never_kept():
-    """The parameters go bad behind the watch's back: no checkpoint is written of them, and the last good one stays."""
+    """The parameters go bad behind the watch's back.
+
+    No checkpoint is written of them, and the last good one stays.
+    """
     data = small.dataset()
     model, box = make(), Box(range(1, 100))
     keep = box.keep
@@ -188,8 +231,13 @@ def test_numbers_that_are_none_are_never_kept():
                 model.item[3, 2] = torch.nan
 
     box.keep = spoil
-    model.loss = lambda users, positives, negatives: model.user.square().mean()  # does not see items
+    # does not see items
+    model.loss = lambda users, positives, negatives: model.user.square().mean()
     with pytest.raises(RunError, match=r"epoch 1 within 3 batches: item is not finite"):
         fit(model, data.train, data.valid, CONFIG, keeper=box)
     assert sorted(box.kept) == [1, 2]
-    assert all(bool(tensor.isfinite().all()) for kept in box.kept.values() for tensor in kept.tensors.values())
+    assert all(
+        bool(tensor.isfinite().all())
+        for kept in box.kept.values()
+        for tensor in kept.tensors.values()
+    )

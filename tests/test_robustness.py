@@ -1,4 +1,6 @@
-"""The robustness experiment: its cells, the same holes for all models, groups, intervals, resuming, and the command."""
+"""The robustness experiment: its cells, the same holes for all models, groups, intervals, resuming,
+and the command.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,15 @@ from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, paired, top_k
 from dualgnn_dgl.experiments import robustness
 from dualgnn_dgl.experiments.robustness import Cell, Plan
-from dualgnn_dgl.experiments.robustness.cells import Bench, _write_checked, banish, complete, name_of, reduced, result_of
+from dualgnn_dgl.experiments.robustness.cells import (
+    Bench,
+    _write_checked,
+    banish,
+    complete,
+    name_of,
+    reduced,
+    result_of,
+)
 from dualgnn_dgl.experiments.robustness.summary import _area
 from dualgnn_dgl.modality import drop, read_holes
 from dualgnn_dgl.models import model_class
@@ -30,7 +40,10 @@ from dualgnn_dgl.training.cold_items import all_cold
 
 def plan(*models: str, **more) -> Plan:
     models = models or ("dualgnn", "lightgcn")
-    settings = {name: (model_class(name).Config(width=4), training.TrainConfig(epochs=2, batch_size=40)) for name in models}
+    settings = {
+        name: (model_class(name).Config(width=4), training.TrainConfig(epochs=2, batch_size=40))
+        for name in models
+    }
     return Plan(models, settings, **{"rates": (0.0, 0.5), "seeds": 2, "ks": (3, 5), **more})
 
 
@@ -43,22 +56,38 @@ def whole():
 
 
 def test_equal_cells_are_one(whole):
-    """Without holes all strategies and stages are one; a model without features has one cell a seed."""
-    p = plan(rates=(0.0, 0.5, 0.9), stages=("train+test", "test-only"), strategies=("mask", "zero", "drop-items"))
+    """Without holes all strategies and stages are one.
+
+    A model without features has one cell a seed.
+    """
+    p = plan(
+        rates=(0.0, 0.5, 0.9),
+        stages=("train+test", "test-only"),
+        strategies=("mask", "zero", "drop-items"),
+    )
     cells = p.cells(whole)
     assert len(cells) == len(set(cells)) == 2 * (1 + 2 * 2 * 3 + 1)
-    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells), "one seed after the other"
+    assert [cell.seed for cell in cells] == sorted(cell.seed for cell in cells), (
+        "one seed after the other"
+    )
     assert sum(cell.model == "lightgcn" for cell in cells) == 2
     assert {cell.strategy for cell in cells if cell.rate == 0} == {"mask", "no features"}
 
 
 def test_natural_holes_tell_strategies_apart_at_rate_zero():
     cells = plan("dualgnn", strategies=("mask", "zero"), seeds=1).cells(small.dataset())
-    assert {(cell.strategy, cell.rate) for cell in cells} == {("mask", 0.0), ("zero", 0.0), ("mask", 0.5), ("zero", 0.5)}
+    assert {(cell.strategy, cell.rate) for cell in cells} == {
+        ("mask", 0.0),
+        ("zero", 0.0),
+        ("mask", 0.5),
+        ("zero", 0.5),
+    }
 
 
 def test_a_strategy_can_set_an_option_of_the_model(whole, tmp_path):
-    """In models that have it; it is another training, at rate zero too, and another model for the stage test-only."""
+    """In models that have it; it is another training, at rate zero too, and another model for the
+    stage test-only.
+    """
     strategies = ("mask", "mask:missing=learned", "mask:modality_dropout=0.5")
     p = plan("dualgnn", "dualgnn_plus", strategies=strategies, seeds=1, stages=robustness.STAGES)
     assert p.rows() == [*(("dualgnn", name) for name in strategies), ("dualgnn_plus", "mask")]
@@ -66,8 +95,15 @@ def test_a_strategy_can_set_an_option_of_the_model(whole, tmp_path):
     learned = Cell("dualgnn", "mask:missing=learned", "random", 0.5, "test-only", 0)
     assert p.settings_of(learned)[0].missing == "learned" and p.settings_of(learned)[0].width == 4
     assert robustness.run(p, whole, tmp_path) == 0
-    results = [result_of(p, dataclasses.replace(learned, strategy=name), whole, tmp_path) for name in strategies]
-    assert [result["config"]["missing"] for result in results] == ["neighbours", "learned", "neighbours"]
+    results = [
+        result_of(p, dataclasses.replace(learned, strategy=name), whole, tmp_path)
+        for name in strategies
+    ]
+    assert [result["config"]["missing"] for result in results] == [
+        "neighbours",
+        "learned",
+        "neighbours",
+    ]
     assert results[2]["config"]["modality_dropout"] == 0.5
     assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 4
     assert not [path.name for path in tmp_path.rglob("*") if set(path.name) & set(" :=+")]
@@ -94,8 +130,14 @@ def test_panels_of_the_patterns(whole):
         ({"rates": (1.5,)}, "shares from 0 to 1"),
         ({"seeds": 0}, "at least one"),
         ({"strategies": ()}, "at least one"),
-        ({"strategies": ("mask:missing=learnt",)}, "unknown value of missing 'learnt'; did you mean 'learned'"),
-        ({"strategies": ("mask:mising=learned",)}, "option 'mising' that no model of dualgnn, lightgcn has"),
+        (
+            {"strategies": ("mask:missing=learnt",)},
+            "unknown value of missing 'learnt'; did you mean 'learned'",
+        ),
+        (
+            {"strategies": ("mask:mising=learned",)},
+            "option 'mising' that no model of dualgnn, lightgcn has",
+        ),
         ({"strategies": ("zero:missing=learned",)}, "unknown strategy 'zero:missing=learned'"),
     ],
 )
@@ -107,7 +149,9 @@ def test_plans_that_make_no_sense(words, message):
 # ---------------------------------------------------------------- the cells
 
 
-def test_every_strategy_pattern_and_stage_runs_and_nothing_is_done_twice(whole, tmp_path, monkeypatch):
+def test_every_strategy_pattern_and_stage_runs_and_nothing_is_done_twice(
+    whole, tmp_path, monkeypatch
+):
     p = plan(
         patterns=("random", "rare", "one-modality", "whole-modality"),
         stages=robustness.STAGES,
@@ -115,9 +159,13 @@ def test_every_strategy_pattern_and_stage_runs_and_nothing_is_done_twice(whole, 
         seeds=1,
     )
     said = []
-    assert robustness.run(p, whole, tmp_path, seconds=0) == len(p.cells(whole)) and not list(tmp_path.rglob("*.json"))
+    assert robustness.run(p, whole, tmp_path, seconds=0) == len(p.cells(whole)) and not list(
+        tmp_path.rglob("*.json")
+    )
     assert robustness.run(p, whole, tmp_path, report=lambda *words: said.append(words)) == 0
-    assert [(done, total) for done, total, _, _ in said] == [(n + 1, len(p.cells(whole))) for n in range(len(said))]
+    assert [(done, total) for done, total, _, _ in said] == [
+        (n + 1, len(p.cells(whole))) for n in range(len(said))
+    ]
     refused = [result for _, _, _, result in said if "refused" in result]
     assert refused and all(result["cell"]["pattern"] == "whole-modality" for result in refused)
     assert any("has nothing to fill from" in result["refused"] for result in refused)
@@ -137,7 +185,10 @@ def test_every_strategy_pattern_and_stage_runs_and_nothing_is_done_twice(whole, 
 
 
 def test_an_altered_result_is_noticed_and_made_again(whole, tmp_path, caplog):
-    """Figures of a cell, its users' metrics, the weights that the stage test-only starts from: nothing is believed unchecked."""
+    """Figures of a cell, its users' metrics, the weights that the stage test-only starts from.
+
+    Nothing is believed unchecked.
+    """
     p = plan("dualgnn", stages=("test-only",), strategies=("mask",), seeds=1)
     assert robustness.run(p, whole, tmp_path) == 0
     summary = robustness.summarise(p, whole, tmp_path, "recall@5")
@@ -148,17 +199,27 @@ def test_an_altered_result_is_noticed_and_made_again(whole, tmp_path, caplog):
     for file in (*cells, *users, weights, about):
         content = file.read_bytes()
         number = content.rindex(b"0.") + 2 if file in cells else len(content) // 2
-        for spoilt in (content[:number] + bytes([content[number] ^ 1]) + content[number + 1 :], content[:-9], b"", None):
+        for spoilt in (
+            content[:number] + bytes([content[number] ^ 1]) + content[number + 1 :],
+            content[:-9],
+            b"",
+            None,
+        ):
             caplog.clear()
             file.unlink() if spoilt is None else file.write_bytes(spoilt)
             if file in (weights, about):  # looked at where a cell of that stage is to be run
                 (later,) = [cell for cell in cells if cell.name.startswith("test-only")]
                 later.unlink()
             assert robustness.run(p, whole, tmp_path) == 0
-            assert robustness.summarise(p, whole, tmp_path, "recall@5") == summary, (file.name, spoilt)
+            assert robustness.summarise(p, whole, tmp_path, "recall@5") == summary, (
+                file.name,
+                spoilt,
+            )
             said = [record.getMessage() for record in caplog.records]
             gone = spoilt is None and (file in cells or file == weights)
-            assert len(said) == (0 if gone else 1) and all(file.name in line and "again" in line for line in said), said
+            assert len(said) == (0 if gone else 1) and all(
+                file.name in line and "again" in line for line in said
+            ), said
 
 
 def test_a_file_of_another_kind_in_a_cells_place_is_no_result(whole, tmp_path):
@@ -179,13 +240,20 @@ def test_all_models_meet_the_same_holes_and_they_are_on_disk(whole, tmp_path):
     assert len(files) == 2, "one draw a seed, for every model, strategy and stage"
     for seed, file in enumerate(files):
         assert read_holes(file, whole).hash == drop(whole, 0.5, seed=seed).hash
-    bench, cell = Bench(p, whole, tmp_path, torch.device("cpu")), Cell("dualgnn", "mask", "random", 0.5, "train+test", 0)
+    bench, cell = (
+        Bench(p, whole, tmp_path, torch.device("cpu")),
+        Cell("dualgnn", "mask", "random", 0.5, "train+test", 0),
+    )
     files[0].write_bytes(files[1].read_bytes())
-    assert bench.holed(cell).hash == drop(whole, 0.5, seed=1).hash, "what is on disk is what is used"
+    assert bench.holed(cell).hash == drop(whole, 0.5, seed=1).hash, (
+        "what is on disk is what is used"
+    )
 
 
 def test_test_only_is_the_model_trained_on_everything(whole, tmp_path):
-    """Its tables are those of the whole training where nothing is missing, and others where something is."""
+    """Its tables are those of the whole training where nothing is missing, and others where
+    something is.
+    """
     p = plan("dualgnn", stages=("test-only",))
     bench = Bench(p, whole, tmp_path, torch.device("cpu"))
     fitted = bench.tables(Cell("dualgnn", "mask", "none", 0.0, "train+test", 1), whole)
@@ -198,17 +266,29 @@ def test_test_only_is_the_model_trained_on_everything(whole, tmp_path):
 
 def test_the_stage_test_only_trains_once_a_seed(whole, tmp_path, monkeypatch):
     fitted, fit = [], training.fit
-    monkeypatch.setattr(chain, "fit", lambda *words, **more: fitted.append(words) or fit(*words, **more))
-    assert robustness.run(plan("dualgnn", stages=("test-only",), rates=(0.0, 0.3, 0.6)), whole, tmp_path) == 0
+    monkeypatch.setattr(
+        chain, "fit", lambda *words, **more: fitted.append(words) or fit(*words, **more)
+    )
+    assert (
+        robustness.run(
+            plan("dualgnn", stages=("test-only",), rates=(0.0, 0.3, 0.6)), whole, tmp_path
+        )
+        == 0
+    )
     assert len(fitted) == 2
 
 
 def test_a_cell_is_trained_as_the_command_line_trains(tmp_path, monkeypatch):
-    """On data whose held-out items are all cold, the epoch is chosen among these items, placed by their modalities."""
+    """On data whose held-out items are all cold, the epoch is chosen among these items, placed by
+    their modalities.
+    """
     data = small.dataset()
     cold = data.train.item != data.valid.item[0]
     rows = data.valid.item == data.valid.item[0]
-    parts = [Interactions(p.user[r], p.item[r], p.num_users, p.num_items) for p, r in ((data.train, cold), (data.valid, rows))]
+    parts = [
+        Interactions(p.user[r], p.item[r], p.num_users, p.num_items)
+        for p, r in ((data.train, cold), (data.valid, rows))
+    ]
     data = dataclasses.replace(data, train=parts[0], valid=parts[1])
     assert all_cold(data.train, data.valid)
     p = plan("vbpr")
@@ -224,12 +304,19 @@ def test_groups_by_hand(tmp_path):
     data = small.dataset()
     bench = Bench(plan(), data, tmp_path, torch.device("cpu"))
     draw = torch.Generator().manual_seed(0)
-    user, item = torch.randn(small.USERS, 4, generator=draw), torch.randn(small.ITEMS, 4, generator=draw)
+    user, item = (
+        torch.randn(small.USERS, 4, generator=draw),
+        torch.randn(small.ITEMS, 4, generator=draw),
+    )
     found = bench.measure(user, item, data, tmp_path / "users.parquet")
     expected = Evaluator(data.test, [data.train, data.valid], ks=(3, 5))(user, item)
     for name in ("recall@3", "recall@5", "ndcg@3", "ndcg@5"):
         assert found["metrics"][name] == pytest.approx(expected.means[name], abs=1e-6)
-        np.testing.assert_allclose(pq.read_table(tmp_path / "users.parquet")[name].to_numpy(), expected.per_user[name], rtol=1e-6)
+        np.testing.assert_allclose(
+            pq.read_table(tmp_path / "users.parquet")[name].to_numpy(),
+            expected.per_user[name],
+            rtol=1e-6,
+        )
     lists = top_k(user, item, 5, data.train.csr() + data.valid.csr())[0].tolist()
     watched = {i for _, i in small.pairs_of(data.train)}
     has_all = [all(m.present[i] for m in data.modalities.values()) for i in range(small.ITEMS)]
@@ -241,7 +328,10 @@ def test_groups_by_hand(tmp_path):
     }
     for group_, inside in members.items():
         pairs = [(u, i) for u, i in small.pairs_of(data.test) if inside[i]]
-        recall = [np.mean([i in lists[u] for v, i in pairs if v == u]) for u in sorted({u for u, _ in pairs})]
+        recall = [
+            np.mean([i in lists[u] for v, i in pairs if v == u])
+            for u in sorted({u for u, _ in pairs})
+        ]
         assert (group_ in found["groups"]) == bool(pairs)
         if pairs:
             assert found["groups"][group_]["recall@5"] == pytest.approx(np.mean(recall), abs=1e-6)
@@ -256,15 +346,25 @@ def test_dropped_items_are_neither_learnt_from_nor_listed():
     modalities, part, graph = inputs.modalities, inputs.dataset, inputs.graph
     assert part.num_items == kept.sum() == graph.num_nodes("item") and part.num_users == small.USERS
     numbers = np.flatnonzero(kept)
-    assert [(u, numbers[i]) for u, i in small.pairs_of(part.train)] == [p for p in small.pairs_of(data.train) if kept[p[1]]]
-    assert all(m.present.all() and np.array_equal(m.values, data.modalities[n].values[kept]) for n, m in modalities.items())
+    assert [(u, numbers[i]) for u, i in small.pairs_of(part.train)] == [
+        p for p in small.pairs_of(data.train) if kept[p[1]]
+    ]
+    assert all(
+        m.present.all() and np.array_equal(m.values, data.modalities[n].values[kept])
+        for n, m in modalities.items()
+    )
     draw = torch.Generator().manual_seed(0)
-    user, item = torch.randn(small.USERS, 4, generator=draw), torch.randn(int(kept.sum()), 4, generator=draw)
+    user, item = (
+        torch.randn(small.USERS, 4, generator=draw),
+        torch.randn(int(kept.sum()), 4, generator=draw),
+    )
     wide, full = banish(user, item, kept)
     lists = top_k(wide, full, int(kept.sum()))[0]
     assert kept[lists.numpy()].all(), "as long as kept items are left, no other is listed"
     short = top_k(user, item, int(kept.sum()))[0]
-    assert torch.equal(lists, torch.from_numpy(numbers)[short]), "and the order is that among the kept ones"
+    assert torch.equal(lists, torch.from_numpy(numbers)[short]), (
+        "and the order is that among the kept ones"
+    )
     with pytest.raises(DataError, match="nothing is left to learn from"):
         reduced(data, np.zeros(small.ITEMS, bool))
 
@@ -282,20 +382,43 @@ def test_summary_by_hand(whole, tmp_path):
     for row in rows.values():
         points = [row["points"][key] for key in ("0", "0.4", "0.9")]
         means = [point["mean"] for point in points]
-        assert row["area"] == pytest.approx((0.4 * (means[0] + means[1]) / 2 + 0.5 * (means[1] + means[2]) / 2) / 0.9)
-        assert [point["kept"] for point in points] == pytest.approx([mean / means[0] for mean in means])
-        assert all(point["interval"][0] <= point["mean"] <= point["interval"][1] and point["seeds"] == 2 for point in points)
-    cells = [result_of(p, Cell("dualgnn", "zero", "random", 0.4, "train+test", seed), whole, tmp_path) for seed in (0, 1)]
-    point, first = rows["dualgnn", "zero"]["points"]["0.4"], rows["dualgnn", "mask"]["points"]["0.4"]
-    assert point["mean"] == pytest.approx(np.mean([cell["metrics"]["recall@5"] for cell in cells]), abs=1e-6)
-    assert point["deviation"] == pytest.approx(np.std([cell["metrics"]["recall@5"] for cell in cells], ddof=1), abs=1e-5)
+        assert row["area"] == pytest.approx(
+            (0.4 * (means[0] + means[1]) / 2 + 0.5 * (means[1] + means[2]) / 2) / 0.9
+        )
+        assert [point["kept"] for point in points] == pytest.approx(
+            [mean / means[0] for mean in means]
+        )
+        assert all(
+            point["interval"][0] <= point["mean"] <= point["interval"][1] and point["seeds"] == 2
+            for point in points
+        )
+    cells = [
+        result_of(p, Cell("dualgnn", "zero", "random", 0.4, "train+test", seed), whole, tmp_path)
+        for seed in (0, 1)
+    ]
+    point, first = (
+        rows["dualgnn", "zero"]["points"]["0.4"],
+        rows["dualgnn", "mask"]["points"]["0.4"],
+    )
+    assert point["mean"] == pytest.approx(
+        np.mean([cell["metrics"]["recall@5"] for cell in cells]), abs=1e-6
+    )
+    assert point["deviation"] == pytest.approx(
+        np.std([cell["metrics"]["recall@5"] for cell in cells], ddof=1), abs=1e-5
+    )
     assert point["versus"]["difference"] == pytest.approx(first["mean"] - point["mean"])
-    assert rows["dualgnn", "zero"]["points"]["0"]["versus"] == {"difference": 0.0, "interval": [0.0, 0.0], "p": 1.0}
+    assert rows["dualgnn", "zero"]["points"]["0"]["versus"] == {
+        "difference": 0.0,
+        "interval": [0.0, 0.0],
+        "p": 1.0,
+    }
     flat = {point["mean"] for point in rows["lightgcn", "no features"]["points"].values()}
     assert "versus" not in first and len(flat) == 1
     table = robustness.markdown(summary)
     assert "| dualgnn | zero |" in table and "Against dualgnn mask, at 40% missing" in table
-    assert robustness.summarise(p, whole, tmp_path, "recall@5") == summary, "resamples are drawn from a seed"
+    assert robustness.summarise(p, whole, tmp_path, "recall@5") == summary, (
+        "resamples are drawn from a seed"
+    )
 
 
 def test_a_summary_of_half_an_experiment_says_what_there_is(whole, tmp_path):
@@ -304,7 +427,9 @@ def test_a_summary_of_half_an_experiment_says_what_there_is(whole, tmp_path):
     bench = Bench(p, whole, tmp_path, torch.device("cpu"))
     bench.run(Cell("dualgnn", "mask", "random", 0.5, "train+test", 0))
     (row,) = robustness.summarise(p, whole, tmp_path, "recall@5")["panels"][0]["rows"]
-    assert list(row["points"]) == ["0.5"] and "kept" not in row["points"]["0.5"] and "area" not in row
+    assert (
+        list(row["points"]) == ["0.5"] and "kept" not in row["points"]["0.5"] and "area" not in row
+    )
     robustness.draw(robustness.summarise(p, whole, tmp_path, "recall@5"), tmp_path / "half.png")
     assert (tmp_path / "half.png").read_bytes()[:4] == b"\x89PNG"
 
@@ -318,7 +443,10 @@ def test_differences_and_p_values_are_those_of_paired(whole, tmp_path):
     p = plan("dualgnn", strategies=("mask", "zero"), seeds=1)
     robustness.run(p, whole, tmp_path)
     cells = [Cell("dualgnn", name, "random", 0.5, "train+test", 0) for name in ("mask", "zero")]
-    mask, zero = (pq.read_table(tmp_path / "per_user" / f"{name_of(p, cell, whole)}.parquet") for cell in cells)
+    mask, zero = (
+        pq.read_table(tmp_path / "per_user" / f"{name_of(p, cell, whole)}.parquet")
+        for cell in cells
+    )
     values = [table["recall@5"].to_numpy().astype(float) for table in (zero, mask)]
     expected = paired(values[0], {"mask": values[1]}, resamples=20_000)["mask"]
     (panel,) = robustness.summarise(p, whole, tmp_path, "recall@5")["panels"]
@@ -335,7 +463,20 @@ def call(*words: object) -> Result:
     return CliRunner().invoke(group, ["robustness", *map(str, words)])
 
 
-SHORT = ("--gpu", -1, "--epochs", 1, "--seeds", 1, "--rates", "0,.5", "--set", "dualgnn.width=4", "--set", "lightgcn.width=5")
+SHORT = (
+    "--gpu",
+    -1,
+    "--epochs",
+    1,
+    "--seeds",
+    1,
+    "--rates",
+    "0,.5",
+    "--set",
+    "dualgnn.width=4",
+    "--set",
+    "lightgcn.width=5",
+)
 
 
 @pytest.fixture
@@ -347,10 +488,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_command_stops_goes_on_and_writes_everything(home):
     first = call(*SHORT, "--minutes", 0)
-    assert first.exit_code == 0 and "6 of 6 cells are still to run: the same command goes on" in first.stderr
+    assert (
+        first.exit_code == 0
+        and "6 of 6 cells are still to run: the same command goes on" in first.stderr
+    )
     done = call(*SHORT)
     assert done.exit_code == 0, (done.output, done.exception)
-    assert "6/6 · train+test · none 0% · lightgcn no features · seed 0 · recall@19" in done.stderr and "still" not in done.stderr
+    assert (
+        "6/6 · train+test · none 0% · lightgcn no features · seed 0 · recall@19" in done.stderr
+        and "still" not in done.stderr
+    )
     written = {path.name for path in Path("robustness").iterdir()}
     assert written == {"cells", "holes", "per_user", "summary.json", "table.md", "curves.png"}
     assert Path("robustness/table.md").read_text() in done.stdout
@@ -371,7 +518,10 @@ def test_ctrl_c_keeps_the_finished_cells(home, monkeypatch):
 
     monkeypatch.setattr(Bench, "run", interrupted)
     found = call(*SHORT)
-    assert found.exit_code == 130 and "the finished cells are kept, the same command goes on" in found.stderr, found.output
+    assert (
+        found.exit_code == 130
+        and "the finished cells are kept, the same command goes on" in found.stderr
+    ), found.output
     assert len(list(Path("robustness/cells").iterdir())) == 2
     assert call(*SHORT).exit_code == 0 and len(begun) == 3 + 4, "two of six are not run again"
 
@@ -391,7 +541,9 @@ def test_ctrl_c_keeps_the_finished_cells(home, monkeypatch):
 )
 def test_mistakes_are_one_line(home, words, message):
     result = call(*words)
-    assert result.exit_code == 1 and message in result.stderr.splitlines()[-1] and result.stdout == ""
+    assert (
+        result.exit_code == 1 and message in result.stderr.splitlines()[-1] and result.stdout == ""
+    )
     assert not Path("robustness").exists()
 
 

@@ -1,4 +1,6 @@
-"""Training triples: never a watched item as negative, uniform over the rest, every pair once an epoch."""
+"""Training triples: never a watched item as negative, uniform over the rest, every pair once an
+epoch.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,15 @@ def logs(draw):
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(logs(), st.integers(1, 9), st.integers(0, 2**32))
 def test_one_epoch_of_any_log(train, batch_size, seed):
-    """Each usable pair once, in batches of the size asked for, and no negative that its user watched."""
+    """Each usable pair once, in batches of the size asked for, and no negative that its user
+    watched.
+    """
     watched = set(small.pairs_of(train))
-    full = {u for u in range(train.num_users) if sum((u, i) in watched for i in range(train.num_items)) == train.num_items}
+    full = {
+        u
+        for u in range(train.num_users)
+        if sum((u, i) in watched for i in range(train.num_items)) == train.num_items
+    }
     usable = sorted(pair for pair in watched if pair[0] not in full)
     if not usable:
         with pytest.raises(DataError, match="nothing to learn from"):
@@ -41,7 +49,9 @@ def test_one_epoch_of_any_log(train, batch_size, seed):
     sampler = TripleSampler(train)
     batches = list(sampler.epoch(batch_size, generator(seed)))
     assert len(sampler) == len(usable)
-    assert [len(b[0]) for b in batches[:-1]] == [batch_size] * (len(batches) - 1) and 1 <= len(batches[-1][0]) <= batch_size
+    assert [len(b[0]) for b in batches[:-1]] == [batch_size] * (len(batches) - 1) and 1 <= len(
+        batches[-1][0]
+    ) <= batch_size
     users, positives, negatives = (torch.cat(column) for column in zip(*batches, strict=True))
     assert users.dtype == positives.dtype == negatives.dtype == torch.int64
     assert sorted(zip(users.tolist(), positives.tolist(), strict=True)) == usable
@@ -56,7 +66,10 @@ def slow_negative(train, user: int, rank: int) -> int:
 
 
 def test_rank_becomes_the_unwatched_item_of_that_rank(monkeypatch):
-    """Every user, every rank, against counting: the random numbers are replaced by the middle of each rank's share."""
+    """Every user, every rank, against counting.
+
+    The random numbers are replaced by the middle of each rank's share.
+    """
     train = small.dataset().train
     sampler = TripleSampler(train)
     watched = small.pairs_of(train)
@@ -67,7 +80,9 @@ def test_rank_becomes_the_unwatched_item_of_that_rank(monkeypatch):
             users.append(u)
             ranks.append(rank)
             shares.append((rank + 0.5) / free)
-    monkeypatch.setattr(torch, "rand", lambda *size, **keywords: torch.tensor(shares, dtype=torch.float64))
+    monkeypatch.setattr(
+        torch, "rand", lambda *size, **keywords: torch.tensor(shares, dtype=torch.float64)
+    )
     drawn = sampler.negatives(torch.tensor(users), generator())
     assert drawn.tolist() == [slow_negative(train, u, r) for u, r in zip(users, ranks, strict=True)]
 
@@ -77,13 +92,19 @@ def test_the_ends_of_the_random_numbers(monkeypatch, share):
     train = small.dataset().train
     sampler = TripleSampler(train)
     users = torch.arange(train.num_users)
-    monkeypatch.setattr(torch, "rand", lambda size, **keywords: torch.full(tuple(size), share, dtype=torch.float64))
+    monkeypatch.setattr(
+        torch, "rand", lambda size, **keywords: torch.full(tuple(size), share, dtype=torch.float64)
+    )
     drawn = sampler.negatives(users, generator()).tolist()
-    assert drawn == [slow_negative(train, u, 0 if share == 0 else -1) for u in range(train.num_users)]
+    assert drawn == [
+        slow_negative(train, u, 0 if share == 0 else -1) for u in range(train.num_users)
+    ]
 
 
 def test_uniform_over_the_unwatched():
-    pairs = [(0, i) for i in (0, 1, 5, 9)] + [(1, 3)] + [(2, i) for i in range(11) if i != 7 and i != 4]
+    pairs = (
+        [(0, i) for i in (0, 1, 5, 9)] + [(1, 3)] + [(2, i) for i in range(11) if i != 7 and i != 4]
+    )
     train = small.interactions(pairs, 3, 11)
     sampler = TripleSampler(train)
     for user, free in ((0, 7), (1, 10), (2, 2)):
@@ -97,16 +118,24 @@ def test_uniform_over_the_unwatched():
 def test_negatives_of_a_pair_are_drawn_anew_each_epoch_and_the_order_changes():
     sampler = TripleSampler(small.dataset().train)
     source = generator(5)
-    one, two = ([torch.cat(c) for c in zip(*sampler.epoch(7, source), strict=True)] for _ in range(2))
+    one, two = (
+        [torch.cat(c) for c in zip(*sampler.epoch(7, source), strict=True)] for _ in range(2)
+    )
     assert not torch.equal(one[0] * 100 + one[1], two[0] * 100 + two[1])
-    negatives = [dict(zip(zip(u.tolist(), p.tolist(), strict=True), n.tolist(), strict=True)) for u, p, n in (one, two)]
+    negatives = [
+        dict(zip(zip(u.tolist(), p.tolist(), strict=True), n.tolist(), strict=True))
+        for u, p, n in (one, two)
+    ]
     assert negatives[0].keys() == negatives[1].keys() and negatives[0] != negatives[1]
 
 
 def test_same_generator_state_gives_the_same_triples_and_the_global_one_is_untouched():
     train = small.dataset().train
     before = torch.get_rng_state()
-    runs = [[torch.stack(b) for b in TripleSampler(train).epoch(9, generator(seed))] for seed in (1, 1, 2)]
+    runs = [
+        [torch.stack(b) for b in TripleSampler(train).epoch(9, generator(seed))]
+        for seed in (1, 1, 2)
+    ]
     assert torch.equal(before, torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(runs[0], runs[1], strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(runs[0], runs[2], strict=True))
@@ -116,7 +145,10 @@ def test_order_of_the_log_does_not_matter():
     train = small.dataset().train
     pairs = small.pairs_of(train)
     turned = small.interactions(pairs[::-1], train.num_users, train.num_items)
-    one, two = (torch.cat([torch.stack(b) for b in TripleSampler(t).epoch(8, generator(3))], 1) for t in (train, turned))
+    one, two = (
+        torch.cat([torch.stack(b) for b in TripleSampler(t).epoch(8, generator(3))], 1)
+        for t in (train, turned)
+    )
     assert torch.equal(one, two)
 
 
@@ -146,7 +178,9 @@ def test_on_cuda():
     watched = set(small.pairs_of(train))
     sampler = TripleSampler(train, "cuda")
     for users, _, negatives in sampler.epoch(6, torch.Generator("cuda").manual_seed(0)):
-        assert users.is_cuda and watched.isdisjoint(zip(users.tolist(), negatives.tolist(), strict=True))
+        assert users.is_cuda and watched.isdisjoint(
+            zip(users.tolist(), negatives.tolist(), strict=True)
+        )
 
 
 def test_the_log_is_left_alone():

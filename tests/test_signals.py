@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGHUP end every verb in order, at any moment, with exit status 128 + number and no traceback."""
+"""Ctrl-C, SIGTERM and SIGHUP end every verb in order, at any moment, with exit status 128 + number
+and no traceback.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +70,9 @@ def whole_or_nothing(out: Path) -> None:
 
 @pytest.fixture
 def heard() -> Iterator[None]:
-    """Children ignore no signal: for tests that start them in threads, where `preexec_fn` is not safe."""
+    """Children ignore no signal: for tests that start them in threads, where `preexec_fn` is not
+    safe.
+    """
     ignored = [number for number in stop.SIGNALS if signal.getsignal(number) == signal.SIG_IGN]
     for number in ignored:
         signal.signal(number, signal.SIG_DFL)
@@ -77,19 +81,32 @@ def heard() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see whether handlers are installed")
-def test_a_signal_at_any_moment_ends_every_verb_in_order(world: trial.World, tmp_path: Path, heard: None) -> None:
-    """Moments from 0 to 3 s after the start, which is mostly imports. Before our first line Python itself answers."""
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="needs /proc to see whether handlers are installed",
+)
+def test_a_signal_at_any_moment_ends_every_verb_in_order(
+    world: trial.World, tmp_path: Path, heard: None
+) -> None:
+    """Moments from 0 to 3 s after the start, which is mostly imports.
+
+    Before our first line Python itself answers.
+    """
     verbs, draw = list(VERBS), random.Random(7)
     moments = [draw.uniform(0, 3) for _ in range(ROUNDS)]
 
     def strike(turn: int) -> tuple[str, float]:
-        verb, number = verbs[turn % len(verbs)], stop.SIGNALS[turn // len(verbs) % 3 if LONG else turn % 3]
+        verb, number = (
+            verbs[turn % len(verbs)],
+            stop.SIGNALS[turn // len(verbs) % 3 if LONG else turn % 3],
+        )
         out = tmp_path / str(turn)
         out.mkdir()
         program = [str(SCRIPT)] if SCRIPT.exists() and turn % 2 else PROGRAM
         command = [*program, *words(verb, world, out)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ONE_THREAD)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ONE_THREAD
+        )
         time.sleep(moments[turn])
         ours, sent = listens(process), time.monotonic()
         process.send_signal(number)
@@ -100,7 +117,8 @@ def test_a_signal_at_any_moment_ends_every_verb_in_order(world: trial.World, tmp
         if code == 0:
             return "ended before", 0.0
         assert not ours or code == 128 + number, case
-        if ours or number != signal.SIGINT:  # to Ctrl-C Python's own start answers with a traceback, and at times with status 1
+        # to Ctrl-C Python's own start answers with a traceback, and at times with status 1
+        if ours or number != signal.SIGINT:
             assert code in (128 + number, -number), case
             for word in ("Traceback", "Exception ignored", "Error"):
                 assert word not in said, case
@@ -110,15 +128,27 @@ def test_a_signal_at_any_moment_ends_every_verb_in_order(world: trial.World, tmp
         found = list(pool.map(strike, range(ROUNDS)))
     kinds, slowest = Counter(kind for kind, _ in found), max(seconds for _, seconds in found)
     assert kinds["in order"] >= ROUNDS // 4 and slowest < 10, (kinds, slowest)
-    record("signals", {"signals": ROUNDS, **dict(kinds), "tracebacks": 0, "slowest_exit_seconds": round(slowest, 1)})
+    record(
+        "signals",
+        {
+            "signals": ROUNDS,
+            **dict(kinds),
+            "tracebacks": 0,
+            "slowest_exit_seconds": round(slowest, 1),
+        },
+    )
 
 
 @pytest.fixture
 def program(tmp_path: Path):
-    """Runs a small program that is called `dualgnn`, with a `click` that says it is being imported and takes its time."""
+    """Runs a small program that is called `dualgnn`, with a `click` that says it is being imported
+    and takes its time.
+    """
     started = []
     (tmp_path / "slow").mkdir()
-    (tmp_path / "slow" / "click.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(30)\n")
+    (tmp_path / "slow" / "click.py").write_text(
+        "import time\nprint('importing', flush=True)\ntime.sleep(30)\n"
+    )
 
     def start(script: str, *more: str, slow: bool = False, **given) -> subprocess.Popen[str]:
         file = tmp_path / "dualgnn"
@@ -154,7 +184,10 @@ def test_during_the_first_imports(program, number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", stop.SIGNALS)
 def test_during_the_shutdown(program, number: signal.Signals) -> None:
-    script = "import atexit, time\natexit.register(lambda: (print('down', flush=True), time.sleep(30)))\n" + CONSOLE + "main()\n"
+    script = (
+        "import atexit, time\natexit.register(lambda: (print('down', flush=True), "
+        "time.sleep(30)))\n" + CONSOLE + "main()\n"
+    )
     process = program(script, "--version")
     assert process.stdout.readline().startswith("dualgnn") and process.stdout.readline() == "down\n"
     process.send_signal(number)
@@ -209,17 +242,25 @@ AT_WORK = {
 
 @pytest.mark.parametrize("number", stop.SIGNALS)
 @pytest.mark.parametrize("kind", AT_WORK)
-def test_while_a_verb_works(kind: str, number: signal.Signals, program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_a_verb_works(
+    kind: str, number: signal.Signals, program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Through all `finally` blocks, whatever became of the interruption on the way."""
-    (tmp_path / "late.py").write_text("import time\nprint('working', flush=True)\ntime.sleep(0.5)\n")
+    (tmp_path / "late.py").write_text(
+        "import time\nprint('working', flush=True)\ntime.sleep(0.5)\n"
+    )
     monkeypatch.setitem(ONE_THREAD, "HERE", str(tmp_path))
     process = program(VERB.format(work=AT_WORK[kind]))
     assert process.stdout.readline() == "working\n"
     process.send_signal(number)
-    assert process.communicate(timeout=20) == ("removed\n", "") and process.returncode == 128 + number
+    assert (
+        process.communicate(timeout=20) == ("removed\n", "") and process.returncode == 128 + number
+    )
 
 
-def test_an_import_without_end_is_left(program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_without_end_is_left(
+    program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "late.py").write_text("import time\nprint('working', flush=True)\ntime.sleep(50)\n")
     monkeypatch.setitem(ONE_THREAD, "HERE", str(tmp_path))
     process = program(VERB.format(work=AT_WORK["within an import"]))
@@ -245,7 +286,10 @@ def test_a_verb_that_does_not_let_go_is_left(program) -> None:
 
 @pytest.mark.parametrize("number", stop.SIGNALS)
 def test_a_second_signal_leaves_at_once(program, number: signal.Signals) -> None:
-    """A second SIGHUP within a second is the same hang-up: the shell sends one after the terminal's."""
+    """A second SIGHUP within a second is the same hang-up.
+
+    The shell sends one after the terminal's.
+    """
     work = """
     try: print("working", flush=True); time.sleep(30)
     finally:
@@ -269,7 +313,9 @@ def test_a_second_signal_leaves_at_once(program, number: signal.Signals) -> None
 def test_a_signal_that_was_ignored_stays_so(program, number: signal.Signals) -> None:
     """`nohup dualgnn train`, and `dualgnn train &` in a script."""
     process = program(
-        VERB.format(work="print('working', flush=True); time.sleep(0.3); print('done', flush=True)"),
+        VERB.format(
+            work="print('working', flush=True); time.sleep(0.3); print('done', flush=True)"
+        ),
         prepare=lambda: signal.signal(number, signal.SIG_IGN),
     )
     assert process.stdout.readline() == "working\n"
@@ -285,7 +331,10 @@ def test_handlers_are_as_before_after_a_command() -> None:
 
 
 def test_another_program_keeps_its_handlers() -> None:
-    script = "import signal; b = [signal.getsignal(n) for n in (1, 2, 15)]; from dualgnn_dgl.cli import main; "
+    script = (
+        "import signal; b = [signal.getsignal(n) for n in (1, 2, 15)]; from dualgnn_dgl.cli "
+        "import main; "
+    )
     script += "assert b == [signal.getsignal(n) for n in (1, 2, 15)]"
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
@@ -304,12 +353,16 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("number", stop.SIGNALS if LONG else [signal.SIGHUP])
-def test_a_long_training_ends_within_ten_seconds_and_goes_on(large: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_long_training_ends_within_ten_seconds_and_goes_on(
+    large: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     slowest = 0.0
     for turn in range(10 if LONG else 1):
         run = tmp_path / str(turn)
         command = [*PROGRAM, "train", "--data", str(large), "--run", str(run), *LONG_TRAINING]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ONE_THREAD, preexec_fn=as_in_a_terminal)
+        process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, env=ONE_THREAD, preexec_fn=as_in_a_terminal
+        )
         for line in process.stderr:
             if line.startswith("epoch 1/"):
                 break
@@ -318,11 +371,20 @@ def test_a_long_training_ends_within_ten_seconds_and_goes_on(large: Path, tmp_pa
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
         slowest = max(slowest, time.monotonic() - began)
-        assert process.returncode == 128 + number and "--resume goes on" in said and "Traceback" not in said, said
-        assert load_run(run).info["interrupted"] and list(Path(f"{run}.training").glob("checkpoint-*.json"))
+        assert (
+            process.returncode == 128 + number
+            and "--resume goes on" in said
+            and "Traceback" not in said
+        ), said
+        assert load_run(run).info["interrupted"] and list(
+            Path(f"{run}.training").glob("checkpoint-*.json")
+        )
         assert slowest < 10
     machine = f"{platform.machine()}, {os.cpu_count()} cores, shared"
-    record(f"training_{number.name.lower()}", {"trainings": 10, "slowest_exit_seconds": round(slowest, 1), "machine": machine})
+    record(
+        f"training_{number.name.lower()}",
+        {"trainings": 10, "slowest_exit_seconds": round(slowest, 1), "machine": machine},
+    )
 
 
 def test_a_reader_of_stderr_that_does_not_read_delays_no_end(large: Path, tmp_path: Path) -> None:
@@ -332,8 +394,18 @@ def test_a_reader_of_stderr_that_does_not_read_delays_no_end(large: Path, tmp_pa
         while os.write(writer, b"x" * 4096):
             pass
     os.set_blocking(writer, True)
-    command = [*PROGRAM, "train", "--data", str(large), "--run", str(tmp_path / "run"), *LONG_TRAINING]
-    process = subprocess.Popen(command, stderr=writer, stdout=subprocess.PIPE, env=ONE_THREAD, preexec_fn=as_in_a_terminal)
+    command = [
+        *PROGRAM,
+        "train",
+        "--data",
+        str(large),
+        "--run",
+        str(tmp_path / "run"),
+        *LONG_TRAINING,
+    ]
+    process = subprocess.Popen(
+        command, stderr=writer, stdout=subprocess.PIPE, env=ONE_THREAD, preexec_fn=as_in_a_terminal
+    )
     time.sleep(5)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
@@ -343,7 +415,9 @@ def test_a_reader_of_stderr_that_does_not_read_delays_no_end(large: Path, tmp_pa
 
 
 def test_a_reader_of_stdout_that_does_not_read_delays_no_end(program) -> None:
-    process = program(VERB.format(work="print('working', flush=True); print('x' * 999_999, flush=True)"))
+    process = program(
+        VERB.format(work="print('working', flush=True); print('x' * 999_999, flush=True)")
+    )
     assert process.stdout.readline() == "working\n"
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
@@ -352,7 +426,15 @@ def test_a_reader_of_stdout_that_does_not_read_delays_no_end(program) -> None:
 
 def test_a_terminal_that_closes_costs_no_training(large: Path, tmp_path: Path) -> None:
     """The kernel sends SIGHUP, and every write to the terminal fails from then on."""
-    command = [*PROGRAM, "train", "--data", str(large), "--run", str(tmp_path / "run"), *LONG_TRAINING]
+    command = [
+        *PROGRAM,
+        "train",
+        "--data",
+        str(large),
+        "--run",
+        str(tmp_path / "run"),
+        *LONG_TRAINING,
+    ]
     child, terminal = pty.fork()
     if child == 0:
         as_in_a_terminal()
@@ -379,7 +461,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("number", stop.SIGNALS)
-def test_robustness_keeps_its_cells(home: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_robustness_keeps_its_cells(
+    home: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, begun = Bench.run, []
 
     def struck(self, cell):
@@ -389,7 +473,19 @@ def test_robustness_keeps_its_cells(home: Path, number: signal.Signals, monkeypa
             time.sleep(1)
         return run(self, cell)
 
-    command = ("robustness", "--models", "bprmf", "--rates", "0", "--strategies", "mask", "--seeds", 3, "--epochs", 1)
+    command = (
+        "robustness",
+        "--models",
+        "bprmf",
+        "--rates",
+        "0",
+        "--strategies",
+        "mask",
+        "--seeds",
+        3,
+        "--epochs",
+        1,
+    )
     monkeypatch.setattr(Bench, "run", struck)
     done = trial.call(*command, "--set", "bprmf.width=3", "--gpu", -1)
     assert done.code == 128 + number and "the finished cells are kept" in done.err, done
@@ -398,7 +494,9 @@ def test_robustness_keeps_its_cells(home: Path, number: signal.Signals, monkeypa
 
 
 @pytest.mark.parametrize("number", stop.SIGNALS)
-def test_tune_keeps_its_trials(home: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tune_keeps_its_trials(
+    home: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("optuna")
     from dualgnn_dgl import training
     from dualgnn_dgl.training import chain
@@ -412,10 +510,26 @@ def test_tune_keeps_its_trials(home: Path, number: signal.Signals, monkeypatch: 
             time.sleep(1)
         return fit(*given, **named)
 
-    command = ("tune", "--model", "bprmf", "--trials", 3, "--study", "s", "--epochs", 1, "--gpu", -1)
+    command = (
+        "tune",
+        "--model",
+        "bprmf",
+        "--trials",
+        3,
+        "--study",
+        "s",
+        "--epochs",
+        1,
+        "--gpu",
+        -1,
+    )
     monkeypatch.setattr(chain, "fit", struck)
     done = trial.call(*command)
-    assert done.code == 128 + number and "the finished trials are kept" in done.err and "validation" in done.out, done
+    assert (
+        done.code == 128 + number
+        and "the finished trials are kept" in done.err
+        and "validation" in done.out
+    ), done
     done = trial.call(*command)
     assert done.code == 0 and "1 trials are there already" in done.err, done
 
@@ -423,11 +537,15 @@ def test_tune_keeps_its_trials(home: Path, number: signal.Signals, monkeypatch: 
 @pytest.mark.parametrize("number", stop.SIGNALS)
 @pytest.mark.parametrize("verb", ["preprocess", "eval", "compare", "recommend", "update"])
 def test_the_other_verbs_write_nothing(
-    verb: str, number: signal.Signals, world: trial.World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    verb: str,
+    number: signal.Signals,
+    world: trial.World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Interrupted while their result is being written, or for those that write none, ranked."""
     from dualgnn_dgl import evaluation
-    from dualgnn_dgl.core import files, folders
+    from dualgnn_dgl.core import exchange, files
     from dualgnn_dgl.verbs import recommend
 
     def struck(*_, **__):
@@ -437,10 +555,12 @@ def test_the_other_verbs_write_nothing(
 
     if signal.getsignal(number) == signal.SIG_IGN:
         pytest.skip(f"{number.name} is ignored here")
-    for module in (files, folders):
+    for module in (files, exchange):
         monkeypatch.setattr(module, "sync", struck)
     monkeypatch.setattr(evaluation.Evaluator, "rank", struck)
     monkeypatch.setattr(recommend, "top_k", struck)
     done = trial.call(*words(verb, world, tmp_path))
-    assert done.code == 128 + number and not done.trace and done.out == "" and "Error" not in done.err, done
+    assert (
+        done.code == 128 + number and not done.trace and done.out == "" and "Error" not in done.err
+    ), done
     assert list(tmp_path.rglob("*")) == []

@@ -1,4 +1,6 @@
-"""Comparing models: paired tests, corrections, slices and measures beyond accuracy, against hand-worked values and libraries."""
+"""Comparing models: paired tests, corrections, slices and measures beyond accuracy, against
+hand-worked values and libraries.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,27 @@ from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, beyond_accuracy, bootstrap, holm, p_value, paired
 from dualgnn_dgl.evaluation.beyond import diversity, gini, novelty
 from dualgnn_dgl.evaluation.intervals import resampled_means
-from dualgnn_dgl.evaluation.slices import Mask, activity, completeness, popularity, ranges, sliced, warmth
+from dualgnn_dgl.evaluation.slices import (
+    Mask,
+    activity,
+    completeness,
+    popularity,
+    ranges,
+    sliced,
+    warmth,
+)
 
 
 def two_models(users: int, gain: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A metric of two models for the same users, strongly correlated, the second better by `gain` on average."""
+    """A metric of two models for the same users, strongly correlated, the second better by `gain`
+    on average.
+    """
     draw = np.random.default_rng(seed)
     base = draw.gamma(2.0, 0.05, users)
     return base, base + draw.normal(gain, 0.04, users)
 
 
-# ------------------------------------------------------------------------------------------------- paired tests
+# -------------------- paired tests
 
 
 def test_hand_worked_difference() -> None:
@@ -52,19 +64,32 @@ def test_wilcoxon_hand_worked() -> None:
 def test_interval_and_p_value_agree_with_scipy(gain, users) -> None:
     base, other = two_models(users, gain, seed=users)
     found = paired(base, {"other": other}, seed=1, resamples=20_000)["other"]
-    theirs = stats.bootstrap((other - base,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2))
+    theirs = stats.bootstrap(
+        (other - base,),
+        np.mean,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(2),
+    )
     width = theirs.confidence_interval.high - theirs.confidence_interval.low
     assert found.low == pytest.approx(theirs.confidence_interval.low, abs=0.04 * width)
     assert found.high == pytest.approx(theirs.confidence_interval.high, abs=0.04 * width)
-    assert found.p_bootstrap == pytest.approx(stats.ttest_rel(other, base).pvalue, abs=0.02)  # near-normal: the t-test's p
+    # near-normal: the t-test's p
+    assert found.p_bootstrap == pytest.approx(stats.ttest_rel(other, base).pvalue, abs=0.02)
     assert found.p_wilcoxon == stats.wilcoxon(other, base).pvalue
     assert found.mean == pytest.approx(np.mean(other - base))
 
 
 def test_p_values_of_no_difference_are_uniform() -> None:
-    """Where nothing is to be found, 5 % of the tests find something: 300 pairs of models that differ by chance alone."""
+    """Where nothing is to be found, 5 % of the tests find something.
+
+    300 pairs of models that differ by chance alone.
+    """
     values = [two_models(97, 0.0, seed=seed) for seed in range(300)]
-    p = [paired(base, {"o": other}, seed=n, resamples=300)["o"].p_bootstrap for n, (base, other) in enumerate(values)]
+    p = [
+        paired(base, {"o": other}, seed=n, resamples=300)["o"].p_bootstrap
+        for n, (base, other) in enumerate(values)
+    ]
     assert 0.025 < np.mean(np.array(p) < 0.05) < 0.08
     assert stats.kstest(p, "uniform").pvalue > 0.01
 
@@ -72,7 +97,10 @@ def test_p_values_of_no_difference_are_uniform() -> None:
 @pytest.mark.parametrize("users", [60, 200])
 @pytest.mark.parametrize("case", ["one held-out item", "rare hits", "recall of several items"])
 def test_p_values_keep_their_level_on_what_metrics_look_like(case, users, monkeypatch) -> None:
-    """The quick form of benchmarks/quality/pvalues.py: many zeros and ties, and no difference between the models."""
+    """The quick form of benchmarks/quality/pvalues.py.
+
+    Many zeros and ties, and no difference between the models.
+    """
     monkeypatch.syspath_prepend(str(Path(__file__).resolve().parent.parent))
     script = importlib.import_module("benchmarks.quality.pvalues")
     shares = script.false_positives(script.CASES[case], users, samples=500, resamples=199)
@@ -80,14 +108,18 @@ def test_p_values_keep_their_level_on_what_metrics_look_like(case, users, monkey
 
 
 def test_the_two_sides_of_zero_are_no_test() -> None:
-    """Five of sixty users gain: of the resamples nearly none is below zero, yet chance makes such a mean one time in fifty."""
+    """Five of sixty users gain: of the resamples nearly none is below zero, yet chance makes such a
+    mean one time in fifty.
+    """
     differences = np.r_[np.full(5, 0.5), np.zeros(55)]
     resampled = resampled_means(differences[:, None], 0, 20_000)[:, 0]
     one_side = 2 * (1 + (resampled <= 0).sum()) / 20_001
     assert one_side == pytest.approx(2 * (11 / 12) ** 60, abs=0.004)
     expected = stats.binom.sf(9, 60, 5 / 60) + (11 / 12) ** 60
     assert p_value(differences.mean(), resampled).item() == pytest.approx(expected, abs=0.005)
-    assert paired(np.zeros(60), {"o": differences}, 0, 20_000)["o"].p_bootstrap == p_value(differences.mean(), resampled)
+    assert paired(np.zeros(60), {"o": differences}, 0, 20_000)["o"].p_bootstrap == p_value(
+        differences.mean(), resampled
+    )
 
 
 def test_p_value_hand_worked() -> None:
@@ -107,7 +139,11 @@ def test_one_set_of_draws_serves_all_and_the_seed_decides() -> None:
 def test_equal_models_and_constant_gains() -> None:
     base, _ = two_models(31, 0.0)
     found = paired(base, {"same": base, "better": base + 0.125}, seed=0, resamples=200)
-    assert (found["same"].p_bootstrap, found["same"].p_wilcoxon, found["same"].low) == (1.0, 1.0, 0.0)
+    assert (found["same"].p_bootstrap, found["same"].p_wilcoxon, found["same"].low) == (
+        1.0,
+        1.0,
+        0.0,
+    )
     assert found["better"].p_bootstrap == pytest.approx(1 / 201)
     assert found["better"].better == 31 and found["better"].p_wilcoxon < 1e-5
 
@@ -133,7 +169,7 @@ def test_holm_hand_worked() -> None:
     assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-# ---------------------------------------------------------------------------------------------- beyond accuracy
+# -------------------- beyond accuracy
 
 
 def random_lists(seed: int, users: int = 37, items: int = 23, k: int = 6) -> np.ndarray:
@@ -149,7 +185,8 @@ def random_lists(seed: int, users: int = 37, items: int = 23, k: int = 6) -> np.
 def test_gini_equals_its_two_other_definitions(seed) -> None:
     lists = random_lists(seed, k=3 + seed)
     often = np.bincount(lists[lists >= 0], minlength=23).astype(float)
-    apart = np.abs(often[:, None] - often[None]).mean() / (2 * often.mean())  # half the relative mean difference
+    # half the relative mean difference
+    apart = np.abs(often[:, None] - often[None]).mean() / (2 * often.mean())
     share = np.concatenate([[0], np.sort(often).cumsum() / often.sum()])
     area = 1 - 2 * auc(np.linspace(0, 1, 24), share)  # scikit-learn's area under the Lorenz curve
     assert gini(lists, 23) == pytest.approx(apart) and gini(lists, 23) == pytest.approx(area)
@@ -199,7 +236,9 @@ def test_beyond_names_and_means() -> None:
     found = beyond_accuracy(lists, [2, 5], data.train, data.modalities)
     assert list(found.whole) == ["coverage@2", "gini@2", "coverage@5", "gini@5"]
     assert list(found.per_user) == [
-        f"{name}@{k}" for k in (2, 5) for name in ("novelty", "diversity visual", "diversity acoustic", "diversity textual")
+        f"{name}@{k}"
+        for k in (2, 5)
+        for name in ("novelty", "diversity visual", "diversity acoustic", "diversity textual")
     ]
     assert found.means["novelty@2"] == np.nanmean(found.per_user["novelty@2"])
     nobody = {"visual": Modality(np.zeros((23, 2)), np.zeros(23, bool))}
@@ -208,7 +247,7 @@ def test_beyond_names_and_means() -> None:
         beyond_accuracy(lists[:0], [2], data.train, {})
 
 
-# ------------------------------------------------------------------------------------------------------- slices
+# -------------------- slices
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(1, 6))
@@ -227,11 +266,15 @@ def test_ranges_hand_worked() -> None:
 
 
 def measured(seed: int = 3):
-    """An evaluator on a small log with several held-out items a user, lists for it, and its parts."""
+    """An evaluator on a small log with several held-out items a user, lists for it, and its
+    parts.
+    """
     draw = np.random.default_rng(seed)
     label = draw.choice(3, (31, 17), p=[0.6, 0.2, 0.2])
     label[:, 5] = np.where(label[:, 5] == 1, 0, label[:, 5])  # item 5: held out, never trained on
-    train, test = (interactions(list(zip(*np.nonzero(label == n), strict=True)), 31, 17) for n in (1, 2))
+    train, test = (
+        interactions(list(zip(*np.nonzero(label == n), strict=True)), 31, 17) for n in (1, 2)
+    )
     evaluator = Evaluator(test, [train], ks=(2, 6))
     user, item = (torch.tensor(draw.normal(size=(n, 3)), dtype=torch.float32) for n in (31, 17))
     return train, test, evaluator, evaluator.rank(user, item), evaluator(user, item)
@@ -247,7 +290,10 @@ def test_rank_and_measure_are_the_call() -> None:
 
 
 def test_items_slice_equals_scikit_learn() -> None:
-    """The held-out items of a slice as the only relevant ones, the same lists: measured by another library."""
+    """The held-out items of a slice as the only relevant ones, the same lists.
+
+    Measured by another library.
+    """
     train, test, evaluator, lists, _ = measured()
     counts = np.bincount(train.item, minlength=17)
     parts = list(sliced(evaluator, lists, popularity(train, test)))
@@ -257,7 +303,9 @@ def test_items_slice_equals_scikit_learn() -> None:
         inside = (low <= counts[test.item]) & (counts[test.item] <= high)
         seen_in += inside
         assert found.users.tolist() == sorted(set(test.user[inside].tolist()))
-        for u, recall, gain in zip(found.users, found.per_user["recall@6"], found.per_user["ndcg@6"], strict=True):
+        for u, recall, gain in zip(
+            found.users, found.per_user["recall@6"], found.per_user["ndcg@6"], strict=True
+        ):
             relevant = np.zeros(17)
             relevant[test.item[inside & (test.user == u)]] = 1
             ranked = [i for i in lists[evaluator.users.tolist().index(u)].tolist() if i >= 0]
@@ -285,18 +333,27 @@ def test_warm_cold_complete_and_incomplete_are_the_same_slices_by_other_masks() 
     cold = np.bincount(train.item, minlength=17) == 0
     own = np.random.default_rng(0).random(17) < 0.5
     visual = Modality(np.ones((17, 2)), np.ones(17, bool), ~own)
-    masks = warmth(train) | completeness([visual], 17) | {"nothing": Mask("item", np.zeros(17, bool))}
+    masks = (
+        warmth(train) | completeness([visual], 17) | {"nothing": Mask("item", np.zeros(17, bool))}
+    )
     parts = dict(sliced(evaluator, lists, masks))
-    assert list(parts) == ["warm", "cold", "complete", "incomplete"], "a group without a held-out pair is left out"
+    assert list(parts) == ["warm", "cold", "complete", "incomplete"], (
+        "a group without a held-out pair is left out"
+    )
     for name, chosen in (("warm", ~cold), ("cold", cold), ("complete", own), ("incomplete", ~own)):
         expected = evaluator.measure(lists, items=chosen)
-        assert parts[name].means == expected.means and parts[name].users.tolist() == expected.users.tolist()
+        assert (
+            parts[name].means == expected.means
+            and parts[name].users.tolist() == expected.users.tolist()
+        )
         assert set(parts[name].users) == set(test.user[chosen[test.item]])
     some = np.arange(31) % 3 == 0
     both = evaluator.measure(lists, users=some, items=own)
     assert set(both.users) == set(np.flatnonzero(some)) & set(parts["complete"].users)
     users = evaluator.measure(lists, users=some)
-    np.testing.assert_array_equal(users.per_user["ndcg@6"], found.per_user["ndcg@6"][some[found.users]])
+    np.testing.assert_array_equal(
+        users.per_user["ndcg@6"], found.per_user["ndcg@6"][some[found.users]]
+    )
 
 
 def test_bootstrap_draws_what_it_always_drew() -> None:

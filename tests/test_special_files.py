@@ -1,4 +1,6 @@
-"""Pipes, sockets, devices and links that lead nowhere, given as every input and put into every folder: never waited for."""
+"""Pipes, sockets, devices and links that lead nowhere, given as every input and put into every
+folder: never waited for.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,8 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
     "a link that leads nowhere": lambda path: path.symlink_to("nothing-there"),
 }
 ALL = SPECIAL | {"a pipe (through a link)": link_to_fifo}
-LOOK_ALIKES = ["a pipe", "a socket", "a loop of links"]  # made of every kind where there are many places
+# made of every kind where there are many places
+LOOK_ALIKES = ["a pipe", "a socket", "a loop of links"]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> trial.World:
     return trial.world(tmp_path_factory.mktemp("world"))
 
 
-# --- every option that takes a file -----------------------------------------------------------------------------------------
+# --- every option that takes a file -------------------------------------------------------------
 
 # verb and option -> a name for the file, and the words with "FILE" for its path
 OPTIONS = {
@@ -85,47 +88,85 @@ OPTIONS = {
     "preprocess --input, Parquet": ("log.parquet", "preprocess --check --input FILE"),
     "preprocess --input, lists": ("train.txt", "preprocess --check --input FILE"),
     "preprocess --input, compressed": ("log.csv.gz", "preprocess --check --input FILE"),
-    "preprocess --features, array": ("visual.npy", "preprocess --check --input LOG --features FILE"),
-    "preprocess --features, Parquet": ("visual.parquet", "preprocess --check --input LOG --features FILE"),
+    "preprocess --features, array": (
+        "visual.npy",
+        "preprocess --check --input LOG --features FILE",
+    ),
+    "preprocess --features, Parquet": (
+        "visual.parquet",
+        "preprocess --check --input LOG --features FILE",
+    ),
     "preprocess --features, text": ("visual.csv", "preprocess --check --input LOG --features FILE"),
     "preprocess --items": ("items.csv", "preprocess --check --input LOG --items FILE"),
     "preprocess --items, list": ("items.txt", "preprocess --check --input LOG --items FILE"),
     "preprocess --items, Parquet": ("items.parquet", "preprocess --check --input LOG --items FILE"),
     "train --config": ("run.toml", "train --config FILE --print-config"),
-    "recommend --histories": ("log.csv", "recommend --run RUN --data DATA --gpu -1 --histories FILE"),
-    "recommend --new-items": ("visual.npy", "recommend --run RUN --data DATA --gpu -1 --user user1 --new-items FILE"),
-    "update --input": ("log.csv", "update --run RUN --data DATA --new-run OUT --new-data OUT2 --input FILE"),
-    "update --features": ("visual.npy", "update --run RUN --data DATA --new-run OUT --new-data OUT2 --input LOG --features FILE"),
-    "update --items": ("items.csv", "update --run RUN --data DATA --new-run OUT --new-data OUT2 --input LOG --items FILE"),
+    "recommend --histories": (
+        "log.csv",
+        "recommend --run RUN --data DATA --gpu -1 --histories FILE",
+    ),
+    "recommend --new-items": (
+        "visual.npy",
+        "recommend --run RUN --data DATA --gpu -1 --user user1 --new-items FILE",
+    ),
+    "update --input": (
+        "log.csv",
+        "update --run RUN --data DATA --new-run OUT --new-data OUT2 --input FILE",
+    ),
+    "update --features": (
+        "visual.npy",
+        "update --run RUN --data DATA --new-run OUT --new-data OUT2 --input LOG --features FILE",
+    ),
+    "update --items": (
+        "items.csv",
+        "update --run RUN --data DATA --new-run OUT --new-data OUT2 --input LOG --items FILE",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_refuses_what_is_no_file(world: trial.World, tmp_path: Path, option: str, kind: str) -> None:
+def test_every_option_refuses_what_is_no_file(
+    world: trial.World, tmp_path: Path, option: str, kind: str
+) -> None:
     name, words = OPTIONS[option]
     ALL[kind](tmp_path / name)
-    places = {"FILE": tmp_path / name, "LOG": world.folder / "log.csv", "RUN": world.run, "DATA": world.data}
+    places = {
+        "FILE": tmp_path / name,
+        "LOG": world.folder / "log.csv",
+        "RUN": world.run,
+        "DATA": world.data,
+    }
     places |= {"OUT": tmp_path / "out", "OUT2": tmp_path / "out2"}
     done = trial.call(*(places.get(word, word) for word in words.split()), limit=LIMIT)
     assert trial.fault(done, tmp_path / "out", tmp_path / "out2") == "" and done.code == 1, done
-    assert f"{tmp_path / name} is {kind.split(' (')[0]}, which is not read: write the content to a file" in done.err
+    assert (
+        f"{tmp_path / name} is {kind.split(' (')[0]}, which is not read: write the content to a "
+        f"file" in done.err
+    )
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_list_of_ids_beside_an_array_is_not_passed_over(world: trial.World, tmp_path: Path, kind: str) -> None:
+def test_a_list_of_ids_beside_an_array_is_not_passed_over(
+    world: trial.World, tmp_path: Path, kind: str
+) -> None:
     """Without it, the array's rows would be taken for items by their number."""
     shutil.copy(world.folder / "visual.npy", tmp_path)
     ALL[kind](tmp_path / "visual.ids.txt")
-    with trial.time_limit(LIMIT), pytest.raises(DataError, match=r"visual\.ids\.txt is .*, which is not read"):
+    with (
+        trial.time_limit(LIMIT),
+        pytest.raises(DataError, match=r"visual\.ids\.txt is .*, which is not read"),
+    ):
         read(world.folder / "log.csv", features=[tmp_path / "visual.npy"])
 
 
-# --- every file of every folder ---------------------------------------------------------------------------------------------
+# --- every file of every folder -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
-def test_a_folder_is_read_without_what_is_no_file(world: trial.World, tmp_path: Path, kind: str) -> None:
+def test_a_folder_is_read_without_what_is_no_file(
+    world: trial.World, tmp_path: Path, kind: str
+) -> None:
     for name in ("log.csv", "items.csv", "visual.npy"):
         shutil.copy(world.folder / name, tmp_path / name)
     names = ("aa_ratings.csv", "textual.npy", "acoustic.parquet", "zz_items.csv")
@@ -154,7 +195,9 @@ def replaced(folder: Path, kind: str) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
-def test_no_file_of_a_data_or_run_folder_is_waited_for(world: trial.World, tmp_path: Path, kind: str) -> None:
+def test_no_file_of_a_data_or_run_folder_is_waited_for(
+    world: trial.World, tmp_path: Path, kind: str
+) -> None:
     data, run = tmp_path / "data", tmp_path / "run"
     shutil.copytree(world.data, data)
     shutil.copytree(world.run, run)
@@ -165,20 +208,50 @@ def test_no_file_of_a_data_or_run_folder_is_waited_for(world: trial.World, tmp_p
             for words in (
                 ["eval", "--topk", 3, "--bootstrap", 0],
                 ["recommend", "--history", "v1,v2", "--k", 3],
-                ["update", "--input", new, "--new-data", tmp_path / "d2", "--new-run", tmp_path / "r2", "--force"],
+                [
+                    "update",
+                    "--input",
+                    new,
+                    "--new-data",
+                    tmp_path / "d2",
+                    "--new-run",
+                    tmp_path / "r2",
+                    "--force",
+                ],
             ):
                 device = [] if words[0] == "update" else ["--gpu", -1]
                 done = trial.call(*words, "--run", run, "--data", data, *device, limit=LIMIT)
                 assert trial.fault(done) == "", (file.name, words, done)
-                needed = file.name in ("dataset.json", "run.json", "tables.safetensors") or file.parent == data
-                assert done.code == 1 or not needed or file.name == "report.json", (file.name, words, done)
+                needed = (
+                    file.name in ("dataset.json", "run.json", "tables.safetensors")
+                    or file.parent == data
+                )
+                assert done.code == 1 or not needed or file.name == "report.json", (
+                    file.name,
+                    words,
+                    done,
+                )
 
 
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
 def test_no_checkpoint_is_waited_for(world: trial.World, tmp_path: Path, kind: str) -> None:
     run = tmp_path / "run"
-    train = ["train", "--data", world.data, "--run", run, "--model", "bprmf", "--gpu", -1, "--set", "width=3"]
-    assert trial.call(*train, "--epochs", 2, "--checkpoint-every", 1, "--keep-checkpoints").code == 0
+    train = [
+        "train",
+        "--data",
+        world.data,
+        "--run",
+        run,
+        "--model",
+        "bprmf",
+        "--gpu",
+        -1,
+        "--set",
+        "width=3",
+    ]
+    assert (
+        trial.call(*train, "--epochs", 2, "--checkpoint-every", 1, "--keep-checkpoints").code == 0
+    )
     kept = tmp_path / "kept"
     shutil.copytree(tmp_path / "run.training", kept)
     for name in sorted(path.name for path in kept.iterdir() if path.name != "lock"):
@@ -194,7 +267,19 @@ def test_no_checkpoint_is_waited_for(world: trial.World, tmp_path: Path, kind: s
 def test_no_file_of_a_study_is_waited_for(world: trial.World, tmp_path: Path, kind: str) -> None:
     pytest.importorskip("optuna")
     study = tmp_path / "study"
-    words = ["tune", "--data", world.data, "--study", study, "--model", "bprmf", "--gpu", -1, "--set", "epochs=1"]
+    words = [
+        "tune",
+        "--data",
+        world.data,
+        "--study",
+        study,
+        "--model",
+        "bprmf",
+        "--gpu",
+        -1,
+        "--set",
+        "epochs=1",
+    ]
     assert trial.call(*words, "--trials", 1, limit=120).code == 0
     for file in replaced(study, kind):
         done = trial.call(*words, "--trials", 2, limit=120)
@@ -202,9 +287,23 @@ def test_no_file_of_a_study_is_waited_for(world: trial.World, tmp_path: Path, ki
 
 
 @pytest.mark.parametrize("kind", LOOK_ALIKES)
-def test_no_file_of_an_experiment_is_waited_for(world: trial.World, tmp_path: Path, kind: str) -> None:
+def test_no_file_of_an_experiment_is_waited_for(
+    world: trial.World, tmp_path: Path, kind: str
+) -> None:
     out = tmp_path / "out"
-    words = ["robustness", "--data", world.data, "--out", out, "--models", "vbpr", "--rates", "0,.5", "--strategies", "mask"]
+    words = [
+        "robustness",
+        "--data",
+        world.data,
+        "--out",
+        out,
+        "--models",
+        "vbpr",
+        "--rates",
+        "0,.5",
+        "--strategies",
+        "mask",
+    ]
     words += ["--seeds", 1, "--epochs", 1, "--gpu", -1]
     assert trial.call(*words, limit=120).code == 0
     for file in replaced(out, kind):
@@ -212,17 +311,23 @@ def test_no_file_of_an_experiment_is_waited_for(world: trial.World, tmp_path: Pa
         assert trial.fault(done) == "", (file, done)
 
 
-# --- the one place ----------------------------------------------------------------------------------------------------------
+# --- the one place ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_file_exchanged_in_between_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_a_file_exchanged_in_between_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
     """The check before the opening sees the old file, the one after it the new one."""
     ALL[kind](tmp_path / "x")
     monkeypatch.setattr(inputs, "refuse_special", lambda path, what: None)
     with trial.time_limit(5.0), pytest.raises((RunError, OSError)) as caught:
         open_regular(tmp_path / "x", RunError)
-    assert isinstance(caught.value, RunError) or caught.value.errno in (errno.ENXIO, errno.ELOOP, errno.ENOENT)
+    assert isinstance(caught.value, RunError) or caught.value.errno in (
+        errno.ENXIO,
+        errno.ELOOP,
+        errno.ENOENT,
+    )
 
 
 def test_files_open_and_the_rest_fails_as_it_does_everywhere(tmp_path: Path) -> None:
@@ -250,7 +355,7 @@ def test_a_file_that_has_nothing_to_say_yet_is_an_error(tmp_path: Path) -> None:
     os.close(writing)
 
 
-# --- names that are not UTF-8 -----------------------------------------------------------------------------------------------
+# --- names that are not UTF-8 -------------------------------------------------------------------
 
 
 def odd(folder: Path, name: str) -> Path:
@@ -278,7 +383,9 @@ def test_logs_with_odd_names_are_read(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("feature", trial.feature_files())
 @pytest.mark.parametrize("items", trial.item_files())
-def test_features_and_items_with_odd_names_are_read(tmp_path: Path, feature: str, items: str) -> None:
+def test_features_and_items_with_odd_names_are_read(
+    tmp_path: Path, feature: str, items: str
+) -> None:
     folder = tmp_path / os.fsdecode(b"f\xe9")
     try:
         folder.mkdir()
@@ -293,7 +400,9 @@ def test_features_and_items_with_odd_names_are_read(tmp_path: Path, feature: str
 
 
 def test_data_and_run_folders_with_odd_names_are_read(world: trial.World, tmp_path: Path) -> None:
-    data, run = (Path(os.fsdecode(os.fsencode(tmp_path / name) + b"\xff")) for name in ("data", "run"))
+    data, run = (
+        Path(os.fsdecode(os.fsencode(tmp_path / name) + b"\xff")) for name in ("data", "run")
+    )
     try:
         shutil.copytree(world.data, data)
     except OSError:
@@ -312,7 +421,15 @@ def test_odd_names_go_the_whole_way(world: trial.World, tmp_path: Path) -> None:
     data, run = (tmp_path / os.fsdecode(name.encode() + b"\xff") for name in ("data", "run"))
     where = ("--run", run, "--data", data, "--gpu", -1)
     for words in (
-        ("preprocess", "--input", log, "--features", world.folder / "acoustic.csv", "--data", tmp_path / "plain"),
+        (
+            "preprocess",
+            "--input",
+            log,
+            "--features",
+            world.folder / "acoustic.csv",
+            "--data",
+            tmp_path / "plain",
+        ),
         ("train", "--model", "bprmf", "--epochs", 1, "--set", "width=3", *where),
         ("eval", "--topk", 3, "--bootstrap", 0, *where),
         ("eval", "--topk", 3, "--bootstrap", 0, "--run", run, "--gpu", -1),

@@ -25,17 +25,30 @@ def logs(draw: st.DrawFn) -> Pairs:
     """Some users with 1 to 30 pairs each, times that often tie."""
     sizes = draw(st.lists(st.integers(1, 30), min_size=1, max_size=7))
     latest = draw(st.sampled_from([0, 3, 1000]))
-    return pairs_of([(user, item, draw(st.integers(0, latest))) for user, size in enumerate(sizes) for item in range(size)])
+    return pairs_of(
+        [
+            (user, item, draw(st.integers(0, latest)))
+            for user, size in enumerate(sizes)
+            for item in range(size)
+        ]
+    )
 
 
-def slow(pairs: Pairs, method: str, seed: int, ratios: tuple[int, int, int] = (8, 1, 1)) -> list[int]:
+def slow(
+    pairs: Pairs, method: str, seed: int, ratios: tuple[int, int, int] = (8, 1, 1)
+) -> list[int]:
     """The rules as written in `split.describe`, one user after the other."""
     shuffled = np.random.default_rng(seed).permutation(len(pairs))
     labels = [0] * len(pairs)
     if method == "time-global":
-        rows = sorted(range(len(pairs)), key=lambda row: (pairs.time[row], pairs.user[row], pairs.item[row]))
+        rows = sorted(
+            range(len(pairs)), key=lambda row: (pairs.time[row], pairs.user[row], pairs.item[row])
+        )
         for place, row in enumerate(rows):
-            train, valid = len(rows) * ratios[0] // sum(ratios), len(rows) * (ratios[0] + ratios[1]) // sum(ratios)
+            train, valid = (
+                len(rows) * ratios[0] // sum(ratios),
+                len(rows) * (ratios[0] + ratios[1]) // sum(ratios),
+            )
             labels[row] = 0 if place < train else 1 if place < valid else 2
         return labels
     by_time = method in ("time-user", "leave-one-out")
@@ -70,7 +83,9 @@ def test_every_rule_equals_its_slow_twin(method: str, pairs: Pairs, seed: int) -
 @pytest.mark.parametrize("ratios", [(8, 1, 1), (3, 1, 2)])
 @settings(max_examples=40, deadline=None)
 @given(pairs=logs(), seed=st.integers(0, 99))
-def test_cold_items_are_held_out_whole(ratios: tuple[int, int, int], pairs: Pairs, seed: int) -> None:
+def test_cold_items_are_held_out_whole(
+    ratios: tuple[int, int, int], pairs: Pairs, seed: int
+) -> None:
     labels = splitting.assign(pairs, "cold-items", np.random.default_rng(seed), ratios)
     order = np.random.default_rng(seed).permutation(pairs.item.max() + 1).tolist()
     cuts = [len(order) * sum(ratios[:part]) // sum(ratios) for part in (1, 2)]
@@ -82,7 +97,9 @@ def test_cold_items_are_held_out_whole(ratios: tuple[int, int, int], pairs: Pair
 @pytest.mark.parametrize("method", PER_USER)
 @settings(max_examples=40, deadline=None)
 @given(pairs=logs(), seed=st.integers(0, 99))
-def test_users_with_three_pairs_have_all_three_splits_and_others_only_train(method: str, pairs: Pairs, seed: int) -> None:
+def test_users_with_three_pairs_have_all_three_splits_and_others_only_train(
+    method: str, pairs: Pairs, seed: int
+) -> None:
     labels = splitting.assign(pairs, method, np.random.default_rng(seed))
     for user, size in enumerate(np.bincount(pairs.user)):
         assert set(labels[pairs.user == user].tolist()) == ({0, 1, 2} if size >= 3 else {0})
@@ -99,12 +116,25 @@ def test_other_ratios(ratios: tuple[int, int, int]) -> None:
 
 
 def test_published_rule_by_hand() -> None:
-    """spec: fewer than 10 pairs give 1 and 1; n pairs the last int(0.2 n), halved, the odd one to test."""
+    """spec: fewer than 10 pairs give 1 and 1; n pairs the last int(0.2 n), halved, the odd one to
+    test.
+    """
     sizes = [1, 2, 3, 9, 10, 14, 15, 27]
     pairs = pairs_of([(user, item, 0) for user, size in enumerate(sizes) for item in range(size)])
     labels = splitting.assign(pairs, "mmrec", np.random.default_rng(5))
-    counts = [np.bincount(labels[pairs.user == user], minlength=3).tolist() for user in range(len(sizes))]
-    assert counts == [[1, 0, 0], [2, 0, 0], [1, 1, 1], [7, 1, 1], [8, 1, 1], [12, 1, 1], [12, 1, 2], [22, 2, 3]]
+    counts = [
+        np.bincount(labels[pairs.user == user], minlength=3).tolist() for user in range(len(sizes))
+    ]
+    assert counts == [
+        [1, 0, 0],
+        [2, 0, 0],
+        [1, 1, 1],
+        [7, 1, 1],
+        [8, 1, 1],
+        [12, 1, 1],
+        [12, 1, 2],
+        [22, 2, 3],
+    ]
 
 
 def test_latest_pairs_are_held_out() -> None:
@@ -117,14 +147,18 @@ def test_latest_pairs_are_held_out() -> None:
 def test_leave_one_out_without_times_follows_the_seed() -> None:
     pairs = pairs_of([(user, item, 0) for user in range(6) for item in range(11)])
     pairs = Pairs(pairs.user, pairs.item)
-    one, same, other = (splitting.assign(pairs, "leave-one-out", np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, same, other = (
+        splitting.assign(pairs, "leave-one-out", np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     assert one.tolist() == same.tolist() != other.tolist()
     assert "no times" in splitting.describe("leave-one-out", False, (8, 1, 1))
 
 
 def test_global_time_never_trains_on_the_future() -> None:
     generator = np.random.default_rng(7)
-    pairs = pairs_of([(user, item, int(generator.integers(500))) for user in range(9) for item in range(13)])
+    pairs = pairs_of(
+        [(user, item, int(generator.integers(500))) for user in range(9) for item in range(13)]
+    )
     labels = splitting.assign(pairs, "time-global", generator)
     latest = [pairs.time[labels == label].max() for label in (0, 1)]
     earliest = [pairs.time[labels == label].min() for label in (1, 2)]

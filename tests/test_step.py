@@ -1,4 +1,7 @@
-"""Ways to a batch's gradient: whole graph, shared propagation, sampled blocks, CUDA graph. All but small blocks agree."""
+"""Ways to a batch's gradient: whole graph, shared propagation, sampled blocks, CUDA graph.
+
+All but small blocks agree.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ SWITCHES = [(name, {}) for name in TRAINED] + [
     ("dualgnn", {"user_fusion": "max"}),
 ]
 WHOLE = small.whole_graph_only()
-TABLES = [name for name in TRAINED if name not in small.overriding("loss")]  # losses that are means over triples of given tables
+# losses that are means over triples of given tables
+TABLES = [name for name in TRAINED if name not in small.overriding("loss")]
 GPU = torch.cuda.is_available()
 
 
@@ -42,7 +46,9 @@ def make(name: str, data=None, **switches) -> Recommender:
     data = data or small.dataset()
     kind = model_class(name)
     narrow = {key: 6 for key in ("width", "hidden") if key in keys(kind.Config)}
-    return create(name, heterograph(data), data.modalities, kind.Config(**{**narrow, **switches}), 3)
+    return create(
+        name, heterograph(data), data.modalities, kind.Config(**{**narrow, **switches}), 3
+    )
 
 
 def triples(data=None, size: int = 23) -> tuple[Tensor, Tensor, Tensor]:
@@ -75,7 +81,10 @@ def agree(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("kind", ["normalised", "averaged", "weighted", "plain"])
 def test_block_of_a_matrix_is_the_block_of_the_dense_one(kind: str) -> None:
     draw = torch.Generator().manual_seed(2)
-    dst, src = torch.randint(0, 11, (40,), generator=draw), torch.randint(0, 7, (40,), generator=draw)
+    dst, src = (
+        torch.randint(0, 11, (40,), generator=draw),
+        torch.randint(0, 7, (40,), generator=draw),
+    )
     matrix = {
         "normalised": lambda: normalise(dst, src, (11, 7)),
         "averaged": lambda: average(dst, src, (11, 7)),
@@ -106,21 +115,28 @@ def test_neighbours_are_all_or_a_fair_draw() -> None:
     drawn = torch.cat([matrix.neighbours(torch.tensor([2]), 3, draw) for _ in range(2_000)])
     assert len(drawn) == 6_000
     counts = torch.bincount(drawn, minlength=9)
-    assert counts[8] == 0 and bool((counts[:8] - 750).abs().max() < 120)  # 4.5 standard deviations of 26
+    # 4.5 standard deviations of 26
+    assert counts[8] == 0 and bool((counts[:8] - 750).abs().max() < 120)
 
 
 @pytest.mark.parametrize(("name", "switches"), [case for case in SWITCHES if case[0] not in WHOLE])
-def test_a_block_that_reaches_everything_gives_the_loss_of_the_whole_graph(name: str, switches: dict) -> None:
+def test_a_block_that_reaches_everything_gives_the_loss_of_the_whole_graph(
+    name: str, switches: dict
+) -> None:
     data, batch = small.dataset(), triples()
-    if name == "dualgnn":  # its penalty is a mean over all users' attention: in a block, over the block's
+    # its penalty is a mean over all users' attention: in a block, over the block's
+    if name == "dualgnn":
         switches = switches | {"l2": 0.0}
     model = make(name, data, **switches)
     loss, expected = plain(model, batch)
     model.new_epoch(torch.Generator().manual_seed(7))
-    blocks = Blocks(model, data.num_users, data.num_items, 100, 20, torch.Generator().manual_seed(0))
+    blocks = Blocks(
+        model, data.num_users, data.num_items, 100, 20, torch.Generator().manual_seed(0)
+    )
     found = blocks.loss(*batch)
     found.backward()
-    if name == "dualgnn_plus":  # its softmax counts the items that it draws from: those of the block
+    # its softmax counts the items that it draws from: those of the block
+    if name == "dualgnn_plus":
         assert len(blocks.draw(batch[0], torch.cat(batch[1:]))[1]) == data.num_items
     torch.testing.assert_close(found.detach(), loss, rtol=1e-5, atol=1e-6)
     agree(gradients(model), expected)
@@ -145,7 +161,10 @@ def test_wide_maps_are_no_tables() -> None:
     model = make("dualgnn", data, hidden=data.num_items, width=data.num_users)
     some = {"user": torch.arange(4), "item": torch.arange(5)}
     part = restricted(model, some)
-    assert part.encoders[0][0].weight.shape == (data.num_items, 5) and part.preference[0].shape == (4, data.num_users)
+    assert part.encoders[0][0].weight.shape == (data.num_items, 5) and part.preference[0].shape == (
+        4,
+        data.num_users,
+    )
     assert len(part.embed()[0]) == 4 and len(model.embed()[0]) == data.num_users
 
 
@@ -158,7 +177,12 @@ def test_blocks_refuse_what_they_cannot_do() -> None:
     with pytest.raises(ConfigError, match="no graph to draw from"):
         Blocks(make("vbpr", data), data.num_users, data.num_items, 3, 2, draw)
     with pytest.raises(ConfigError, match="one of them"):
-        Step(make("lightgcn", data), CPU, share=2, blocks=Blocks(make("lightgcn", data), 13, 19, 3, 2, draw))
+        Step(
+            make("lightgcn", data),
+            CPU,
+            share=2,
+            blocks=Blocks(make("lightgcn", data), 13, 19, 3, 2, draw),
+        )
 
 
 # --- several batches a propagation
@@ -166,7 +190,9 @@ def test_blocks_refuse_what_they_cannot_do() -> None:
 
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("share", [2, 5])
-def test_batches_that_share_a_propagation_have_the_gradient_of_one_batch(name: str, share: int) -> None:
+def test_batches_that_share_a_propagation_have_the_gradient_of_one_batch(
+    name: str, share: int
+) -> None:
     batch, model = triples(), make(name)
     loss, expected = plain(model, batch)
     found = Step(model, CPU, share=share)(batch)
@@ -192,7 +218,10 @@ def test_training_with_shared_propagations_takes_the_steps_of_larger_batches() -
     data = small.dataset()
     shared = trained(data, share_propagation=3)
     large = fit(
-        make("lightgcn", data), data.train, data.valid, TrainConfig(epochs=3, lr=0.02, batch_size=39, seed=5, metric="ndcg@19")
+        make("lightgcn", data),
+        data.train,
+        data.valid,
+        TrainConfig(epochs=3, lr=0.02, batch_size=39, seed=5, metric="ndcg@19"),
     )
     torch.testing.assert_close(shared.user, large.user, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(shared.user, trained(data).user, rtol=1e-3)
@@ -209,7 +238,10 @@ def test_training_with_blocks_learns_and_repeats() -> None:
 
 
 def stand_in(seen: list) -> Callable:
-    """`torch.cuda.make_graphed_callables` for the CPU: the forward pass always runs over the sample tensors, as a replay does."""
+    """`torch.cuda.make_graphed_callables` for the CPU.
+
+    The forward pass always runs over the sample tensors, as a replay does.
+    """
 
     def graphed(module: nn.Module, samples: tuple[Tensor, ...], **_: object) -> Callable:
         assert module.training and not any(part.requires_grad for part in samples)
@@ -234,7 +266,9 @@ def captured(model: Recommender) -> Step:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_a_recorded_step_is_replayed_for_full_batches_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recorded_step_is_replayed_for_full_batches_only(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", stand_in(seen))
     data = small.dataset()
@@ -245,14 +279,22 @@ def test_a_recorded_step_is_replayed_for_full_batches_only(name: str, monkeypatc
         sizes.append(len(batch[0]))
         assert torch.equal(step(batch), other(batch))
         agree(gradients(recorded), gradients(eager))
-    if name in small.overriding("new_epoch") and not recorded.static_step:  # it draws something in each epoch
+    # it draws something in each epoch
+    if name in small.overriding("new_epoch") and not recorded.static_step:
         assert not seen
     else:
-        assert recorded.static_step and sizes[-1] < 13 and seen == [size for size in sizes if size == 13]
+        assert (
+            recorded.static_step
+            and sizes[-1] < 13
+            and seen == [size for size in sizes if size == 13]
+        )
 
 
 def test_models_that_draw_each_epoch_are_not_recorded() -> None:
-    assert not make("dualgnn", modality_dropout=0.3).static_step and not make("dualgnn", cooc_pad="resample").static_step
+    assert (
+        not make("dualgnn", modality_dropout=0.3).static_step
+        and not make("dualgnn", cooc_pad="resample").static_step
+    )
     assert make("freedom", dropout=0.0).static_step
 
 
@@ -261,20 +303,27 @@ def test_what_cannot_be_recorded_runs_plainly_with_a_word(monkeypatch: pytest.Mo
         try:
             raise RuntimeError("operation not permitted when stream is capturing\nmore")
         finally:
-            raise RuntimeError("operation failed due to a previous error during capture")  # as torch does when it closes it
+            # as torch does when it closes it
+            raise RuntimeError("operation failed due to a previous error during capture")
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
     model, batch = make("lightgcn"), triples()
     loss, expected = plain(model, batch)
     step = captured(model)
-    with pytest.warns(UserWarning, match="cannot be captured \\(operation not permitted when stream is capturing\\)$"):
+    with pytest.warns(
+        UserWarning,
+        match="cannot be captured \\(operation not permitted when stream is capturing\\)$",
+    ):
         assert torch.equal(step(batch), loss)
     agree(gradients(model), expected)
     assert not step.capture and torch.equal(step(batch), loss)
 
 
 def test_no_garbage_is_collected_while_a_step_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier training's recording is freed before, not meanwhile: freeing it would end the new one."""
+    """An earlier training's recording is freed before, not meanwhile.
+
+    Freeing it would end the new one.
+    """
     earlier = captured(make("lightgcn"))
     earlier.own = earlier  # type: ignore[attr-defined]
     gone = weakref.ref(earlier)
@@ -290,9 +339,12 @@ def test_no_garbage_is_collected_while_a_step_is_recorded(monkeypatch: pytest.Mo
     assert gc.isenabled()
 
 
-@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("bm3", "grcn")])  # a generator; sparse tensors
+# a generator; sparse tensors
+@pytest.mark.parametrize("name", [name for name in TRAINED if name not in ("bm3", "grcn")])
 def test_a_step_never_waits_for_its_results(name: str) -> None:
-    """Tensors without content: a step that looks at a value (a hidden copy to the host on CUDA) cannot be carried out."""
+    """Tensors without content: a step that looks at a value (a hidden copy to the host on CUDA)
+    cannot be carried out.
+    """
     model, batch = make(name), triples()
     model.loss(*batch)  # what is made once may look
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
@@ -310,7 +362,12 @@ def test_on_cuda_a_recorded_training_agrees_with_the_plain_one(name: str) -> Non
     data = small.dataset()
     config = TrainConfig(epochs=3, lr=0.02, batch_size=13, seed=5, metric="ndcg@19")
     plainly, graphed = (
-        fit(make(name, data).to("cuda"), data.train, data.valid, dataclasses.replace(config, cuda_graph=on))
+        fit(
+            make(name, data).to("cuda"),
+            data.train,
+            data.valid,
+            dataclasses.replace(config, cuda_graph=on),
+        )
         for on in (False, True)
     )
     torch.testing.assert_close(graphed.user, plainly.user, rtol=1e-3, atol=1e-5)

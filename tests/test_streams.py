@@ -1,4 +1,7 @@
-"""stdin, stdout and stderr that are closed, full or no longer read; what is written to them cannot disturb a terminal."""
+"""stdin, stdout and stderr that are closed, full or no longer read.
+
+What is written to them cannot disturb a terminal.
+"""
 
 from __future__ import annotations
 
@@ -68,9 +71,29 @@ def words(verb: str, world: trial.World, out: Path) -> list[str]:
         "eval": ("--run", world.run, "--gpu", -1, "--topk", 3, "--bootstrap", 0),
         "compare": (world.run, world.folder / "run2", "--gpu", -1, "--topk", 3, "--bootstrap", 10),
         "recommend": ("--run", world.run, "--user", "user1", "--k", 3, "--gpu", -1),
-        "update": ("--run", world.run, "--input", world.folder / "new.csv", "--new-data", out / "d", "--new-run", out / "r"),
+        "update": (
+            "--run",
+            world.run,
+            "--input",
+            world.folder / "new.csv",
+            "--new-data",
+            out / "d",
+            "--new-run",
+            out / "r",
+        ),
         "robustness": (
-            *("--data", world.data, "--out", out / "o", "--models", "bprmf", "--rates", "0", "--strategies", "mask"),
+            *(
+                "--data",
+                world.data,
+                "--out",
+                out / "o",
+                "--models",
+                "bprmf",
+                "--rates",
+                "0",
+                "--strategies",
+                "mask",
+            ),
             *("--seeds", 1, "--epochs", 1, "--set", "bprmf.width=3", "--gpu", -1),
         ),
     }
@@ -96,7 +119,13 @@ def run_with(fault: str, command: list[str], folder: Path) -> subprocess.Complet
     """The command as a real process of a shell with that redirection; its own exit status."""
     line = f'"$@" {fault}\nexit ${{PIPESTATUS[0]}}'
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([SHELL, "-c", line, "sh", *command], cwd=folder, capture_output=True, timeout=120, env=environment)
+    return subprocess.run(
+        [SHELL, "-c", line, "sh", *command],
+        cwd=folder,
+        capture_output=True,
+        timeout=120,
+        env=environment,
+    )
 
 
 def cases() -> list[tuple[str, str]]:
@@ -104,14 +133,26 @@ def cases() -> list[tuple[str, str]]:
     every = [(verb, fault) for verb in VERBS for fault in FAULTS]
     if LONG:
         return every
-    quick = [("preprocess", fault) for fault in ("0<&- >&- 2>&-", "2>&1 | head -c 9 >/dev/null", "</dev/null 1<&0")]
+    quick = [
+        ("preprocess", fault)
+        for fault in ("0<&- >&- 2>&-", "2>&1 | head -c 9 >/dev/null", "</dev/null 1<&0")
+    ]
     quick += [("train", fault) for fault in ("2>&-", "2>&1 | head -c 9 >/dev/null", ">/dev/full")]
-    return [*quick, ("eval", ">/dev/full"), ("recommend", "| head -c 1 >/dev/null"), ("tune", "0<&- >&- 2>&-")]
+    return [
+        *quick,
+        ("eval", ">/dev/full"),
+        ("recommend", "| head -c 1 >/dev/null"),
+        ("tune", "0<&- >&- 2>&-"),
+    ]
 
 
-@pytest.mark.skipif(SHELL is None or not Path("/dev/full").exists(), reason="needs bash and /dev/full")
+@pytest.mark.skipif(
+    SHELL is None or not Path("/dev/full").exists(), reason="needs bash and /dev/full"
+)
 def test_no_stream_that_fails_costs_the_work(world: trial.World, tmp_path: Path) -> None:
-    """Results are written, the status is that of the work, and a lost result is one line and status 1."""
+    """Results are written, the status is that of the work, and a lost result is one line and status
+    1.
+    """
     for number, (verb, fault) in enumerate(cases()):
         out = tmp_path / str(number)
         out.mkdir()
@@ -124,14 +165,19 @@ def test_no_stream_that_fails_costs_the_work(world: trial.World, tmp_path: Path)
             assert word not in shown, (verb, fault, shown)
         if seen and not written:
             last = shown.splitlines()[-1]
-            assert "stdout cannot be written" in last and last.startswith("Error: ") == (verb in PRINTING), (verb, fault, shown)
+            assert "stdout cannot be written" in last and last.startswith("Error: ") == (
+                verb in PRINTING
+            ), (verb, fault, shown)
         whole(verb, out)
     record("streams", {"commands": len(cases()), "lost": 0, "tracebacks": 0})
 
 
-@pytest.mark.skipif(SHELL is None or not Path("/dev/full").exists(), reason="needs bash and /dev/full")
+@pytest.mark.skipif(
+    SHELL is None or not Path("/dev/full").exists(), reason="needs bash and /dev/full"
+)
 @pytest.mark.parametrize(
-    "option", [["--help"], ["--version"], ["train", "--print-config"], ["no-such-verb"], ["train", "--help"]]
+    "option",
+    [["--help"], ["--version"], ["train", "--print-config"], ["no-such-verb"], ["train", "--help"]],
 )
 def test_pages_of_text_end_the_same_way(option: list[str], tmp_path: Path) -> None:
     mistake = 2 if option == ["no-such-verb"] else None
@@ -147,10 +193,14 @@ def test_a_mistake_keeps_its_status_whatever_stderr_is(tmp_path: Path) -> None:
 
 
 def test_a_closed_stream_gives_its_number_to_no_data_file(tmp_path: Path) -> None:
-    """Else what a library writes to stderr by its number would land in the file that was opened next."""
+    """Else what a library writes to stderr by its number would land in the file that was opened
+    next.
+    """
     script = (
-        "import os; from dualgnn_dgl.cli import stop; stop.open_standard_files(); stop.open_standard_files()\n"
-        "file = open('data', 'wb'); os.write(1, b'stray'); os.write(2, b'stray'); os.read(0, 1); os._exit(file.fileno() < 3)"
+        "import os; from dualgnn_dgl.cli import stop; stop.open_standard_files(); "
+        "stop.open_standard_files()\n"
+        "file = open('data', 'wb'); os.write(1, b'stray'); os.write(2, b'stray'); os.read(0, 1); "
+        "os._exit(file.fileno() < 3)"
     )
     for fault in ("0<&-", "1>&-", "2>&-", "0<&- 1>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"):
         done = run_with(fault, [sys.executable, "-c", script], tmp_path)
@@ -165,7 +215,9 @@ def test_a_stream_without_a_reader_drops_what_it_is_given() -> None:
     stream = streams.Stream(writer)
     assert stream.write(b"abc") == 3 and os.read(reader, 9) == b"abc" and stream.lost is None
     os.close(reader)
-    assert stream.write(b"abc") == 3 and stream.lost is not None and stream.lost.errno == errno.EPIPE
+    assert (
+        stream.write(b"abc") == 3 and stream.lost is not None and stream.lost.errno == errno.EPIPE
+    )
     assert os.write(writer, b"a library's own") == 15, "the number is on /dev/null now"
     assert stream.write(b"abc") == 3 and not stream.isatty()
     os.close(writer)
@@ -189,7 +241,9 @@ def test_a_stream_waits_for_a_slow_reader_and_writes_all() -> None:
     assert found == content
 
 
-def test_a_command_that_is_ending_does_not_wait_for_a_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_that_is_ending_does_not_wait_for_a_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(streams, "_leaving", True)
     monkeypatch.setattr(streams, "BLOCKED", 0.01)
     reader, writer = os.pipe()
@@ -207,7 +261,9 @@ def test_a_command_that_is_ending_does_not_wait_for_a_reader(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("stream", [None, io.StringIO()])
-def test_without_a_stderr_nothing_is_a_terminal(stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_stderr_nothing_is_a_terminal(
+    stream: io.StringIO | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
     assert not streams.terminal()
     streams.note("said")
@@ -221,14 +277,20 @@ def test_json_is_json_in_any_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     value = {"title": "é漢👩‍🚀\x9b\u202e\U000e0001", "path": "\udcff"}
     for encoding in ("utf-8", "ascii", "latin-1"):
         content = io.BytesIO()
-        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(content, encoding, errors="backslashreplace"))
+        monkeypatch.setattr(
+            sys, "stdout", io.TextIOWrapper(content, encoding, errors="backslashreplace")
+        )
         streams.result(value)
         assert json.loads(content.getvalue().decode(encoding)) == value
 
 
 # ---------------------------------------------------------------- what is written
 
-HARMFUL = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp")]
+HARMFUL = [
+    chr(code)
+    for code in range(0x110000)
+    if unicodedata.category(chr(code)) in ("Cc", "Cf", "Zl", "Zp")
+]
 KEPT = "\n\u200c\u200d"  # the joiners hold emoji and some scripts together
 
 
@@ -245,10 +307,14 @@ def test_json_and_toml_read_back_as_what_was_written() -> None:
     value = {letter: [letter + "é漢"] for letter in (*HARMFUL, "\ud800", "\udcff", "\\", '"')}
     for indent in (None, 2):
         text = json_text(value, indent)
-        assert json.loads(text) == value and not set(text) & set(HARMFUL) - set(KEPT) and text.encode()
+        assert (
+            json.loads(text) == value and not set(text) & set(HARMFUL) - set(KEPT) and text.encode()
+        )
     for letter in HARMFUL:
         line = f"key = {toml_text('é' + letter)}"
-        assert tomllib.loads(line) == {"key": "é" + letter} and not set(line) & set(HARMFUL) - set(KEPT)
+        assert tomllib.loads(line) == {"key": "é" + letter} and not set(line) & set(HARMFUL) - set(
+            KEPT
+        )
 
 
 HOSTILE = "x\x1b[31my\x9b2Jz\x07[red]w\u202ev\x7f"
@@ -278,16 +344,22 @@ def test_names_of_files_do_not_disturb_the_terminal(world: trial.World, tmp_path
             assert verb != "preprocess" or "not read: " in done.err and "[red]" in done.err
             assert not set(done.out + done.err) & set(HARMFUL) - set(KEPT), (verb, done)
             if more and done.code == 0:
-                assert json.dumps(HOSTILE)[1:-1] in json.dumps(json.loads(done.out)) or verb == "robustness"
+                assert (
+                    json.dumps(HOSTILE)[1:-1] in json.dumps(json.loads(done.out))
+                    or verb == "robustness"
+                )
 
 
 def test_warnings_and_logs_are_cleaned_as_well() -> None:
     script = (
         "import logging, sys, warnings; from dualgnn_dgl.cli import main as m\n"
-        "def work(*_): logging.getLogger('dualgnn_dgl').warning('%s: lost', text); warnings.warn(text)\n"
+        "def work(*_): logging.getLogger('dualgnn_dgl').warning('%s: lost', text); "
+        "warnings.warn(text)\n"
         "text = sys.argv[1]; m.Verbs._invoke = work; sys.argv[1] = 'train'; m.main()"
     )
-    done = subprocess.run([sys.executable, "-c", script, HOSTILE], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script, HOSTILE], capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0 and done.stderr.count("warning: ") == 2, done
     assert not set(done.stderr) & set(HARMFUL) - set(KEPT)
 
@@ -305,8 +377,12 @@ def writers(path: Path) -> list[str]:
                 found.append(f"{path.name}:{node.lineno}: {name}")
             continue
         name = ast.unparse(node.func)
-        number = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
-        if name in ("print", "click.echo", "click.secho", "Console", "rich.print") or (name == "os.write" and number in (1, 2)):
+        number = (
+            node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+        )
+        if name in ("print", "click.echo", "click.secho", "Console", "rich.print") or (
+            name == "os.write" and number in (1, 2)
+        ):
             found.append(f"{path.name}:{node.lineno}: {name}")
     return found
 
@@ -319,7 +395,14 @@ def test_one_module_writes_to_the_streams() -> None:
 
 
 def test_the_guard_sees_writers(tmp_path: Path) -> None:
-    lines = ["print(1)", "click.echo(x)", "sys.stdout.write(x)", "x = sys.__stderr__", "os.write(2, b'')", "Console()"]
+    lines = [
+        "print(1)",
+        "click.echo(x)",
+        "sys.stdout.write(x)",
+        "x = sys.__stderr__",
+        "os.write(2, b'')",
+        "Console()",
+    ]
     (tmp_path / "x.py").write_text("\n".join(lines))
     assert len(writers(tmp_path / "x.py")) == len(lines)
 
@@ -329,7 +412,11 @@ def test_the_guard_sees_writers(tmp_path: Path) -> None:
 
 def test_messages_are_bounded_and_keep_their_remedy() -> None:
     error = DataError(f"the id '{'x' * 100_000}' is unknown: name it with --user-col")
-    assert len(str(error)) <= LONGEST and str(error).endswith("name it with --user-col") and "…" in str(error)
+    assert (
+        len(str(error)) <= LONGEST
+        and str(error).endswith("name it with --user-col")
+        and "…" in str(error)
+    )
     for size in range(10, 60):
         assert len(shorten("y" * size, 30)) <= 30
     assert shorten("y" * 30, 30) == "y" * 30
@@ -364,51 +451,89 @@ def test_long_content_makes_no_long_lines(header: bool, tmp_path: Path) -> None:
     log = tmp_path / "log.csv"
     field = "x" * 60_000
     log.write_text(f"user,item,{field}\na,b,c\n" if header else f"user,item,rating\na,b,{field}\n")
-    done = trial.call("preprocess", "--input", log, "--check", "--rating-col", "rating", "--min-rating", 3)
-    assert done.code == 1 and not trial.fault(done) and max(map(len, done.err.splitlines())) <= LONGEST + 7
+    done = trial.call(
+        "preprocess", "--input", log, "--check", "--rating-col", "rating", "--min-rating", 3
+    )
+    assert (
+        done.code == 1
+        and not trial.fault(done)
+        and max(map(len, done.err.splitlines())) <= LONGEST + 7
+    )
 
 
 # ---------------------------------------------------------------- paths
 
 # options that take free text, and are no path
 FREE_TEXT = {
-    *("user_col", "item_col", "rating_col", "time_col", "split_col", "separator", "pairs", "wanted", "watched", "memory"),
+    *(
+        "user_col",
+        "item_col",
+        "rating_col",
+        "time_col",
+        "split_col",
+        "separator",
+        "pairs",
+        "wanted",
+        "watched",
+        "memory",
+    ),
     *("models", "rates", "patterns", "stages", "strategies"),
 }
 
 
 def parameters() -> list[tuple[str, click.Parameter]]:
     context = click.Context(group)
-    return [(verb, parameter) for verb in VERBS for parameter in group.get_command(context, verb).params]
+    return [
+        (verb, parameter) for verb in VERBS for parameter in group.get_command(context, verb).params
+    ]
 
 
 def test_every_option_of_text_is_a_path_or_known_to_be_none() -> None:
     for verb, parameter in parameters():
         if parameter.type is click.STRING:
-            assert parameter.name in FREE_TEXT, f"{verb} {parameter.opts}: give it the type PATH, or add it to FREE_TEXT"
+            assert parameter.name in FREE_TEXT, (
+                f"{verb} {parameter.opts}: give it the type PATH, or add it to FREE_TEXT"
+            )
         else:
             assert parameter.name not in FREE_TEXT
     assert sum(parameter.type is PATH for _, parameter in parameters()) > 20
 
 
-def test_a_leading_tilde_is_the_home_folder_in_every_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_leading_tilde_is_the_home_folder_in_every_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     for verb, parameter in parameters():
         if parameter.type is PATH:
             context = click.Context(click.Command(verb))
-            for given, wanted in (("~/x", f"{tmp_path}/x"), ("~", str(tmp_path)), ("./~", "./~"), ("a~", "a~"), ("", "")):
-                value = parameter.type_cast_value(context, [given] if parameter.multiple or parameter.nargs == -1 else given)
-                assert value == ((wanted,) if isinstance(value, tuple) else wanted), (verb, parameter.name)
+            for given, wanted in (
+                ("~/x", f"{tmp_path}/x"),
+                ("~", str(tmp_path)),
+                ("./~", "./~"),
+                ("a~", "a~"),
+                ("", ""),
+            ):
+                value = parameter.type_cast_value(
+                    context, [given] if parameter.multiple or parameter.nargs == -1 else given
+                )
+                assert value == ((wanted,) if isinstance(value, tuple) else wanted), (
+                    verb,
+                    parameter.name,
+                )
 
 
-def test_a_run_below_the_home_folder(world: trial.World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_run_below_the_home_folder(
+    world: trial.World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path)
     done = trial.call("preprocess", "--input", world.folder / "log.csv", "--data=~/d", "--json")
     assert done.code == 0 and json.loads(done.out)["data"] == str(home / "d"), done
-    done = trial.call("train", "--data=~/d", "--run=~/r", "--model", "bprmf", "--epochs", 1, "--gpu", -1)
+    done = trial.call(
+        "train", "--data=~/d", "--run=~/r", "--model", "bprmf", "--epochs", 1, "--gpu", -1
+    )
     assert done.code == 0 and load_run(home / "r").info["data"]["path"] == str(home / "d"), done
     assert [path.name for path in tmp_path.iterdir()] == ["home"], "no folder named ~"
 
@@ -425,18 +550,43 @@ def can_hold(folder: Path) -> bool:
     return True
 
 
-def test_names_that_are_not_utf_8_can_be_written_and_read_back(world: trial.World, tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8_can_be_written_and_read_back(
+    world: trial.World, tmp_path: Path
+) -> None:
     """Outputs of such a name, and JSON that names them."""
     if not can_hold(tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     run, file = tmp_path / f"run{RAW}", tmp_path / f"file{RAW}.parquet"
-    done = trial.call("train", "--data", world.data, "--run", run, "--model", "bprmf", "--epochs", 1, "--gpu", -1, "--json")
+    done = trial.call(
+        "train",
+        "--data",
+        world.data,
+        "--run",
+        run,
+        "--model",
+        "bprmf",
+        "--epochs",
+        1,
+        "--gpu",
+        -1,
+        "--json",
+    )
     assert done.code == 0 and json.loads(done.out)["run"] == str(run), done
     assert "\\udce9" in done.out and "caf\\xe9\\xff" in done.err, done
-    for more in (["eval", "--per-user", file, "--topk", 3], ["recommend", "--all", file, "--k", 3, "--force"]):
+    for more in (
+        ["eval", "--per-user", file, "--topk", 3],
+        ["recommend", "--all", file, "--k", 3, "--force"],
+    ):
         done = trial.call(*more, "--run", world.run, "--gpu", -1)
         assert done.code == 0 and file.is_file() and (done.out + done.err).encode(), done
-    done = trial.call("preprocess", "--input", world.folder / "log.csv", "--data", tmp_path / f"data{RAW}", "--json")
+    done = trial.call(
+        "preprocess",
+        "--input",
+        world.folder / "log.csv",
+        "--data",
+        tmp_path / f"data{RAW}",
+        "--json",
+    )
     assert done.code == 0 and json.loads(done.out)["data"] == str(tmp_path / f"data{RAW}"), done
     done = trial.call("recommend", "--run", world.run, "--user", RAW, "--gpu", -1)
     assert done.code == 1 and not trial.fault(done) and "caf\\xe9\\xff" in done.err
@@ -452,17 +602,29 @@ def test_names_that_are_not_utf_8_can_be_inputs(world: trial.World, tmp_path: Pa
     for name in ("log.csv", "visual.npy", "items.csv", "log.parquet"):
         shutil.copy(folder / name, folder / f"{RAW}{name}")
     done = trial.call(
-        *("preprocess", "--input", folder / f"{RAW}log.csv", "--items", folder / f"{RAW}items.csv", "--json"),
+        *(
+            "preprocess",
+            "--input",
+            folder / f"{RAW}log.csv",
+            "--items",
+            folder / f"{RAW}items.csv",
+            "--json",
+        ),
         *("--features", folder / f"{RAW}visual.npy", "--data", tmp_path / f"out{RAW}"),
     )
     assert done.code == 0 and load(tmp_path / f"out{RAW}").num_items == trial.ITEMS, done
-    path = json.loads((tmp_path / f"out{RAW}" / "dataset.json").read_text("utf-8"))["options"]["input"]
+    path = json.loads((tmp_path / f"out{RAW}" / "dataset.json").read_text("utf-8"))["options"][
+        "input"
+    ]
     assert path == str(folder / f"{RAW}log.csv")
     for verb in VERBS:
         if verb == "tune":
             pytest.importorskip("optuna")
         command = words(verb, moved, tmp_path / f"{verb}{RAW}")
-        done = trial.call(*command, *(["--data", moved.data] if verb in ("eval", "compare", "recommend", "update") else []))
+        done = trial.call(
+            *command,
+            *(["--data", moved.data] if verb in ("eval", "compare", "recommend", "update") else []),
+        )
         assert done.code == 0 and (done.out + done.err).encode(), (verb, done)
 
 
@@ -479,7 +641,10 @@ def test_only_users_that_the_demo_planted_are_judged(monkeypatch: pytest.MonkeyP
     def lines_of(options: dict) -> list[str]:
         return attention_lines(summarise_attention(options, dataset, small_attention(dataset)))
 
-    monkeypatch.setattr("dualgnn_dgl.data.synthetic.planted", lambda: type("P", (), {"favourite_of": lambda self: {}})())
+    monkeypatch.setattr(
+        "dualgnn_dgl.data.synthetic.planted",
+        lambda: type("P", (), {"favourite_of": lambda self: {}})(),
+    )
     assert len(lines_of({"input": None})) == 1, "no user of the demo is left"
     some = dataset.user_ids[:3].tolist()
     names = list(dataset.modalities)
@@ -503,7 +668,9 @@ def small_attention(dataset):
     return weights
 
 
-def test_a_data_folder_that_goes_away_does_not_cost_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_folder_that_goes_away_does_not_cost_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from dualgnn_dgl import training
     from dualgnn_dgl.data import save
     from dualgnn_dgl.training import chain
@@ -516,5 +683,11 @@ def test_a_data_folder_that_goes_away_does_not_cost_the_training(tmp_path: Path,
         return fit(*given, **named)
 
     monkeypatch.setattr(chain, "fit", removed)
-    done = trial.call("train", "--data", tmp_path / "data", "--run", tmp_path / "run", "--epochs", 1, "--gpu", -1)
-    assert done.code == 0 and "Attention" in done.out and load_run(tmp_path / "run").info["epochs"] == 1, done
+    done = trial.call(
+        "train", "--data", tmp_path / "data", "--run", tmp_path / "run", "--epochs", 1, "--gpu", -1
+    )
+    assert (
+        done.code == 0
+        and "Attention" in done.out
+        and load_run(tmp_path / "run").info["epochs"] == 1
+    ), done

@@ -35,12 +35,18 @@ def test_shapes_and_types(small: Planted) -> None:
     raw, log = small.raw, small.raw.log
     assert set(raw.modalities) == set(MODALITIES) and len(set(WIDTHS.values())) == 3
     for name, modality in raw.modalities.items():
-        assert modality.values.shape == (ITEMS, WIDTHS[name]) and modality.values.dtype == np.float32
+        assert (
+            modality.values.shape == (ITEMS, WIDTHS[name]) and modality.values.dtype == np.float32
+        )
         assert modality.present.shape == (ITEMS,) and modality.present.dtype == bool
         assert np.isfinite(modality.values).all() and not modality.values[~modality.present].any()
     assert log.user.dtype == log.item.dtype == log.time.dtype == np.int64
     assert log.user.shape == log.item.shape == log.time.shape == (log.rows_read,)
-    assert small.favourite.shape == (USERS,) and small.liked.shape == (USERS, 2) and small.topic.shape == (ITEMS, 3)
+    assert (
+        small.favourite.shape == (USERS,)
+        and small.liked.shape == (USERS, 2)
+        and small.topic.shape == (ITEMS, 3)
+    )
     assert set(raw.titles) == set(raw.modalities["visual"].ids.tolist())
 
 
@@ -80,7 +86,9 @@ def test_five_core_keeps_nearly_everything(full: Planted) -> None:
     user, item = full.raw.log.user, full.raw.log.item
     kept = np.ones(len(user), dtype=bool)
     for _ in range(50):
-        enough = (np.bincount(user[kept], minlength=2000)[user] >= 5) & (np.bincount(item[kept], minlength=3000)[item] >= 5)
+        enough = (np.bincount(user[kept], minlength=2000)[user] >= 5) & (
+            np.bincount(item[kept], minlength=3000)[item] >= 5
+        )
         kept &= enough
     assert kept.mean() > 0.98
     assert len(np.unique(user[kept])) == 2000 and len(np.unique(item[kept])) > 2850
@@ -103,7 +111,9 @@ def test_numpy_global_random_state_is_untouched() -> None:
 
 
 def agreement(truth: Planted) -> np.ndarray:
-    """(U, M) mean cosine between the features of two different videos of a user's history, in each modality."""
+    """(U, M) mean cosine between the features of two different videos of a user's history, in each
+    modality.
+    """
     item, user, users = rows_of_items(truth), truth.raw.log.user, len(truth.raw.log.user_ids)
     table = np.empty((users, 3))
     for m, name in enumerate(truth.modalities):
@@ -144,7 +154,9 @@ def test_users_of_one_taste_share_more_videos(full: Planted) -> None:
     seen[full.raw.log.user, rows_of_items(full)] = 1
     shared = seen @ seen.T
     np.fill_diagonal(shared, np.nan)
-    alike = (full.favourite[:, None] == full.favourite) & (np.sort(full.liked, 1)[:, None] == np.sort(full.liked, 1)).all(axis=2)
+    alike = (full.favourite[:, None] == full.favourite) & (
+        np.sort(full.liked, 1)[:, None] == np.sort(full.liked, 1)
+    ).all(axis=2)
     assert np.nanmean(shared[alike]) > 3 * np.nanmean(shared[~alike])
 
 
@@ -152,7 +164,9 @@ def test_titles_name_the_topics(small: Planted) -> None:
     for row, title in enumerate(small.raw.titles.values()):
         assert 15 < len(title) < 90 and title[0] == title[0].upper()
         for m, name in enumerate(MODALITIES):
-            assert any(phrase.lower() in title.lower() for phrase in PHRASES[name][small.topic[row, m]])
+            assert any(
+                phrase.lower() in title.lower() for phrase in PHRASES[name][small.topic[row, m]]
+            )
     assert len(set(small.raw.titles.values())) > 0.95 * ITEMS
 
 

@@ -1,4 +1,6 @@
-"""The trainer: the best epoch comes back whole, stopping counts, repeats to the bit, and never sees test data."""
+"""The trainer: the best epoch comes back whole, stopping counts, repeats to the bit, and never sees
+test data.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,13 @@ from dualgnn_dgl.training import TrainConfig, finite, fit, loop
 
 def make(name="bprmf", data=None, seed=0, **switches):
     data = data or small.dataset()
-    return create(name, heterograph(data), data.modalities, model_class(name).Config(**{"width": 6, **switches}), seed)
+    return create(
+        name,
+        heterograph(data),
+        data.modalities,
+        model_class(name).Config(**{"width": 6, **switches}),
+        seed,
+    )
 
 
 def nothing(data) -> Interactions:
@@ -36,7 +44,9 @@ def same_tables(one, two) -> bool:
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Replace the evaluator by one that reads its values off a list, and tell what it was made with."""
+    """Replace the evaluator by one that reads its values off a list, and tell what it was made
+    with.
+    """
 
     def install(values):
         made, left = [], iter(values)
@@ -57,9 +67,21 @@ def scripted(monkeypatch):
 
 def test_fit_has_no_door_for_test_data():
     parameters = inspect.signature(fit).parameters
-    assert list(parameters) == ["model", "train", "valid", "config", "report", "keeper", "modalities"]
-    assert not any(p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL for p in parameters.values())
-    assert not any("Dataset" in str(p.annotation) or Dataset is p.annotation for p in parameters.values())
+    assert list(parameters) == [
+        "model",
+        "train",
+        "valid",
+        "config",
+        "report",
+        "keeper",
+        "modalities",
+    ]
+    assert not any(
+        p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL for p in parameters.values()
+    )
+    assert not any(
+        "Dataset" in str(p.annotation) or Dataset is p.annotation for p in parameters.values()
+    )
 
 
 def test_only_training_pairs_are_masked_while_validating(scripted):
@@ -74,14 +96,17 @@ def test_only_training_pairs_are_masked_while_validating(scripted):
 @pytest.mark.parametrize(
     ("values", "patience", "epochs_run", "best"),
     [
-        ([0.1, 0.3, 0.2, 0.3, 0.1, 0.9], 3, 5, 2),  # an equal value is no better one; the earlier epoch stays
+        # an equal value is no better one; the earlier epoch stays
+        ([0.1, 0.3, 0.2, 0.3, 0.1, 0.9], 3, 5, 2),
         ([0.5, 0.4, 0.6, 0.5, 0.7, 0.6, 0.6, 0.99], 2, 7, 5),  # a better one starts the count anew
         ([0.1, 0.2, 0.3, 0.4], 1, 4, 4),
         ([0.0, 0.0, 0.0, 0.5], 2, 3, 1),
         ([0.4, 0.3], 1, 2, 1),
     ],
 )
-def test_early_stopping_counts_validations_without_a_better_one(scripted, values, patience, epochs_run, best):
+def test_early_stopping_counts_validations_without_a_better_one(
+    scripted, values, patience, epochs_run, best
+):
     scripted(values)
     data = small.dataset()
     done = fit(make(), data.train, data.valid, TrainConfig(epochs=len(values), patience=patience))
@@ -105,26 +130,37 @@ def test_validation_every_few_epochs_and_always_at_the_end(scripted):
     assert done.best_epoch == 2
 
 
-RESAMPLED = {"cooc_pad": "resample", "cooc_k": 8}  # Ω is drawn anew each epoch, and must come back with it
+# Ω is drawn anew each epoch, and must come back with it
+RESAMPLED = {"cooc_pad": "resample", "cooc_k": 8}
 
 
-@pytest.mark.parametrize(("name", "switches"), [("bprmf", {}), ("lightgcn", {}), ("dualgnn", {}), ("dualgnn", RESAMPLED)])
+@pytest.mark.parametrize(
+    ("name", "switches"), [("bprmf", {}), ("lightgcn", {}), ("dualgnn", {}), ("dualgnn", RESAMPLED)]
+)
 def test_best_epoch_comes_back_whole(scripted, name, switches):
-    """Tables, parameters and the model itself are those of epoch 3, as a training of 3 epochs would leave them."""
+    """Tables, parameters and the model itself are those of epoch 3, as a training of 3 epochs would
+    leave them.
+    """
     data = small.dataset()
     scripted([0.1, 0.2, 0.9, 0.3, 0.4, 0.1])
     config = {"lr": 0.02, "batch_size": 13, "seed": 4}
     model = make(name, data, **switches)
     done = fit(model, data.train, data.valid, TrainConfig(epochs=6, **config))
     assert done.best_epoch == 3 and len(done.history) == 6
-    short = fit(make(name, data, **switches), data.train, nothing(data), TrainConfig(epochs=3, **config))
-    long = fit(make(name, data, **switches), data.train, nothing(data), TrainConfig(epochs=6, **config))
+    short = fit(
+        make(name, data, **switches), data.train, nothing(data), TrainConfig(epochs=3, **config)
+    )
+    long = fit(
+        make(name, data, **switches), data.train, nothing(data), TrainConfig(epochs=6, **config)
+    )
     assert same_tables(done, short) and not same_tables(done, long)
     user, item = model.embed()
     assert torch.equal(user, done.user) and torch.equal(item, done.item)
     fresh = make(name, data, seed=99, **switches)
     fresh.load_state_dict(done.state)
-    assert all(torch.equal(a, b) for a, b in zip(fresh.embed(), (done.user, done.item), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(fresh.embed(), (done.user, done.item), strict=True)
+    )
     if name == "dualgnn":
         torch.testing.assert_close(done.attention, fresh.user_attention().detach())
     assert not done.user.requires_grad and not done.item.requires_grad
@@ -138,13 +174,18 @@ def test_what_fit_returns_does_not_move_with_the_model():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
-    assert torch.equal(done.user, user) and all(torch.equal(done.state[key], state[key]) for key in state)
+    assert torch.equal(done.user, user) and all(
+        torch.equal(done.state[key], state[key]) for key in state
+    )
 
 
 def test_best_value_is_what_the_evaluator_finds_for_the_tables():
     data = small.dataset()
     done = fit(make(), data.train, data.valid, TrainConfig(epochs=4, lr=0.05, metric="ndcg@5"))
-    assert Evaluator(data.valid, [data.train], ks=(5,))(done.user, done.item).means["ndcg@5"] == done.best_value
+    assert (
+        Evaluator(data.valid, [data.train], ks=(5,))(done.user, done.item).means["ndcg@5"]
+        == done.best_value
+    )
     assert done.best_value == max(row["ndcg@5"] for row in done.history)
 
 
@@ -158,7 +199,14 @@ def test_same_seed_repeats_to_the_bit(name, switches):
     for seed in (7, 7, 8):
         torch.manual_seed(len(runs))  # the global state must not matter
         model = make(name, data, seed=1, **switches)
-        runs.append(fit(model, data.train, data.valid, TrainConfig(epochs=3, lr=0.01, batch_size=17, seed=seed)))
+        runs.append(
+            fit(
+                model,
+                data.train,
+                data.valid,
+                TrainConfig(epochs=3, lr=0.01, batch_size=17, seed=seed),
+            )
+        )
     assert same_tables(runs[0], runs[1]) and not same_tables(runs[0], runs[2])
     assert [row["loss"] for row in runs[0].history] == [row["loss"] for row in runs[1].history]
 
@@ -172,7 +220,10 @@ def test_global_random_state_is_untouched():
 
 
 def test_loss_in_the_history_is_the_mean_over_pairs():
-    """A18: the released log divides a sum of batch means by the batch size. Here: the mean over pairs, batches unequal."""
+    """A18: the released log divides a sum of batch means by the batch size.
+
+    Here: the mean over pairs, batches unequal.
+    """
     data = small.dataset()
     model = make(l2=0.0)
     seen = []
@@ -223,8 +274,15 @@ def test_ctrl_c_returns_the_best_epoch_so_far(scripted):
     config = {"lr": 0.02, "batch_size": 13}
     model = make()
     done = fit(model, data.train, data.valid, TrainConfig(epochs=9, **config), report=stop_at(4, 2))
-    assert done.interrupted and done.best_epoch == 2 and done.best_value == 0.6 and len(done.history) == 3
-    assert same_tables(done, fit(make(), data.train, nothing(data), TrainConfig(epochs=2, **config)))
+    assert (
+        done.interrupted
+        and done.best_epoch == 2
+        and done.best_value == 0.6
+        and len(done.history) == 3
+    )
+    assert same_tables(
+        done, fit(make(), data.train, nothing(data), TrainConfig(epochs=2, **config))
+    )
     assert torch.equal(model.embed()[0], done.user)
 
 
@@ -265,12 +323,19 @@ def test_tables_that_are_no_numbers_are_refused(split):
     model.embed = lambda: (torch.full((small.USERS, 2), torch.nan), torch.zeros(small.ITEMS, 2))
     model.loss = lambda *batch: model.user.square().mean()
     with pytest.raises(RunError, match="not finite after epoch 1"):
-        fit(model, data.train, data.valid if split == "valid" else nothing(data), TrainConfig(epochs=1))
+        fit(
+            model,
+            data.train,
+            data.valid if split == "valid" else nothing(data),
+            TrainConfig(epochs=1),
+        )
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_a_gradient_that_is_no_number_names_epoch_batch_and_parameter_before_it_does_harm(value):
-    """The loss stays finite, and what Adam would have made of the gradient never reaches the parameters."""
+    """The loss stays finite, and what Adam would have made of the gradient never reaches the
+    parameters.
+    """
     data = small.dataset()
     model, calls = make("lightgcn"), []
 
@@ -280,7 +345,10 @@ def test_a_gradient_that_is_no_number_names_epoch_batch_and_parameter_before_it_
 
     model.item.register_hook(spoil)
     steps = math.ceil(len(data.train) / 13)
-    where = f"epoch {6 // steps + 1}, batch {6 % steps + 1}: the loss is 0\\.[0-9]+, the gradient of item is not finite: .*--lr"
+    where = (
+        f"epoch {6 // steps + 1}, batch {6 % steps + 1}: the loss is 0\\.[0-9]+, the gradient of "
+        f"item is not finite: .*--lr"
+    )
     with pytest.raises(RunError, match=where):
         fit(model, data.train, data.valid, TrainConfig(epochs=9, batch_size=13))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
@@ -296,7 +364,10 @@ def test_a_gradient_too_large_to_square_is_named():
 
 
 def test_asked_rarely_the_watch_still_names_the_first_bad_batch(monkeypatch):
-    """As on CUDA, where the answer is fetched every few batches: what came later does not hide what came first."""
+    """As on CUDA, where the answer is fetched every few batches.
+
+    What came later does not hide what came first.
+    """
     data = small.dataset()
     model, calls = make(), []
     begin, loss = finite.Watch.begin, model.loss
@@ -341,7 +412,10 @@ def test_what_has_no_deterministic_form_is_refused_by_name_and_the_switch_goes_b
 
     def loss(*batch):
         assert torch.are_deterministic_algorithms_enabled()
-        raise RuntimeError("frob_cuda does not have a deterministic implementation, but you set it. You can turn it off.")
+        raise RuntimeError(
+            "frob_cuda does not have a deterministic implementation, but you set it. You can turn "
+            "it off."
+        )
 
     model.loss = loss
     with pytest.raises(ConfigError, match="frob_cuda.*train without") as error:
@@ -360,14 +434,23 @@ def test_nothing_to_learn_from_is_one_line():
 def test_progress_tells_epoch_and_step():
     data = small.dataset()
     heard: list[Progress] = []
-    done = fit(make(), data.train, data.valid, TrainConfig(epochs=3, batch_size=20), report=heard.append)
+    done = fit(
+        make(), data.train, data.valid, TrainConfig(epochs=3, batch_size=20), report=heard.append
+    )
     steps = math.ceil(len(data.train) / 20)
     running, finished = [p for p in heard if not p.finished], [p for p in heard if p.finished]
-    assert [(p.epoch, p.step) for p in running] == [(e, s) for e in (1, 2, 3) for s in range(1, steps + 1)]
+    assert [(p.epoch, p.step) for p in running] == [
+        (e, s) for e in (1, 2, 3) for s in range(1, steps + 1)
+    ]
     assert {p.steps for p in heard} == {steps} and [p.epoch for p in finished] == [1, 2, 3]
     assert heard[0].loss is None and heard[0].value is None and heard[0].best is None
-    assert running[-1].loss == done.history[1]["loss"] and running[-1].value == done.history[1]["recall@19"]
-    assert [(p.loss, p.value) for p in finished] == [(row["loss"], row["recall@19"]) for row in done.history]
+    assert (
+        running[-1].loss == done.history[1]["loss"]
+        and running[-1].value == done.history[1]["recall@19"]
+    )
+    assert [(p.loss, p.value) for p in finished] == [
+        (row["loss"], row["recall@19"]) for row in done.history
+    ]
     assert [p.best for p in finished] == [max(p.value for p in finished[: n + 1]) for n in range(3)]
 
 
@@ -384,7 +467,10 @@ def test_a_model_without_parameters_needs_no_training():
     model = create("mostpop", heterograph(data), {})
     done = fit(model, data.train, data.valid, TrainConfig(epochs=5))
     assert done.best_epoch == 0 and len(done.history) == 1 and done.history[0]["loss"] is None
-    assert done.best_value == Evaluator(data.valid, [data.train], ks=(19,))(*model.embed()).means["recall@19"]
+    assert (
+        done.best_value
+        == Evaluator(data.valid, [data.train], ks=(19,))(*model.embed()).means["recall@19"]
+    )
     assert fit(model, data.train, nothing(data)).best_value is None
 
 
@@ -407,12 +493,20 @@ def test_training_finds_what_was_planted():
 
 @pytest.mark.parametrize("name", [name for name in MODELS if model_class(name).trainable])
 def test_bfloat16_products_leave_tables_and_parameters_in_float32(name):
-    """The first epoch's loss is nearly that of float32; nothing is kept in half precision, and no number is lost."""
+    """The first epoch's loss is nearly that of float32.
+
+    Nothing is kept in half precision, and no number is lost.
+    """
     data = small.dataset()
     losses = []
     for precision in ("float32", "bfloat16"):
         model = create(name, heterograph(data), data.modalities, None, 0)
-        done = fit(model, data.train, data.valid, TrainConfig(epochs=2, lr=1e-3, batch_size=31, precision=precision))
+        done = fit(
+            model,
+            data.train,
+            data.valid,
+            TrainConfig(epochs=2, lr=1e-3, batch_size=31, precision=precision),
+        )
         losses.append(done.history[0]["loss"])
         assert done.user.dtype == done.item.dtype == torch.float32
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
@@ -423,9 +517,17 @@ def test_bfloat16_products_leave_tables_and_parameters_in_float32(name):
 def test_bfloat16_reaches_the_encoder(monkeypatch):
     data, seen = small.dataset(), []
     model = make("dualgnn", data)
-    model.encoders[0].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
-    fit(model, data.train, nothing(data), TrainConfig(epochs=1, batch_size=1000, precision="bfloat16"))
-    assert seen[0] == torch.bfloat16 and set(seen[1:]) <= {torch.float32}  # the tables are made in float32
+    model.encoders[0].register_forward_hook(
+        lambda _module, _inputs, output: seen.append(output.dtype)
+    )
+    fit(
+        model,
+        data.train,
+        nothing(data),
+        TrainConfig(epochs=1, batch_size=1000, precision="bfloat16"),
+    )
+    # the tables are made in float32
+    assert seen[0] == torch.bfloat16 and set(seen[1:]) <= {torch.float32}
 
 
 @pytest.mark.parametrize("name", MODELS)

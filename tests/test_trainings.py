@@ -1,4 +1,6 @@
-"""Kept trainings: packed without loss, found by their content, and every result on file follows from them."""
+"""Kept trainings: packed without loss, found by their content, and every result on file follows
+from them.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,28 @@ FILES = sorted((BENCHMARKS / "results").glob("*.parquet"))
 
 def validated(**fields) -> dict:
     """Returns a training that looked at validation only."""
-    made = {"data": "d" * 8, "model": "vbpr", "config": {"lr": 0.003, "bias": True}, "seed": 2, "test": False, "valid": 0.1 + 0.2}
-    made |= {"train": {"epochs": 9, "batch_size": "16384"}, "best_epoch": 3, "epochs": 5, "setup_s": 0.1, "epoch_s": 1.5}
-    made |= {"to_best_s": 4.5, "curve": [0.1, 1 / 3], "resolved": {"l2": 1e-5}, "device": "cpu", "peak_mb": 70}
+    made = {
+        "data": "d" * 8,
+        "model": "vbpr",
+        "config": {"lr": 0.003, "bias": True},
+        "seed": 2,
+        "test": False,
+        "valid": 0.1 + 0.2,
+    }
+    made |= {
+        "train": {"epochs": 9, "batch_size": "16384"},
+        "best_epoch": 3,
+        "epochs": 5,
+        "setup_s": 0.1,
+        "epoch_s": 1.5,
+    }
+    made |= {
+        "to_best_s": 4.5,
+        "curve": [0.1, 1 / 3],
+        "resolved": {"l2": 1e-5},
+        "device": "cpu",
+        "peak_mb": 70,
+    }
     return made | {"machine": {"cpu": "a CPU", "gpu": None, "threads": 1}} | fields
 
 
@@ -41,7 +62,12 @@ def test_every_kept_training_has_the_name_of_its_content(file: Path) -> None:
     assert len(packed) > 20
     for name in packed:
         training = packed[name]
-        assert trainings.name_of(name.rpartition("-")[0].removesuffix(f"-{training['model']}"), training) == name
+        assert (
+            trainings.name_of(
+                name.rpartition("-")[0].removesuffix(f"-{training['model']}"), training
+            )
+            == name
+        )
 
 
 def test_packing_loses_nothing(tmp_path) -> None:
@@ -64,7 +90,11 @@ def test_a_field_without_a_column_is_an_error() -> None:
 def test_a_training_is_taken_from_the_file_then_the_cache_then_made(tmp_path, monkeypatch) -> None:
     folder, calls = tmp_path / "data", []
     data.save(small.dataset(), folder)
-    monkeypatch.setattr(trainings.Trainings, "make", lambda self, name, content, *_: calls.append(name) or validated(**content))
+    monkeypatch.setattr(
+        trainings.Trainings,
+        "make",
+        lambda self, name, content, *_: calls.append(name) or validated(**content),
+    )
 
     def run(cache: str, seed: int) -> dict:
         kept = trainings.Trainings("compare-small", tmp_path / cache, results=tmp_path)
@@ -75,11 +105,22 @@ def test_a_training_is_taken_from_the_file_then_the_cache_then_made(tmp_path, mo
         return found
 
     made = run("packed", 0)
-    assert made["name"] == calls[0] and Packed.read(tmp_path / "compare-small.parquet")[made["name"]] | made == made
+    assert (
+        made["name"] == calls[0]
+        and Packed.read(tmp_path / "compare-small.parquet")[made["name"]] | made == made
+    )
     assert run("other", 0) == made and len(calls) == 1, "the Parquet file has it"
-    assert read_json(tmp_path / "other" / "trainings" / "compare-small" / f"{made['name']}.json") | made == made, "refilled"
-    assert run("other", 1)["seed"] == 1 and run("other", 1)["seed"] == 1 and len(calls) == 2, "the cache has it"
-    assert len(Packed.read(tmp_path / "compare-small.parquet")) == 1, "what was not packed is in the cache only"
+    assert (
+        read_json(tmp_path / "other" / "trainings" / "compare-small" / f"{made['name']}.json")
+        | made
+        == made
+    ), "refilled"
+    assert run("other", 1)["seed"] == 1 and run("other", 1)["seed"] == 1 and len(calls) == 2, (
+        "the cache has it"
+    )
+    assert len(Packed.read(tmp_path / "compare-small.parquet")) == 1, (
+        "what was not packed is in the cache only"
+    )
 
 
 def test_a_quick_run_reads_and_changes_nothing_on_file(tmp_path) -> None:
@@ -93,7 +134,8 @@ def test_a_quick_run_reads_and_changes_nothing_on_file(tmp_path) -> None:
 
 def test_two_runs_at_once_lose_no_training(tmp_path) -> None:
     script = (
-        "import json\nimport sys\nfrom pathlib import Path\nfrom benchmarks.lib.trainings import Trainings\n"
+        "import json\nimport sys\nfrom pathlib import Path\nfrom benchmarks.lib.trainings import "
+        "Trainings\n"
         "for seed in range(8):\n"
         "    kept = Trainings('compare-small', Path(sys.argv[1]), results=Path(sys.argv[1]))\n"
         "    kept.keep(f'{sys.argv[2]}-{seed}', json.loads(sys.argv[3]), None)\n"
@@ -119,7 +161,9 @@ def test_the_cache_is_in_the_users_folder(monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert paths.user_cache() == tmp_path / "dualgnn-dgl"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert paths.user_cache() == Path.home() / ".cache" / "dualgnn-dgl", "the specification ignores relative paths"
+    assert paths.user_cache() == Path.home() / ".cache" / "dualgnn-dgl", (
+        "the specification ignores relative paths"
+    )
 
 
 def test_commands_on_file_name_no_folder_of_a_machine() -> None:
@@ -132,12 +176,17 @@ def test_commands_on_file_name_no_folder_of_a_machine() -> None:
 
 
 def test_results_on_file_follow_from_their_trainings(monkeypatch) -> None:
-    """The whole check is `make results-check`; here one comparison, the ablation and the fidelity table."""
+    """The whole check is `make results-check`.
+
+    Here one comparison, the ablation and the fidelity table.
+    """
     names = ("compare-baby", "ablation-tiktok", "fidelity")
     found = [pair for pair in results.summaries(names)]
     assert [kept["table"] for kept, _ in found] == sorted(names)
     for kept, made in found:
-        assert results.equal(kept, made), f"{kept['table']}: run python -m benchmarks.quality.results --write"
+        assert results.equal(kept, made), (
+            f"{kept['table']}: run python -m benchmarks.quality.results --write"
+        )
 
 
 def test_a_changed_result_is_found(tmp_path, monkeypatch) -> None:

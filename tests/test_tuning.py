@@ -1,4 +1,6 @@
-"""The search: proposals, memory, what ends a trial, what is refused; and `dualgnn tune` as a person meets it."""
+"""The search: proposals, memory, what ends a trial, what is refused; and `dualgnn tune` as a person
+meets it.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +38,14 @@ def plan(model: str = "lightgcn", fixed: tuple[str, ...] = (), **train) -> tunin
     return tuning.make_plan(model, config, options, DATA.hash, fixed)
 
 
-def search(folder: Path, about: tuning.Plan, trials: int, valid=DATA.valid, **options) -> list[tuning.Trial]:
+def search(
+    folder: Path, about: tuning.Plan, trials: int, valid=DATA.valid, **options
+) -> list[tuning.Trial]:
     calls = {key: options.pop(key) for key in ("begin", "end") if key in options}
     with tuning.Study(folder, about, **options) as study:
-        data = dataclasses.replace(DATA, valid=valid, test=Interactions([], [], DATA.num_users, DATA.num_items))
+        data = dataclasses.replace(
+            DATA, valid=valid, test=Interactions([], [], DATA.num_users, DATA.num_items)
+        )
         study.tune(Inputs(data, heterographs.heterograph(data), data.modalities), trials, **calls)
         return study.trials()
 
@@ -53,10 +59,19 @@ def test_the_defaults_come_first_and_nothing_is_tried_twice(tmp_path) -> None:
     about = plan()
     found = search(tmp_path / "s", about, 11)
     assert found[0].params == {"layers": 3, "l2": 1e-4, "lr": 1e-3} == about.start()
-    assert [trial.number for trial in found] == list(range(11)) and {trial.state for trial in found} == {"complete"}
+    assert [trial.number for trial in found] == list(range(11)) and {
+        trial.state for trial in found
+    } == {"complete"}
     assert len({json.dumps(trial.params) for trial in found}) == 11
-    assert all(trial.params[key] in values for trial in found for key, values in model_class("lightgcn").SEARCH.items())
-    assert all(0 <= trial.value <= 1 and 1 <= trial.epoch <= trial.epochs == 2 and trial.seconds > 0 for trial in found)
+    assert all(
+        trial.params[key] in values
+        for trial in found
+        for key, values in model_class("lightgcn").SEARCH.items()
+    )
+    assert all(
+        0 <= trial.value <= 1 and 1 <= trial.epoch <= trial.epochs == 2 and trial.seconds > 0
+        for trial in found
+    )
 
 
 def test_the_best_configuration_is_written_and_repeats_its_value(tmp_path) -> None:
@@ -64,7 +79,9 @@ def test_the_best_configuration_is_written_and_repeats_its_value(tmp_path) -> No
     best = max(found, key=lambda trial: trial.value)
     written = tomllib.loads((tmp_path / "s" / "run.toml").read_text())
     values = written["model"] | written["train"]
-    assert written["name"] == "lightgcn" and {key: values[key] for key in best.params} == best.params
+    assert (
+        written["name"] == "lightgcn" and {key: values[key] for key in best.params} == best.params
+    )
     assert values["width"] == 5 and values["metric"] == "ndcg@9"
 
 
@@ -103,7 +120,9 @@ def test_ctrl_c_within_a_trial_forgets_that_trial_alone(tmp_path) -> None:
 def test_a_used_up_space_ends_the_search(tmp_path) -> None:
     about = plan("bprmf", fixed=("lr",))
     found = search(tmp_path / "s", about, 40)
-    assert sorted(trial.params["l2"] for trial in found) == sorted(model_class("bprmf").SEARCH["l2"])
+    assert sorted(trial.params["l2"] for trial in found) == sorted(
+        model_class("bprmf").SEARCH["l2"]
+    )
     assert [trial.params for trial in search(tmp_path / "none", plan("mostpop"), 40)] == [{}]
 
 
@@ -113,11 +132,16 @@ def test_values_to_try_hold_those_it_starts_from_and_none_that_are_fixed() -> No
     values = model_class("lightgcn").SEARCH
     assert about.space == {"layers": (*values["layers"], 7), "lr": (*values["lr"], 0.5)}
     assert about.start() == {"layers": 7, "lr": 0.5}
-    assert about.resolved({"layers": 2, "lr": 0.25})[0].layers == 2 and about.resolved({"lr": 0.25})[1].lr == 0.25
+    assert (
+        about.resolved({"layers": 2, "lr": 0.25})[0].layers == 2
+        and about.resolved({"lr": 0.25})[1].lr == 0.25
+    )
 
 
 def test_the_worst_are_ended_early_unless_forbidden(tmp_path, monkeypatch) -> None:
-    """Curves as if planted: a trial's value is the same in all its epochs; from the fifth trial on the worst tenth ends early."""
+    """Curves as if planted: a trial's value is the same in all its epochs; from the fifth trial on
+    the worst tenth ends early.
+    """
     curves = [0.9, 0.8, 0.1, 0.7, 0.05, 0.85, 0.02]
 
     def planted(model, train, valid, config, *, report, **_):
@@ -160,10 +184,16 @@ def test_a_diverging_trial_is_written_down_and_the_search_goes_on(tmp_path, monk
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9")],
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: 9"),
+    ],
     ids=["numpy", "cuda", "cpu"],
 )
-def test_a_trial_without_enough_memory_fails_alone_and_other_errors_are_told(tmp_path, monkeypatch, error) -> None:
+def test_a_trial_without_enough_memory_fails_alone_and_other_errors_are_told(
+    tmp_path, monkeypatch, error
+) -> None:
     real, calls = training.fit, []
 
     def hungry(*words, **options):
@@ -174,7 +204,11 @@ def test_a_trial_without_enough_memory_fails_alone_and_other_errors_are_told(tmp
 
     monkeypatch.setattr(chain, "fit", hungry)
     found = search(tmp_path / "s", plan(), 3)
-    assert [trial.state for trial in found] == ["complete", "failed", "complete"] and "memory" in found[1].error
+    assert [trial.state for trial in found] == [
+        "complete",
+        "failed",
+        "complete",
+    ] and "memory" in found[1].error
     error, calls[:] = RuntimeError("shapes do not fit"), [()]
     with pytest.raises(RuntimeError, match="shapes"):
         search(tmp_path / "s", plan(), 5)
@@ -200,7 +234,10 @@ def test_only_its_own_study_is_taken_up(tmp_path) -> None:
             pass
     again = search(tmp_path / "s", plan("bprmf"), 1, force=True)
     assert set(again[0].params) == {"l2", "lr"}
-    assert tuning.read_plan(tmp_path / "s") == plan("bprmf") and tuning.read_plan(tmp_path / "nowhere") is None
+    assert (
+        tuning.read_plan(tmp_path / "s") == plan("bprmf")
+        and tuning.read_plan(tmp_path / "nowhere") is None
+    )
 
 
 def test_one_process_at_a_time(tmp_path) -> None:
@@ -214,7 +251,12 @@ def test_one_process_at_a_time(tmp_path) -> None:
 def test_nothing_but_json_lies_in_the_folder_and_damage_is_told(tmp_path) -> None:
     folder = tmp_path / "s"
     before = told(search(folder, plan(), 3))
-    assert sorted(path.name for path in folder.iterdir()) == ["journal.jsonl", "journal.sha256.json", "run.toml", "study.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "journal.jsonl",
+        "journal.sha256.json",
+        "run.toml",
+        "study.json",
+    ]
     lines = (folder / "journal.jsonl").read_bytes().splitlines()
     assert all(isinstance(json.loads(line), dict) for line in lines)
     with (folder / "journal.jsonl").open("ab") as handle:
@@ -222,7 +264,11 @@ def test_nothing_but_json_lies_in_the_folder_and_damage_is_told(tmp_path) -> Non
     (folder / "journal.jsonl.lock").touch()  # and its lock left behind
     assert told(search(folder, plan(), 5))[:3] == before
     content = (folder / "journal.jsonl").read_bytes()
-    for broken in (content.replace(b'"op_code":', b'"op":', 1), b"\x80\x04nonsense\n" + content, b"[]\n" + content):
+    for broken in (
+        content.replace(b'"op_code":', b'"op":', 1),
+        b"\x80\x04nonsense\n" + content,
+        b"[]\n" + content,
+    ):
         (folder / "journal.jsonl").write_bytes(broken)
         with pytest.raises(RunError, match="is not what was written there|is damaged"):
             search(folder, plan(), 6)
@@ -241,7 +287,7 @@ def test_without_optuna_it_says_what_to_install(tmp_path, monkeypatch) -> None:
     assert not (tmp_path / "s").exists()
 
 
-# ------------------------------------------------------------------------------------------------ the command line
+# -------------------- the command line
 
 
 @pytest.fixture
@@ -264,15 +310,25 @@ def test_tune_then_train_with_what_it_found(home) -> None:
     assert found.exit_code == 0, (found.output, found.exception)
     value = json.loads(found.stdout)
     assert list(value) == ["study", "data", "model", "metric", "seed", "trials", "best", "config"]
-    assert value["study"] == "studies/lightgcn" and len(value["trials"]) == 3 and value["config"] == "studies/lightgcn/run.toml"
+    assert (
+        value["study"] == "studies/lightgcn"
+        and len(value["trials"]) == 3
+        and value["config"] == "studies/lightgcn/run.toml"
+    )
     assert value["best"] in value["trials"] and "width" not in value["best"]["params"]
     assert run("train", "--config", value["config"], "--gpu", -1, "--run", "best").exit_code == 0
     info = load_run("best").info
-    assert info["best"]["value"] == pytest.approx(value["best"]["value"]) and info["best"]["epoch"] == value["best"]["epoch"]
+    assert (
+        info["best"]["value"] == pytest.approx(value["best"]["value"])
+        and info["best"]["epoch"] == value["best"]["epoch"]
+    )
     again = run("tune", "--study", "studies/lightgcn", "--trials", 5, "--gpu", -1)
     assert again.exit_code == 0 and "3 trials are there already" in again.stderr, again.output
     rows = [line.split() for line in again.stdout.splitlines()]
-    assert rows[0][:5] == ["trial", "validation", "recall@3", "best", "epoch"] and len([r for r in rows if "complete" in r]) == 5
+    assert (
+        rows[0][:5] == ["trial", "validation", "recall@3", "best", "epoch"]
+        and len([r for r in rows if "complete" in r]) == 5
+    )
     assert "next: dualgnn train --data data --config studies/lightgcn/run.toml" in again.stdout
 
 
@@ -290,22 +346,55 @@ def test_tune_then_train_with_what_it_found(home) -> None:
 def test_mistakes_are_one_line_and_leave_nothing(home, words, says) -> None:
     found = run("tune", "--model", "lightgcn", "--gpu", -1, *words)
     assert found.exit_code == 1 and says in found.stderr and found.stdout == "", found.output
-    assert len(found.stderr.splitlines()) == 1 and sorted(path.name for path in home.iterdir()) == ["data"]
+    assert len(found.stderr.splitlines()) == 1 and sorted(path.name for path in home.iterdir()) == [
+        "data"
+    ]
 
 
 def test_another_search_in_the_same_folder_is_refused(home) -> None:
     first = run("tune", "--model", "mostpop", "--gpu", -1)
-    assert first.exit_code == 0 and "every combination of these values was tried (1)" in first.stderr
+    assert (
+        first.exit_code == 0 and "every combination of these values was tried (1)" in first.stderr
+    )
     longer = run("tune", "--study", "studies/mostpop", "--epochs", 7, "--gpu", -1)
-    assert "study of other training options (epochs: 200, now 7)" in longer.stderr, "the model is the study's"
+    assert "study of other training options (epochs: 200, now 7)" in longer.stderr, (
+        "the model is the study's"
+    )
     found = run("tune", "--model", "bprmf", "--study", "studies/mostpop", "--gpu", -1)
-    assert found.exit_code == 1 and "study of another model" in found.stderr and "--force" in found.stderr
-    assert run("tune", "--model", "bprmf", "--study", "studies/mostpop", "--trials", 1, "--force", *QUICK).exit_code == 0
+    assert (
+        found.exit_code == 1
+        and "study of another model" in found.stderr
+        and "--force" in found.stderr
+    )
+    assert (
+        run(
+            "tune",
+            "--model",
+            "bprmf",
+            "--study",
+            "studies/mostpop",
+            "--trials",
+            1,
+            "--force",
+            *QUICK,
+        ).exit_code
+        == 0
+    )
 
 
 def test_ctrl_c_keeps_the_study(home) -> None:
     """A real SIGINT to a real process, once two trials have been reported."""
-    command = [sys.executable, "-m", "dualgnn_dgl.cli.main", "tune", "--model", "lightgcn", "--trials", "40", *QUICK]
+    command = [
+        sys.executable,
+        "-m",
+        "dualgnn_dgl.cli.main",
+        "tune",
+        "--model",
+        "lightgcn",
+        "--trials",
+        "40",
+        *QUICK,
+    ]
     child = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -1,4 +1,6 @@
-"""The verbs as Python functions: what they return is what the command line prints, to the last digit."""
+"""The verbs as Python functions: what they return is what the command line prints, to the last
+digit.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = models.model_class(name).Config(**config)
         model = models.create(name, heterograph(prepared), prepared.modalities, config)
         fit = training.fit(model, prepared.train, prepared.valid, train)
-        given = dict(model=name, config=config, train=train, data_path="data", dataset=prepared, device="cpu")
+        given = dict(
+            model=name, config=config, train=train, data_path="data", dataset=prepared, device="cpu"
+        )
         checkpoint.save_run(folder / "runs" / name, fit, **given)
     (folder / "log.csv").write_text(LOG)
     (folder / "new.csv").write_text(NEW)
@@ -75,7 +79,10 @@ CPU: tuple[Any, ...] = ("--gpu", -1)
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    script = "import dualgnn_dgl, sys; assert not {'torch', 'numpy', 'pandas', 'dgl'} & set(sys.modules); dir(dualgnn_dgl)"
+    script = (
+        "import dualgnn_dgl, sys; assert not {'torch', 'numpy', 'pandas', 'dgl'} & "
+        "set(sys.modules); dir(dualgnn_dgl)"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
@@ -106,10 +113,16 @@ def test_prepare_is_preprocess(folder: Path, tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_text() == (tmp_path / "b" / name).read_text()
 
 
-def test_prepare_without_a_folder_writes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_without_a_folder_writes_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = {path.name for path in folder.iterdir()}
     found = dualgnn_dgl.prepare("log.csv", k_core=2)
-    assert found.data is None and found.dataset.co_occurrence is not None and {p.name for p in folder.iterdir()} == before
+    assert (
+        found.data is None
+        and found.dataset.co_occurrence is not None
+        and {p.name for p in folder.iterdir()} == before
+    )
     assert dualgnn_dgl.prepare(read("log.csv"), k_core=2).dataset.hash == found.dataset.hash
     checked = dualgnn_dgl.prepare("log.csv", tmp_path / "never", k_core=2, check=True)
     assert checked.dataset.co_occurrence is None and not (tmp_path / "never").exists()
@@ -121,7 +134,9 @@ def test_prepare_reports_its_steps(folder: Path) -> None:
     events = []
     dualgnn_dgl.prepare("log.csv", k_core=2, progress=events.append)
     messages = [event.message for event in events if event.message]
-    assert "splitting" in messages and all(event.message or event.step <= event.steps for event in events)
+    assert "splitting" in messages and all(
+        event.message or event.step <= event.steps for event in events
+    )
 
 
 # ---------------------------------------------------------------- evaluate, compare
@@ -131,8 +146,14 @@ def test_prepare_reports_its_steps(folder: Path) -> None:
     ("options", "words"),
     [
         ({}, ()),
-        ({"topk": (3, 7), "split": "valid", "bootstrap": 0}, ("--topk", 7, "--topk", 3, "--split", "valid", "--bootstrap", 0)),
-        ({"mask": "train", "beyond": True, "seed": 3}, ("--mask", "train", "--beyond", "--seed", 3)),
+        (
+            {"topk": (3, 7), "split": "valid", "bootstrap": 0},
+            ("--topk", 7, "--topk", 3, "--split", "valid", "--bootstrap", 0),
+        ),
+        (
+            {"mask": "train", "beyond": True, "seed": 3},
+            ("--mask", "train", "--beyond", "--seed", 3),
+        ),
     ],
 )
 def test_evaluate_is_eval(folder: Path, options: dict, words: tuple) -> None:
@@ -151,7 +172,10 @@ def test_evaluate_takes_what_is_loaded(folder: Path, tmp_path: Path) -> None:
     assert found.data is None and found.ks == (5,)
     assert found.metrics == dualgnn_dgl.evaluate("runs/dualgnn", "data", topk=[5, 5]).metrics
     written = pq.read_table(file).to_pydict()
-    assert written["user"] == found.per_user["user"].tolist() and written["ndcg@5"] == found.per_user["ndcg@5"].tolist()
+    assert (
+        written["user"] == found.per_user["user"].tolist()
+        and written["ndcg@5"] == found.per_user["ndcg@5"].tolist()
+    )
     with pytest.raises(ConfigError, match="already there"):
         dualgnn_dgl.evaluate(run, prepared, per_user=file)
     dualgnn_dgl.evaluate(run, prepared, per_user=file, force=True)
@@ -159,12 +183,30 @@ def test_evaluate_takes_what_is_loaded(folder: Path, tmp_path: Path) -> None:
 
 def test_compare_is_compare(folder: Path) -> None:
     options = {"k": 6, "metrics": ("ndcg", "mrr"), "bootstrap": 200, "seed": 2, "best": True}
-    words = ("--topk", 6, "--metric", "ndcg", "--metric", "mrr", "--bootstrap", 200, "--seed", 2, "--best")
+    words = (
+        "--topk",
+        6,
+        "--metric",
+        "ndcg",
+        "--metric",
+        "mrr",
+        "--bootstrap",
+        200,
+        "--seed",
+        2,
+        "--best",
+    )
     found = dualgnn_dgl.compare(["runs/lightgcn", "runs/dualgnn"], **options, device="cpu")
-    assert as_json(found.to_dict()) == said("compare", "runs/lightgcn", "runs/dualgnn", *words, *CPU)
+    assert as_json(found.to_dict()) == said(
+        "compare", "runs/lightgcn", "runs/dualgnn", *words, *CPU
+    )
     loaded = [checkpoint.load_run(f"runs/{name}") for name in ("lightgcn", "dualgnn")]
     assert dualgnn_dgl.compare(loaded, data.load("data"), **options).metrics == found.metrics
-    (other,) = [standing.versus for standing in found.metrics["ndcg@6"].values() if standing.versus is not None]
+    (other,) = [
+        standing.versus
+        for standing in found.metrics["ndcg@6"].values()
+        if standing.versus is not None
+    ]
     assert other.difference <= 0 and other.better + other.worse <= found.users
 
 
@@ -175,14 +217,23 @@ def test_compare_is_compare(folder: Path) -> None:
     ("options", "words"),
     [
         ({"users": ["u900", "u893"]}, ("--user", "u900", "--user", "u893")),
-        ({"users": "u900", "include_seen": True, "k": 4}, ("--user", "u900", "--include-seen", "--k", 4)),
+        (
+            {"users": "u900", "include_seen": True, "k": 4},
+            ("--user", "u900", "--include-seen", "--k", 4),
+        ),
         ({"histories": [["v5", "v14"], ["v32"]]}, ("--history", "v5,v14", "--history", "v32")),
-        ({"histories": "new.csv", "skip_unknown": True}, ("--histories", "new.csv", "--skip-unknown")),
+        (
+            {"histories": "new.csv", "skip_unknown": True},
+            ("--histories", "new.csv", "--skip-unknown"),
+        ),
         (
             {"users": "u900", "new_items": ["visual.npy"], "only_new": True},
             ("--user", "u900", "--new-items", "visual.npy", "--only-new"),
         ),
-        ({"histories": [["v5"]], "new_items": ["visual.npy"]}, ("--history", "v5", "--new-items", "visual.npy")),
+        (
+            {"histories": [["v5"]], "new_items": ["visual.npy"]},
+            ("--history", "v5", "--new-items", "visual.npy"),
+        ),
     ],
 )
 def test_recommend_is_recommend(folder: Path, options: dict, words: tuple) -> None:
@@ -194,17 +245,27 @@ def test_recommend_is_recommend(folder: Path, options: dict, words: tuple) -> No
 
 def test_recommend_takes_new_users_by_name(folder: Path) -> None:
     run, prepared = checkpoint.load_run("runs/dualgnn"), data.load("data")
-    named = dualgnn_dgl.recommend(run, prepared, histories={"ben": ["v5", "v14"], "eva": ["v32"]}, k=3)
+    named = dualgnn_dgl.recommend(
+        run, prepared, histories={"ben": ["v5", "v14"], "eva": ["v32"]}, k=3
+    )
     listed = dualgnn_dgl.recommend("runs/dualgnn", histories=[["v14", "v5"], ["v32"]], k=3)
-    assert named.users == ("ben", "eva") and named.item.tolist() == listed.item.tolist() and named.data is None
-    left = dualgnn_dgl.recommend(run, prepared, histories={"ben": ["v5"], "eva": ["x"]}, skip_unknown=True)
+    assert (
+        named.users == ("ben", "eva")
+        and named.item.tolist() == listed.item.tolist()
+        and named.data is None
+    )
+    left = dualgnn_dgl.recommend(
+        run, prepared, histories={"ben": ["v5"], "eva": ["x"]}, skip_unknown=True
+    )
     assert left.users == ("ben",) and left.skipped == 1
     everybody = dualgnn_dgl.recommend(run, prepared, k=3)
     assert everybody.users == tuple(prepared.user_ids.tolist())
 
 
 def test_lists_of_all_users_are_written(folder: Path, tmp_path: Path) -> None:
-    found = dualgnn_dgl.write_recommendations(tmp_path / "a.parquet", "runs/dualgnn", k=4, device="cpu")
+    found = dualgnn_dgl.write_recommendations(
+        tmp_path / "a.parquet", "runs/dualgnn", k=4, device="cpu"
+    )
     value = said("recommend", "--all", tmp_path / "b.parquet", "--k", 4, *CPU)
     assert found.to_dict() | {"file": ""} == value | {"file": ""}
     rows = pq.read_table(tmp_path / "a.parquet").to_pydict()
@@ -217,14 +278,30 @@ def test_lists_of_all_users_are_written(folder: Path, tmp_path: Path) -> None:
 
 
 def test_update_is_update(folder: Path, tmp_path: Path) -> None:
-    places = [{"new_data": str(tmp_path / f"data{n}"), "new_run": str(tmp_path / f"run{n}")} for n in range(2)]
+    places = [
+        {"new_data": str(tmp_path / f"data{n}"), "new_run": str(tmp_path / f"run{n}")}
+        for n in range(2)
+    ]
     events = []
     options = {"features": ["visual.npy"], "epochs": 1, "lr": 0.01}
-    found = dualgnn_dgl.update("runs/dualgnn", "new.csv", **options, **places[0], progress=events.append).to_dict()
+    found = dualgnn_dgl.update(
+        "runs/dualgnn", "new.csv", **options, **places[0], progress=events.append
+    ).to_dict()
     words = ("--features", "visual.npy", "--epochs", 1, "--lr", 0.01)
-    value = said("update", "--input", "new.csv", *words, "--new-data", places[1]["new_data"], "--new-run", places[1]["new_run"])
+    value = said(
+        "update",
+        "--input",
+        "new.csv",
+        *words,
+        "--new-data",
+        places[1]["new_data"],
+        "--new-run",
+        places[1]["new_run"],
+    )
     same = ("added", "metric", "before", "kept", "epoch")
-    assert [as_json(found)[key] for key in same] == [value[key] for key in same] and list(found) == list(value)
+    assert [as_json(found)[key] for key in same] == [value[key] for key in same] and list(
+        found
+    ) == list(value)
     assert (found["data"], found["run"]) == tuple(places[0].values())
     assert data.load(tmp_path / "data0").hash == data.load(tmp_path / "data1").hash
     one, two = (checkpoint.load_run(tmp_path / f"run{n}") for n in range(2))
@@ -233,16 +310,41 @@ def test_update_is_update(folder: Path, tmp_path: Path) -> None:
 
 
 def test_robustness_is_robustness(folder: Path, tmp_path: Path) -> None:
-    options = {"models": ["vbpr"], "rates": [0, 0.5], "strategies": ["mask", "zero"], "seeds": 1, "epochs": 1}
+    options = {
+        "models": ["vbpr"],
+        "rates": [0, 0.5],
+        "strategies": ["mask", "zero"],
+        "seeds": 1,
+        "epochs": 1,
+    }
     events = []
     narrow = {"vbpr.width": 4}
-    found = dualgnn_dgl.robustness("data", tmp_path / "a", **options, changes=narrow, device="cpu", progress=events.append)
-    words = ("--models", "vbpr", "--rates", "0,.5", "--strategies", "mask,zero", "--seeds", 1, "--epochs", 1)
+    found = dualgnn_dgl.robustness(
+        "data", tmp_path / "a", **options, changes=narrow, device="cpu", progress=events.append
+    )
+    words = (
+        "--models",
+        "vbpr",
+        "--rates",
+        "0,.5",
+        "--strategies",
+        "mask,zero",
+        "--seeds",
+        1,
+        "--epochs",
+        1,
+    )
     value = said("robustness", *words, "--set", "vbpr.width=4", "--out", tmp_path / "b", *CPU)
     assert as_json(found.to_dict()) == value and found.missing == 0
-    assert (tmp_path / "a" / "table.md").read_text() == (tmp_path / "b" / "table.md").read_text() == found.table
+    assert (
+        (tmp_path / "a" / "table.md").read_text()
+        == (tmp_path / "b" / "table.md").read_text()
+        == found.table
+    )
     assert [event.step for event in events if event.finished] == list(range(1, found.cells + 1))
-    again = dualgnn_dgl.robustness(data.load("data"), tmp_path / "a", **options, changes={"vbpr.width": "4"})
+    again = dualgnn_dgl.robustness(
+        data.load("data"), tmp_path / "a", **options, changes={"vbpr.width": "4"}
+    )
     assert again.summary == found.summary
 
 
@@ -253,7 +355,13 @@ def test_robustness_is_robustness(folder: Path, tmp_path: Path) -> None:
     ("verb", "words", "options", "kind", "message"),
     [
         ("prepare", ["nowhere.csv"], {}, DataError, "nowhere.csv does not exist"),
-        ("prepare", [None], {"features": ["visual.npy"]}, ConfigError, "the built-in demo takes none"),
+        (
+            "prepare",
+            [None],
+            {"features": ["visual.npy"]},
+            ConfigError,
+            "the built-in demo takes none",
+        ),
         ("prepare", ["log.csv"], {"k_core": -1}, ConfigError, "k_core is -1"),
         ("prepare", ["log.csv", "data"], {}, RunError, "already holds a result"),
         ("evaluate", ["nowhere"], {}, RunError, "nowhere/run.json does not exist"),
@@ -264,37 +372,109 @@ def test_robustness_is_robustness(folder: Path, tmp_path: Path) -> None:
         ("evaluate", ["runs/dualgnn"], {"topk": ()}, ConfigError, "ask for 1 or more"),
         ("evaluate", ["runs/dualgnn"], {"bootstrap": -1}, ConfigError, "bootstrap is -1"),
         ("evaluate", ["runs/dualgnn"], {"seed": -1}, ConfigError, "seed is -1"),
-        ("evaluate", ["runs/dualgnn"], {"beyond": True, "cold_items": True}, ConfigError, "leave out cold_items"),
+        (
+            "evaluate",
+            ["runs/dualgnn"],
+            {"beyond": True, "cold_items": True},
+            ConfigError,
+            "leave out cold_items",
+        ),
         ("evaluate", ["runs/dualgnn"], {"per_user": "users.csv"}, ConfigError, "ends in .parquet"),
         ("evaluate", ["runs/dualgnn"], {"device": "tpu"}, ConfigError, "tpu"),
         ("compare", ["runs/dualgnn"], {}, ConfigError, "at least two"),
         ("compare", [["runs/dualgnn"]], {}, ConfigError, "at least two"),
         ("compare", [["runs/dualgnn", "runs/dualgnn"]], {}, RunError, "is named 2 times"),
-        ("compare", [["runs/dualgnn", "runs/lightgcn"]], {"metrics": ["recal"]}, ConfigError, "did you mean 'recall'"),
-        ("compare", [["runs/dualgnn", "runs/lightgcn"]], {"metrics": "recall"}, ConfigError, "give a list"),
+        (
+            "compare",
+            [["runs/dualgnn", "runs/lightgcn"]],
+            {"metrics": ["recal"]},
+            ConfigError,
+            "did you mean 'recall'",
+        ),
+        (
+            "compare",
+            [["runs/dualgnn", "runs/lightgcn"]],
+            {"metrics": "recall"},
+            ConfigError,
+            "give a list",
+        ),
         ("recommend", ["runs/dualgnn"], {"users": ["u90"]}, DataError, "did you mean 'u900'"),
         ("recommend", ["runs/dualgnn"], {"users": []}, ConfigError, "at least one user"),
-        ("recommend", ["runs/dualgnn"], {"users": "u900", "histories": [["v5"]]}, ConfigError, "instead"),
-        ("recommend", ["runs/dualgnn"], {"histories": ["v5"]}, ConfigError, "a list of item ids for each user"),
-        ("recommend", ["runs/dualgnn"], {"skip_unknown": True}, ConfigError, "belongs to histories"),
+        (
+            "recommend",
+            ["runs/dualgnn"],
+            {"users": "u900", "histories": [["v5"]]},
+            ConfigError,
+            "instead",
+        ),
+        (
+            "recommend",
+            ["runs/dualgnn"],
+            {"histories": ["v5"]},
+            ConfigError,
+            "a list of item ids for each user",
+        ),
+        (
+            "recommend",
+            ["runs/dualgnn"],
+            {"skip_unknown": True},
+            ConfigError,
+            "belongs to histories",
+        ),
         ("recommend", ["runs/dualgnn"], {"only_new": True}, ConfigError, "belongs to new_items"),
-        ("recommend", ["runs/dualgnn"], {"new_items": "visual.npy"}, ConfigError, "a list of files"),
+        (
+            "recommend",
+            ["runs/dualgnn"],
+            {"new_items": "visual.npy"},
+            ConfigError,
+            "a list of files",
+        ),
         ("recommend", ["runs/dualgnn"], {"k": 0}, ConfigError, "lists of length 0"),
         ("update", ["runs/dualgnn", "nowhere.csv"], {}, DataError, "nowhere.csv does not exist"),
         ("update", ["runs/dualgnn", "new.csv"], {"epochs": -1}, ConfigError, "epochs is -1"),
-        ("update", ["runs/dualgnn", "new.csv"], {"new_data": "same", "new_run": "same"}, RunError, "name two folders"),
+        (
+            "update",
+            ["runs/dualgnn", "new.csv"],
+            {"new_data": "same", "new_run": "same"},
+            RunError,
+            "name two folders",
+        ),
         ("robustness", ["data", "holes"], {"models": "vbpr"}, ConfigError, "are lists"),
-        ("robustness", ["data", "holes"], {"changes": {"witdh": 3}}, ConfigError, "unknown key of training"),
-        ("robustness", ["data", "holes"], {"changes": {"bprmf.lr": 3}}, ConfigError, "unknown model 'bprmf'"),
-        ("robustness", ["data", "holes"], {"changes": {"seed": 3}}, ConfigError, "belong to the experiment"),
+        (
+            "robustness",
+            ["data", "holes"],
+            {"changes": {"witdh": 3}},
+            ConfigError,
+            "unknown key of training",
+        ),
+        (
+            "robustness",
+            ["data", "holes"],
+            {"changes": {"bprmf.lr": 3}},
+            ConfigError,
+            "unknown model 'bprmf'",
+        ),
+        (
+            "robustness",
+            ["data", "holes"],
+            {"changes": {"seed": 3}},
+            ConfigError,
+            "belong to the experiment",
+        ),
         ("robustness", ["data", "holes"], {"seeds": 0}, ConfigError, "seeds is 0"),
     ],
 )
-def test_mistakes_are_errors_of_the_library(folder: Path, verb, words, options, kind, message) -> None:
+def test_mistakes_are_errors_of_the_library(
+    folder: Path, verb, words, options, kind, message
+) -> None:
     before = sorted(str(path) for path in folder.rglob("*"))
     with pytest.raises(kind) as found:
         getattr(dualgnn_dgl, verb)(*words, **options)
-    assert message in str(found.value) and isinstance(found.value, DualGNNError) and "\n" not in str(found.value)
+    assert (
+        message in str(found.value)
+        and isinstance(found.value, DualGNNError)
+        and "\n" not in str(found.value)
+    )
     assert sorted(str(path) for path in folder.rglob("*")) == before
 
 

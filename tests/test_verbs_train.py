@@ -1,4 +1,6 @@
-"""The verbs as Python functions: the same bits as the command line, nothing on disk unless asked for, typed results."""
+"""The verbs as Python functions: the same bits as the command line, nothing on disk unless asked
+for, typed results.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +55,17 @@ def same_as_run(result: TrainResult, folder: str | Path) -> bool:
     """Whether tables, weights, settings and history equal those of a run folder."""
     kept, weights = load_run(folder), read_tensors(Path(folder) / "weights.safetensors")
     mine = result.model.state_dict()
-    tables = equal(result.user, kept.user) and equal(result.item, kept.item) and equal(result.attention, kept.attention)
+    tables = (
+        equal(result.user, kept.user)
+        and equal(result.item, kept.item)
+        and equal(result.attention, kept.attention)
+    )
     about = ("model", "config", "train", "best", "epochs", "users", "items", "modalities")
 
     def told(history: list[dict]) -> list[dict]:
-        return [{key: value for key, value in row.items() if "seconds" not in key} for row in history]
+        return [
+            {key: value for key, value in row.items() if "seconds" not in key} for row in history
+        ]
 
     return (
         tables
@@ -102,8 +110,12 @@ def test_train_equals_the_command_line_to_the_bit(home, name):
     assert same_as_run(result, "cli")
     assert result.info["train"]["batch_size"] == model_class(name).TRAIN.get("batch_size", 2048)
     written = dualgnn_dgl.train("data", name, "python", device=-1, **narrow(name))
-    assert (Path("python") / "weights.safetensors").read_bytes() == (Path("cli") / "weights.safetensors").read_bytes()
-    assert (Path("python") / "tables.safetensors").read_bytes() == (Path("cli") / "tables.safetensors").read_bytes()
+    assert (Path("python") / "weights.safetensors").read_bytes() == (
+        Path("cli") / "weights.safetensors"
+    ).read_bytes()
+    assert (Path("python") / "tables.safetensors").read_bytes() == (
+        Path("cli") / "tables.safetensors"
+    ).read_bytes()
     assert written.info == load_run("python").info and written.folder == Path("python")
 
 
@@ -115,7 +127,18 @@ def test_without_an_option_the_models_own_defaults_apply(home):
 def test_cold_items_and_imputation_follow_the_same_rules(home):
     save(cold_data(), "cold")
     options = {"epochs": 3, "width": 5, "impute": "mean"}
-    run("train", "--data", "cold", "--model", "vbpr", "--run", "cli", "--gpu", -1, *words_of(options))
+    run(
+        "train",
+        "--data",
+        "cold",
+        "--model",
+        "vbpr",
+        "--run",
+        "cli",
+        "--gpu",
+        -1,
+        *words_of(options),
+    )
     result = dualgnn_dgl.train(cold_data(), "vbpr", device="cpu", **options)
     assert same_as_run(result, "cli") and result.best["metric"] != "recall@19"
 
@@ -124,27 +147,45 @@ def test_in_memory_nothing_is_written(home):
     before = sorted(home.rglob("*"))
     result = dualgnn_dgl.train("data", "bprmf", **SMALL)
     assert sorted(home.rglob("*")) == before
-    assert result.folder is None and result.info["data"]["path"] == "data" and not result.interrupted
-    assert result.user.shape == (small.USERS, 6) and len(result.history) == 2 == result.info["epochs"]
+    assert (
+        result.folder is None and result.info["data"]["path"] == "data" and not result.interrupted
+    )
+    assert (
+        result.user.shape == (small.USERS, 6) and len(result.history) == 2 == result.info["epochs"]
+    )
     assert result.best["value"] == max(row["recall@19"] for row in result.history)
     assert "path" not in dualgnn_dgl.train(small.dataset(), "mostpop").info["data"]
 
 
 def test_settings_come_from_defaults_then_a_file_or_mapping_then_options(home):
-    Path("my.toml").write_text('name = "bprmf"\n[model]\nwidth = 5\n[train]\nepochs = 4\nlr = 0.5\n')
+    Path("my.toml").write_text(
+        'name = "bprmf"\n[model]\nwidth = 5\n[train]\nepochs = 4\nlr = 0.5\n'
+    )
     for config in ("my.toml", Path("my.toml"), tomllib.loads(Path("my.toml").read_text())):
         info = dualgnn_dgl.train("data", config=config, options={"epochs": "3"}, lr=0.25).info
-        assert (info["model"], info["config"]["width"], info["train"]["epochs"], info["train"]["lr"]) == ("bprmf", 5, 3, 0.25)
-    assert dualgnn_dgl.train("data", "lightgcn", config="my.toml", epochs=1).info["config"]["width"] == 64
+        assert (
+            info["model"],
+            info["config"]["width"],
+            info["train"]["epochs"],
+            info["train"]["lr"],
+        ) == ("bprmf", 5, 3, 0.25)
+    assert (
+        dualgnn_dgl.train("data", "lightgcn", config="my.toml", epochs=1).info["config"]["width"]
+        == 64
+    )
 
 
 def test_progress_is_one_type_of_event(home):
     events: list[Progress] = []
     dualgnn_dgl.train("data", "lightgcn", progress=events.append, **SMALL)
     assert all(type(event) is Progress for event in events)
-    assert any("parameters" in event.message for event in events) and events[0].message.startswith("data: data")
+    assert any("parameters" in event.message for event in events) and events[0].message.startswith(
+        "data: data"
+    )
     ends = [event for event in events if event.finished]
-    assert [event.epoch for event in ends] == [1, 2] and all(event.epochs == 2 and event.value is not None for event in ends)
+    assert [event.epoch for event in ends] == [1, 2] and all(
+        event.epochs == 2 and event.value is not None for event in ends
+    )
     assert {event.metric for event in ends} == {"recall@19"}
 
 
@@ -163,7 +204,9 @@ def test_a_training_that_was_asked_to_end_resumes_to_the_same_bits(home):
     options = {"epochs": 5, "width": 6, "batch_size": 11}
     whole = dualgnn_dgl.train("data", "dualgnn", "whole", device="cpu", **options)
     asks = Asks(3, 2)
-    part = dualgnn_dgl.train("data", "dualgnn", "parts", device="cpu", progress=asks, stop=asks, **options)
+    part = dualgnn_dgl.train(
+        "data", "dualgnn", "parts", device="cpu", progress=asks, stop=asks, **options
+    )
     assert part.interrupted and len(part.history) == 2 and Path("parts.training").is_dir()
     with pytest.raises(RunError, match="cut off in epoch 3"):
         dualgnn_dgl.train("data", "dualgnn", "parts", **options)
@@ -171,7 +214,12 @@ def test_a_training_that_was_asked_to_end_resumes_to_the_same_bits(home):
     assert not resumed.interrupted and not Path("parts.training").exists()
     assert same_as_run(whole, "parts") and same_as_run(resumed, "whole")
     again = dualgnn_dgl.train("data", run="parts", resume=True)
-    assert again.model is None and again.seconds is None and equal(again.user, whole.user) and len(again.history) == 5
+    assert (
+        again.model is None
+        and again.seconds is None
+        and equal(again.user, whole.user)
+        and len(again.history) == 5
+    )
 
 
 def test_ctrl_c_keeps_the_best_epoch_so_far():
@@ -186,7 +234,10 @@ def test_ctrl_c_keeps_the_best_epoch_so_far():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        ({"model": "lightgnc"}, "unknown model 'lightgnc'; did you mean 'lightgcn'? Known: dualgnn, "),
+        (
+            {"model": "lightgnc"},
+            "unknown model 'lightgnc'; did you mean 'lightgcn'? Known: dualgnn, ",
+        ),
         ({"layer": 2}, "unknown key 'layer'; did you mean 'layers'?"),
         ({"epochs": 0}, "epochs is 0: give at least 1"),
         ({"epochs": "many"}, "a whole number"),
@@ -196,8 +247,14 @@ def test_ctrl_c_keeps_the_best_epoch_so_far():
         ({"keep_last": 3}, "give a run folder"),
         ({"run": "r", "resume": True, "force": True}, "give one of them"),
         ({"run": "r"}, "save the data set first"),
-        ({"data": "data", "run": "r", "checkpoint_every": 0}, "checkpoint_every is 0: give at least 1"),
-        ({"data": "data", "run": "r", "checkpoint_minutes": float("nan")}, "checkpoint_minutes is nan"),
+        (
+            {"data": "data", "run": "r", "checkpoint_every": 0},
+            "checkpoint_every is 0: give at least 1",
+        ),
+        (
+            {"data": "data", "run": "r", "checkpoint_minutes": float("nan")},
+            "checkpoint_minutes is nan",
+        ),
         ({"device": "gpu"}, "'gpu' is no device"),
     ],
 )
@@ -213,16 +270,26 @@ def test_mistakes_are_one_line_before_any_work(home, call, says):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_tune_equals_the_command_line(home, name):
-    said = json.loads(run("tune", "--model", name, "--trials", 2, "--gpu", -1, "--json", *words_of(narrow(name))).stdout)
+    said = json.loads(
+        run(
+            "tune", "--model", name, "--trials", 2, "--gpu", -1, "--json", *words_of(narrow(name))
+        ).stdout
+    )
     result = dualgnn_dgl.tune(small.dataset(), name, trials=2, device="cpu", **narrow(name))
 
     def told(trials: list[dict]) -> list[dict]:
-        return [{key: value for key, value in trial.items() if key != "seconds"} for trial in trials]
+        return [
+            {key: value for key, value in trial.items() if key != "seconds"} for trial in trials
+        ]
 
     assert told([dataclasses.asdict(trial) for trial in result.trials]) == told(said["trials"])
     assert result.best is not None and result.best.number == said["best"]["number"]
     assert result.config == tomllib.loads(Path(said["config"]).read_text())
-    assert (result.folder, result.config_file, said["config"]) == (None, None, f"studies/{name}/run.toml")
+    assert (result.folder, result.config_file, said["config"]) == (
+        None,
+        None,
+        f"studies/{name}/run.toml",
+    )
     best = dualgnn_dgl.train(small.dataset(), config=result.config, device="cpu")
     assert best.best["value"] == result.best.value and best.info["model"] == name
 
@@ -246,7 +313,10 @@ def test_ctrl_c_keeps_the_finished_trials(home):
 
 def test_mistakes_of_a_search(home):
     for call, says in (
-        ({"model": "lightgnc"}, "unknown model 'lightgnc'; did you mean 'lightgcn'? Known: dualgnn, "),
+        (
+            {"model": "lightgnc"},
+            "unknown model 'lightgnc'; did you mean 'lightgcn'? Known: dualgnn, ",
+        ),
         ({"trials": 0}, "trials is 0: give at least 1"),
         ({"laers": 3}, "unknown key 'laers'; did you mean 'layers'?"),
     ):
@@ -258,10 +328,15 @@ def test_mistakes_of_a_search(home):
 # ---------------------------------------------------------------- the package
 
 
-@pytest.mark.parametrize("words", [("train", "--model"), ("tune", "--model"), ("robustness", "--models")])
+@pytest.mark.parametrize(
+    "words", [("train", "--model"), ("tune", "--model"), ("robustness", "--models")]
+)
 def test_an_unknown_model_is_answered_with_the_nearest_one(home, words):
     done = CliRunner().invoke(group, [*words, "lightgnc"])
-    assert done.exit_code and "unknown model 'lightgnc'; did you mean 'lightgcn'? Known: dualgnn, " in done.stderr
+    assert (
+        done.exit_code
+        and "unknown model 'lightgnc'; did you mean 'lightgcn'? Known: dualgnn, " in done.stderr
+    )
 
 
 def test_the_verbs_are_offered_and_imported_when_they_are_used():
@@ -287,6 +362,11 @@ def test_a_display_of_ones_own_sees_what_the_command_line_shows(home):
     options = {"width": 6, "epochs": 1}
     err = run("train", "--model", "bprmf", "--run", "a", "--gpu", -1, *words_of(options)).stderr
     dualgnn_dgl.train(
-        "data", "bprmf", "b", device=-1, progress=lambda p: p.message and shown.lines.append(p.message), **options
+        "data",
+        "bprmf",
+        "b",
+        device=-1,
+        progress=lambda p: p.message and shown.lines.append(p.message),
+        **options,
     )
     assert len(shown.lines) == len(err.splitlines()) - 1, "one line is that of the epoch"

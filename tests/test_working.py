@@ -1,4 +1,6 @@
-"""The working folder: checkpoints whole or none, damage noticed and stepped over, one training at a time."""
+"""The working folder: checkpoints whole or none, damage noticed and stepped over, one training at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,20 @@ from dualgnn_dgl.training.state import Snapshot
 
 
 def shot(epoch: int, step: int = 0, fill: float = 1.5) -> Snapshot:
-    tensors = {"model/user": torch.full((3, 4), fill), "now/graph": torch.Generator().get_state(), "total": torch.tensor(0.1)}
-    return Snapshot(tensors, {"epoch": epoch, "step": step, "history": [{"epoch": 1, "loss": 0.1 + 0.2}]})
+    tensors = {
+        "model/user": torch.full((3, 4), fill),
+        "now/graph": torch.Generator().get_state(),
+        "total": torch.tensor(0.1),
+    }
+    return Snapshot(
+        tensors, {"epoch": epoch, "step": step, "history": [{"epoch": 1, "loss": 0.1 + 0.2}]}
+    )
 
 
 def same(one: Snapshot, two: Snapshot) -> bool:
-    equal = one.tensors.keys() == two.tensors.keys() and all(torch.equal(one.tensors[k], two.tensors[k]) for k in one.tensors)
+    equal = one.tensors.keys() == two.tensors.keys() and all(
+        torch.equal(one.tensors[k], two.tensors[k]) for k in one.tensors
+    )
     return equal and one.info == two.info
 
 
@@ -56,7 +66,11 @@ def test_the_newest_comes_back_equal_and_the_last_two_stay(filled):
         "checkpoint-000005-000000000.safetensors",
     ]
     found = reopened(keeper)
-    assert found.name == "checkpoint-000005-000000000" and found.about == {"model": "bprmf"} and said == []
+    assert (
+        found.name == "checkpoint-000005-000000000"
+        and found.about == {"model": "bprmf"}
+        and said == []
+    )
     assert same(found.snapshot, shot(5, fill=5))
 
 
@@ -80,7 +94,9 @@ def test_nothing_is_left_where_nothing_was_kept(tmp_path):
     with Checkpoints(tmp_path / "there" / "a") as keeper:
         keeper.keep(shot(1))
         keeper.clear()
-    assert [path.name for path in tmp_path.iterdir()] == ["there"] and not list((tmp_path / "there").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["there"] and not list(
+        (tmp_path / "there").iterdir()
+    )
 
 
 def test_foreign_files_in_the_folder_stay(tmp_path):
@@ -103,15 +119,28 @@ def test_any_damage_is_noticed_and_the_one_before_is_used(filled, ending):
         changed = bytearray(content)
         changed[place] ^= int(draw.integers(1, 256))
         flipped.append(bytes(changed))
-    for damaged in (b"", content[:9], content[: len(content) // 2], content[:-1], content + b"\n}", *flipped):
+    for damaged in (
+        b"",
+        content[:9],
+        content[: len(content) // 2],
+        content[:-1],
+        content + b"\n}",
+        *flipped,
+    ):
         path.write_bytes(damaged)
         said.clear()
         found = reopened(keeper)
-        if found.name.startswith("checkpoint-000005"):  # spaces between the words of the JSON say nothing
+        # spaces between the words of the JSON say nothing
+        if found.name.startswith("checkpoint-000005"):
             assert ending == "json" and same(found.snapshot, shot(5, fill=5)) and said == []
             continue
         assert found.name == "checkpoint-000004-000000000" and same(found.snapshot, shot(4, fill=4))
-        assert len(said) == 1 and path.name.split(".")[0] in said[0] and "\n" not in said[0] and "older" in said[0]
+        assert (
+            len(said) == 1
+            and path.name.split(".")[0] in said[0]
+            and "\n" not in said[0]
+            and "older" in said[0]
+        )
 
 
 def test_every_single_changed_number_in_the_json_is_noticed(filled):
@@ -145,9 +174,13 @@ def test_nothing_sound_is_one_line_and_none_at_all_is_none(filled, tmp_path):
 def test_what_a_kill_left_is_cleared_away(filled):
     """Half a write, and a pair whose JSON never came; nothing that only looks like it."""
     keeper, _ = filled
-    (keeper.folder / files.temporary_name("checkpoint-000006-000000000.safetensors")).write_bytes(b"half")
+    (keeper.folder / files.temporary_name("checkpoint-000006-000000000.safetensors")).write_bytes(
+        b"half"
+    )
     (keeper.folder / "checkpoint-000006-000000000.safetensors").write_bytes(b"whole, but nobody's")
-    (keeper.folder / ".checkpoint-000006-000000000.safetensors.abcd1234.tmp").write_bytes(b"a user's")
+    (keeper.folder / ".checkpoint-000006-000000000.safetensors.abcd1234.tmp").write_bytes(
+        b"a user's"
+    )
     (keeper.folder / "model.safetensors").write_bytes(b"a user's")
     assert reopened(keeper).name == "checkpoint-000005-000000000"
     assert len(list(keeper.folder.iterdir())) == 6
@@ -192,7 +225,9 @@ def test_due(tmp_path, monkeypatch):
     clock[0] += 119
     assert not keeper.due() and not keeper.due(1)
     clock[0] += 2
-    assert keeper.due() and keeper.due(1) and not keeper.due(3, last=True), "within a long epoch, too"
+    assert keeper.due() and keeper.due(1) and not keeper.due(3, last=True), (
+        "within a long epoch, too"
+    )
     with keeper:
         keeper.keep(shot(1))
         assert not keeper.due()
@@ -211,12 +246,17 @@ with Checkpoints(sys.argv[1]) as keeper:
 
 
 def test_a_second_training_is_refused_at_once_and_a_killed_one_holds_nothing(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "a")], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert child.stdout.readline() == "held\n"
         (tmp_path / "link").symlink_to(tmp_path / "a")
         for name in ("a", "link", "a/"):  # one run under any of its names
-            with pytest.raises(RunError, match=f"process {child.pid}.*--run") as error, Checkpoints(f"{tmp_path}/{name}"):
+            with (
+                pytest.raises(RunError, match=f"process {child.pid}.*--run") as error,
+                Checkpoints(f"{tmp_path}/{name}"),
+            ):
                 pass
             assert "\n" not in str(error.value)
         assert (tmp_path / ".a.lock").exists()
@@ -228,7 +268,10 @@ def test_a_second_training_is_refused_at_once_and_a_killed_one_holds_nothing(tmp
 
 
 def test_a_lock_file_that_its_owner_has_removed_is_no_lock(tmp_path, monkeypatch):
-    """Opened before the owner removed it, held after: another process would make a new one. So it is tried again."""
+    """Opened before the owner removed it, held after: another process would make a new one.
+
+    So it is tried again.
+    """
     flock, seen = locks.fcntl.flock, []
 
     def late(handle, how):
@@ -274,6 +317,8 @@ def test_what_a_training_is_begun_with_is_known_before_its_first_checkpoint(tmp_
         assert again.begun() == about
         path = again.folder / "begun.json"
         path.write_text(path.read_text().replace("bprmf", "bprmg"))
-        with pytest.raises(RunError, match=r"begun\.json is not what was written there.*: begin again with --force"):
+        with pytest.raises(
+            RunError, match=r"begun\.json is not what was written there.*: begin again with --force"
+        ):
             again.begun()
     assert list(tmp_path.iterdir()) == [], "a training that ended leaves nothing"

@@ -1,4 +1,6 @@
-"""The command line run in this process under a time limit, how it ended, and a small world of valid files to spoil."""
+"""The command line run in this process under a time limit, how it ended, and a small world of valid
+files to spoil.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ USERS, ITEMS = 9, 14
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended; `trace` is the traceback that a person would have seen, '' where there was none."""
+    """How a command ended; `trace` is the traceback that a person would have seen, '' where there
+    was none.
+    """
 
     code: int
     out: str
@@ -75,8 +79,8 @@ def call(*words: object, limit: float = LIMIT) -> Outcome:
 def fault(outcome: Outcome, *untouched: Path) -> str:
     """What is wrong with the way a command ended; '' where nothing is.
 
-    Success, one line that begins with "Error: " and exit 1, or 2 for a usage mistake; `untouched` are outputs that
-    must not be there after an error, nor anything under their temporary names.
+    Success, one line that begins with "Error: " and exit 1, or 2 for a usage mistake; `untouched`
+    are outputs that must not be there after an error, nor anything under their temporary names.
     """
     if outcome.trace:
         return outcome.trace
@@ -94,17 +98,21 @@ def fault(outcome: Outcome, *untouched: Path) -> str:
         return f"internals shown: {outcome.err[-600:]}"
     for path in untouched:
         left = [path] if path.exists() else []
-        left += [file for file in path.parent.glob(f".{path.name}.*")] if path.parent.is_dir() else []
+        left += (
+            [file for file in path.parent.glob(f".{path.name}.*")] if path.parent.is_dir() else []
+        )
         if left:
             return f"a partial output is left: {left} after {errors[0]}"
     return ""
 
 
-# --- a small world -------------------------------------------------------------------------------------------------------
+# --- a small world ------------------------------------------------------------------------------
 
 
 def pairs() -> list[tuple[int, int, float, int]]:
-    """(user, item, rating, time) of a small log in which every user and item stands five times or more."""
+    """(user, item, rating, time) of a small log in which every user and item stands five times or
+    more.
+    """
     rows = [
         (u, (u * 2 + step) % ITEMS, 1 + (u + step) % 5, 1_600_000_000 + 100 * u + step)
         for u in range(USERS)
@@ -123,7 +131,9 @@ def features(width: int = 4) -> np.ndarray:
 def lines(separator: str, header: str, named: bool = True) -> bytes:
     """The log as text; users and items by name, or by number."""
     user, item = ("user{}", "v{}") if named else ("{}", "{}")
-    rows = [separator.join((user.format(u), item.format(i), f"{r:g}", str(t))) for u, i, r, t in pairs()]
+    rows = [
+        separator.join((user.format(u), item.format(i), f"{r:g}", str(t))) for u, i, r, t in pairs()
+    ]
     return "\n".join([*([separator.join(header.split())] if header else []), *rows, ""]).encode()
 
 
@@ -146,7 +156,10 @@ def adjacency(part: int) -> bytes:
     found: dict[int, list[int]] = {}
     for u, i, _, _ in pairs():
         found.setdefault(u, []).append(i)
-    return "".join(f"{u} {' '.join(map(str, items[:-1] if part == 0 else items[-1:]))}\n" for u, items in found.items()).encode()
+    return "".join(
+        f"{u} {' '.join(map(str, items[:-1] if part == 0 else items[-1:]))}\n"
+        for u, items in found.items()
+    ).encode()
 
 
 def logs() -> dict[str, bytes]:
@@ -156,23 +169,40 @@ def logs() -> dict[str, bytes]:
     mixed = lines(",", "user_id item_id rating timestamp").decode().split("\n")
     noted = [
         mixed[0] + ",comment",
-        *(f'{line},"said ""no"", then left"' if n % 3 else f"{line},fine" for n, line in enumerate(mixed[1:-1])),
+        *(
+            f'{line},"said ""no"", then left"' if n % 3 else f"{line},fine"
+            for n, line in enumerate(mixed[1:-1])
+        ),
         "",
     ]
-    split = [f"{u}\t{i}\t{r:g}\t{t}\t{(n % 11) // 9 + (n % 11) // 10}" for n, (u, i, r, t) in enumerate(log)]
+    split = [
+        f"{u}\t{i}\t{r:g}\t{t}\t{(n % 11) // 9 + (n % 11) // 10}"
+        for n, (u, i, r, t) in enumerate(log)
+    ]
     return {
         "log.csv": lines(",", "user_id item_id rating timestamp"),
         "noted.csv": "\n".join(noted).encode(),
         "log.tsv": lines("\t", "user item rating date", named=False),
         "semi.csv": lines(";", "userId movieId score ts"),
         "log.parquet": parquet(
-            {"user_id": [f"u{u}" for u in columns[0]], "video_id": columns[1], "rating": columns[2], "timestamp": columns[3]}
+            {
+                "user_id": [f"u{u}" for u in columns[0]],
+                "video_id": columns[1],
+                "rating": columns[2],
+                "timestamp": columns[3],
+            }
         ),
-        "ml.inter": lines("\t", "user_id:token item_id:token rating:float timestamp:float", named=False),
-        "mm.inter": ("userID\titemID\trating\ttimestamp\tx_label\n" + "\n".join(split) + "\n").encode(),
+        "ml.inter": lines(
+            "\t", "user_id:token item_id:token rating:float timestamp:float", named=False
+        ),
+        "mm.inter": (
+            "userID\titemID\trating\ttimestamp\tx_label\n" + "\n".join(split) + "\n"
+        ).encode(),
         "ratings.dat": lines("::", "", named=False),
         "u.data": lines("\t", "", named=False),
-        "my_pairs.tsv": "".join(f"u{u}\t{' '.join(f'v{i}' for v, i, _, _ in log if v == u)}\n" for u in range(USERS)).encode(),
+        "my_pairs.tsv": "".join(
+            f"u{u}\t{' '.join(f'v{i}' for v, i, _, _ in log if v == u)}\n" for u in range(USERS)
+        ).encode(),
         "train.txt": adjacency(0),
     }
 
@@ -186,9 +216,14 @@ def feature_files() -> dict[str, bytes]:
     ]
     return {
         "visual.npy": npy(values),
-        "wide.parquet": parquet({"item_id": ids} | {f"f{c}": values[:, c] for c in range(values.shape[1])}),
+        "wide.parquet": parquet(
+            {"item_id": ids} | {f"f{c}": values[:, c] for c in range(values.shape[1])}
+        ),
         "listed.parquet": parquet(
-            {"item_id": ids, "embedding": [row if n != 5 else None for n, row in enumerate(values.tolist())]}
+            {
+                "item_id": ids,
+                "embedding": [row if n != 5 else None for n, row in enumerate(values.tolist())],
+            }
         ),
         "acoustic.csv": "\n".join(["item_id,a,b,c,d", *rows, ""]).encode(),
     }
@@ -199,11 +234,20 @@ def item_files() -> dict[str, bytes]:
     ids = [f"v{i}" for i in range(ITEMS)]
     return {
         "items.csv": "\n".join(
-            ["item_id,title,year", *(f'{name},"Clip, no. {n}",20{n:02}' for n, name in enumerate(ids)), ""]
+            [
+                "item_id,title,year",
+                *(f'{name},"Clip, no. {n}",20{n:02}' for n, name in enumerate(ids)),
+                "",
+            ]
         ).encode(),
         "items.txt": "\n".join([*ids, ""]).encode(),
-        "movies.dat": "".join(f"{name}::Clip {n} (20{n:02})::Comedy|Drama\n" for n, name in enumerate(ids)).encode(),
-        "ml.item": ("item_id:token\ttitle:token_seq\n" + "".join(f"{name}\tClip {n}\n" for n, name in enumerate(ids))).encode(),
+        "movies.dat": "".join(
+            f"{name}::Clip {n} (20{n:02})::Comedy|Drama\n" for n, name in enumerate(ids)
+        ).encode(),
+        "ml.item": (
+            "item_id:token\ttitle:token_seq\n"
+            + "".join(f"{name}\tClip {n}\n" for n, name in enumerate(ids))
+        ).encode(),
         "items.parquet": parquet({"item_id": ids, "title": [f"Clip {n}" for n in range(ITEMS)]}),
     }
 
@@ -215,7 +259,9 @@ OPTIONS = {  # what else a log needs to be read whole
 
 @dataclass(frozen=True)
 class World:
-    """Valid files in a folder: a log with features and items, the prepared folder, a run, a configuration."""
+    """Valid files in a folder: a log with features and items, the prepared folder, a run, a
+    configuration.
+    """
 
     folder: Path
     data: Path
@@ -226,7 +272,9 @@ class World:
 
 def measured(data: Path, run: Path) -> dict[str, Any]:
     """What `eval --json` says about a run, the place of its folders left out."""
-    done = call("eval", "--run", run, "--data", data, "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json")
+    done = call(
+        "eval", "--run", run, "--data", data, "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json"
+    )
     assert done.code == 0, done
     return {key: value for key, value in json.loads(done.out).items() if key not in ("run", "data")}
 
@@ -236,10 +284,31 @@ def world(folder: Path) -> World:
     for name, content in (logs() | feature_files() | item_files()).items():
         (folder / name).write_bytes(content)
     data, run, config = folder / "data", folder / "run", folder / "run.toml"
-    words = ["--features", folder / "visual.npy", "--features", folder / "acoustic.csv", "--items", folder / "items.csv"]
+    words = [
+        "--features",
+        folder / "visual.npy",
+        "--features",
+        folder / "acoustic.csv",
+        "--items",
+        folder / "items.csv",
+    ]
     for step in (
         ("preprocess", "--input", folder / "log.csv", *words, "--feature-dim", 3, "--data", data),
-        ("train", "--data", data, "--run", run, "--model", "bprmf", "--epochs", 1, "--gpu", -1, "--set", "width=3"),
+        (
+            "train",
+            "--data",
+            data,
+            "--run",
+            run,
+            "--model",
+            "bprmf",
+            "--epochs",
+            1,
+            "--gpu",
+            -1,
+            "--set",
+            "width=3",
+        ),
     ):
         done = call(*step, limit=600)  # imports torch for the first time
         assert done.code == 0, done

@@ -1,4 +1,7 @@
-"""How a model is held against its slow twin in `reference/`: tables, loss and the gradient of every parameter."""
+"""How a model is held against its slow twin in `reference/`.
+
+Tables, loss and the gradient of every parameter.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,23 @@ def leaf(tensor: Tensor) -> Tensor:
 
 
 def named_leaves(model) -> tuple[dict[str, Tensor], list[tuple[Tensor, torch.nn.Parameter]]]:
-    """The model's parameters as leaves by name, and the pairs (leaf, parameter) to compare gradients by."""
+    """The model's parameters as leaves by name, and the pairs (leaf, parameter) to compare
+    gradients by.
+    """
     links = [(leaf(parameter), parameter) for parameter in model.parameters()]
-    return dict(zip((name for name, _ in model.named_parameters()), (twin for twin, _ in links), strict=True)), links
+    return dict(
+        zip(
+            (name for name, _ in model.named_parameters()), (twin for twin, _ in links), strict=True
+        )
+    ), links
 
 
 def plain_features(data) -> tuple[list[Tensor], list[list[bool]]]:
     """Features (I, F_m) in float64 and who has them, in plain lists."""
     parts = data.modalities.values()
-    return [torch.from_numpy(np.array(m.values)).double() for m in parts], [m.present.tolist() for m in parts]
+    return [torch.from_numpy(np.array(m.values)).double() for m in parts], [
+        m.present.tolist() for m in parts
+    ]
 
 
 def triples_of(batch: small.Batch) -> list[tuple[int, int, int]]:
@@ -40,4 +51,6 @@ def compare(model, links, tables, expected, loss, expected_loss, tolerance):
     for twin, parameter in links:
         gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         reference = torch.zeros_like(twin) if twin.grad is None else twin.grad
-        torch.testing.assert_close(gradient.double(), reference, rtol=tolerance, atol=tolerance / 10)
+        torch.testing.assert_close(
+            gradient.double(), reference, rtol=tolerance, atol=tolerance / 10
+        )

@@ -39,21 +39,28 @@ DATA = {
     "movielens-800": DataSet("movielens-800", "random"),
 }
 
-# What others published on the same files: recall@20 and NDCG@20, by our names. Not by the same protocol: see NOTES.
+# What others published on the same files: recall@20 and NDCG@20, by our names. Not by the same
+# protocol: see NOTES.
 PUBLISHED = {
     "tiktok": {
-        "bprmf": (0.0346, 0.0130), "lightgcn": (0.0653, 0.0282), "vbpr": (0.0380, 0.0134), "mmgcn": (0.0730, 0.0307),
+        "bprmf": (0.0346, 0.0130), "lightgcn": (0.0653, 0.0282),
+        "vbpr": (0.0380, 0.0134), "mmgcn": (0.0730, 0.0307),
         "grcn": (0.0804, 0.0350), "bm3": (0.0957, 0.0404),
     },
     "baby": {
-        "bprmf": (0.0575, 0.0249), "lightgcn": (0.0754, 0.0328), "vbpr": (0.0663, 0.0284), "mmgcn": (0.0615, 0.0261),
-        "grcn": (0.0833, 0.0363), "dualgnn": (0.0716, 0.0309), "bm3": (0.0883, 0.0383), "freedom": (0.0992, 0.0424),
+        "bprmf": (0.0575, 0.0249), "lightgcn": (0.0754, 0.0328),
+        "vbpr": (0.0663, 0.0284), "mmgcn": (0.0615, 0.0261),
+        "grcn": (0.0833, 0.0363), "dualgnn": (0.0716, 0.0309),
+        "bm3": (0.0883, 0.0383), "freedom": (0.0992, 0.0424),
         "mgcn": (0.0964, 0.0427),
     },
 }  # fmt: skip
 NOTES = {
-    "tiktok": "Published: the READMEs of MMSSL and DiffMM, same interactions and split, with text features that cannot be had "
-    "(ours are image and audio); their best is DiffMM, 0.1129 / 0.0456. No DualGNN, FREEDOM or MGCN row is published.",
-    "baby": "Published: MMRec's evaluation table (MGCN: its own repository), same split, only training pairs masked; models that "
+    "tiktok": "Published: the READMEs of MMSSL and DiffMM, same interactions and split, with text "
+    "features that cannot be had "
+    "(ours are image and audio); their best is DiffMM, 0.1129 / 0.0456. No DualGNN, FREEDOM or "
+    "MGCN row is published.",
+    "baby": "Published: MMRec's evaluation table (MGCN: its own repository), same split, only "
+    "training pairs masked; models that "
     "read features had images and text, ours have none on this set.",
 }

@@ -14,6 +14,9 @@ def machine(threads: int) -> dict:
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    name = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {"cpu": name, "threads": threads, "gpu": gpu, **versions()}

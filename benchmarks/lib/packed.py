@@ -1,8 +1,9 @@
 """Kept trainings of one table as one Parquet file, a row a training.
 
-A training is a dict: what was trained (`data`, `model`, `config`, `seed`, `train`), what came out, and for a test the hits of
-every test user. Columns have the types of `SCHEMA`; dicts whose keys depend on the model or the machine are JSON text. A field
-without a column is an error, so nothing is lost in packing.
+A training is a dict: what was trained (`data`, `model`, `config`, `seed`, `train`), what came out,
+and for a test the hits of every test user. Columns have the types of `SCHEMA`; dicts whose keys
+depend on the model or the machine are JSON text. A field without a column is an error, so nothing
+is lost in packing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ Training = dict
 
 AS_JSON = ("config", "train", "resolved", "machine")
 AS_PAIRS = ("test", "intervals")  # metric → value, metric → both ends
-FOR_TESTS = ("intervals", "users", "hits", "held_out")  # null in a row that looked at validation only
+# null in a row that looked at validation only
+FOR_TESTS = ("intervals", "users", "hits", "held_out")
 SCHEMA = pa.schema(
     [
         ("name", pa.string()),
@@ -46,11 +48,19 @@ SCHEMA = pa.schema(
         ("held_out", pa.list_(pa.int32())),
     ]
 )
-# A user's hits are bits in the low bytes: the four bytes of all users apart compress a quarter better than a dictionary.
+# A user's hits are bits in the low bytes: the four bytes of all users apart compress a quarter
+# better than a dictionary.
 ENCODING = {
     "compression": "zstd",
     "compression_level": 19,
-    "use_dictionary": [*AS_JSON, "data", "model", "device", "held_out.list.element", "test.key_value.key"],
+    "use_dictionary": [
+        *AS_JSON,
+        "data",
+        "model",
+        "device",
+        "held_out.list.element",
+        "test.key_value.key",
+    ],
     "column_encoding": {"hits.list.element": "BYTE_STREAM_SPLIT"},
 }
 
@@ -97,13 +107,21 @@ class Packed:
 
     def column(self, field: str) -> dict[str, object]:
         """Returns one field of every training, by name."""
-        return {name: _unpacked(field, self.table[field][row]) for name, row in sorted(self.place.items())}
+        return {
+            name: _unpacked(field, self.table[field][row])
+            for name, row in sorted(self.place.items())
+        }
 
     def with_trainings(self, trainings: dict[str, Training]) -> Packed:
-        """Returns these trainings, with those of `trainings` added; of the same name, the added one counts."""
+        """Returns these trainings, with those of `trainings` added.
+
+        Of the same name, the added one counts.
+        """
         if not trainings:
             return self
-        kept = self.table.filter(pc.invert(pc.is_in(self.table["name"], pa.array(list(trainings), pa.string()))))
+        kept = self.table.filter(
+            pc.invert(pc.is_in(self.table["name"], pa.array(list(trainings), pa.string())))
+        )
         rows = [_packed(name, training) for name, training in trainings.items()]
         return Packed(pa.concat_tables([kept, pa.Table.from_pylist(rows, SCHEMA)]))
 
@@ -111,7 +129,10 @@ class Packed:
 def _packed(name: str, training: Training) -> dict[str, object]:
     """Returns a row of `SCHEMA`."""
     if strange := set(training) - set(SCHEMA.names[1:]):
-        raise SystemExit(f"training {name} has fields without a column: add {', '.join(sorted(strange))} to SCHEMA in packed.py")
+        raise SystemExit(
+            f"training {name} has fields without a column: add {', '.join(sorted(strange))} to "
+            f"SCHEMA in packed.py"
+        )
     row: dict[str, object] = {"name": name}
     for field in SCHEMA.names[1:]:
         value = training.get(field)

@@ -14,7 +14,10 @@ METRIC = "recall@20"
 
 
 def user_cache() -> Path:
-    """Returns the folder of the working cache: `dualgnn-dgl` in the user's cache folder (XDG base directories)."""
+    """Returns the folder of the working cache.
+
+    `dualgnn-dgl` in the user's cache folder (XDG base directories).
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "dualgnn-dgl"
 
@@ -44,5 +47,14 @@ def add_folders(parser: argparse.ArgumentParser) -> None:
         parser: Parser of the script.
     """
     parser.add_argument("--root", type=Path, default=RAW, help="folder of the raw data sets")
-    text = "folder for prepared data and new trainings (default: dualgnn-dgl in the user's cache folder)"
-    parser.add_argument("--cache", type=lambda text: Path(text).resolve(), default=user_cache(), metavar="DIR", help=text)
+    text = (
+        "folder for prepared data and new trainings (default: dualgnn-dgl in the user's cache "
+        "folder)"
+    )
+    parser.add_argument(
+        "--cache",
+        type=lambda text: Path(text).resolve(),
+        default=user_cache(),
+        metavar="DIR",
+        help=text,
+    )

@@ -1,4 +1,6 @@
-"""Real data sets of the benchmarks, each prepared once a split in the cache (a module, not a script)."""
+"""Real data sets of the benchmarks, each prepared once a split in the cache (a module, not a
+script).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Which files below the root, how many of their users (all if None), and to how many columns wider features are reduced."""
+    """Which files below the root, how many of their users (all if None), and to how many columns
+    wider features are reduced.
+    """
 
     folder: str
     log: str = ""
@@ -25,13 +29,20 @@ class Source:
     width: int | None = None
 
 
-# posters of 1,280 columns and plots of 384, both to 128, so that a dense graph of a million pairs is learned in an hour
-MOVIELENS = Source("movielens-1m", "ratings.parquet", ("poster_effnetlite0.parquet", "text_minilm.parquet"), width=128)
+# posters of 1,280 columns and plots of 384, both to 128, so that a dense graph of a million pairs
+# is learned in an hour
+MOVIELENS = Source(
+    "movielens-1m",
+    "ratings.parquet",
+    ("poster_effnetlite0.parquet", "text_minilm.parquet"),
+    width=128,
+)
 SOURCES = {
     "tiktok": Source("tiktok"),
     "baby": Source("amazon-baby"),
     "microlens": Source("microlens-50k"),
-    "microlens-15k": Source("microlens-50k", users=15_000),  # a sample that a laptop's core searches in minutes a model
+    # a sample that a laptop's core searches in minutes a model
+    "microlens-15k": Source("microlens-50k", users=15_000),
     "movielens-1m": MOVIELENS,
     "movielens-800": replace(MOVIELENS, users=800),
 }
@@ -60,10 +71,21 @@ def prepare(name: str, split: str, folders: Folders) -> Path:
 
 
 def sample(raw: RawInput, users: int) -> RawInput:
-    """The pairs of so many users alone, drawn with seed 0 from those of the log; features whole, titles left out."""
+    """The pairs of so many users alone, drawn with seed 0 from those of the log.
+
+    Features whole, titles left out.
+    """
     log = raw.log
     kept = np.random.default_rng(0).choice(len(log.user_ids), users, replace=False)
     rows = np.isin(log.user, kept)
     time, rating = (None if column is None else column[rows] for column in (log.time, log.rating))
-    cut = replace(log, user=log.user[rows], item=log.item[rows], time=time, rating=rating, rows_read=int(rows.sum()), dropped={})
+    cut = replace(
+        log,
+        user=log.user[rows],
+        item=log.item[rows],
+        time=time,
+        rating=rating,
+        rows_read=int(rows.sum()),
+        dropped={},
+    )
     return replace(raw, log=cut, titles={})

@@ -19,7 +19,11 @@ TITLES = {
     "movielens-1m": "MovieLens-1M",
     "baby": "Amazon-Baby, no features",
 }
-SPLITS = {"loo": "leave-one-out (each user's last)", "time": "by time, a share of each user's last", "random": "random"}
+SPLITS = {
+    "loo": "leave-one-out (each user's last)",
+    "time": "by time, a share of each user's last",
+    "random": "random",
+}
 OF_THE_MACHINE = ("--root", "--cache")
 
 
@@ -64,10 +68,19 @@ def command_of(module: str, words: list[str]) -> str:
 def markdown(rows: list[dict]) -> str:
     """Formats the rows of a comparison.
 
-    A row has the mean over seeds ± their standard deviation, the users' 95 % interval, and its tests against the first row.
+    A row has the mean over seeds ± their standard deviation, the users' 95 % interval, and its
+    tests against the first row.
     """
     published = any(row["published"] for row in rows)
-    heads = ["model", "trials × seeds", "recall@10", METRIC, "95 % interval", "to the leader, p bootstrap, p Wilcoxon", "NDCG@20"]
+    heads = [
+        "model",
+        "trials × seeds",
+        "recall@10",
+        METRIC,
+        "95 % interval",
+        "to the leader, p bootstrap, p Wilcoxon",
+        "NDCG@20",
+    ]
     heads += ["published recall / NDCG@20"] if published else []
     heads += ["coverage@20", "s/epoch", "s to best", "MB"]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
@@ -75,15 +88,26 @@ def markdown(rows: list[dict]) -> str:
         low, high = row[f"interval {METRIC}"]
         tests = "–" if place else ""
         if "difference" in row:
-            tests = f"{row['difference']:+.4f}, {small(row['p bootstrap'])}, {small(row['p Wilcoxon'])}".replace("-", "−")
-        cells = [row["model"], f"{row['trials']} × {row['seeds']}", f"{row['recall@10']:.4f}", spread(row, METRIC)]
+            tests = f"{row['difference']:+.4f}, {small(row['p bootstrap'])}, {small(row['p Wilcoxon'])}".replace(
+                "-", "−"
+            )
+        cells = [
+            row["model"],
+            f"{row['trials']} × {row['seeds']}",
+            f"{row['recall@10']:.4f}",
+            spread(row, METRIC),
+        ]
         if not place:
             cells[0], cells[3] = f"**{cells[0]}**", f"**{cells[3]}**"
         cells += [f"{low:.4f}–{high:.4f}", tests, spread(row, "ndcg@20")]
         if published:
             cells.append("{:.4f} / {:.4f}".format(*row["published"]) if row["published"] else "")
         gpu = " (GPU)" if row["timed on a GPU"] else ""
-        cells += [f"{row['coverage@20']:.3f}", f"{row['epoch_s']:.2f}{gpu}", f"{row['to_best_s']:.0f}{gpu}"]
+        cells += [
+            f"{row['coverage@20']:.3f}",
+            f"{row['epoch_s']:.2f}{gpu}",
+            f"{row['to_best_s']:.0f}{gpu}",
+        ]
         cells.append(f"{row['peak_mb']:.0f}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -93,7 +117,8 @@ def side_by_side(tables: dict[str, list[dict]]) -> str:
     """Formats recall@20 under several splits, a row a split.
 
     Args:
-        tables: Data set → rows. The first table gives the columns; – marks a model that another table lacks.
+        tables: Data set → rows. The first table gives the columns; – marks a model that another
+            table lacks.
     """
     models = [row["model"] for row in next(iter(tables.values()))]
     lines = [f"| split | {' | '.join(models)} |", "| --- " * (len(models) + 1) + "|"]
@@ -105,26 +130,52 @@ def side_by_side(tables: dict[str, list[dict]]) -> str:
 
 
 def best(tables: dict[str, list[dict]]) -> str:
-    """Formats the best model of each table, with the models whose difference from it is not significant at .05 in both tests.
+    """Formats the best model of each table, with the models whose difference from it is not
+    significant at .05 in both tests.
 
     Args:
         tables: Data set → rows, best first.
     """
-    heads = ["data set", "best model", METRIC, "95 % interval", "not significantly behind", "next", "dualgnn", "lightgcn"]
+    heads = [
+        "data set",
+        "best model",
+        METRIC,
+        "95 % interval",
+        "not significantly behind",
+        "next",
+        "dualgnn",
+        "lightgcn",
+    ]
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for name, (first, *others) in tables.items():
-        ties = [row for row in others if max(row.get("p bootstrap", 1), row.get("p Wilcoxon", 1)) >= 0.05]
+        ties = [
+            row
+            for row in others
+            if max(row.get("p bootstrap", 1), row.get("p Wilcoxon", 1)) >= 0.05
+        ]
         rest = next(row for row in others if row not in ties)
         found = {row["model"]: f"{row[METRIC]:.4f}" for row in (first, *others)}
         low, high = first[f"interval {METRIC}"]
-        cells = [TITLES[name], first["model"], f"**{spread(first, METRIC)}**", f"{low:.4f}–{high:.4f}"]
-        cells += [", ".join(f"{row['model']} {row[METRIC]:.4f}" for row in ties), f"{rest['model']} {rest[METRIC]:.4f}"]
-        lines.append(f"| {' | '.join([*cells, found.get('dualgnn', '–'), found.get('lightgcn', '–')])} |")
+        cells = [
+            TITLES[name],
+            first["model"],
+            f"**{spread(first, METRIC)}**",
+            f"{low:.4f}–{high:.4f}",
+        ]
+        cells += [
+            ", ".join(f"{row['model']} {row[METRIC]:.4f}" for row in ties),
+            f"{rest['model']} {rest[METRIC]:.4f}",
+        ]
+        lines.append(
+            f"| {' | '.join([*cells, found.get('dualgnn', '–'), found.get('lightgcn', '–')])} |"
+        )
     return "\n".join(lines)
 
 
 def spread(row: dict, metric: str) -> str:
-    """Formats the mean ± the standard deviation over seeds, where there are several and they differ."""
+    """Formats the mean ± the standard deviation over seeds, where there are several and they
+    differ.
+    """
     deviation = f"{row[f'{metric} sd']:.4f}" if row["seeds"] > 1 else "0.0000"
     return f"{row[metric]:.4f}" + (f" ± {deviation}" if deviation != "0.0000" else "")
 

@@ -1,4 +1,6 @@
-"""One training in a process of its own: `trainings.py` starts it and reads the JSON that it prints."""
+"""One training in a process of its own: `trainings.py` starts it and reads the JSON that it
+prints.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ def train_one(spec: dict) -> dict:
     """Trains and measures one model.
 
     Args:
-        spec: The training's content, with its prepared `folder`, its number of `threads` and its `mask` at test.
+        spec: The training's content, with its prepared `folder`, its number of `threads` and its
+            `mask` at test.
 
     Returns:
         The results of a training, for a test with its users' hits.
@@ -33,7 +36,9 @@ def train_one(spec: dict) -> dict:
     kind = models.model_class(spec["model"])
     values = {**spec["train"], **spec["config"], "seed": spec["seed"]}
     config = build(kind.Config, {k: v for k, v in values.items() if k in keys(kind.Config)})
-    options = build(training.TrainConfig, {k: v for k, v in values.items() if k in keys(training.TrainConfig)})
+    options = build(
+        training.TrainConfig, {k: v for k, v in values.items() if k in keys(training.TrainConfig)}
+    )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = training.train_model(spec["model"], dataset, config, options, device=device)
     fit = trained.fit
@@ -44,7 +49,9 @@ def train_one(spec: dict) -> dict:
         "epochs": len(fit.history),
         "setup_s": round(trained.setup_seconds, 3),
         "epoch_s": round(float(np.median(seconds)), 4),
-        "to_best_s": round(sum(row.get("total_seconds", 0.0) for row in fit.history[: fit.best_epoch]), 2),
+        "to_best_s": round(
+            sum(row.get("total_seconds", 0.0) for row in fit.history[: fit.best_epoch]), 2
+        ),
         "curve": [round(row.get(METRIC, float("nan")), 5) for row in fit.history if METRIC in row],
         "resolved": dataclasses.asdict(config) | dataclasses.asdict(options),
         "device": str(device),
@@ -55,8 +62,12 @@ def train_one(spec: dict) -> dict:
         items = evaluator.rank(fit.user, fit.item)
         found = evaluator.measure(items)
         intervals = bootstrap(found.per_user, seed=0)
-        result["test"] = {name: round(value, 5) for name, value in (found.means | found.coverage).items()}
-        result["intervals"] = {name: [round(end, 5) for end in interval] for name, interval in intervals.items()}
+        result["test"] = {
+            name: round(value, 5) for name, value in (found.means | found.coverage).items()
+        }
+        result["intervals"] = {
+            name: [round(end, 5) for end in interval] for name, interval in intervals.items()
+        }
         result["users"] = len(found.users)
         result |= {key: values.tolist() for key, values in hits_of(evaluator, items).items()}
     result["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

@@ -1,9 +1,10 @@
 """Trainings of one table: each made once, found again by its content.
 
-A training is named by the data's hash, the model, its configuration, the seed and the training options. It is looked up in the
-table's Parquet file under results/, then in the working cache, and only then made, in a process of its own, so that its peak
-memory is its own. New trainings go to the cache at once and into the Parquet file when their row is ready, so a run can be
-stopped at any time.
+A training is named by the data's hash, the model, its configuration, the seed and the training
+options. It is looked up in the table's Parquet file under results/, then in the working cache, and
+only then made, in a process of its own, so that its peak memory is its own. New trainings go to the
+cache at once and into the Parquet file when their row is ready, so a run can be stopped at any
+time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Trainings:
         cache: Working cache.
         threads: Threads of a new training.
         refill: Whether to repeat tests whose users' hits were not kept.
-        quick: Whether this run only shows that a script works: it keeps its trainings apart and packs none.
+        quick: Whether this run only shows that a script works: it keeps its trainings apart and
+            packs none.
         results: Folder of the Parquet file.
     """
 
@@ -53,7 +55,17 @@ class Trainings:
         self.packed = Packed() if quick else Packed.read(self.file)
         self.changed: dict[str, Training] = {}
 
-    def run(self, data: str, folder: Path, model: str, config: dict, seed: int, train: dict, *, mask: str | None) -> Training:
+    def run(
+        self,
+        data: str,
+        folder: Path,
+        model: str,
+        config: dict,
+        seed: int,
+        train: dict,
+        *,
+        mask: str | None,
+    ) -> Training:
         """Returns one training, made if it is not kept.
 
         Args:
@@ -63,14 +75,20 @@ class Trainings:
             config: Options of the model, and of training where they belong to this configuration.
             seed: Seed of the training.
             train: Training options that all configurations share.
-            mask: Pairs left out of the ranking at test, `train` or `all`; None looks at validation only.
+            mask: Pairs left out of the ranking at test, `train` or `all`; None looks at validation
+                only.
 
         Returns:
             The training with its `name`.
         """
         from dualgnn_dgl.core.files import read_json
 
-        content = {"data": read_json(folder / "dataset.json")["hash"], "model": model, "config": config, "seed": seed}
+        content = {
+            "data": read_json(folder / "dataset.json")["hash"],
+            "model": model,
+            "config": config,
+            "seed": seed,
+        }
         content |= {"train": train, "test": mask is not None}
         name = name_of(data, content)
         kept = self.find(name)
@@ -79,7 +97,10 @@ class Trainings:
         return kept | {"name": name}
 
     def find(self, name: str) -> Training | None:
-        """Returns a kept training, or None; one that only the Parquet file has is copied to the cache."""
+        """Returns a kept training, or None.
+
+        One that only the Parquet file has is copied to the cache.
+        """
         from dualgnn_dgl.core.files import read_json, write_json
 
         file = self.folder / f"{name}.json"
@@ -100,14 +121,25 @@ class Trainings:
         spec = content | {"folder": str(folder), "mask": mask, "threads": self.threads}
         command = [sys.executable, "-m", "benchmarks.lib.train_one", json.dumps(spec)]
         environment = os.environ | {"OMP_NUM_THREADS": str(self.threads)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=REPOSITORY)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=REPOSITORY
+        )
         if done.returncode:
             raise SystemExit(f"{name} failed: {done.stderr.strip().splitlines()[-1:]}")
-        made = content | json.loads(done.stdout.splitlines()[-1]) | {"machine": machine(self.threads)}
+        made = (
+            content | json.loads(done.stdout.splitlines()[-1]) | {"machine": machine(self.threads)}
+        )
         figures = made["test"] or {"valid": made["valid"]}
-        shown = " ".join(f"{key} {value:.4f}" for key, value in figures.items() if key in ("valid", METRIC, "ndcg@20"))
+        shown = " ".join(
+            f"{key} {value:.4f}"
+            for key, value in figures.items()
+            if key in ("valid", METRIC, "ndcg@20")
+        )
         config, seed = content["config"], content["seed"]
-        text = f"{name} seed {seed} {config}: {shown}, epoch {made['best_epoch']}, {made['epoch_s']} s/epoch"
+        text = (
+            f"{name} seed {seed} {config}: {shown}, epoch {made['best_epoch']}, {made['epoch_s']} "
+            f"s/epoch"
+        )
         print(text, file=sys.stderr)
         return made
 
@@ -117,7 +149,8 @@ class Trainings:
         Args:
             name: Name of the training.
             made: New training.
-            before: The same training as it was kept without its users' hits. Where its results repeat, its times stay.
+            before: The same training as it was kept without its users' hits. Where its results
+                repeat, its times stay.
         """
         from dualgnn_dgl.core.files import write_json
 
@@ -129,7 +162,8 @@ class Trainings:
 
     @contextmanager
     def packed_under_lock(self) -> Iterator[None]:
-        """Adds new trainings to the Parquet file, and holds the lock on its folder until the block ends.
+        """Adds new trainings to the Parquet file, and holds the lock on its folder until the block
+        ends.
 
         Both files of a table are read again under the lock, so that two runs at once lose nothing.
         """
@@ -145,27 +179,35 @@ class Trainings:
 
 
 def name_of(data: str, content: dict) -> str:
-    """Returns the name of a training: data set, model and a digest of what was trained, on which data, how.
+    """Returns the name of a training: data set, model and a digest of what was trained, on which
+    data, how.
 
     Args:
         data: Name of the data set.
-        content: The fields `data`, `model`, `config`, `seed`, `train` and `test`, of which `test` counts as true or false.
+        content: The fields `data`, `model`, `config`, `seed`, `train` and `test`, of which `test`
+            counts as true or false.
     """
     from dualgnn_dgl.core.files import json_digest
 
-    fields = {key: content[key] for key in ("data", "model", "config", "seed", "train")} | {"test": bool(content["test"])}
+    fields = {key: content[key] for key in ("data", "model", "config", "seed", "train")} | {
+        "test": bool(content["test"])
+    }
     return f"{data}-{content['model']}-{json_digest(fields)[:16]}"
 
 
 def as_json(training: Training) -> Training:
     """Returns a training whose arrays are lists."""
-    return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in training.items()}
+    return {
+        key: value.tolist() if isinstance(value, np.ndarray) else value
+        for key, value in training.items()
+    }
 
 
 def metrics_of(training: Training) -> dict[str, np.ndarray]:
     """Computes every metric of every test user (B,) from a training's hits.
 
-    Bit j of a user's `hits` says whether place j + 1 of the list is a hit; `held_out` is the number of held-out items.
+    Bit j of a user's `hits` says whether place j + 1 of the list is a hit; `held_out` is the number
+    of held-out items.
     """
     from dualgnn_dgl.evaluation import metrics_per_user
 

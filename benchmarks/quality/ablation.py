@@ -2,8 +2,9 @@
 
     python -m benchmarks.quality.ablation --data tiktok --seeds 3
 
-Every training is one of the comparison's, with the same options, and serves both columns. The defaults were chosen on validation,
-so the test column decides nothing. Writes results/ablation-NAME.json.
+Every training is one of the comparison's, with the same options, and serves both columns. The
+defaults were chosen on validation, so the test column decides nothing. Writes
+results/ablation-NAME.json.
 """
 
 from __future__ import annotations
@@ -36,23 +37,46 @@ PARTS: dict[str, dict] = {
 }
 
 
-def train_parts(name: str, folders: Folders, parts: dict[str, dict], seeds: int, train: dict, trainings: Trainings) -> list[dict]:
+def train_parts(
+    name: str,
+    folders: Folders,
+    parts: dict[str, dict],
+    seeds: int,
+    train: dict,
+    trainings: Trainings,
+) -> list[dict]:
     """Trains every part with every seed, and returns its row without results."""
     data = DATA[name]
     folder, rows = prepare(data.source, data.split, folders), []
     for part, config in parts.items():
-        runs = [trainings.run(name, folder, "dualgnn_plus", config, seed, train, mask=data.mask) for seed in range(seeds)]
-        rows.append({"part": part, "config": config, "seeds": seeds, "trainings": [run["name"] for run in runs]})
+        runs = [
+            trainings.run(name, folder, "dualgnn_plus", config, seed, train, mask=data.mask)
+            for seed in range(seeds)
+        ]
+        rows.append(
+            {
+                "part": part,
+                "config": config,
+                "seeds": seeds,
+                "trainings": [run["name"] for run in runs],
+            }
+        )
     return rows
 
 
 def measured(rows: list[dict], trainings: Trainings) -> list[dict]:
-    """Returns the rows with means over their seeds, and recall@20 of each part tested against the first row, the defaults."""
+    """Returns the rows with means over their seeds, and recall@20 of each part tested against the
+    first row, the defaults.
+    """
     found, per_user = [], {}
     for row in rows:
         runs: list[Training] = [trainings.find(name) for name in row["trainings"]]
-        facts = {key: row[key] for key in ("part", "config", "seeds", "trainings")} | {"users": runs[0]["users"]}
-        found.append(facts | over_seeds([run["test"] | {"valid": run["valid"]} for run in runs], FIGURES))
+        facts = {key: row[key] for key in ("part", "config", "seeds", "trainings")} | {
+            "users": runs[0]["users"]
+        }
+        found.append(
+            facts | over_seeds([run["test"] | {"valid": run["valid"]} for run in runs], FIGURES)
+        )
         per_user[row["part"]] = users_mean(row["trainings"], trainings)
     tests = significance(per_user, rows[0]["part"])
     return [row | tests.get(row["part"], {}) for row in found]
@@ -60,11 +84,23 @@ def measured(rows: list[dict], trainings: Trainings) -> list[dict]:
 
 def markdown(rows: list[dict]) -> str:
     """Formats the table of benchmarks/README.md."""
-    heads = ("part", "seeds", "validation recall@20", "test recall@20", "test NDCG@20", "to the defaults", "p bootstrap")
+    heads = (
+        "part",
+        "seeds",
+        "validation recall@20",
+        "test recall@20",
+        "test NDCG@20",
+        "to the defaults",
+        "p bootstrap",
+    )
     lines = [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
     for row in rows:
         figures = [spread(row, key) for key in FIGURES]
-        tests = [f"{row['difference']:+.4f}".replace("-", "−"), small(row["p bootstrap"])] if "difference" in row else ["", ""]
+        tests = (
+            [f"{row['difference']:+.4f}".replace("-", "−"), small(row["p bootstrap"])]
+            if "difference" in row
+            else ["", ""]
+        )
         lines.append(f"| {' | '.join([row['part'], str(row['seeds']), *figures, *tests])} |")
     return "\n".join(lines)
 
@@ -75,18 +111,26 @@ def main() -> None:
     add_folders(parser)
     parser.add_argument("--data", default="tiktok")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--parts", help="comma-separated numbers of the rows, 0 the defaults; all by default")
+    parser.add_argument(
+        "--parts", help="comma-separated numbers of the rows, 0 the defaults; all by default"
+    )
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--patience", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     names = list(PARTS)
-    chosen = names if arguments.parts is None else [names[int(number)] for number in arguments.parts.split(",")]
+    chosen = (
+        names
+        if arguments.parts is None
+        else [names[int(number)] for number in arguments.parts.split(",")]
+    )
     train = {"epochs": arguments.epochs, "patience": arguments.patience}
     parts = {name: PARTS[name] for name in chosen}
     table = f"ablation-{arguments.data}"
     trainings = Trainings(f"compare-{arguments.data}", arguments.cache, threads=arguments.threads)
-    rows = train_parts(arguments.data, Folders.of(arguments), parts, arguments.seeds, train, trainings)
+    rows = train_parts(
+        arguments.data, Folders.of(arguments), parts, arguments.seeds, train, trainings
+    )
     with trainings.packed_under_lock():
         rows = measured(rows, trainings)
         command = command_of("benchmarks.quality.ablation", sys.argv[1:])

@@ -42,9 +42,17 @@ from dualgnn_dgl.runs import growth, newcomers
 from dualgnn_dgl.training import cold_items
 
 RESULT = RESULTS / "newcomers.json"
-SHARES = {"tiktok": 0.2, "microlens-15k": 0.2, "movielens-800": 0.1}  # source in prepared.py → share of newcomers
+# source in prepared.py → share of newcomers
+SHARES = {"tiktok": 0.2, "microlens-15k": 0.2, "movielens-800": 0.1}
 TRAIN = {
-    "lightgcn": {"layers": 2, "l2": 1e-3, "lr": 3e-3, "epochs": 150, "patience": 6, "eval_every": 3},
+    "lightgcn": {
+        "layers": 2,
+        "l2": 1e-3,
+        "lr": 3e-3,
+        "epochs": 150,
+        "patience": 6,
+        "eval_every": 3,
+    },
     "dualgnn": {"lr": 1e-3, "batch_size": 4096, "epochs": 50, "patience": 5},
     "dualgnn_plus": {"lr": 1e-3, "epochs": 50, "patience": 5},
     "vbpr": {"lr": 3e-3, "epochs": 150, "patience": 6, "eval_every": 3},
@@ -85,7 +93,12 @@ def users(name: str, model: str, folders: Folders, quick: bool) -> dict:
     new = np.sort(draw.choice(able, int(SHARES[name] * dataset.num_users), replace=False))
     rest = np.setdiff1d(np.arange(dataset.num_users), new)
     parts = {split: taken(getattr(dataset, split), rest) for split in data.SPLITS}
-    without = replace(dataset, **parts, user_ids=dataset.user_ids[rest], co_occurrence=co_occurrence(parts["train"]))
+    without = replace(
+        dataset,
+        **parts,
+        user_ids=dataset.user_ids[rest],
+        co_occurrence=co_occurrence(parts["train"]),
+    )
     history, valid, test = (taken(getattr(dataset, split), new) for split in data.SPLITS)
     measure = Evaluator(test, [history, valid], ks=(20,))
 
@@ -94,9 +107,14 @@ def users(name: str, model: str, folders: Folders, quick: bool) -> dict:
     fit = train(model, dataset, quick)[1]
     trained = measure(fit.user[torch.from_numpy(new)], fit.item)
     a, b = (found.per_user["recall@20"] for found in (folded, trained))
-    means = resampled_means(np.stack([a, b], axis=1), draw, 1000)  # (1000, 2), the same users for both
+    # (1000, 2), the same users for both
+    means = resampled_means(np.stack([a, b], axis=1), draw, 1000)
     low, high = map(float, percentiles(means[:, 0] / means[:, 1]))
-    popular = torch.from_numpy(np.bincount(parts["train"].item, minlength=dataset.num_items)).float().unsqueeze(1)
+    popular = (
+        torch.from_numpy(np.bincount(parts["train"].item, minlength=dataset.num_items))
+        .float()
+        .unsqueeze(1)
+    )
     return {
         "newcomers": len(new),
         "folded": folded.means["recall@20"],
@@ -111,27 +129,46 @@ def users(name: str, model: str, folders: Folders, quick: bool) -> dict:
 def items(name: str, model: str, folders: Folders, quick: bool) -> dict:
     """Held-out videos, placed by their modalities."""
     dataset = data.load(prepare(name, "cold-items", folders))
-    measure = cold_items.ColdItems(dataset.train, dataset.modalities, dataset.test, [dataset.train, dataset.valid], [20])
+    measure = cold_items.ColdItems(
+        dataset.train, dataset.modalities, dataset.test, [dataset.train, dataset.valid], [20]
+    )
     if model == "content":
-        parts = [functional.normalize(torch.from_numpy(modality.values)) for modality in dataset.modalities.values()]
+        parts = [
+            functional.normalize(torch.from_numpy(modality.values))
+            for modality in dataset.modalities.values()
+        ]
         unit = torch.cat(parts, dim=1)  # (I, ΣF)
         watched = dataset.train.csr()
         mean = watched @ unit.numpy() / np.maximum(np.diff(watched.indptr), 1)[:, None]  # (U, ΣF)
-        found = measure.evaluator(torch.from_numpy(mean.astype(np.float32)), unit[torch.from_numpy(measure.items)])
+        found = measure.evaluator(
+            torch.from_numpy(mean.astype(np.float32)), unit[torch.from_numpy(measure.items)]
+        )
     else:
         found = measure(train(model, dataset, quick)[0])
     low, high = bootstrap(found.per_user, seed=0)["recall@20"]
-    figures = {"videos": len(measure.items), "users": len(found.users), "recall": found.means["recall@20"]}
+    figures = {
+        "videos": len(measure.items),
+        "users": len(found.users),
+        "recall": found.means["recall@20"],
+    }
     figures["interval"] = [low, high]
     return figures | {"ndcg": found.means["ndcg@20"]}
 
 
 def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
-    """A day of log: a twentieth of the users and of the items are new on it, and a twentieth of the other training pairs."""
+    """A day of log: a twentieth of the users and of the items are new on it, and a twentieth of the
+    other training pairs.
+    """
     whole = data.load(prepare(name, usual(name), folders))
     draw = np.random.default_rng(2)
-    fresh_user, fresh_item = (draw.random(size) < 0.05 for size in (whole.num_users, whole.num_items))
-    late = fresh_user[whole.train.user] | fresh_item[whole.train.item] | (draw.random(len(whole.train)) < 0.05)
+    fresh_user, fresh_item = (
+        draw.random(size) < 0.05 for size in (whole.num_users, whole.num_items)
+    )
+    late = (
+        fresh_user[whole.train.user]
+        | fresh_item[whole.train.item]
+        | (draw.random(len(whole.train)) < 0.05)
+    )
     left = ~late
     user_ids, item_ids = np.unique(whole.train.user[left]), np.unique(whole.train.item[left])
     new_user, new_item = np.full(whole.num_users, -1), np.full(whole.num_items, -1)
@@ -139,7 +176,9 @@ def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
 
     def early(pairs: Interactions, rows: np.ndarray) -> Interactions:
         rows = rows & (new_user[pairs.user] >= 0) & (new_item[pairs.item] >= 0)
-        return Interactions(new_user[pairs.user[rows]], new_item[pairs.item[rows]], len(user_ids), len(item_ids))
+        return Interactions(
+            new_user[pairs.user[rows]], new_item[pairs.item[rows]], len(user_ids), len(item_ids)
+        )
 
     parts = early(whole.train, left), early(whole.valid, np.ones(len(whole.valid), bool))
     nothing = Interactions(np.empty(0, int), np.empty(0, int), len(user_ids), len(item_ids))
@@ -147,17 +186,32 @@ def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
     names = whole.user_ids[user_ids], whole.item_ids[item_ids]
     before = Dataset(*parts, nothing, some, *names, co_occurrence=co_occurrence(parts[0]))
 
-    log = RawLog(whole.train.user[late], whole.train.item[late], whole.user_ids, whole.item_ids, rows_read=int(late.sum()))
-    raw = {key: RawModality(whole.item_ids, m.values, m.present) for key, m in whole.modalities.items()}
+    log = RawLog(
+        whole.train.user[late],
+        whole.train.item[late],
+        whole.user_ids,
+        whole.item_ids,
+        rows_read=int(late.sum()),
+    )
+    raw = {
+        key: RawModality(whole.item_ids, m.values, m.present) for key, m in whole.modalities.items()
+    }
     larger, added = growth.extend(before, RawInput(log, raw))
     users_, items_ = (
-        np.array([{key: place for place, key in enumerate(known.tolist())}.get(key, -1) for key in ids.tolist()])
+        np.array(
+            [
+                {key: place for place, key in enumerate(known.tolist())}.get(key, -1)
+                for key in ids.tolist()
+            ]
+        )
         for known, ids in ((larger.user_ids, whole.user_ids), (larger.item_ids, whole.item_ids))
     )
 
     def later(pairs: Interactions) -> Interactions:
         rows = (users_[pairs.user] >= 0) & (items_[pairs.item] >= 0)
-        return Interactions(users_[pairs.user[rows]], items_[pairs.item[rows]], larger.num_users, larger.num_items)
+        return Interactions(
+            users_[pairs.user[rows]], items_[pairs.item[rows]], larger.num_users, larger.num_items
+        )
 
     measure = Evaluator(later(whole.test), [larger.train, later(whole.valid)], ks=(20,))
     took = {}
@@ -168,7 +222,10 @@ def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
     took["updated"] = time.process_time() - started
     found = {"updated": measure(user, item).means}
     values = TRAIN[model] | {"epochs": 3, "eval_every": 1}
-    options = build(training.TrainConfig, {key: value for key, value in values.items() if key in keys(training.TrainConfig)})
+    options = build(
+        training.TrainConfig,
+        {key: value for key, value in values.items() if key in keys(training.TrainConfig)},
+    )
     started = time.process_time()
     fit = training.fit(grown, larger.train, larger.valid, options, modalities=larger.modalities)
     took["updated, 3 epochs"] = took["updated"] + time.process_time() - started
@@ -190,23 +247,34 @@ def config_of(model: str) -> Options:
 
 
 def speed(model: str, quick: bool) -> dict:
-    """Milliseconds and users a minute on a synthetic log; nothing is trained, which changes no time."""
+    """Milliseconds and users a minute on a synthetic log.
+
+    Nothing is trained, which changes no time.
+    """
     count, num_items, per_user = (2_000, 5_000, 10) if quick else (100_000, 100_000, 10)
     draw = np.random.default_rng(0)
-    popular = np.floor(num_items * draw.random(count * per_user) ** 3).astype(np.int64)  # some videos are watched by thousands
+    # some videos are watched by thousands
+    popular = np.floor(num_items * draw.random(count * per_user) ** 3).astype(np.int64)
     keys_ = np.unique(np.repeat(np.arange(count), per_user) * num_items + popular)
     pairs = Interactions(keys_ // num_items, keys_ % num_items, count, num_items)
     nothing = Interactions(np.empty(0, int), np.empty(0, int), count, num_items)
     features = {
-        name: Modality(draw.normal(size=(num_items, width)).astype(np.float32), draw.random(num_items) < 0.8)
+        name: Modality(
+            draw.normal(size=(num_items, width)).astype(np.float32), draw.random(num_items) < 0.8
+        )
         for name, width in (("visual", 128), ("textual", 64))
     }
     ids = [np.arange(size).astype(str) for size in (count, num_items)]
     dataset = Dataset(pairs, nothing, nothing, features, *ids, co_occurrence=co_occurrence(pairs))
     started = time.perf_counter()
-    door = newcomers.Newcomers(models.create(model, heterographs.heterograph(dataset), features), dataset)
+    door = newcomers.Newcomers(
+        models.create(model, heterographs.heterograph(dataset), features), dataset
+    )
     opened = time.perf_counter() - started
-    histories = [np.floor(num_items * draw.random(10) ** 3).astype(int).astype(str).tolist() for _ in range(10_000)]
+    histories = [
+        np.floor(num_items * draw.random(10) ** 3).astype(int).astype(str).tolist()
+        for _ in range(10_000)
+    ]
     video = {name: modality.take(np.array([7])) for name, modality in features.items()}
     door.recommend(histories[:1], 20)
     door.items(video)
@@ -215,7 +283,11 @@ def speed(model: str, quick: bool) -> dict:
     batch = histories[: 200 if quick else 10_000]
     batch_ms = milliseconds(door.recommend, batch, 20)
     videos = [
-        {name: Modality(draw.normal(size=(1, m.width)), np.ones(1, bool)) for name, m in features.items()} for _ in range(few)
+        {
+            name: Modality(draw.normal(size=(1, m.width)), np.ones(1, bool))
+            for name, m in features.items()
+        }
+        for _ in range(few)
     ]
     video_ms = [milliseconds(door.items, video) for video in videos]
     figures = {"users": count, "videos": num_items, "interactions": len(pairs), "opening s": opened}
@@ -223,12 +295,16 @@ def speed(model: str, quick: bool) -> dict:
         for clock, values in zip(("CPU", "wall"), zip(*times, strict=True), strict=True):
             figures[f"ms a {label}, median {clock}"] = float(np.median(values))
             figures[f"ms a {label}, slowest {clock}"] = max(values)
-    rates = {clock: 60e3 * len(batch) / ms for clock, ms in zip(("CPU", "wall"), batch_ms, strict=True)}
+    rates = {
+        clock: 60e3 * len(batch) / ms for clock, ms in zip(("CPU", "wall"), batch_ms, strict=True)
+    }
     return figures | {f"users a minute, {clock}": rate for clock, rate in rates.items()}
 
 
 def milliseconds(function: Callable[..., object], *given: object) -> tuple[float, float]:
-    """CPU and wall time of one call; on a busy machine only the first says something of the code."""
+    """CPU and wall time of one call; on a busy machine only the first says something of the
+    code.
+    """
     wall, cpu = time.perf_counter(), time.process_time()
     function(*given)
     return 1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)
@@ -241,7 +317,9 @@ def main() -> None:
     parser.add_argument("--parts", default="users,items,update,speed")
     parser.add_argument("--data", default=",".join(SHARES))
     parser.add_argument("--models", default="lightgcn,dualgnn,dualgnn_plus")
-    parser.add_argument("--quick", action="store_true", help="two epochs, small sizes: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="two epochs, small sizes: does it run?"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     names = arguments.models.split(",")
@@ -254,9 +332,14 @@ def main() -> None:
         if part == "speed":
             figures = speed(model, arguments.quick)
         else:
-            figures = {"users": users, "items": items, "update": updates}[part](name, model, folders, arguments.quick)
+            figures = {"users": users, "items": items, "update": updates}[part](
+                name, model, folders, arguments.quick
+            )
         figures = json.loads(json.dumps(figures, default=float))
-        shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
+        shown = {
+            key: round(value, 4) if isinstance(value, float) else value
+            for key, value in figures.items()
+        }
         print(part, name, model, shown, flush=True)
         if not arguments.quick:  # read again each time: parts may run side by side
             known = json.loads(RESULT.read_text()) if RESULT.is_file() else {}

@@ -1,11 +1,13 @@
-"""What co-occurring users supply to users of the demo none of whose videos has their favourite modality.
+"""What co-occurring users supply to users of the demo none of whose videos has their favourite
+modality.
 
     python -m benchmarks.quality.borrowing --rates .8,.9,.95
 
-The paper's claim is that the co-occurrence graph makes up for missing modalities. In the demo every user has one planted
-favourite modality; holes are made until some users see nothing of it (they are *blind*). The table shows for these users how much
-attention the model pays to the favourite (1/3 would be chance, 0 is all that is possible without borrowing), for how many it
-is the largest, and recall@20. Mean over `--seeds`; recall with the users' 95 % interval.
+The paper's claim is that the co-occurrence graph makes up for missing modalities. In the demo every
+user has one planted favourite modality; holes are made until some users see nothing of it (they are
+*blind*). The table shows for these users how much attention the model pays to the favourite (1/3
+would be chance, 0 is all that is possible without borrowing), for how many it is the largest, and
+recall@20. Mean over `--seeds`; recall with the users' 95 % interval.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from benchmarks.lib.paths import RESULTS
 
 def blind_users(holed, favourite: np.ndarray) -> np.ndarray:
     """Users (U,) none of whose training videos has their favourite modality."""
-    present = np.stack([modality.present for modality in holed.modalities.values()], axis=1)  # (I, M)
+    # of shape (I, M)
+    present = np.stack([modality.present for modality in holed.modalities.values()], axis=1)
     seen = np.zeros((holed.num_users, present.shape[1]), dtype=np.int64)
     np.add.at(seen, holed.train.user, present[holed.train.item])
     return seen[np.arange(holed.num_users), favourite] == 0
@@ -39,7 +42,12 @@ def draw(rows: list[dict], path: Path) -> None:
         places = np.arange(len(mine)) + 0.4 * n
         label = "with borrowing" if borrow else "without"
         left.bar(places, [row["attention"] for row in mine], 0.38, label=label)
-        ends = np.array([[row["recall"] - row["interval"][0], row["interval"][1] - row["recall"]] for row in mine]).T
+        ends = np.array(
+            [
+                [row["recall"] - row["interval"][0], row["interval"][1] - row["recall"]]
+                for row in mine
+            ]
+        ).T
         right.bar(places, [row["recall"] for row in mine], 0.38, yerr=ends, capsize=3)
     left.axhline(1 / 3, color="gray", linestyle=":", label="chance")
     left.set_ylabel("attention on the favourite modality")
@@ -86,7 +94,9 @@ def main() -> None:
                 config = models.model_class("dualgnn").Config(borrow=borrow)
                 epochs = 1 if arguments.quick else arguments.epochs
                 options = training.TrainConfig(epochs=epochs, patience=4, seed=seed)
-                fit = training.train_model("dualgnn", training.Inputs(holed, net, holed.modalities), config, options).fit
+                fit = training.train_model(
+                    "dualgnn", training.Inputs(holed, net, holed.modalities), config, options
+                ).fit
                 rows_ = np.flatnonzero(blind_users(holed, favourite))
                 weights = fit.attention.numpy()[rows_]
                 attention.append(weights[np.arange(len(rows_)), favourite[rows_]].mean())
@@ -106,11 +116,15 @@ def main() -> None:
                     "interval": list(bootstrap({"recall": values}, seed=0)["recall"]),
                 }
             )
-    print("| missing | blind users | borrow | attention on the favourite | largest for | recall@20 |\n|---|---|---|---|---|---|")
+    print(
+        "| missing | blind users | borrow | attention on the favourite | largest for | recall@20 "
+        "|\n|---|---|---|---|---|---|"
+    )
     for row in rows:
         low, high = row["interval"]
         print(
-            f"| {row['rate']:.0%} | {row['blind']} | {'yes' if row['borrow'] else 'no'} | {row['attention']:.3f} "
+            f"| {row['rate']:.0%} | {row['blind']} | {'yes' if row['borrow'] else 'no'} | "
+            f"{row['attention']:.3f} "
             f"| {row['largest']:.0%} | {row['recall']:.4f} [{low:.4f}, {high:.4f}] |"
         )
     if not arguments.quick:

@@ -1,23 +1,28 @@
 """Compares every model on the same data, with the same number of trials, chosen on validation only.
 
-    python -m benchmarks.quality.compare --data tiktok --models mostpop,bprmf,lightgcn,dualgnn --trials 8 --seeds 3
+    python -m benchmarks.quality.compare --data tiktok --models mostpop,bprmf,lightgcn,dualgnn
+    --trials 8 --seeds 3
 
-For each model: `--trials` configurations, the defaults first and then draws from its `SEARCH` space, all with seed 0. The one
-with the best validation recall@20 is trained with `--seeds` seeds; only those runs look at the test split, once. Every training
-is kept (trainings.py), so a run can be stopped and started again.
+For each model: `--trials` configurations, the defaults first and then draws from its `SEARCH`
+space, all with seed 0. The one with the best validation recall@20 is trained with `--seeds` seeds;
+only those runs look at the test split, once. Every training is kept (trainings.py), so a run can be
+stopped and started again.
 
-The leader is compared with every other model, user by user; each user's recall@20 is the mean over the seeds. The tests are the
-paired bootstrap and Wilcoxon, each with Holm's correction for the number of models. A test keeps, for every test user, which of
-the 20 places are hits and how many items were held out; every metric follows from these. Old tests kept none: `--refill` trains
-them again, and replaces them only if their results do not repeat.
+The leader is compared with every other model, user by user; each user's recall@20 is the mean over
+the seeds. The tests are the paired bootstrap and Wilcoxon, each with Holm's correction for the
+number of models. A test keeps, for every test user, which of the 20 places are hits and how many
+items were held out; every metric follows from these. Old tests kept none: `--refill` trains them
+again, and replaces them only if their results do not repeat.
 
-`--settings-of NAME` searches nothing: each model takes the settings of its row in results/compare-NAME.json, and the table says
-so. It serves sets too large to search on, beside a sample of them, and other splits. `--settings-of defaults` takes what a model
-is shipped with, as `dualgnn train` would. Of several names (commas), the settings with the best validation here, the mean over
-the seeds, are taken.
+`--settings-of NAME` searches nothing: each model takes the settings of its row in
+results/compare-NAME.json, and the table says so. It serves sets too large to search on, beside a
+sample of them, and other splits. `--settings-of defaults` takes what a model is shipped with, as
+`dualgnn train` would. Of several names (commas), the settings with the best validation here, the
+mean over the seeds, are taken.
 
-A run may name a few models: results/compare-NAME.json keeps the rows of all others, and all are tested again. `--against MODEL`
-trains nothing: it tests the kept runs of `--models` against those of that model, which need not lead.
+A run may name a few models: results/compare-NAME.json keeps the rows of all others, and all are
+tested again. `--against MODEL` trains nothing: it tests the kept runs of `--models` against those
+of that model, which need not lead.
 """
 
 from __future__ import annotations
@@ -69,7 +74,10 @@ def compare(
     options = train | {"patience": max(int(train["patience"]), PATIENCE.get(model, 0))}
 
     def seeded(config: dict) -> list[Training]:
-        return [trainings.run(name, folder, model, config, seed, options, mask=data.mask) for seed in range(seeds)]
+        return [
+            trainings.run(name, folder, model, config, seed, options, mask=data.mask)
+            for seed in range(seeds)
+        ]
 
     row: dict = {"data": name, "model": model}
     if settings_of is None:
@@ -84,7 +92,11 @@ def compare(
         known = [(place, *settled(place, model)) for place in settings_of.split(",")]
         of_each = [(place, config, seeded(config)) for place, config, _ in known]
         place, config, runs = max(of_each, key=lambda one: valid_of(one[2]))
-        row |= {"trials": sum(number for *_, number in known), "settings of": place, "valid": valid_of(runs)}
+        row |= {
+            "trials": sum(number for *_, number in known),
+            "settings of": place,
+            "valid": valid_of(runs),
+        }
     row |= {"config": config, "train": options, "published": PUBLISHED.get(name, {}).get(model)}
     return row | results_of(runs)
 
@@ -92,7 +104,12 @@ def compare(
 def about(name: str, rows: list[dict]) -> dict:
     """Returns what the rows of a table share, the head of its summary."""
     data = DATA[name]
-    facts = {"name": name, "split": data.split, "masked at test": data.masked, "test users": rows[0]["users"]}
+    facts = {
+        "name": name,
+        "split": data.split,
+        "masked at test": data.masked,
+        "test users": rows[0]["users"],
+    }
     commands = list(dict.fromkeys(row["command"] for row in rows if "command" in row))
     return {"data": facts, "metric": METRIC, "commands": commands, "note": NOTES.get(name)}
 
@@ -101,10 +118,24 @@ def title(name: str, rows: list[dict]) -> str:
     """Returns the caption of a table."""
     machines = ", ".join(sorted({machine for row in rows for machine in row["machines"]}))
     users = f"{rows[0]['users']:,} test users"
-    own = {f"{key}={value}" for row in rows for key, value in row.get("train", {}).items() if key not in ("epochs", "patience")}
+    own = {
+        f"{key}={value}"
+        for row in rows
+        for key, value in row.get("train", {}).items()
+        if key not in ("epochs", "patience")
+    }
     elsewhere = sorted({row["settings of"] for row in rows if "settings of" in row})
-    chosen = ", ".join([f"chosen on validation {METRIC}", *(f"settings those of {place}" for place in elsewhere), *sorted(own)])
-    return f"{name}: split {DATA[name].split}, {users}, {DATA[name].masked} masked, {chosen}; {machines}"
+    chosen = ", ".join(
+        [
+            f"chosen on validation {METRIC}",
+            *(f"settings those of {place}" for place in elsewhere),
+            *sorted(own),
+        ]
+    )
+    return (
+        f"{name}: split {DATA[name].split}, {users}, {DATA[name].masked} masked, {chosen}; "
+        f"{machines}"
+    )
 
 
 def main() -> None:
@@ -113,28 +144,59 @@ def main() -> None:
     add_folders(parser)
     parser.add_argument("--data", default="tiktok", help=f"comma-separated: {', '.join(DATA)}")
     parser.add_argument("--models", default="mostpop,bprmf,lightgcn,dualgnn")
-    parser.add_argument("--trials", type=int, default=8, help="configurations a model, the defaults among them")
+    parser.add_argument(
+        "--trials", type=int, default=8, help="configurations a model, the defaults among them"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--patience", type=int, default=20)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     text = "training option of every trial that has none of its own, e.g. batch_size=16384"
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
-    parser.add_argument("--quick", action="store_true", help="one trial, one seed, five epochs: does it run?")
-    parser.add_argument("--large", action="store_true", help="up to three trials more for every trained model: batches of 16,384")
-    parser.add_argument("--small", action="store_true", help="one more: batches of 2,048, where --set says otherwise")
-    parser.add_argument("--settings-of", metavar="NAMES", help="no search: a model's settings in that table, or defaults")
-    parser.add_argument("--against", metavar="MODEL", help="no training: test the kept runs of --models against this model's")
-    parser.add_argument("--refill", action="store_true", help="train again what was tested without keeping the users' hits")
+    parser.add_argument(
+        "--quick", action="store_true", help="one trial, one seed, five epochs: does it run?"
+    )
+    parser.add_argument(
+        "--large",
+        action="store_true",
+        help="up to three trials more for every trained model: batches of 16,384",
+    )
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="one more: batches of 2,048, where --set says otherwise",
+    )
+    parser.add_argument(
+        "--settings-of",
+        metavar="NAMES",
+        help="no search: a model's settings in that table, or defaults",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="MODEL",
+        help="no training: test the kept runs of --models against this model's",
+    )
+    parser.add_argument(
+        "--refill",
+        action="store_true",
+        help="train again what was tested without keeping the users' hits",
+    )
     arguments = parser.parse_args()
     from dualgnn_dgl.core.options import parse_pair
 
-    trials, seeds, epochs = (1, 1, 5) if arguments.quick else (arguments.trials, arguments.seeds, arguments.epochs)
-    train = {"epochs": epochs, "patience": arguments.patience} | dict(map(parse_pair, arguments.set))
+    trials, seeds, epochs = (
+        (1, 1, 5) if arguments.quick else (arguments.trials, arguments.seeds, arguments.epochs)
+    )
+    train = {"epochs": epochs, "patience": arguments.patience} | dict(
+        map(parse_pair, arguments.set)
+    )
     ways = {"trials": trials, "seeds": seeds, "train": train, "settings_of": arguments.settings_of}
     ways["more"] = (LARGE if arguments.large else ()) + (SMALL if arguments.small else ())
     kept = {"threads": arguments.threads, "refill": arguments.refill, "quick": arguments.quick}
-    command, models = command_of("benchmarks.quality.compare", sys.argv[1:]), arguments.models.split(",")
+    command, models = (
+        command_of("benchmarks.quality.compare", sys.argv[1:]),
+        arguments.models.split(","),
+    )
     for name in arguments.data.split(","):
         table, rows = f"compare-{name}", []
         trainings = Trainings(table, arguments.cache, **kept)
@@ -142,8 +204,11 @@ def main() -> None:
             others = [model for model in models if model != arguments.against]
             print(f"\n{name}\n\n{against(name, arguments.against, others, trainings)}")
             continue
-        for model in models:  # the table grows row by row, so that an interrupted run keeps its finished rows
-            row = compare(name, Folders.of(arguments), model, trainings, **ways) | {"command": command}
+        # the table grows row by row, so that an interrupted run keeps its finished rows
+        for model in models:
+            row = compare(name, Folders.of(arguments), model, trainings, **ways) | {
+                "command": command
+            }
             if arguments.quick:
                 rows = ranked(merged([row], rows), trainings)
                 continue
@@ -152,7 +217,9 @@ def main() -> None:
                 write_table(table, about(name, rows), rows)
         print(f"\n{title(name, rows)}\n\n{markdown(rows)}\n")
         if any("difference" not in row for row in rows[1:]):
-            print("–: tested before users' hits were kept; --refill trains again and fills the gap.")
+            print(
+                "–: tested before users' hits were kept; --refill trains again and fills the gap."
+            )
         if name in NOTES:
             print(NOTES[name])
 

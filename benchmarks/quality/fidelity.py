@@ -1,12 +1,15 @@
-"""Compares published faults with their fixes, model by model: how much each fault of public code changes the results.
+"""Compares published faults with their fixes, model by model.
+
+How much each fault of public code changes the results.
 
     python -m benchmarks.quality.fidelity --root SHARED/data --seeds 3
 
-Every row is a model with one switch: `fixed` is the default of this package, `published` the authors' code or its best port.
-Both sides share data, split, λ (the one published for TikTok), learning rate, batch, patience and seeds; nothing is tuned here.
-TikTok's published files have both modalities for every video, so the row about missing modalities first removes 40 % of each
-modality's features, the same for both sides. Every training is kept (trainings.py), so a run can be stopped and started again.
-Prints the table and writes results/fidelity.json.
+Every row is a model with one switch: `fixed` is the default of this package, `published` the
+authors' code or its best port. Both sides share data, split, λ (the one published for TikTok),
+learning rate, batch, patience and seeds; nothing is tuned here. TikTok's published files have both
+modalities for every video, so the row about missing modalities first removes 40 % of each
+modality's features, the same for both sides. Every training is kept (trainings.py), so a run can be
+stopped and started again. Prints the table and writes results/fidelity.json.
 """
 
 from __future__ import annotations
@@ -55,26 +58,47 @@ CASES = (
     Case("softmax only at the start", "dualgnn", {"attention": "released"}, *DUALGNN),
     Case("first modality overwritten by the sum", "dualgnn", {"user_fusion": "aliased"}, *DUALGNN),
     Case("missing modality as zeros", "dualgnn", {"missing": "zero"}, *DUALGNN, removed=True),
-    Case("routing moves nothing", "grcn", {"routing_edges": "released"}, {"l2": 1e-3}, {"lr": 5e-3}),
-    Case("embeddings never trained", "mmgcn", {"frozen_embeddings": True}, {"l2": 0.1}, {"lr": 3e-3}),
+    Case(
+        "routing moves nothing", "grcn", {"routing_edges": "released"}, {"l2": 1e-3}, {"lr": 5e-3}
+    ),
+    Case(
+        "embeddings never trained", "mmgcn", {"frozen_embeddings": True}, {"l2": 0.1}, {"lr": 3e-3}
+    ),
 )
 
 
 def without_features(folder: Path, cache: Path) -> Path:
-    """Removes `REMOVED` of every modality's rows from prepared data, once, and returns the new folder."""
+    """Removes `REMOVED` of every modality's rows from prepared data, once, and returns the new
+    folder.
+    """
     from dualgnn_dgl import data
     from dualgnn_dgl.modality import drop
 
     target = cache / "data" / f"{folder.name}-holes"
     if not (target / data.MANIFEST).is_file():
-        data.save(drop(data.load(folder), REMOVED), target, options={"made for": "fidelity.py", "holes": REMOVED}, force=True)
+        data.save(
+            drop(data.load(folder), REMOVED),
+            target,
+            options={"made for": "fidelity.py", "holes": REMOVED},
+            force=True,
+        )
     return target
 
 
-def side(case: Case, switch: dict[str, object], folder: Path, seeds: int, train: dict[str, object], trainings: Trainings) -> dict:
+def side(
+    case: Case,
+    switch: dict[str, object],
+    folder: Path,
+    seeds: int,
+    train: dict[str, object],
+    trainings: Trainings,
+) -> dict:
     """Trains one side of a case with every seed, and returns its results."""
     config, options = {**case.shared, **switch}, {**train, **case.train}
-    runs = [trainings.run("tiktok", folder, case.model, config, seed, options, mask="all") for seed in range(seeds)]
+    runs = [
+        trainings.run("tiktok", folder, case.model, config, seed, options, mask="all")
+        for seed in range(seeds)
+    ]
     return {"options": switch} | results_of(runs)
 
 
@@ -97,10 +121,16 @@ def markdown(rows: list[dict]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        switch = ", ".join(f"{key}={str(value).lower()}" for key, value in row["published"]["options"].items())
+        switch = ", ".join(
+            f"{key}={str(value).lower()}" for key, value in row["published"]["options"].items()
+        )
         figures = [(row[name], metric) for metric in ("recall@20", "ndcg@20") for name in SIDES]
         cells = [f"{found[metric]:.4f}{_deviation(found, metric)}" for found, metric in figures]
-        model = row["model"] + (f", {row['removed']:.0%} of features removed".replace("%", " %") if row["removed"] else "")
+        model = row["model"] + (
+            f", {row['removed']:.0%} of features removed".replace("%", " %")
+            if row["removed"]
+            else ""
+        )
         lines.append(f"| {model} | {row['fault']} | `{switch}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -115,10 +145,16 @@ def _deviation(found: dict, metric: str) -> str:
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_folders(parser)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--only", choices=sorted({case.model for case in CASES}), help="the cases of one model; no file")
+    parser.add_argument(
+        "--only",
+        choices=sorted({case.model for case in CASES}),
+        help="the cases of one model; no file",
+    )
     parser.add_argument("--quick", action="store_true", help="one seed, two epochs: does it run?")
     arguments = parser.parse_args()
     seeds, train = (1, {**TRAIN, "epochs": 2}) if arguments.quick else (arguments.seeds, TRAIN)
@@ -128,14 +164,30 @@ def main() -> None:
         if arguments.only in (None, case.model):
             place = without_features(folder, arguments.cache) if case.removed else folder
             switches = zip(SIDES, (case.published, {}), strict=True)
-            found = {name: side(case, switch, place, seeds, train, trainings) for name, switch in switches}
-            rows.append({"model": case.model, "fault": case.fault, "removed": REMOVED if case.removed else 0, **found})
+            found = {
+                name: side(case, switch, place, seeds, train, trainings)
+                for name, switch in switches
+            }
+            rows.append(
+                {
+                    "model": case.model,
+                    "fault": case.fault,
+                    "removed": REMOVED if case.removed else 0,
+                    **found,
+                }
+            )
             print(f"{case.model}: {case.fault}: done", file=sys.stderr)
     print(markdown(rows))
     if not arguments.quick and arguments.only is None:
-        head = about("tiktok", [rows[0]["fixed"]]) | {"commands": [command_of("benchmarks.quality.fidelity", sys.argv[1:])]}
+        head = about("tiktok", [rows[0]["fixed"]]) | {
+            "commands": [command_of("benchmarks.quality.fidelity", sys.argv[1:])]
+        }
         with trainings.packed_under_lock():
-            write_table("fidelity", head | {"note": None, "train": TRAIN, "cases": [asdict(case) for case in CASES]}, rows)
+            write_table(
+                "fidelity",
+                head | {"note": None, "train": TRAIN, "cases": [asdict(case) for case in CASES]},
+                rows,
+            )
 
 
 if __name__ == "__main__":

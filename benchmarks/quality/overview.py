@@ -1,9 +1,12 @@
-"""Draws the tables of compare.py as one picture: every model's test recall@20 on every data set, results/overview.png.
+"""Draws the tables of compare.py as one picture.
+
+Every model's test recall@20 on every data set, results/overview.png.
 
     python -m benchmarks.quality.overview
 
-A dot is the mean over the seeds, a line the 95 % interval over the test users of the first seed, moved to that mean. It reads
-results/compare-NAME.json and trains nothing; the README's tables have the number of trials.
+A dot is the mean over the seeds, a line the 95 % interval over the test users of the first seed,
+moved to that mean. It reads results/compare-NAME.json and trains nothing; the README's tables have
+the number of trials.
 """
 
 from __future__ import annotations
@@ -43,7 +46,13 @@ def draw(tables: dict[str, list[dict]], file: Path) -> None:
             colour = FAMILY if row["model"].startswith("dualgnn") else OTHERS
             low, high = row[f"interval {METRIC}"]
             half = (high - low) / 2
-            panel.plot([row[METRIC] - half, row[METRIC] + half], [place, place], color=colour, linewidth=2, alpha=0.45)
+            panel.plot(
+                [row[METRIC] - half, row[METRIC] + half],
+                [place, place],
+                color=colour,
+                linewidth=2,
+                alpha=0.45,
+            )
             panel.plot(row[METRIC], place, "o", color=colour, markersize=6)
         panel.set_yticks(range(len(rows)), [row["model"] for row in rows])
         for label in panel.get_yticklabels():

@@ -1,9 +1,11 @@
-"""Which rule for ending hopeless trials saves how much, and how often does it end the winner? Replayed from cached curves.
+"""Which rule for ending hopeless trials saves how much, and how often does it end the winner?
+Replayed from cached curves.
 
     python -m benchmarks.quality.pruners
 
-Takes the validation curves of the comparison's trials (results/compare-*.parquet) and replays each model's search in 30 orders,
-the defaults always first, with the best value so far reported at every epoch, as `dualgnn tune` does.
+Takes the validation curves of the comparison's trials (results/compare-*.parquet) and replays each
+model's search in 30 orders, the defaults always first, with the best value so far reported at every
+epoch, as `dualgnn tune` does.
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ ORDERS = 30
 
 
 def curves() -> dict[str, list[list[float]]]:
-    """Data set and model → the validation curves of its trials, the defaults' first; only where there are six and more."""
+    """Data set and model → the validation curves of its trials, the defaults' first.
+
+    Only where there are six and more.
+    """
     found: dict[str, list[list[float]]] = {}
     for data in sorted(DATA):
         packed = Packed.read(RESULTS / f"compare-{data}.parquet")
@@ -42,7 +47,9 @@ def curves() -> dict[str, list[list[float]]]:
     return {name: group for name, group in sorted(found.items()) if len(group) >= 6}
 
 
-def replay(pruner: optuna.pruners.BasePruner, group: list[list[float]], order: list[int]) -> tuple[float, float]:
+def replay(
+    pruner: optuna.pruners.BasePruner, group: list[list[float]], order: list[int]
+) -> tuple[float, float]:
     """Share of the epochs that were trained, and the best value found over the best there is."""
     study = optuna.create_study(direction="maximize", pruner=pruner)
     trained, finished = 0, []
@@ -64,15 +71,29 @@ def main() -> None:
     """Runs the command line."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     rows = []
-    print(f"| rule | trials of | epochs trained | winner kept | worst {METRIC} found / best |\n| --- | --- | --- | --- | --- |")
+    print(
+        f"| rule | trials of | epochs trained | winner kept | worst {METRIC} found / best |\n| "
+        f"--- | --- | --- | --- | --- |"
+    )
     for rule, pruner in RULES.items():
         for name, group in curves().items():
-            orders = [[0, *random.Random(n).sample(range(1, len(group)), len(group) - 1)] for n in range(ORDERS)]
+            orders = [
+                [0, *random.Random(n).sample(range(1, len(group)), len(group) - 1)]
+                for n in range(ORDERS)
+            ]
             shares, found = np.array([replay(pruner, group, order) for order in orders]).T
-            row = {"rule": rule, "trials of": name, "count": len(group), "epochs": float(shares.mean())}
+            row = {
+                "rule": rule,
+                "trials of": name,
+                "count": len(group),
+                "epochs": float(shares.mean()),
+            }
             row |= {"kept": float((found > 1 - 1e-9).mean()), "worst": float(found.min())}
             rows.append(row)
-            print(f"| {rule} | {name} ({len(group)}) | {row['epochs']:.0%} | {row['kept']:.0%} | {row['worst']:.3f} |")
+            print(
+                f"| {rule} | {name} ({len(group)}) | {row['epochs']:.0%} | {row['kept']:.0%} | "
+                f"{row['worst']:.3f} |"
+            )
     write_table("pruners", {"commands": [command_of("benchmarks.quality.pruners", [])]}, rows)
 
 

@@ -2,9 +2,10 @@
 
     python -m benchmarks.quality.published --root SHARED/data
 
-Amazon-Baby, MMRec's split (118,551 / 20,559 / 21,682), full ranking, only training pairs masked at test, recall@20 of the
-epoch that is best on validation. Published (MMRec's evaluation table): LightGCN 0.0754, BPR-MF 0.0575. The penalty is the
-one those results were made with (`penalty=norm`); the configurations were chosen on validation (see LOG.md).
+Amazon-Baby, MMRec's split (118,551 / 20,559 / 21,682), full ranking, only training pairs masked at
+test, recall@20 of the epoch that is best on validation. Published (MMRec's evaluation table):
+LightGCN 0.0754, BPR-MF 0.0575. The penalty is the one those results were made with
+(`penalty=norm`); the configurations were chosen on validation (see LOG.md).
 """
 
 from __future__ import annotations
@@ -37,9 +38,14 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = prepare("baby", "given", Folders.of(arguments))
     train = TRAIN | ({"epochs": 3} if arguments.quick else {})
-    trainings = Trainings("compare-baby", arguments.cache, threads=arguments.threads, quick=arguments.quick)
+    trainings = Trainings(
+        "compare-baby", arguments.cache, threads=arguments.threads, quick=arguments.quick
+    )
     rows = []
-    print("| model | recall@20 | 95 % interval | published | off by | within |\n| --- | --- | --- | --- | --- | --- |")
+    print(
+        "| model | recall@20 | 95 % interval | published | off by | within |\n| --- | --- | --- | "
+        "--- | --- | --- |"
+    )
     for model, (config, published, bound) in PUBLISHED.items():
         runs = [
             trainings.run("baby", folder, model, config, seed, train, mask="train")
@@ -49,9 +55,25 @@ def main() -> None:
         low, high = runs[0]["intervals"]["recall@20"]
         off = recall / published - 1
         verdict = f"{bound:.0%}: {'yes' if abs(off) <= bound else 'NO'}"
-        print(f"| {model} | {recall:.4f} | {low:.4f}–{high:.4f} | {published} | {off:+.1%} | {verdict} |", flush=True)
-        rows.append({"model": model, "config": config, "recall@20": recall, "interval recall@20": [low, high]})
-        rows[-1] |= {"published": published, "off": off, "seeds": len(runs), "users": runs[0]["users"]}
+        print(
+            f"| {model} | {recall:.4f} | {low:.4f}–{high:.4f} | {published} | {off:+.1%} | "
+            f"{verdict} |",
+            flush=True,
+        )
+        rows.append(
+            {
+                "model": model,
+                "config": config,
+                "recall@20": recall,
+                "interval recall@20": [low, high],
+            }
+        )
+        rows[-1] |= {
+            "published": published,
+            "off": off,
+            "seeds": len(runs),
+            "users": runs[0]["users"],
+        }
         rows[-1]["trainings"] = [run["name"] for run in runs]
     if not arguments.quick:
         with trainings.packed_under_lock():

@@ -47,14 +47,21 @@ def rare_hits(rng: np.random.Generator, users: int) -> np.ndarray:
 
 
 def recall(rng: np.random.Generator, users: int) -> np.ndarray:
-    """Several held-out items a user, found by both models with the user's own probability: correlated recalls."""
+    """Several held-out items a user, found by both models with the user's own probability.
+
+    Correlated recalls.
+    """
     held, found = 1 + rng.geometric(0.3, users), rng.beta(0.5, 3, users)
     return (rng.binomial(held, found) - rng.binomial(held, found)) / held
 
 
 def few_gain(rng: np.random.Generator, users: int) -> np.ndarray:
-    """A skewed null: a tenth of the users gain much, the others lose a little, on average nothing."""
-    return np.where(rng.random(users) < 0.1, rng.uniform(0.4, 1.4, users), rng.uniform(-0.2, 0, users))
+    """A skewed null: a tenth of the users gain much, the others lose a little, on average
+    nothing.
+    """
+    return np.where(
+        rng.random(users) < 0.1, rng.uniform(0.4, 1.4, users), rng.uniform(-0.2, 0, users)
+    )
 
 
 CASES: dict[str, Draw] = {
@@ -75,7 +82,9 @@ def p_values(differences: np.ndarray, rng: np.random.Generator, resamples: int) 
     if error > 0:
         # A resample without spread lies infinitely far away, unless it equals the observed mean.
         distance = np.abs(mean - observed)
-        scaled = np.divide(distance, errors, out=np.where(distance > 0, np.inf, 0.0), where=errors > 0)
+        scaled = np.divide(
+            distance, errors, out=np.where(distance > 0, np.inf, 0.0), where=errors > 0
+        )
         studentised = (1 + (scaled >= abs(observed) / error * (1 - 1e-9)).sum()) / (resamples + 1)
     else:
         studentised = 1.0 if observed == 0 else 1 / (resamples + 1)
@@ -98,13 +107,18 @@ def false_positives(draw: Draw, users: int, samples: int, resamples: int) -> dic
 
 
 def corrected(summary: dict) -> list[tuple[str, float, float]]:
-    """Replace the percentile p-values of a robustness summary, in place; (what, old, new) of each above rate zero.
+    """Replace the percentile p-values of a robustness summary, in place.
 
-    The users' values behind these summaries were not kept, so that nothing can be resampled. Over thousands of users the
-    resampled differences are close to normal: their standard error follows from the kept 95 % interval, and the new p is what
-    `evaluation.p_value` is on average for it, (1 + R · 2Φ(−|d| / error)) / (R + 1), with Holm's correction as before.
+    (what, old, new) of each above rate zero.
+
+    The users' values behind these summaries were not kept, so that nothing can be resampled. Over
+    thousands of users the resampled differences are close to normal: their standard error follows
+    from the kept 95 % interval, and the new p is what
+    `evaluation.p_value` is on average for it, (1 + R · 2Φ(−|d| / error)) / (R + 1), with Holm's
+        correction as before.
     """
-    found, ends = [], 2 * NormalDist().inv_cdf(0.975)  # standard errors from one end of the interval to the other
+    # standard errors from one end of the interval to the other
+    found, ends = [], 2 * NormalDist().inv_cdf(0.975)
     for panel in summary["panels"]:
         for rate in dict.fromkeys(rate for row in panel["rows"] for rate in row["points"]):
             for label in ("versus", "kept_versus"):
@@ -114,11 +128,16 @@ def corrected(summary: dict) -> list[tuple[str, float, float]]:
                 for test in tests:
                     error = (test["interval"][1] - test["interval"][0]) / ends
                     beyond = (
-                        2 * NormalDist().cdf(-abs(test["difference"]) / error) if error > 0 else float(test["difference"] == 0)
+                        2 * NormalDist().cdf(-abs(test["difference"]) / error)
+                        if error > 0
+                        else float(test["difference"] == 0)
                     )
                     raw.append((1 + RESAMPLES * beyond) / (RESAMPLES + 1))
                 for row, test, p in zip(rows, tests, holm(raw), strict=True):
-                    place = f"{panel['stage']}, {panel['holes']} {rate}, {row['model']} {row['strategy']}, {label}"
+                    place = (
+                        f"{panel['stage']}, {panel['holes']} {rate}, {row['model']} "
+                        f"{row['strategy']}, {label}"
+                    )
                     if float(rate) > 0:
                         found.append((place, test["p"], p))
                     test["p"] = p
@@ -126,14 +145,20 @@ def corrected(summary: dict) -> list[tuple[str, float, float]]:
 
 
 def correct_kept() -> None:
-    """Correct every robustness summary on file that the percentile formula made, and print old and new p-values."""
+    """Correct every robustness summary on file that the percentile formula made, and print old and
+    new p-values.
+    """
     for file in sorted(RESULT.parent.glob("robustness-*.json")):
         summary = json.loads(file.read_text(encoding="utf-8"))
         if "test" not in summary:
             for place, old, new in corrected(summary):
                 print(f"{file.name}: {place}: {old:.4f} -> {new:.4f}")
-            summary["test"] = "shifted bootstrap with Holm's correction, its normal limit from the kept interval"
-            file.write_text(json.dumps(summary, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+            summary["test"] = (
+                "shifted bootstrap with Holm's correction, its normal limit from the kept interval"
+            )
+            file.write_text(
+                json.dumps(summary, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
+            )
 
 
 def main() -> None:
@@ -141,22 +166,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--samples", type=int, default=4000, help="samples of users a case")
     parser.add_argument("--resamples", type=int, default=999, help="bootstrap resamples a sample")
-    parser.add_argument("--quick", action="store_true", help="200 samples, 199 resamples, nothing is written")
-    parser.add_argument("--kept", action="store_true", help="correct the p-values of results/robustness-*.json instead")
+    parser.add_argument(
+        "--quick", action="store_true", help="200 samples, 199 resamples, nothing is written"
+    )
+    parser.add_argument(
+        "--kept",
+        action="store_true",
+        help="correct the p-values of results/robustness-*.json instead",
+    )
     arguments = parser.parse_args()
     if arguments.kept:
         correct_kept()
         return
     samples, resamples = (200, 199) if arguments.quick else (arguments.samples, arguments.resamples)
     rows, started = [], time.perf_counter()
-    print("| differences | users | shifted (used) | percentile | studentised |\n| --- | --- | --- | --- | --- |")
+    print(
+        "| differences | users | shifted (used) | percentile | studentised |\n| --- | --- | --- | "
+        "--- | --- |"
+    )
     for name, draw in CASES.items():
         for users in USERS:
             shares = false_positives(draw, users, samples, resamples)
             rows.append({"case": name, "users": users, **shares})
-            print(f"| {name} | {users} | {' | '.join(f'{share:.1%}' for share in shares.values())} |", flush=True)
+            print(
+                f"| {name} | {users} | {' | '.join(f'{share:.1%}' for share in shares.values())} |",
+                flush=True,
+            )
     if not arguments.quick:
-        about = {"level": LEVEL, "samples": samples, "resamples": resamples, "seconds": round(time.perf_counter() - started)}
+        about = {
+            "level": LEVEL,
+            "samples": samples,
+            "resamples": resamples,
+            "seconds": round(time.perf_counter() - started),
+        }
         RESULT.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 

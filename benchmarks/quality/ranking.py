@@ -22,7 +22,8 @@ def results_of(runs: list[Training]) -> dict:
     row["machines"] = sorted({str(run["machine"]["gpu"] or run["machine"]["cpu"]) for run in runs})
     row["trainings"] = [run["name"] for run in runs]
     on_gpu = [run["machine"]["gpu"] is not None for run in runs]
-    row["timed on a GPU"] = sum(on_gpu) * 2 > len(runs)  # where the seeds ran on both, the times are those of the majority
+    # where the seeds ran on both, the times are those of the majority
+    row["timed on a GPU"] = sum(on_gpu) * 2 > len(runs)
     timed = [run for run, gpu in zip(runs, on_gpu, strict=True) if gpu == row["timed on a GPU"]]
     return row | {figure: float(np.median([run[figure] for run in timed])) for figure in TIMES}
 
@@ -33,16 +34,24 @@ def valid_of(runs: list[Training]) -> float:
 
 
 def over_seeds(figures: list[dict], names: tuple[str, ...]) -> dict[str, float]:
-    """Returns mean and standard deviation of each named result, with a deviation of 0 for one seed."""
+    """Returns mean and standard deviation of each named result, with a deviation of 0 for one
+    seed.
+    """
     found = {}
     for name in names:
         values = [figure[name] for figure in figures]
-        found[name], found[f"{name} sd"] = float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        found[name], found[f"{name} sd"] = (
+            float(np.mean(values)),
+            float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
+        )
     return found
 
 
 def users_mean(names: list[str], trainings: Trainings) -> np.ndarray | None:
-    """Returns each test user's recall@20, the mean over the named tests, (B,); None if the hits of one were not kept."""
+    """Returns each test user's recall@20, the mean over the named tests, (B,).
+
+    None if the hits of one were not kept.
+    """
     found = [trainings.find(name) for name in names]
     if not found or any(training is None or "hits" not in training for training in found):
         return None
@@ -56,12 +65,17 @@ def merged(rows: list[dict], before: list[dict]) -> list[dict]:
 
 
 def ranked(rows: list[dict], trainings: Trainings) -> list[dict]:
-    """Returns the rows with the best test recall first, each tested against the first where users' hits were kept."""
+    """Returns the rows with the best test recall first, each tested against the first where users'
+    hits were kept.
+    """
     rows = sorted(rows, key=lambda row: -row[METRIC])
     values = {row["model"]: users_mean(row["trainings"], trainings) for row in rows}
     per_user = {model: found for model, found in values.items() if found is not None}
     tests = significance(per_user, rows[0]["model"])
-    return [{key: v for key, v in row.items() if key not in TESTS} | tests.get(row["model"], {}) for row in rows]
+    return [
+        {key: v for key, v in row.items() if key not in TESTS} | tests.get(row["model"], {})
+        for row in rows
+    ]
 
 
 def significance(per_user: dict[str, np.ndarray], leader: str) -> dict[str, dict]:
@@ -78,30 +92,52 @@ def significance(per_user: dict[str, np.ndarray], leader: str) -> dict[str, dict
 
     if leader not in per_user:
         return {}
-    found = paired(per_user[leader], {model: values for model, values in per_user.items() if model != leader}, resamples=10_000)
+    found = paired(
+        per_user[leader],
+        {model: values for model, values in per_user.items() if model != leader},
+        resamples=10_000,
+    )
     bootstrap = holm([difference.p_bootstrap for difference in found.values()])
     wilcoxon = holm([difference.p_wilcoxon for difference in found.values()])
     return {
-        model: {"difference": d.mean, "difference interval": [d.low, d.high], "p bootstrap": p, "p Wilcoxon": q}
+        model: {
+            "difference": d.mean,
+            "difference interval": [d.low, d.high],
+            "p bootstrap": p,
+            "p Wilcoxon": q,
+        }
         for (model, d), p, q in zip(found.items(), bootstrap, wilcoxon, strict=True)
     }
 
 
 def against(name: str, base: str, models: list[str], trainings: Trainings) -> str:
-    """Formats the tests of kept rows against that of `base`, with Holm's correction for the number of models named."""
+    """Formats the tests of kept rows against that of `base`, with Holm's correction for the number
+    of models named.
+    """
     table = f"compare-{name}"
     rows, per_user = {row["model"]: row for row in read_rows(table)}, {}
     for model in (base, *models):
         found = users_mean(rows[model]["trainings"], trainings) if model in rows else None
         if found is None:
             made = f"compare.py --data {name} --models {model}"
-            raise SystemExit(f"{file_of(table)} has no row of {model} with its users' hits: {made} makes it")
+            raise SystemExit(
+                f"{file_of(table)} has no row of {model} with its users' hits: {made} makes it"
+            )
         per_user[model] = found
-    lines = [f"| {base} {rows[base][METRIC]:.4f} against | {METRIC} | lead, 95 % interval | p bootstrap | p Wilcoxon |"]
+    lines = [
+        f"| {base} {rows[base][METRIC]:.4f} against | {METRIC} | lead, 95 % interval | p "
+        f"bootstrap | p Wilcoxon |"
+    ]
     lines.append("| --- " * 5 + "|")
     for model, found in significance(per_user, base).items():
         low, high = found["difference interval"]
         lead = f"{-found['difference']:+.4f} ({-high:+.4f} to {-low:+.4f})".replace("-", "−")
-        cells = [model, f"{rows[model][METRIC]:.4f}", lead, small(found["p bootstrap"]), small(found["p Wilcoxon"])]
+        cells = [
+            model,
+            f"{rows[model][METRIC]:.4f}",
+            lead,
+            small(found["p bootstrap"]),
+            small(found["p Wilcoxon"]),
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -38,7 +38,10 @@ def comparison(table: Table, trainings: Trainings) -> Table:
         for seed, run in enumerate(runs):
             made = (run["model"], run["config"], run["train"], run["seed"])
             if made != (row["model"], row["config"], row["train"], seed):
-                raise SystemExit(f"{table['table']}: {run['name']} has not the settings of the row of {row['model']}")
+                raise SystemExit(
+                    f"{table['table']}: {run['name']} has not the settings of the row of "
+                    f"{row['model']}"
+                )
         if "settings of" in row:
             valid = valid_of(runs)
         else:  # a search: the trial with these settings, which looked at validation only
@@ -57,12 +60,18 @@ def faults(table: Table, trainings: Trainings) -> Table:
     """Computes the rows of the fidelity table again."""
     rows = []
     for row in table["rows"]:
-        found = {side: [named(trainings, name) for name in row[side]["trainings"]] for side in fidelity.SIDES}
-        rows.append(row | {side: row[side] | fidelity.results_of(runs) for side, runs in found.items()})
+        found = {
+            side: [named(trainings, name) for name in row[side]["trainings"]]
+            for side in fidelity.SIDES
+        }
+        rows.append(
+            row | {side: row[side] | fidelity.results_of(runs) for side, runs in found.items()}
+        )
     return table | {"rows": rows}
 
 
-MADE: dict[str, tuple[Callable[[Table, Trainings], Table], str]] = {  # first word of a table → its maker, and whose trainings
+# first word of a table → its maker, and whose trainings
+MADE: dict[str, tuple[Callable[[Table, Trainings], Table], str]] = {
     "compare": (comparison, "compare"),
     "ablation": (ablated, "compare"),
     "fidelity": (faults, "fidelity"),
@@ -97,7 +106,9 @@ def equal(one: object, other: object) -> bool:
     if isinstance(one, float) and isinstance(other, float):
         return math.isclose(one, other, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
     if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+        return one.keys() == other.keys() and all(
+            equal(value, other[key]) for key, value in one.items()
+        )
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(equal, one, other))
     return one == other
@@ -116,13 +127,19 @@ def pictures() -> Iterator[tuple[Path, Callable[[Path], object]]]:
 
 
 def same_picture(one: Path, other: Path) -> bool | None:
-    """Returns whether two pictures have the same pixels; None if they were drawn by different versions of Matplotlib."""
+    """Returns whether two pictures have the same pixels.
+
+    None if they were drawn by different versions of Matplotlib.
+    """
     from PIL import Image, ImageChops
 
     with Image.open(one) as first, Image.open(other) as second:
         if first.info.get("Software") != second.info.get("Software"):
             return None
-        return first.size == second.size and ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getbbox() is None
+        return (
+            first.size == second.size
+            and ImageChops.difference(first.convert("RGB"), second.convert("RGB")).getbbox() is None
+        )
 
 
 def main() -> None:
@@ -148,12 +165,18 @@ def main() -> None:
             draw(drawn := Path(folder) / picture.name)
             same = same_picture(picture, drawn)
             if same is None:
-                print(f"{picture.name}: drawn by another version of Matplotlib, not compared", file=sys.stderr)
+                print(
+                    f"{picture.name}: drawn by another version of Matplotlib, not compared",
+                    file=sys.stderr,
+                )
             elif not same:
                 different.append(picture.name)
                 if arguments.write:
                     draw(picture)
-    print(f"{count} summaries and pictures, {len(PAGES)} documents; different: {', '.join(different) or 'none'}")
+    print(
+        f"{count} summaries and pictures, {len(PAGES)} documents; different: "
+        f"{', '.join(different) or 'none'}"
+    )
     if different and not arguments.write:
         sys.exit(1)
 

@@ -1,13 +1,18 @@
-"""Ranking under missing modalities on real data: the experiments behind the robustness tables, through the library's own engine.
+"""Ranking under missing modalities on real data.
 
-    python -m benchmarks.quality.robustness --root SHARED/data --data tiktok --models dualgnn_plus,lightgcn --rates 0,.6 --seeds 2
+The experiments behind the robustness tables, through the library's own engine.
 
-`tiktok` is the small public set with its own split. `microlens` is MicroLens-50k with its titles as 384 text features, of
-15,000 users drawn with seed 0 (a full set takes this machine days), 5-core, each user's last pair held out and the one
-before for validation. `movielens` is a sample of MovieLens-1M: 800 users, posters and plots, `random` (prepared.py).
-Settings of the models and of their training are their defaults but for SETTINGS, the ones that compare.py chose on
-validation without holes; the number of seeds, rates and strategies is said by the table. Stop it and run on at will: cells
-are kept under robustness/ in the cache, the summary goes to results/robustness-NAME.json and the picture beside it.
+    python -m benchmarks.quality.robustness --root SHARED/data --data tiktok --models
+    dualgnn_plus,lightgcn --rates 0,.6 --seeds 2
+
+`tiktok` is the small public set with its own split. `microlens` is MicroLens-50k with its titles as
+384 text features, of 15,000 users drawn with seed 0 (a full set takes this machine days), 5-core,
+each user's last pair held out and the one before for validation. `movielens` is a sample of
+MovieLens-1M: 800 users, posters and plots, `random` (prepared.py). Settings of the models and of
+their training are their defaults but for SETTINGS, the ones that compare.py chose on validation
+without holes; the number of seeds, rates and strategies is said by the table. Stop it and run on at
+will: cells are kept under robustness/ in the cache, the summary goes to
+results/robustness-NAME.json and the picture beside it.
 """
 
 from __future__ import annotations
@@ -30,7 +35,9 @@ SETTINGS = {
 }
 
 
-def settings(name: str, model: str, own: dict[str, str], train: dict[str, object]) -> tuple[object, object]:
+def settings(
+    name: str, model: str, own: dict[str, str], train: dict[str, object]
+) -> tuple[object, object]:
     """Configuration of the model and of its training."""
     from dualgnn_dgl.core.options import build, keys
     from dualgnn_dgl.models import model_class
@@ -40,7 +47,9 @@ def settings(name: str, model: str, own: dict[str, str], train: dict[str, object
     kind = model_class(model).Config
     return (
         build(kind, {key: value for key, value in values.items() if key in keys(kind)}),
-        build(TrainConfig, {key: value for key, value in values.items() if key in keys(TrainConfig)}),
+        build(
+            TrainConfig, {key: value for key, value in values.items() if key in keys(TrainConfig)}
+        ),
     )
 
 
@@ -56,9 +65,15 @@ def main() -> None:
     parser.add_argument("--strategies", default="mask,zero,mean,ppr,drop-items")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=150)
-    parser.add_argument("--patience", type=int, default=10, help="of models that bring none of their own")
-    parser.add_argument("--set", action="append", default=[], metavar="MODEL.KEY=VALUE", help="a model's own option")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no cell after so many")
+    parser.add_argument(
+        "--patience", type=int, default=10, help="of models that bring none of their own"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="MODEL.KEY=VALUE", help="a model's own option"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=float("inf"), help="begin no cell after so many"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--name", help="of the result; the data set's by default")
     parser.add_argument("--quick", action="store_true", help="one epoch, one seed: does it run?")
@@ -88,11 +103,18 @@ def main() -> None:
         1 if arguments.quick else arguments.seeds,
     )
     dataset = data.load(prepare(*SETS[arguments.data], Folders.of(arguments)))
-    folder = arguments.cache / "robustness" / (f"{arguments.data}-quick" if arguments.quick else arguments.data)
+    folder = (
+        arguments.cache
+        / "robustness"
+        / (f"{arguments.data}-quick" if arguments.quick else arguments.data)
+    )
 
     def say(done: int, total: int, cell: robustness.Cell, found: dict) -> None:
         figure = found["metrics"]["recall@20"] if "metrics" in found else found["refused"]
-        line = f"{done}/{total} {cell}: {figure}, epoch {found.get('best_epoch')}, {found['seconds']} s"
+        line = (
+            f"{done}/{total} {cell}: {figure}, epoch {found.get('best_epoch')}, "
+            f"{found['seconds']} s"
+        )
         print(line, file=sys.stderr, flush=True)
 
     left = robustness.run(plan, dataset, folder, "cpu", seconds=60 * arguments.minutes, report=say)

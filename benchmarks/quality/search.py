@@ -1,4 +1,7 @@
-"""Configurations that the comparison tries: the defaults, draws from a model's search space, settings of other tables."""
+"""Configurations that the comparison tries.
+
+The defaults, draws from a model's search space, settings of other tables.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,30 @@ import random
 
 from benchmarks.lib.tables import file_of, read_rows
 
-# Validations in a row without a better one before training ends, where --patience is too small for a model. BM3 starts at
-# popularity, falls, and rises past it only after 15 to 100 epochs (LOG.md).
+# Validations in a row without a better one before training ends, where --patience is too small for
+# a model. BM3 starts at popularity, falls, and rises past it only after 15 to 100 epochs (LOG.md).
 PATIENCE = {"bm3": 60}
 
-# Further trials with --large, the same for every trained model: the defaults in larger batches, at three rates. Where --set
-# gives the first trial such batches, two are left. They are no part of the SEARCH spaces, because a new key there would change
-# every draw and with it the name of every kept trial.
+# Further trials with --large, the same for every trained model: the defaults in larger batches, at
+# three rates. Where --set gives the first trial such batches, two are left. They are no part of the
+# SEARCH spaces, because a new key there would change every draw and with it the name of every kept
+# trial.
 LARGE = tuple({"batch_size": 16384, "lr": rate} for rate in (1e-3, 3e-3, 1e-2))
-SMALL = ({"batch_size": 2048},)  # one more with --small, where --set gives all others larger batches
+# one more with --small, where --set gives all others larger batches
+SMALL = ({"batch_size": 2048},)
 
 
-def draw_configs(model: str, trials: int, more: tuple[dict, ...] = (), train: dict | None = None) -> list[dict]:
+def draw_configs(
+    model: str, trials: int, more: tuple[dict, ...] = (), train: dict | None = None
+) -> list[dict]:
     """Draws the configurations of a model, the same on every machine.
 
     Args:
         model: Name of the model.
-        trials: Number of configurations: the defaults, then distinct draws from the model's SEARCH space.
-        more: Further configurations of a trained model, unless they are equal to one of the others in full.
+        trials: Number of configurations: the defaults, then distinct draws from the model's SEARCH
+            space.
+        more: Further configurations of a trained model, unless they are equal to one of the others
+            in full.
         train: Training options that all trials share.
     """
     from dualgnn_dgl.models import model_class
@@ -42,7 +51,9 @@ def draw_configs(model: str, trials: int, more: tuple[dict, ...] = (), train: di
 
 
 def in_full(config: dict, train: dict) -> dict:
-    """Returns a configuration with batch size and rate, which may come from `train` or from the defaults of training."""
+    """Returns a configuration with batch size and rate, which may come from `train` or from the
+    defaults of training.
+    """
     from dualgnn_dgl.training import TrainConfig
 
     defaults = TrainConfig()
@@ -64,5 +75,8 @@ def settled(name: str, model: str) -> tuple[dict, int]:
     table = f"compare-{name}"
     rows = {row["model"]: row for row in read_rows(table)}
     if model not in rows:
-        raise SystemExit(f"{file_of(table)} has no row of {model}: make it first, compare.py --data {name} --models {model}")
+        raise SystemExit(
+            f"{file_of(table)} has no row of {model}: make it first, compare.py --data {name} "
+            f"--models {model}"
+        )
     return rows[model]["config"], rows[model]["trials"]

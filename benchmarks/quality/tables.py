@@ -1,11 +1,13 @@
-"""Tables of the README, of docs/results/ and of benchmarks/README.md, made again from the summaries under results/.
+"""Tables of the README, of docs/results/ and of benchmarks/README.md, made again from the summaries
+under results/.
 
     python -m benchmarks.quality.tables            rewrites the tables and prints which have changed
     python -m benchmarks.quality.tables tiktok     prints one table of the comparison
 
-A table follows the line `<!-- TABLE.json -->` and ends at the next empty line. Several names, separated by commas, are one table
-of recall@20, a row a split; after `best of`, the best model of each. Everything else is written by hand: check the numbers in
-the text around a table that has changed.
+A table follows the line `<!-- TABLE.json -->` and ends at the next empty line. Several names,
+separated by commas, are one table of recall@20, a row a split; after `best of`, the best model of
+each. Everything else is written by hand: check the numbers in the text around a table that has
+changed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def refreshed(text: str) -> tuple[str, list[str]]:
         text: The document.
 
     Returns:
-        The document with its tables as the summaries have them, and the names of the tables that have changed.
+        The document with its tables as the summaries have them, and the names of the tables that
+        have changed.
     """
     changed = []
 
@@ -38,11 +41,15 @@ def refreshed(text: str) -> tuple[str, list[str]]:
         wanted, files, before = found.groups()
         tables = {table: read_rows(table) for table in re.findall(r"([\w-]+)\.json", files)}
         for table in [table for table, rows in tables.items() if not rows]:
-            raise SystemExit(f"{file_of(table)} is missing: make it again, or remove its mark from the document")
+            raise SystemExit(
+                f"{file_of(table)} is missing: make it again, or remove its mark from the document"
+            )
         if wanted:
             made = best({table.removeprefix("compare-"): rows for table, rows in tables.items()})
         elif len(tables) > 1:
-            made = side_by_side({table.removeprefix("compare-"): rows for table, rows in tables.items()})
+            made = side_by_side(
+                {table.removeprefix("compare-"): rows for table, rows in tables.items()}
+            )
         else:
             (table,) = tables
             made = FORMATS[table.partition("-")[0]](tables[table])

@@ -1,1 +1,3 @@
-"""Benchmarks of time and memory: run each with `python -m benchmarks.speed.NAME` from the repository's root."""
+"""Benchmarks of time and memory: run each with `python -m benchmarks.speed.NAME` from the
+repository's root.
+"""

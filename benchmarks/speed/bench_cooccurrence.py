@@ -1,21 +1,25 @@
-"""How long the user co-occurrence lists take (top 200, exact), and how much memory the whole process needs at its peak.
+"""How long the user co-occurrence lists take (top 200, exact), and how much memory the whole
+process needs at its peak.
 
-The logs are drawn: popularity ∝ (rank + q)^-a, user activity log-normal, no pair twice. What decides the cost is the sum over
-items of degree², so every row gives it as `viewers`: of a random interaction's item, the mean number of viewers as a share of
-all users. Public logs have 0.1 % (MicroLens-50k), 0.1 to 0.4 % (Amazon-Book, Gowalla, Amazon-Baby, TikTok), 14 % (MovieLens-1M).
+The logs are drawn: popularity ∝ (rank + q)^-a, user activity log-normal, no pair twice. What
+decides the cost is the sum over items of degree², so every row gives it as `viewers`: of a random
+interaction's item, the mean number of viewers as a share of all users. Public logs have 0.1 %
+(MicroLens-50k), 0.1 to 0.4 % (Amazon-Book, Gowalla, Amazon-Baby, TikTok), 14 % (MovieLens-1M).
 
     baby         19,445 users ×   7,050 items,    118,551 pairs   the shape of Amazon-Baby
-    movielens    55,485 users ×   5,986 items,  1,240,000 pairs   the shape of the MovieLens log of the DualGNN paper
+    movielens    55,485 users ×   5,986 items,  1,240,000 pairs   the shape of the MovieLens log of
+                 the DualGNN paper
     microvideo 1,000,000 users × 300,000 items, 25,000,000 pairs  a tail as in MicroLens
     blockbuster  the same with one video seen by more than a quarter of all users: the worst case
 
-Every shape runs in a process of its own, which imports numpy, scipy, pyarrow and numba. Beside it, on a sample and extrapolated:
-`sets`, the loop over pairs of users with Python sets and a dense matrix that public builders consist of (written for this
-comparison; grows with users²), and `product`, blocks of SciPy's sparse R·Rᵀ with a sort of each row (grows with Σ degree²).
+Every shape runs in a process of its own, which imports numpy, scipy, pyarrow and numba. Beside it,
+on a sample and extrapolated: `sets`, the loop over pairs of users with Python sets and a dense
+matrix that public builders consist of (written for this comparison; grows with users²), and
+`product`, blocks of SciPy's sparse R·Rᵀ with a sort of each row (grows with Σ degree²).
 
-    python -m benchmarks.speed.bench_cooccurrence                        all but blockbuster: some ten minutes
-    python -m benchmarks.speed.bench_cooccurrence --shape baby           one shape; the other rows of the result file stay
-    python -m benchmarks.speed.bench_cooccurrence --quick                baby and movielens, one run each, not written
+    python -m benchmarks.speed.bench_cooccurrence             all but blockbuster: ten minutes
+    python -m benchmarks.speed.bench_cooccurrence --shape baby  one shape; other rows of the file stay
+    python -m benchmarks.speed.bench_cooccurrence --quick     baby and movielens once, not written
 """
 
 from __future__ import annotations
@@ -74,7 +78,10 @@ def sets(train: Interactions, sample: int) -> dict[str, float]:
     """Seconds of the loop over all pairs of `sample` users, and what all users would take."""
     chosen = np.random.default_rng(1).choice(train.num_users, sample, replace=False)
     table = train.csr()[chosen]
-    watched = [set(table.indices[a:b].tolist()) for a, b in zip(table.indptr[:-1], table.indptr[1:], strict=True)]
+    watched = [
+        set(table.indices[a:b].tolist())
+        for a, b in zip(table.indptr[:-1], table.indptr[1:], strict=True)
+    ]
     began = time.perf_counter()
     counts = np.zeros((sample, sample), np.float32)
     for u in range(sample):
@@ -83,11 +90,17 @@ def sets(train: Interactions, sample: int) -> dict[str, float]:
     for row in counts:
         np.argsort(-row)[:K]
     seconds = time.perf_counter() - began
-    return {"sample_users": sample, "seconds": seconds, "extrapolated": seconds * (train.num_users / sample) ** 2}
+    return {
+        "sample_users": sample,
+        "seconds": seconds,
+        "extrapolated": seconds * (train.num_users / sample) ** 2,
+    }
 
 
 def product(train: Interactions, work: np.ndarray, sample: int) -> dict[str, float]:
-    """Seconds of R_block · Rᵀ and a stable sort of each row, for `sample` users, and what all would take."""
+    """Seconds of R_block · Rᵀ and a stable sort of each row, for `sample` users, and what all would
+    take.
+    """
     chosen = np.sort(np.random.default_rng(2).choice(train.num_users, sample, replace=False))
     table = train.csr()
     other, block = table.T.tocsr(), 256
@@ -98,7 +111,11 @@ def product(train: Interactions, work: np.ndarray, sample: int) -> dict[str, flo
         for a, b in zip(counts.indptr[:-1], counts.indptr[1:], strict=True):
             counts.indices[a:b][np.argsort(-counts.data[a:b], kind="stable")[: K + 1]]
     seconds = time.perf_counter() - began
-    return {"sample_users": sample, "seconds": seconds, "extrapolated": seconds * float(work.sum() / work[chosen].sum())}
+    return {
+        "sample_users": sample,
+        "seconds": seconds,
+        "extrapolated": seconds * float(work.sum() / work[chosen].sum()),
+    }
 
 
 def one(path: Path, users: int, items: int, runs: int, measures: list[str]) -> dict:
@@ -111,7 +128,8 @@ def one(path: Path, users: int, items: int, runs: int, measures: list[str]) -> d
     tiny = Interactions(np.array([0, 1]), np.array([0, 0]), 2, 1)
     began = time.perf_counter()
     co_occurrence(tiny)  # two who meet: swept
-    co_occurrence(Interactions(np.array([0, 1]), np.array([0, 0]), 99, 1))  # among many who do not: tallied
+    # among many who do not: tallied
+    co_occurrence(Interactions(np.array([0, 1]), np.array([0, 0]), 99, 1))
     found = {
         "users": users,
         "items": items,
@@ -130,7 +148,12 @@ def one(path: Path, users: int, items: int, runs: int, measures: list[str]) -> d
             wall.append(time.perf_counter() - began)
             busy.append(time.process_time() - used)
         found["measures"][measure] = {
-            "seconds": {"median": statistics.median(wall), "min": min(wall), "max": max(wall), "runs": runs},
+            "seconds": {
+                "median": statistics.median(wall),
+                "min": min(wall),
+                "max": max(wall),
+                "runs": runs,
+            },
             "cpu_seconds": statistics.median(busy),
             "entries": entries,
         }
@@ -142,26 +165,49 @@ def one(path: Path, users: int, items: int, runs: int, measures: list[str]) -> d
 
 def main() -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="the two small shapes, one run each")
     parser.add_argument("--shape", choices=list(SHAPES), help="only this one")
-    parser.add_argument("--child", nargs=5, metavar=("FILE", "USERS", "ITEMS", "RUNS", "MEASURES"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--child",
+        nargs=5,
+        metavar=("FILE", "USERS", "ITEMS", "RUNS", "MEASURES"),
+        help=argparse.SUPPRESS,
+    )
     given = parser.parse_args()
     if given.child:
         path, users, items, runs, measures = given.child
         print(json.dumps(one(Path(path), int(users), int(items), int(runs), measures.split(","))))
         return
-    names = [given.shape] if given.shape else ["baby", "movielens"] if given.quick else ["baby", "movielens", "microvideo"]
+    names = (
+        [given.shape]
+        if given.shape
+        else ["baby", "movielens"]
+        if given.quick
+        else ["baby", "movielens", "microvideo"]
+    )
     shapes = {}
     print(
-        f"{'shape':12} {'viewers':>8} {'measure':>8} {'median s':>9} {'range':>15} {'CPU s':>7} {'peak MB':>8} {'compile s':>9}"
+        f"{'shape':12} {'viewers':>8} {'measure':>8} {'median s':>9} {'range':>15} {'CPU s':>7} "
+        f"{'peak MB':>8} {'compile s':>9}"
     )
     for name in names:
         users, items, *_ = SHAPES[name]
-        runs, measures = (1 if given.quick else 3), (["count"] if users > 100_000 else list(CO_MEASURES))
+        runs, measures = (
+            (1 if given.quick else 3),
+            (["count"] if users > 100_000 else list(CO_MEASURES)),
+        )
         with tempfile.TemporaryDirectory() as folder:
             np.save(Path(folder) / "keys.npy", draw(*SHAPES[name]), allow_pickle=False)
-            command = [sys.executable, "-m", "benchmarks.speed.bench_cooccurrence", "--child", f"{folder}/keys.npy"]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.speed.bench_cooccurrence",
+                "--child",
+                f"{folder}/keys.npy",
+            ]
             command += [str(users), str(items), str(runs), ",".join(measures)]
             answer = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
         if answer.returncode:
@@ -171,14 +217,16 @@ def main() -> None:
             took = row["seconds"]
             spread = f"{took['min']:.2f}–{took['max']:.2f}"
             print(
-                f"{name:12} {found['viewers']:8.2%} {measure:>8} {took['median']:9.2f} {spread:>15} {row['cpu_seconds']:7.1f}"
+                f"{name:12} {found['viewers']:8.2%} {measure:>8} {took['median']:9.2f} "
+                f"{spread:>15} {row['cpu_seconds']:7.1f}"
                 f" {found['peak_bytes'] / 1e6:8.0f} {found['compile_seconds']:9.1f}"
             )
         for rival in ("sets", "product"):
             if rival in found:
                 took = found[rival]
                 print(
-                    f"{'':12} {'':8} {rival:>8} {took['extrapolated']:9.0f}   extrapolated from {took['seconds']:.1f} s"
+                    f"{'':12} {'':8} {rival:>8} {took['extrapolated']:9.0f}   extrapolated from "
+                    f"{took['seconds']:.1f} s"
                     f" for {took['sample_users']} users"
                 )
     if not given.quick:
@@ -195,7 +243,16 @@ def main() -> None:
             row["machine"] = machine
         command = "python -m benchmarks.speed.bench_cooccurrence"
         versions = {name: version(name) for name in packages}
-        write_json(RESULT, {"command": command, "k": K, "machine": machine, "versions": versions, "shapes": kept | shapes})
+        write_json(
+            RESULT,
+            {
+                "command": command,
+                "k": K,
+                "machine": machine,
+                "versions": versions,
+                "shapes": kept | shapes,
+            },
+        )
         print(f"written to {RESULT}")
 
 

@@ -1,13 +1,16 @@
-"""How long it takes to rank the whole catalogue for every user and measure, and where the time goes.
+"""How long it takes to rank the whole catalogue for every user and measure, and where the time
+goes.
 
-Shape of Amazon-Baby in the MMRec split: 19,445 users × 7,050 items, 118,551 training, 20,559 validation and 21,682 test
-pairs, D = 64, K = 10 and 20. The tables are random; the pairs are drawn at random unless --inter names the real log.
-Beside it the same job as many evaluators do it: one user at a time, sets and lists of Python (a twin written for this
-comparison), whose metrics must come out equal.
+Shape of Amazon-Baby in the MMRec split: 19,445 users × 7,050 items, 118,551 training, 20,559
+validation and 21,682 test pairs, D = 64, K = 10 and 20. The tables are random; the pairs are drawn
+at random unless --inter names the real log. Beside it the same job as many evaluators do it: one
+user at a time, sets and lists of Python (a twin written for this comparison), whose metrics must
+come out equal.
 
     python -m benchmarks.speed.bench_evaluation                      all users, 7 runs; twin once
     python -m benchmarks.speed.bench_evaluation --inter baby.inter   the real pairs
-    python -m benchmarks.speed.bench_evaluation --quick              3 runs; twin on the first 500 users
+    python -m benchmarks.speed.bench_evaluation --quick              3 runs; twin on the first 500
+                                                                     users
 """
 
 from __future__ import annotations
@@ -44,11 +47,16 @@ def splits(inter: str | None) -> list[Interactions]:
         user, item, label = (table[name].to_numpy() for name in ("userID", "itemID", "x_label"))
         return [Interactions(user[label == s], item[label == s], USERS, ITEMS) for s in range(3)]
     keys = np.random.default_rng(0).choice(USERS * ITEMS, size=sum(PAIRS), replace=False)
-    return [Interactions(part // ITEMS, part % ITEMS, USERS, ITEMS) for part in np.split(keys, np.cumsum(PAIRS)[:2])]
+    return [
+        Interactions(part // ITEMS, part % ITEMS, USERS, ITEMS)
+        for part in np.split(keys, np.cumsum(PAIRS)[:2])
+    ]
 
 
 def timed(work: Callable[[], object], runs: int) -> dict[str, float]:
-    """Median, least and most seconds of `runs` calls after one that does not count, and the median of CPU seconds."""
+    """Median, least and most seconds of `runs` calls after one that does not count, and the median
+    of CPU seconds.
+    """
     work()
     seconds, busy = [], []
     for _ in range(runs):
@@ -65,17 +73,31 @@ def timed(work: Callable[[], object], runs: int) -> dict[str, float]:
     }
 
 
-def phases(user: torch.Tensor, item: torch.Tensor, truth: Interactions, seen: list[Interactions], runs: int) -> dict[str, float]:
-    """Median seconds of the product, the masks, the selection and the metrics: the same steps, with a clock between them."""
+def phases(
+    user: torch.Tensor, item: torch.Tensor, truth: Interactions, seen: list[Interactions], runs: int
+) -> dict[str, float]:
+    """Median seconds of the product, the masks, the selection and the metrics.
+
+    The same steps, with a clock between them.
+    """
     held, masked = truth.csr(), sum(part.csr() for part in seen)
     users = np.flatnonzero(np.diff(held.indptr))
     held, masked, user = held[users], masked[users], user[torch.from_numpy(users)]
     block = _BUDGET["cpu"] // (4 * len(item))
     buffer, seconds = torch.empty(block, len(item)), []
     for _ in range(runs + 1):
-        spent, lists, clock = dict.fromkeys(("matmul", "mask", "topk", "metrics"), 0.0), [], time.perf_counter
+        spent, lists, clock = (
+            dict.fromkeys(("matmul", "mask", "topk", "metrics"), 0.0),
+            [],
+            time.perf_counter,
+        )
 
-        def lap(name: str, began: float, spent: dict[str, float] = spent, clock: Callable[[], float] = clock) -> float:
+        def lap(
+            name: str,
+            began: float,
+            spent: dict[str, float] = spent,
+            clock: Callable[[], float] = clock,
+        ) -> float:
             now = clock()
             spent[name] += now - began
             return now
@@ -118,7 +140,8 @@ def one_by_one(
                 "ndcg": sum(h / math.log2(j + 2) for j, h in enumerate(hits))
                 / sum(1 / math.log2(j + 2) for j in range(min(len(held[u]), k))),
                 "hit": float(any(hits)),
-                "map": sum(sum(hits[: j + 1]) / (j + 1) for j, h in enumerate(hits) if h) / min(len(held[u]), k),
+                "map": sum(sum(hits[: j + 1]) / (j + 1) for j, h in enumerate(hits) if h)
+                / min(len(held[u]), k),
                 "mrr": next((1 / (j + 1) for j, h in enumerate(hits) if h), 0.0),
             }
             for name, value in found.items():
@@ -138,7 +161,9 @@ def main() -> None:
     draw = torch.Generator().manual_seed(0)
     user, item = (torch.randn(count, WIDTH, generator=draw) * 0.1 for count in (USERS, ITEMS))
     everyone = Interactions(np.arange(USERS), np.arange(USERS) % ITEMS, USERS, ITEMS)
-    popularity = torch.from_numpy(np.bincount(train.item, minlength=ITEMS).astype(np.float32))[:, None]
+    popularity = torch.from_numpy(np.bincount(train.item, minlength=ITEMS).astype(np.float32))[
+        :, None
+    ]
 
     evaluator, load = Evaluator(test, [train, valid], KS), os.getloadavg()[0]
     found = evaluator(user, item)
@@ -148,12 +173,19 @@ def main() -> None:
     }
     ranked_all = Evaluator(everyone, [], KS)
     rows["evaluate, all users"] = timed(lambda: ranked_all(user, item), runs)
-    rows["evaluate, popularity (a tie in every list)"] = timed(lambda: evaluator(torch.ones(USERS, 1), popularity), runs)
-    rows["bootstrap, 1,000 resamples of 12 means"] = timed(lambda: bootstrap(found.per_user, 0), runs)
+    rows["evaluate, popularity (a tie in every list)"] = timed(
+        lambda: evaluator(torch.ones(USERS, 1), popularity), runs
+    )
+    rows["bootstrap, 1,000 resamples of 12 means"] = timed(
+        lambda: bootstrap(found.per_user, 0), runs
+    )
     parts = phases(user, item, test, [train, valid], runs)
-    seconds, count, recall = one_by_one(user.numpy(), item.numpy(), test, [train, valid], 500 if arguments.quick else USERS)
+    seconds, count, recall = one_by_one(
+        user.numpy(), item.numpy(), test, [train, valid], 500 if arguments.quick else USERS
+    )
     expected = float(found.per_user["recall@20"][:count].mean())
-    if abs(recall - expected) > 1e-4:  # NumPy and torch round differently: a near tie may fall the other way
+    # NumPy and torch round differently: a near tie may fall the other way
+    if abs(recall - expected) > 1e-4:
         raise SystemExit(f"the twin finds recall@20 {recall}, the evaluator {expected}")
     per_user = rows["evaluate, users with a test pair"]["median"] / len(found.users)
 
@@ -161,10 +193,19 @@ def main() -> None:
     print(f"{USERS:,} users × {ITEMS:,} items, D = {WIDTH}, {len(found.users):,} with a test pair")
     print(f"{threads} threads; load of the machine before: {load:.1f}")
     for name, row in rows.items():
-        print(f"{name:<45} {row['median']:7.3f} s  ({row['min']:.3f}–{row['max']:.3f}; {row['cpu']:.3f} s of CPU; {runs} runs)")
-    print("shares: " + ", ".join(f"{name} {value / sum(parts.values()):.0%}" for name, value in parts.items()))
+        print(
+            f"{name:<45} {row['median']:7.3f} s  ({row['min']:.3f}–{row['max']:.3f}; "
+            f"{row['cpu']:.3f} s of CPU; {runs} runs)"
+        )
+    print(
+        "shares: "
+        + ", ".join(f"{name} {value / sum(parts.values()):.0%}" for name, value in parts.items())
+    )
     twin = seconds / count * len(found.users)
-    print(f"one user at a time with sets: {twin:.1f} s (measured on {count:,} users), {seconds / count / per_user:.0f} × as long")
+    print(
+        f"one user at a time with sets: {twin:.1f} s (measured on {count:,} users), "
+        f"{seconds / count / per_user:.0f} × as long"
+    )
     write_json(
         arguments.out,
         {
@@ -182,7 +223,9 @@ def main() -> None:
                 "threads": threads,
                 "load_before": load,
             },
-            "versions": {name: version(name) for name in ("dualgnn-dgl", "torch", "numpy", "scipy")},
+            "versions": {
+                name: version(name) for name in ("dualgnn-dgl", "torch", "numpy", "scipy")
+            },
         },
     )
 

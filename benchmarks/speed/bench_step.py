@@ -1,13 +1,16 @@
-"""Milliseconds of one training step of every model, and of ranking all users once; on CUDA with and without a recorded step.
+"""Milliseconds of one training step of every model, and of ranking all users once.
 
-    python -m benchmarks.speed.bench_step --data movielens-1m                      on the CPU, two threads, some minutes
-    python -m benchmarks.speed.bench_step --data movielens-1m --device cuda        on a GPU, a minute, into results/step_cuda.json
+On CUDA with and without a recorded step.
+
+    python -m benchmarks.speed.bench_step --data movielens-1m                 on the CPU, two threads
+    python -m benchmarks.speed.bench_step --data movielens-1m --device cuda   on a GPU: results/step_cuda.json
     python -m benchmarks.speed.bench_step --models dualgnn,dualgnn_plus --threads 1
 
-A step is that of `training.fit`: gradient, the watch for numbers that are none, Adam; batches of `--batch` pairs, drawn before
-the clock starts, each model as it is shipped. Rounds of steps, the median round with the least and the most; on CUDA the device
-is waited for at the end of a round. There the table also says how long the device itself works on a step and on how many
-kernels, by torch's profiler: the rest of the step is the host that launches them.
+A step is that of `training.fit`: gradient, the watch for numbers that are none, Adam; batches of
+`--batch` pairs, drawn before the clock starts, each model as it is shipped. Rounds of steps, the
+median round with the least and the most; on CUDA the device is waited for at the end of a round.
+There the table also says how long the device itself works on a step and on how many kernels, by
+torch's profiler: the rest of the step is the host that launches them.
 """
 
 from __future__ import annotations
@@ -41,16 +44,23 @@ WARM_UP, PROFILED = 5, 5
 class Loop:
     """The inside of the training loop, a step a call."""
 
-    def __init__(self, name: str, dataset: data.Dataset, device: torch.device, batch: int, capture: bool) -> None:
+    def __init__(
+        self, name: str, dataset: data.Dataset, device: torch.device, batch: int, capture: bool
+    ) -> None:
         self.model = Inputs.of(dataset, TrainConfig()).model(name, device=device)
         self.model.new_epoch(torch.Generator().manual_seed(0))
         self.model.train()
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.step, self.watch = Step(self.model, device, capture=capture), Watch(self.model, device)
-        drawn = TripleSampler(dataset.train, device).epoch(batch, torch.Generator(device).manual_seed(0))
+        drawn = TripleSampler(dataset.train, device).epoch(
+            batch, torch.Generator(device).manual_seed(0)
+        )
         whole = [part for part in itertools.islice(drawn, 20) if len(part[0]) == batch]
         if not whole:
-            raise SystemExit(f"--batch {batch}: the data hold {len(dataset.train)} training pairs, fewer than a batch")
+            raise SystemExit(
+                f"--batch {batch}: the data hold {len(dataset.train)} training pairs, fewer than "
+                f"a batch"
+            )
         self.batches = itertools.cycle(whole)
 
     def __call__(self) -> None:
@@ -81,7 +91,12 @@ def timed(loop: Loop, device: torch.device, rounds: int, seconds: float) -> dict
             loop()
         wait(device)
         found.append(1e3 * (time.perf_counter() - began) / steps)
-    return {"ms": statistics.median(found), "min_ms": min(found), "max_ms": max(found), "steps": steps * rounds}
+    return {
+        "ms": statistics.median(found),
+        "min_ms": min(found),
+        "max_ms": max(found),
+        "steps": steps * rounds,
+    }
 
 
 def on_device(loop: Loop) -> dict[str, float]:
@@ -90,8 +105,12 @@ def on_device(loop: Loop) -> dict[str, float]:
         for _ in range(PROFILED):
             loop()
         torch.cuda.synchronize()
-    kernels = [event for event in found.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    kernels = [event for event in kernels if not event.name.startswith(("Optimizer.", "ProfilerStep"))]
+    kernels = [
+        event for event in found.events() if event.device_type == torch.autograd.DeviceType.CUDA
+    ]
+    kernels = [
+        event for event in kernels if not event.name.startswith(("Optimizer.", "ProfilerStep"))
+    ]
     spent = sum(event.time_range.elapsed_us() for event in kernels)
     return {"device_ms": spent / PROFILED / 1e3, "kernels": round(len(kernels) / PROFILED)}
 
@@ -137,7 +156,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.0, help="to time each way of each model")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: into results/step_cuda.json")
+    parser.add_argument(
+        "--device", default="cpu", choices=("cpu", "cuda"), help="cuda: into results/step_cuda.json"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     source = DATA[arguments.data]
@@ -145,9 +166,19 @@ def main() -> None:
     file = RESULT.with_stem("step_cuda") if arguments.device == "cuda" else RESULT
     kept = read_json(file) if file.is_file() else {}
     rows = {row["model"]: row for row in kept.get(arguments.data, {}).get("rows", ())}
-    print(f"{arguments.data}: {len(dataset.train):,} pairs, batches of {arguments.batch}, {arguments.device}\n")
-    print("| model | ms a step | recorded | on the device | kernels | s a ranking |\n| --- | --- | --- | --- | --- | --- |")
-    facts = {"pairs": len(dataset.train), "batch": arguments.batch, "machine": machine(arguments.threads)}
+    print(
+        f"{arguments.data}: {len(dataset.train):,} pairs, batches of {arguments.batch}, "
+        f"{arguments.device}\n"
+    )
+    print(
+        "| model | ms a step | recorded | on the device | kernels | s a ranking |\n| --- | --- | "
+        "--- | --- | --- | --- |"
+    )
+    facts = {
+        "pairs": len(dataset.train),
+        "batch": arguments.batch,
+        "machine": machine(arguments.threads),
+    }
     for name in arguments.models.split(","):
         rows[name] = measure(name, dataset, arguments)
         print(line(rows[name]), flush=True)

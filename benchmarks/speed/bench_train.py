@@ -1,26 +1,36 @@
-"""Seconds per step and per epoch of training, ours beside torch_geometric's; how cost grows; seconds to a given recall.
+"""Seconds per step and per epoch of training, ours beside torch_geometric's.
 
-    python -m benchmarks.speed.bench_train --root SHARED/data                      all cases, then the growth, then the curves
-    python -m benchmarks.speed.bench_train --quick                                 does it run? under a minute
-    python -m benchmarks.speed.bench_train --cases baby --set batch_size=8192      one case, and a row of ours with an option more
-    python -m benchmarks.speed.bench_train --device cuda --set cuda_graph=false    all of it on a GPU: results/train_cuda.json
-    python -m benchmarks.speed.bench_train --cases '' --scale '' --curves options  what each option of speed costs in quality
-    python -m benchmarks.speed.bench_train --profile baby                          where a step of ours spends its time
+How cost grows; seconds to a given recall.
 
-Every side of a case is a process of its own, and they take turns: a round of steps each, in alternating order, so that a busy
-moment of the machine meets all of them. Ours is `training.fit` itself, its clock read through `report`; the peers are
-peers.py, with our sampler. Steps are timed after a warm-up. An epoch is extrapolated: (time to draw its triples) + steps ×
-(mean step of a round); the ratio is taken within each round, and its median, least and most over the rounds are in the table.
+    python -m benchmarks.speed.bench_train --root SHARED/data     all cases, growth, curves
+    python -m benchmarks.speed.bench_train --quick                does it run? under a minute
+    python -m benchmarks.speed.bench_train --cases baby --set batch_size=8192
+                                                                  one case, a row with an option
+    python -m benchmarks.speed.bench_train --device cuda --set cuda_graph=false
+                                                                  on a GPU: results/train_cuda.json
+    python -m benchmarks.speed.bench_train --cases '' --scale '' --curves options
+                                                                  what speed costs in quality
+    python -m benchmarks.speed.bench_train --profile baby         time within a step of ours
 
-The curves: with the options of `--base` (batch 2048; the equations are the peer's, tests/test_peers.py) our code is trained with
-several seeds, each until it stops by itself. The target is `SHARE` of the best validation recall@20 of the worst of these runs.
-The peer's time to the target is derived: these runs' epochs until the target (median) × the peer's own seconds an epoch. Ours
-is measured. Validation counts on neither side. The recall of a run has the 95 % interval over its validation users.
-`options` is such a curve on TikTok, whose features are real, with a row for every option that buys speed (`OPTIONS`).
-bench_cooccurrence.py compares co-occurrence with a pairwise loop.
+Every side of a case is a process of its own, and they take turns: a round of steps each, in
+alternating order, so that a busy moment of the machine meets all of them. Ours is `training.fit`
+itself, its clock read through `report`; the peers are peers.py, with our sampler. Steps are timed
+after a warm-up. An epoch is extrapolated: (time to draw its triples) + steps × (mean step of a
+round); the ratio is taken within each round, and its median, least and most over the rounds are in
+the table.
 
-Measure on a quiet machine: OpenMP's threads wait for each other by spinning, so that with two threads a foreign process on one
-core costs far more than its share, CPU seconds included. With --threads 1 the ratio by CPU seconds is robust to load.
+The curves: with the options of `--base` (batch 2048; the equations are the peer's,
+tests/test_peers.py) our code is trained with several seeds, each until it stops by itself. The
+target is `SHARE` of the best validation recall@20 of the worst of these runs. The peer's time to
+the target is derived: these runs' epochs until the target (median) × the peer's own seconds an
+epoch. Ours is measured. Validation counts on neither side. The recall of a run has the 95 %
+interval over its validation users.
+`options` is such a curve on TikTok, whose features are real, with a row for every option that buys
+speed (`OPTIONS`). bench_cooccurrence.py compares co-occurrence with a pairwise loop.
+
+Measure on a quiet machine: OpenMP's threads wait for each other by spinning, so that with two
+threads a foreign process on one core costs far more than its share, CPU seconds included. With
+--threads 1 the ratio by CPU seconds is robust to load.
 """
 
 from __future__ import annotations
@@ -48,7 +58,9 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Side:
-    """One row of a case: data set, whose code ('ours', 'pyg', 'pyg-csr'), and options as `--set` takes them."""
+    """One row of a case: data set, whose code ('ours', 'pyg', 'pyg-csr'), and options as `--set`
+    takes them.
+    """
 
     label: str
     data: str
@@ -59,11 +71,27 @@ class Side:
 OURS, REDUCED = "ours", f"ours, features {shapes.REDUCED}"
 CASES = {
     # case: (model, label → (data, code))
-    "baby": ("dualgnn", {OURS: ("baby", "ours"), REDUCED: ("baby-256", "ours"), "pyg": ("baby", "pyg")}),
+    "baby": (
+        "dualgnn",
+        {OURS: ("baby", "ours"), REDUCED: ("baby-256", "ours"), "pyg": ("baby", "pyg")},
+    ),
     "tiktok": ("dualgnn", {OURS: ("tiktok", "ours"), "pyg": ("tiktok", "pyg")}),
-    "movielens": ("dualgnn", {OURS: ("movielens", "ours"), REDUCED: ("movielens-256", "ours"), "pyg": ("movielens", "pyg")}),
-    "tiktok lightgcn": ("lightgcn", {OURS: ("tiktok", "ours"), "pyg": ("tiktok", "pyg"), "pyg csr": ("tiktok", "pyg-csr")}),
-    "gowalla": ("lightgcn", {OURS: ("gowalla", "ours"), "pyg": ("gowalla", "pyg"), "pyg csr": ("gowalla", "pyg-csr")}),
+    "movielens": (
+        "dualgnn",
+        {
+            OURS: ("movielens", "ours"),
+            REDUCED: ("movielens-256", "ours"),
+            "pyg": ("movielens", "pyg"),
+        },
+    ),
+    "tiktok lightgcn": (
+        "lightgcn",
+        {OURS: ("tiktok", "ours"), "pyg": ("tiktok", "pyg"), "pyg csr": ("tiktok", "pyg-csr")},
+    ),
+    "gowalla": (
+        "lightgcn",
+        {OURS: ("gowalla", "ours"), "pyg": ("gowalla", "pyg"), "pyg csr": ("gowalla", "pyg-csr")},
+    ),
 }
 
 # what buys speed, one row each: key=value,key=value beside the base
@@ -87,9 +115,16 @@ CURVES = {"options": "tiktok", "options lightgcn": "tiktok lightgcn"}  # curve: 
 class Worker:
     """A side's process, from here."""
 
-    def __init__(self, side: Side, model: str, arguments: argparse.Namespace, *, curve: bool = False) -> None:
+    def __init__(
+        self, side: Side, model: str, arguments: argparse.Namespace, *, curve: bool = False
+    ) -> None:
         folder = shapes.prepared(side.data, Folders.of(arguments))
-        spec = {"model": model, "code": side.code, "options": side.options, "folder": str(folder)} | {
+        spec = {
+            "model": model,
+            "code": side.code,
+            "options": side.options,
+            "folder": str(folder),
+        } | {
             "threads": arguments.threads,
             "device": arguments.device,
         }
@@ -97,7 +132,12 @@ class Worker:
         command = [sys.executable, "-m", SIDE, json.dumps(spec | {"curve": curve})]
         self.label = side.label
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=REPOSITORY
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=REPOSITORY,
         )
         self.first = self.answer()
 
@@ -109,7 +149,9 @@ class Worker:
     def answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.label} ended with code {self.process.wait()}: see its message above")
+            raise SystemExit(
+                f"{self.label} ended with code {self.process.wait()}: see its message above"
+            )
         return json.loads(line)
 
     def close(self) -> None:
@@ -124,22 +166,39 @@ def middle(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(ordered), "low": ordered[edge], "high": ordered[-1 - edge]}
 
 
-def take_turns(sides: list[Side], model: str, arguments: argparse.Namespace, *, evaluate: bool = False) -> dict:
-    """Time the sides of a case in turns; one row a side, with ratios to the first peer if there is one."""
+def take_turns(
+    sides: list[Side], model: str, arguments: argparse.Namespace, *, evaluate: bool = False
+) -> dict:
+    """Time the sides of a case in turns.
+
+    One row a side, with ratios to the first peer if there is one.
+    """
     load = os.getloadavg()[0]
     if load > 1:
-        print(f"load of the machine is {load:.1f}: times with several threads are unreliable", file=sys.stderr)
+        print(
+            f"load of the machine is {load:.1f}: times with several threads are unreliable",
+            file=sys.stderr,
+        )
     workers, rounds = [], []
     try:
         for side in sides:  # one after the other: they must not disturb each other's setup
             workers.append(Worker(side, model, arguments))
         warm = [worker.ask(WARM_UP) for worker in workers]
         counts = [
-            max(1, min(w["steps"], round(arguments.seconds / arguments.rounds / statistics.median(w["wall"])))) for w in warm
+            max(
+                1,
+                min(
+                    w["steps"],
+                    round(arguments.seconds / arguments.rounds / statistics.median(w["wall"])),
+                ),
+            )
+            for w in warm
         ]
         for number in range(arguments.rounds):
             order = range(len(workers))[:: 1 if number % 2 == 0 else -1]
-            rounds.append(dict(sorted((place, workers[place].ask(counts[place])) for place in order)))
+            rounds.append(
+                dict(sorted((place, workers[place].ask(counts[place])) for place in order))
+            )
         ranking = workers[0].ask("evaluate")["seconds"] if evaluate else None
     finally:
         for worker in workers:
@@ -148,32 +207,71 @@ def take_turns(sides: list[Side], model: str, arguments: argparse.Namespace, *, 
     for place, (side, worker) in enumerate(zip(sides, workers, strict=True)):
         first, mine = worker.first, [turn[place] for turn in rounds]
         epochs = [first["draw_s"] + turn["steps"] * statistics.fmean(turn["wall"]) for turn in mine]
-        row = {"side": side.label, "options": side.options, "data": side.data, "steps": mine[0]["steps"], "epochs": epochs}
-        row |= {"step": middle([s for t in mine for s in t["wall"]]), "step_cpu": middle([s for t in mine for s in t["cpu"]])}
-        row |= {"timed_steps": sum(len(t["wall"]) for t in mine), "epoch": statistics.median(epochs), **first}
+        row = {
+            "side": side.label,
+            "options": side.options,
+            "data": side.data,
+            "steps": mine[0]["steps"],
+            "epochs": epochs,
+        }
+        row |= {
+            "step": middle([s for t in mine for s in t["wall"]]),
+            "step_cpu": middle([s for t in mine for s in t["cpu"]]),
+        }
+        row |= {
+            "timed_steps": sum(len(t["wall"]) for t in mine),
+            "epoch": statistics.median(epochs),
+            **first,
+        }
         rows.append(row | {"peak_mb": max(t["peak_mb"] for t in [warm[place], *mine])})
     peer = next((row for row, side in zip(rows, sides, strict=True) if side.code != "ours"), None)
     for row in rows if peer else []:
         ratios = [theirs / mine for theirs, mine in zip(peer["epochs"], row["epochs"], strict=True)]
-        cpu = peer["steps"] * peer["step_cpu"]["median"] / (row["steps"] * row["step_cpu"]["median"])
-        row["ratio"] = {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "cpu": cpu}
-    made = {"model": model, "rows": rows, "load_before": load, "machine": machine(arguments.threads)}
+        cpu = (
+            peer["steps"] * peer["step_cpu"]["median"] / (row["steps"] * row["step_cpu"]["median"])
+        )
+        row["ratio"] = {
+            "median": statistics.median(ratios),
+            "low": min(ratios),
+            "high": max(ratios),
+            "cpu": cpu,
+        }
+    made = {
+        "model": model,
+        "rows": rows,
+        "load_before": load,
+        "machine": machine(arguments.threads),
+    }
     if ranking:
-        made["evaluation"] = {"seconds": ranking, "share": statistics.median(ranking) / rows[0]["epoch"]}
+        made["evaluation"] = {
+            "seconds": ranking,
+            "share": statistics.median(ranking) / rows[0]["epoch"],
+        }
     return made
 
 
 def show(name: str, made: dict) -> None:
     """The table of a case."""
-    print(f"\n{name}: {made['model']}, {made['rows'][0]['pairs']:,} pairs, load before {made['load_before']:.1f}\n")
-    print("| side | batch | steps | ms a step (middle 80 %) | CPU ms | s an epoch | ratio (range; by CPU) | peak MB |")
+    print(
+        f"\n{name}: {made['model']}, {made['rows'][0]['pairs']:,} pairs, load before "
+        f"{made['load_before']:.1f}\n"
+    )
+    print(
+        "| side | batch | steps | ms a step (middle 80 %) | CPU ms | s an epoch | ratio (range; "
+        "by CPU) | peak MB |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for row in made["rows"]:
         low, mid, high = (1e3 * row["step"][key] for key in ("low", "median", "high"))
         step = f"{mid:.1f} ({low:.1f}–{high:.1f}) | {1e3 * row['step_cpu']['median']:.1f}"
-        ratio = "{median:.2f} ({low:.2f}–{high:.2f}; {cpu:.2f})".format(**row["ratio"]) if "ratio" in row else ""
+        ratio = (
+            "{median:.2f} ({low:.2f}–{high:.2f}; {cpu:.2f})".format(**row["ratio"])
+            if "ratio" in row
+            else ""
+        )
         print(
-            f"| {row['side']} | {row['batch_size']} | {row['steps']} | {step} | {row['epoch']:.2f} | {ratio} | {row['peak_mb']} |"
+            f"| {row['side']} | {row['batch_size']} | {row['steps']} | {step} | "
+            f"{row['epoch']:.2f} | {ratio} | {row['peak_mb']} |"
         )
     if "evaluation" in made:
         print(f"\nevaluation at K = {K}: {statistics.median(made['evaluation']['seconds']):.3f} s, "
@@ -182,19 +280,25 @@ def show(name: str, made: dict) -> None:
 
 def sides_of(case: str, arguments: argparse.Namespace, rows: tuple[str, ...] = ()) -> list[Side]:
     """The case's rows, and ours once more with what each of `rows` and `--set` says."""
-    sides = [Side(label, data, code, arguments.base) for label, (data, code) in CASES[case][1].items()]
+    sides = [
+        Side(label, data, code, arguments.base) for label, (data, code) in CASES[case][1].items()
+    ]
     ours = [side for side in sides if side.code == "ours"]
     every = [dict(map(parse_pair, row.split(","))) for row in rows]
     if arguments.set and arguments.set not in every:
         every.append(arguments.set)
     for changes in every:
         text = " ".join(f"{key}={value}" for key, value in changes.items())
-        sides += [replace(s, label=f"{s.label}, {text}", options=arguments.base | changes) for s in ours]
+        sides += [
+            replace(s, label=f"{s.label}, {text}", options=arguments.base | changes) for s in ours
+        ]
     return sides
 
 
 def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
-    """Seconds to SHARE of the validation recall@20 that every run with the options of `--base` reaches."""
+    """Seconds to SHARE of the validation recall@20 that every run with the options of `--base`
+    reaches.
+    """
     metric, runs = f"recall@{K}", []
     case = CURVES.get(name, name)
     rows = OPTIONS[CASES[case][0]] if name in CURVES else ()
@@ -205,12 +309,31 @@ def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
             worker = Worker(replace(side, options=options), CASES[case][0], arguments, curve=True)
             worker.close()
             runs.append((side.label, seed, worker.first))
-            print(f"{side.label}, seed {seed}: {worker.first['best']:.4f}, epoch {worker.first['best_epoch']}", file=sys.stderr)
+            print(
+                f"{side.label}, seed {seed}: {worker.first['best']:.4f}, epoch "
+                f"{worker.first['best_epoch']}",
+                file=sys.stderr,
+            )
     target, rows = SHARE * min(run["best"] for label, _, run in runs if label == OURS), []
     for label, seed, run in runs:
         history = run["history"]
-        reached = next((number for number, row in enumerate(history, start=1) if row.get(metric, -1) >= target), None)
-        rows.append({"side": label, "seed": seed, "best": run["best"], "best_epoch": run["best_epoch"], "epochs": reached})
+        reached = next(
+            (
+                number
+                for number, row in enumerate(history, start=1)
+                if row.get(metric, -1) >= target
+            ),
+            None,
+        )
+        rows.append(
+            {
+                "side": label,
+                "seed": seed,
+                "best": run["best"],
+                "best_epoch": run["best_epoch"],
+                "epochs": reached,
+            }
+        )
         rows[-1] |= {key: run[key] for key in ("interval", "steps", "peak_mb")}
         rows[-1]["epoch"] = statistics.median(row["seconds"] for row in history)
         for key in ("seconds", "total_seconds"):  # without and with validation
@@ -218,8 +341,14 @@ def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
         rows[-1]["curve"] = [round(row[metric], 5) for row in history if metric in row]
     epochs = statistics.median(row["epochs"] for row in rows if row["side"] == OURS)
     peer = epochs * peer_epoch
-    print(f"\n{name}: to validation {metric} {target:.4f}; pyg {peer:.1f} s = {epochs:g} epochs × {peer_epoch:.2f} s\n")
-    print("| side | s an epoch | seeds there | epochs | s | with validation | ratio | best recall ± sd | 95 %, one seed | MB |")
+    print(
+        f"\n{name}: to validation {metric} {target:.4f}; pyg {peer:.1f} s = {epochs:g} epochs × "
+        f"{peer_epoch:.2f} s\n"
+    )
+    print(
+        "| side | s an epoch | seeds there | epochs | s | with validation | ratio | best recall ± "
+        "sd | 95 %, one seed | MB |"
+    )
     print("| --- " * 10 + "|")
     for side in ours:
         mine = [row for row in rows if row["side"] == side.label]
@@ -227,13 +356,33 @@ def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
         best = [row["best"] for row in mine]
         spread = f" ± {statistics.stdev(best):.4f}" if len(best) > 1 else ""
         low, high = mine[0]["interval"]
-        took = [statistics.median(row[key] for row in there) for key in ("epochs", "seconds", "total_seconds")] if there else None
-        text = f"{took[0]:g} | {took[1]:.2f} | {took[2]:.2f} | {peer / took[1]:.1f}" if took else "– | – | – | –"
-        quality = f"{statistics.fmean(best):.4f}{spread} | {low:.4f}–{high:.4f} | {max(row['peak_mb'] for row in mine)}"
+        took = (
+            [
+                statistics.median(row[key] for row in there)
+                for key in ("epochs", "seconds", "total_seconds")
+            ]
+            if there
+            else None
+        )
+        text = (
+            f"{took[0]:g} | {took[1]:.2f} | {took[2]:.2f} | {peer / took[1]:.1f}"
+            if took
+            else "– | – | – | –"
+        )
+        quality = (
+            f"{statistics.fmean(best):.4f}{spread} | {low:.4f}–{high:.4f} | "
+            f"{max(row['peak_mb'] for row in mine)}"
+        )
         epoch = statistics.median(row["epoch"] for row in mine)
         print(f"| {side.label} | {epoch:.2f} | {len(there)} of {len(mine)} | {text} | {quality} |")
     derived = {"epochs": epochs, "epoch_s": peer_epoch, "seconds": peer}
-    return {"target": target, "share": SHARE, "peer": derived, "rows": rows, "machine": machine(arguments.threads)}
+    return {
+        "target": target,
+        "share": SHARE,
+        "peer": derived,
+        "rows": rows,
+        "machine": machine(arguments.threads),
+    }
 
 
 def main() -> None:
@@ -248,7 +397,11 @@ def main() -> None:
         help=f"cases to train until they stop, or {', '.join(CURVES)}; '' for none",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="option of training or model, for rows more"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="option of training or model, for rows more",
     )
     base = "training options of all sides; default batch_size=2048"
     parser.add_argument("--base", action="append", default=[], metavar="KEY=VALUE", help=base)
@@ -256,19 +409,40 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=30, help="to time each side of a case")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cuda: into results/train_cuda.json")
-    parser.add_argument("--out", type=Path, help="JSON; cases that this run does not touch stay in it")
-    parser.add_argument("--profile", metavar="CASE", choices=CASES, help="profile a step of ours instead")
-    parser.add_argument("--quick", action="store_true", help="TikTok and 10⁵ drawn pairs, a few seconds each")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        choices=("cpu", "cuda"),
+        help="cuda: into results/train_cuda.json",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="JSON; cases that this run does not touch stay in it"
+    )
+    parser.add_argument(
+        "--profile", metavar="CASE", choices=CASES, help="profile a step of ours instead"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="TikTok and 10⁵ drawn pairs, a few seconds each"
+    )
     arguments = parser.parse_args()
-    arguments.out = arguments.out or RESULT.with_stem("train_cuda" if arguments.device == "cuda" else "train")
+    arguments.out = arguments.out or RESULT.with_stem(
+        "train_cuda" if arguments.device == "cuda" else "train"
+    )
     arguments.set = dict(map(parse_pair, arguments.set))
     arguments.base = {"batch_size": "2048"} | dict(map(parse_pair, arguments.base))
     if arguments.profile:
         model, sides = CASES[arguments.profile]
         folder = shapes.prepared(sides[OURS][0], Folders.of(arguments))
-        spec = {"model": model, "code": "profile", "options": arguments.base | arguments.set, "folder": str(folder)}
-        subprocess.run([sys.executable, "-m", SIDE, json.dumps(spec | {"threads": arguments.threads})], check=True)
+        spec = {
+            "model": model,
+            "code": "profile",
+            "options": arguments.base | arguments.set,
+            "folder": str(folder),
+        }
+        subprocess.run(
+            [sys.executable, "-m", SIDE, json.dumps(spec | {"threads": arguments.threads})],
+            check=True,
+        )
         return
     if arguments.quick:
         arguments.cases, arguments.scale, arguments.curves = "tiktok", "5", ""
@@ -277,17 +451,25 @@ def main() -> None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
     found = read_json(arguments.out) if arguments.out.is_file() else {}
     for case in filter(None, arguments.cases.split(",")):
-        made = take_turns(sides_of(case, arguments), CASES[case][0], arguments, evaluate=case == "baby")
+        made = take_turns(
+            sides_of(case, arguments), CASES[case][0], arguments, evaluate=case == "baby"
+        )
         show(case, made)
         found[case] = made
         write_json(arguments.out, found)
     for power in filter(None, arguments.scale.split(",")):
-        made = take_turns([Side(OURS, f"scale-{power}", "ours", arguments.base | arguments.set)], "dualgnn", arguments)
+        made = take_turns(
+            [Side(OURS, f"scale-{power}", "ours", arguments.base | arguments.set)],
+            "dualgnn",
+            arguments,
+        )
         show(f"10^{power} interactions", made)
         found[f"scale-{power}"] = made
         write_json(arguments.out, found)
     for case in filter(None, arguments.curves.split(",")):
-        peer = next(row["epoch"] for row in found[CURVES.get(case, case)]["rows"] if row["side"] == "pyg")
+        peer = next(
+            row["epoch"] for row in found[CURVES.get(case, case)]["rows"] if row["side"] == "pyg"
+        )
         found[f"{case} curve"] = curves(case, arguments, peer)
         write_json(arguments.out, found)
 

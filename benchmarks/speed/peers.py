@@ -1,13 +1,17 @@
-"""What our models are timed against: the same work done with torch_geometric, as its users write it.
+"""What our models are timed against.
 
-`PygDualGNN` has the equations of `dualgnn_dgl.models.dualgnn` with `missing=mask`, else its defaults (tests/test_peers.py: the
-same parameters give the same embeddings, loss and gradients) in the usual style: one graph of N = U + I nodes with 2E directed
-edges, a `MessagePassing` layer a modality and step, normalisation as a weight on every edge, users' neighbours as a gathered
-(U, K, D) tensor. It is given what a careful user would give it: the edge weights are computed once, a mask costs nothing
-where no feature is missing, the neighbours' table is built once.
+The same work done with torch_geometric, as its users write it.
 
-`lightgcn` is torch_geometric's own LightGCN with its own loss; `form="csr"` hands it the normalised adjacency as a sparse
-tensor, which is the fastest form that torch_geometric has without compiled extensions.
+`PygDualGNN` has the equations of `dualgnn_dgl.models.dualgnn` with `missing=mask`, else its
+defaults (tests/test_peers.py: the same parameters give the same embeddings, loss and gradients) in
+the usual style: one graph of N = U + I nodes with 2E directed edges, a `MessagePassing` layer a
+modality and step, normalisation as a weight on every edge, users' neighbours as a gathered (U, K,
+D) tensor. It is given what a careful user would give it: the edge weights are computed once, a mask
+costs nothing where no feature is missing, the neighbours' table is built once.
+
+`lightgcn` is torch_geometric's own LightGCN with its own loss; `form="csr"` hands it the normalised
+adjacency as a sparse tensor, which is the fastest form that torch_geometric has without compiled
+extensions.
 
 Needs `pip install -e '.[bench]'`. Written for this comparison, not taken from anybody's repository.
 """
@@ -30,7 +34,9 @@ from dualgnn_dgl.training.sampling import TripleSampler
 
 
 def edges(train: Interactions) -> Tensor:
-    """Both directions of every pair in one graph, users first: (2, 2E) int64, row 0 sends to row 1."""
+    """Both directions of every pair in one graph, users first: (2, 2E) int64, row 0 sends to row
+    1.
+    """
     user, item = torch.tensor(train.user), torch.tensor(train.item) + train.num_users
     return torch.stack([torch.cat([user, item]), torch.cat([item, user])])
 
@@ -49,7 +55,10 @@ class Propagation(MessagePassing):
 
 
 def neighbour_table(lists: CoOccurrence, k: int) -> tuple[Tensor, Tensor]:
-    """Each user's k strongest neighbours and the softmax of their counts, (U, k) each; weight 0 where there are fewer."""
+    """Each user's k strongest neighbours and the softmax of their counts, (U, k) each.
+
+    Weight 0 where there are fewer.
+    """
     users = lists.num_users
     target = np.repeat(np.arange(users), np.diff(lists.indptr))
     rank = np.arange(len(target)) - lists.indptr[target]
@@ -58,7 +67,8 @@ def neighbour_table(lists: CoOccurrence, k: int) -> tuple[Tensor, Tensor]:
     place = torch.from_numpy(target[kept]), torch.from_numpy(rank[kept])
     neighbour[place] = torch.from_numpy(lists.neighbour[kept])
     score[place] = torch.from_numpy(lists.weight[kept])
-    return neighbour, score.softmax(-1).nan_to_num(0.0)  # a user without neighbours: all −inf, so NaN, so 0
+    # a user without neighbours: all −inf, so NaN, so 0
+    return neighbour, score.softmax(-1).nan_to_num(0.0)
 
 
 class Movable(nn.Module):
@@ -70,7 +80,11 @@ class Movable(nn.Module):
             if isinstance(value, Tensor):
                 setattr(self, name, function(value))
             elif isinstance(value, list):
-                setattr(self, name, [function(part) if isinstance(part, Tensor) else part for part in value])
+                setattr(
+                    self,
+                    name,
+                    [function(part) if isinstance(part, Tensor) else part for part in value],
+                )
         return self
 
 
@@ -94,27 +108,43 @@ class PygDualGNN(Movable):
         nodes = train.num_users + train.num_items
         self.edge_index, self.weight = gcn_norm(edges(train), None, nodes, add_self_loops=False)
         self.features = [torch.tensor(modality.values) for modality in modalities.values()]
-        present = torch.from_numpy(np.stack([modality.present for modality in modalities.values()], axis=1))  # (I, M)
-        known = torch.cat([torch.ones(self.users, len(modalities), dtype=torch.bool), present])  # (N, M)
-        self.masks = [None if bool(column.all()) else column.float().unsqueeze(1) for column in known.T]  # (N, 1) each
+        # of shape (I, M)
+        present = torch.from_numpy(
+            np.stack([modality.present for modality in modalities.values()], axis=1)
+        )
+        # of shape (N, M)
+        known = torch.cat([torch.ones(self.users, len(modalities), dtype=torch.bool), present])
+        # (N, 1) each
+        self.masks = [
+            None if bool(column.all()) else column.float().unsqueeze(1) for column in known.T
+        ]
         pairs = torch.tensor(train.user), torch.tensor(train.item)
-        seen = torch.zeros(self.users, len(modalities)).index_add(0, pairs[0], present[pairs[1]].float())
+        seen = torch.zeros(self.users, len(modalities)).index_add(
+            0, pairs[0], present[pairs[1]].float()
+        )
         observed = (seen > 0) | ~(seen > 0).any(1, keepdim=True)
         self.unheard = None if bool(observed.all()) else ~observed  # (U, M)
         self.neighbour, self.share = neighbour_table(lists, k)
-        self.convs = nn.ModuleList(nn.ModuleList(Propagation() for _ in range(layers)) for _ in modalities)
+        self.convs = nn.ModuleList(
+            nn.ModuleList(Propagation() for _ in range(layers)) for _ in modalities
+        )
         self.encoders = nn.ModuleList(
-            nn.Sequential(nn.Linear(m.width, hidden), nn.LeakyReLU(0.01), nn.Linear(hidden, width)) for m in modalities.values()
+            nn.Sequential(nn.Linear(m.width, hidden), nn.LeakyReLU(0.01), nn.Linear(hidden, width))
+            for m in modalities.values()
         )
         self.preference = nn.ParameterList(
             nn.Parameter(nn.init.xavier_normal_(torch.empty(self.users, width))) for _ in modalities
         )
         if len(modalities) > 1:
-            self.attention = nn.Parameter(nn.init.xavier_normal_(torch.empty(self.users, len(modalities), 1)).squeeze(-1))
+            self.attention = nn.Parameter(
+                nn.init.xavier_normal_(torch.empty(self.users, len(modalities), 1)).squeeze(-1)
+            )
 
     def single_modal(self, m: int) -> Tensor:
         """All nodes as modality m sees them, (N, D)."""
-        x = functional.normalize(torch.cat([self.preference[m], self.encoders[m](self.features[m])]))
+        x = functional.normalize(
+            torch.cat([self.preference[m], self.encoders[m](self.features[m])])
+        )
         if self.masks[m] is not None:
             x = x * self.masks[m]
         total = x
@@ -125,10 +155,15 @@ class PygDualGNN(Movable):
 
     def embed(self) -> tuple[Tensor, Tensor]:
         """User (U, D), item (I, D)."""
-        tables = torch.stack([self.single_modal(m) for m in range(len(self.features))], dim=1)  # (N, M, D)
+        # of shape (N, M, D)
+        tables = torch.stack([self.single_modal(m) for m in range(len(self.features))], dim=1)
         user, item = tables[: self.users], tables[self.users :].sum(1)
         if len(self.features) > 1:
-            logits = self.attention if self.unheard is None else self.attention.masked_fill(self.unheard, -torch.inf)
+            logits = (
+                self.attention
+                if self.unheard is None
+                else self.attention.masked_fill(self.unheard, -torch.inf)
+            )
             user = logits.softmax(-1).unsqueeze(-1) * user
         user = user.sum(1)
         near = user[self.neighbour]  # (U, K, D)
@@ -145,9 +180,20 @@ class PygDualGNN(Movable):
 
 
 class PygLightGCN(Movable):
-    """torch_geometric's LightGCN as its documentation uses it; `form` is 'edges' (the usual one) or 'csr'."""
+    """torch_geometric's LightGCN as its documentation uses it.
 
-    def __init__(self, train: Interactions, *, width: int = 64, layers: int = 3, l2: float = 1e-4, form: str = "edges") -> None:
+    `form` is 'edges' (the usual one) or 'csr'.
+    """
+
+    def __init__(
+        self,
+        train: Interactions,
+        *,
+        width: int = 64,
+        layers: int = 3,
+        l2: float = 1e-4,
+        form: str = "edges",
+    ) -> None:
         super().__init__()
         self.users, self.l2 = train.num_users, l2
         nodes = train.num_users + train.num_items
@@ -156,7 +202,11 @@ class PygLightGCN(Movable):
             index, weight = gcn_norm(self.graph, None, nodes, add_self_loops=False)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="Sparse (invariant|CSR)")
-                self.graph = torch.sparse_coo_tensor(index, weight, (nodes, nodes)).coalesce().to_sparse_csr()
+                self.graph = (
+                    torch.sparse_coo_tensor(index, weight, (nodes, nodes))
+                    .coalesce()
+                    .to_sparse_csr()
+                )
         self.model = LightGCN(nodes, width, layers, normalize=form != "csr")
 
     def embed(self) -> tuple[Tensor, Tensor]:
@@ -164,15 +214,23 @@ class PygLightGCN(Movable):
         return self.model.get_embedding(self.graph).tensor_split([self.users])
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        pairs = torch.stack([users.repeat(2), torch.cat([positives, negatives]) + self.users])  # (2, 2B)
+        # of shape (2, 2B)
+        pairs = torch.stack([users.repeat(2), torch.cat([positives, negatives]) + self.users])
         positive, negative = self.model(self.graph, pairs).chunk(2)
-        return self.model.recommendation_loss(positive, negative, node_id=pairs.unique(), lambda_reg=self.l2)
+        return self.model.recommendation_loss(
+            positive, negative, node_id=pairs.unique(), lambda_reg=self.l2
+        )
 
 
-def train_steps(model: nn.Module, train: Interactions, batch_size: int, lr: float, seed: int = 0) -> Iterator[tuple[int, int]]:
-    """Train without end, epoch after epoch; after each step yields its number in the epoch (from 1) and the steps an epoch.
+def train_steps(
+    model: nn.Module, train: Interactions, batch_size: int, lr: float, seed: int = 0
+) -> Iterator[tuple[int, int]]:
+    """Train without end, epoch after epoch.
 
-    The loop that everybody writes, with our sampler: what is compared is the model, not Python-side sampling.
+    After each step yields its number in the epoch (from 1) and the steps an epoch.
+
+    The loop that everybody writes, with our sampler: what is compared is the model, not Python-side
+    sampling.
     """
     device = next(model.parameters()).device
     sampler, draw = TripleSampler(train, device), torch.Generator(device).manual_seed(seed)
@@ -181,7 +239,9 @@ def train_steps(model: nn.Module, train: Interactions, batch_size: int, lr: floa
     while True:
         model.train()
         total = 0.0
-        for step, (users, positives, negatives) in enumerate(sampler.epoch(batch_size, draw), start=1):
+        for step, (users, positives, negatives) in enumerate(
+            sampler.epoch(batch_size, draw), start=1
+        ):
             optimiser.zero_grad()
             loss = model.loss(users, positives, negatives)
             loss.backward()

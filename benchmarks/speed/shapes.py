@@ -1,7 +1,10 @@
-"""The data that the speed of training is measured on: public pairs where they are at hand, drawn ones in the shape of the rest.
+"""The data that the speed of training is measured on.
 
-Features of the shapes are made: rows of falling spectrum (direction j has standard deviation ∝ j^-½, up to 512 directions),
-as features of trained networks have. They say nothing about taste, so recall on them says nothing about features.
+Public pairs where they are at hand, drawn ones in the shape of the rest.
+
+Features of the shapes are made: rows of falling spectrum (direction j has standard deviation ∝
+j^-½, up to 512 directions), as features of trained networks have. They say nothing about taste, so
+recall on them says nothing about features.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ MOVIELENS = (55_485, 5_986, 1_239_508, {"visual": 2048, "acoustic": 128, "textua
 
 
 def prepared(name: str, folders: Folders) -> Path:
-    """The prepared folder of 'baby', 'tiktok', 'movielens', 'gowalla', 'scale-N' (10^N pairs) or 'NAME-256'; made once."""
+    """The prepared folder of 'baby', 'tiktok', 'movielens', 'gowalla', 'scale-N' (10^N pairs) or
+    'NAME-256'; made once.
+    """
     if name == "tiktok":
         return prepare(name, "given", folders)
     folder = folders.cache / "data" / f"train-{name}"
@@ -39,7 +44,8 @@ def _make(name: str, folders: Folders) -> Dataset:
     if name.endswith(f"-{REDUCED}"):
         whole = data.load(prepared(name.removesuffix(f"-{REDUCED}"), folders))
         reduced = {
-            key: Modality(reduce_width(m.values, m.present, REDUCED, seed=0)[0], m.present) for key, m in whole.modalities.items()
+            key: Modality(reduce_width(m.values, m.present, REDUCED, seed=0)[0], m.present)
+            for key, m in whole.modalities.items()
         }
         return dataclasses.replace(whole, modalities=reduced)
     if name == "baby":
@@ -47,7 +53,9 @@ def _make(name: str, folders: Folders) -> Dataset:
         return dataclasses.replace(whole, modalities=features(whole.num_items, BABY))
     if name == "gowalla":
         raw = read(folders.root / "gowalla")
-        return preprocess.prepare(raw, preprocess.Options(split="given", k_core=0, cooc_top=NEIGHBOURS)).dataset
+        return preprocess.prepare(
+            raw, preprocess.Options(split="given", k_core=0, cooc_top=NEIGHBOURS)
+        ).dataset
     if name == "movielens":
         users, items, count, widths = MOVIELENS
     else:
@@ -56,11 +64,21 @@ def _make(name: str, folders: Folders) -> Dataset:
     train = long_tail(users, items, count)
     none = Interactions(np.empty(0), np.empty(0), users, items)
     lists = co_occurrence(train, k=NEIGHBOURS)
-    return Dataset(train, none, none, features(items, widths), np.arange(users), np.arange(items), co_occurrence=lists)
+    return Dataset(
+        train,
+        none,
+        none,
+        features(items, widths),
+        np.arange(users),
+        np.arange(items),
+        co_occurrence=lists,
+    )
 
 
 def long_tail(users: int, items: int, count: int, seed: int = 0) -> Interactions:
-    """`count` distinct pairs: popularity ∝ (rank + 10)^-0.7, activity log-normal with σ = 1 (as in bench_preprocess.py)."""
+    """`count` distinct pairs: popularity ∝ (rank + 10)^-0.7, activity log-normal with σ = 1 (as in
+    bench_preprocess.py).
+    """
     rng = np.random.default_rng(seed)
     activity = np.cumsum(rng.lognormal(size=users))
     popularity = np.cumsum(rng.permutation((np.arange(items) + 10.0) ** -0.7))
@@ -80,7 +98,10 @@ def features(items: int, widths: dict[str, int], seed: int = 1) -> dict[str, Mod
     made = {}
     for name, width in widths.items():
         rank = min(512, width)
-        latent = rng.standard_normal((items, rank), dtype=np.float32) * np.arange(1, rank + 1, dtype=np.float32) ** -0.5
+        latent = (
+            rng.standard_normal((items, rank), dtype=np.float32)
+            * np.arange(1, rank + 1, dtype=np.float32) ** -0.5
+        )
         values = latent @ rng.standard_normal((rank, width), dtype=np.float32)
         made[name] = Modality(values / values.std(), np.ones(items, bool))
     return made

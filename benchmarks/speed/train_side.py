@@ -1,7 +1,8 @@
 """One side of bench_train.py: a process that trains and answers how long each step took.
 
-Started with a JSON object that says which data, whose code and which options. Commands come on stdin, a line each: a number
-of steps, or `evaluate`; one line of JSON answers each. With "curve" set it trains until it stops by itself, and says how.
+Started with a JSON object that says which data, whose code and which options. Commands come on
+stdin, a line each: a number of steps, or `evaluate`; one line of JSON answers each. With "curve"
+set it trains until it stops by itself, and says how.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Pacer:
         self.inner.append(step > 1 or steps == 1)  # an epoch's first step also draws its triples
         self.left -= 1
         if self.left == 0:
-            kept = [place for place, inner in enumerate(self.inner) if inner] or range(len(self.wall))
+            kept = [place for place, inner in enumerate(self.inner) if inner] or range(
+                len(self.wall)
+            )
             shown = {"wall": [self.wall[p] for p in kept], "cpu": [self.cpu[p] for p in kept]}
             answer(shown | {"steps": steps, "peak_mb": peak_mb()})
             self.next()
@@ -81,8 +84,13 @@ def peak_mb(reset: bool = False) -> int:
 
 
 def evaluation_seconds(model, dataset) -> list[float]:
-    """Ranking all items for every user with a validation pair, and the metrics at K = 20, five times after one."""
-    evaluator, (user, item) = Evaluator(dataset.valid, [dataset.train], ks=(K,)), training.tables(model)
+    """Ranking all items for every user with a validation pair, and the metrics at K = 20, five
+    times after one.
+    """
+    evaluator, (user, item) = (
+        Evaluator(dataset.valid, [dataset.train], ks=(K,)),
+        training.tables(model),
+    )
     seconds = []
     for _ in range(6):
         began = time.perf_counter()
@@ -96,9 +104,12 @@ def build_ours(spec: dict, dataset):
     kind = models.model_class(spec["model"])
     unknown = set(spec["options"]) - set(keys(kind.Config)) - set(keys(training.TrainConfig))
     if unknown:
-        raise SystemExit(f"--set {unknown.pop()}: neither training nor {spec['model']} has such an option")
+        raise SystemExit(
+            f"--set {unknown.pop()}: neither training nor {spec['model']} has such an option"
+        )
     config, train = (
-        build(part, {k: v for k, v in spec["options"].items() if k in keys(part)}) for part in (kind.Config, training.TrainConfig)
+        build(part, {k: v for k, v in spec["options"].items() if k in keys(part)})
+        for part in (kind.Config, training.TrainConfig)
     )
     inputs = training.Inputs.of(dataset, train)
     return inputs.model(spec["model"], config, train.seed), inputs, train
@@ -112,7 +123,11 @@ def work(spec: dict) -> None:
     if spec["code"] == "ours":
         model, inputs, train = build_ours(spec, dataset)
     else:
-        model, inputs, train = build_peer(spec, dataset), None, build(training.TrainConfig, spec["options"], "--base")
+        model, inputs, train = (
+            build_peer(spec, dataset),
+            None,
+            build(training.TrainConfig, spec["options"], "--base"),
+        )
     model = model.to(spec["device"])
     setup = time.perf_counter() - began
     if spec["curve"]:
@@ -120,7 +135,12 @@ def work(spec: dict) -> None:
         found = Evaluator(dataset.valid, [dataset.train], ks=(K,))(fit.user, fit.item)
         interval = bootstrap(found.per_user, seed=0)[f"recall@{K}"]
         steps = math.ceil(len(dataset.train) / (train.batch_size * train.share_propagation))
-        facts = {"best": fit.best_value, "best_epoch": fit.best_epoch, "interval": list(interval), "steps": steps}
+        facts = {
+            "best": fit.best_value,
+            "best_epoch": fit.best_epoch,
+            "interval": list(interval),
+            "steps": steps,
+        }
         answer(facts | {"history": fit.history, "peak_mb": peak_mb()})
         return
     device = torch.device(spec["device"])
@@ -139,7 +159,8 @@ def work(spec: dict) -> None:
     with contextlib.suppress(Stop):
         pacer = Pacer(model, dataset)
         if spec["code"] == "ours":
-            none = Interactions([], [], dataset.num_users, dataset.num_items)  # nothing to validate on: steps only
+            # nothing to validate on: steps only
+            none = Interactions([], [], dataset.num_users, dataset.num_items)
             endless = replace(train, epochs=1_000_000)
             replace(inputs, dataset=replace(dataset, valid=none)).fit(
                 model, endless, report=lambda p: None if p.finished else pacer.tick(p.step, p.steps)
@@ -158,7 +179,9 @@ def build_peer(spec: dict, dataset):
     except ModuleNotFoundError as error:
         raise SystemExit(f"{error.name} is not installed: pip install -e '.[bench]'") from None
     if spec["model"] == "lightgcn":
-        return peers.PygLightGCN(dataset.train, form="csr" if spec["code"] == "pyg-csr" else "edges")
+        return peers.PygLightGCN(
+            dataset.train, form="csr" if spec["code"] == "pyg-csr" else "edges"
+        )
     return peers.PygDualGNN(dataset.train, dataset.modalities, dataset.co_occurrence)
 
 
@@ -167,7 +190,10 @@ def profile(spec: dict) -> None:
     torch.set_num_threads(spec["threads"])
     dataset = data.load(spec["folder"])
     model, _, train = build_ours(spec, dataset)
-    optimiser, sampler = torch.optim.Adam(model.parameters(), lr=train.lr), TripleSampler(dataset.train)
+    optimiser, sampler = (
+        torch.optim.Adam(model.parameters(), lr=train.lr),
+        TripleSampler(dataset.train),
+    )
     batches = sampler.epoch(train.batch_size, torch.Generator().manual_seed(0))
 
     def steps(count: int) -> None:
@@ -177,10 +203,19 @@ def profile(spec: dict) -> None:
             optimiser.step()
 
     steps(3)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as found:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True
+    ) as found:
         steps(10)
     table = found.key_averages(group_by_input_shape=True)
-    print(table.table(sort_by="self_cpu_time_total", row_limit=30, max_name_column_width=36, max_shapes_column_width=60))
+    print(
+        table.table(
+            sort_by="self_cpu_time_total",
+            row_limit=30,
+            max_name_column_width=36,
+            max_shapes_column_width=60,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,1 +1,4 @@
-"""What every other storey stands on: files and folders, locks, options, ids, memory, devices, progress, vocabulary."""
+"""What every other storey stands on.
+
+Files and folders, locks, options, ids, memory, devices, progress, vocabulary.
+"""

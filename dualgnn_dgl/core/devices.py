@@ -16,8 +16,8 @@ def pick_device(choice: int | str | torch.device | None = None) -> torch.device:
     """Returns the device to compute on.
 
     Args:
-        choice: None takes the first CUDA device if there is one, else the CPU; −1 is the CPU, N is CUDA device N. A name such as
-            "cpu" or "cuda:1" or a torch device is accepted as well.
+        choice: None takes the first CUDA device if there is one, else the CPU; −1 is the CPU, N is
+            CUDA device N. A name such as "cpu" or "cuda:1" or a torch device is accepted as well.
 
     Raises:
         ConfigError: if the machine has no such device.
@@ -39,7 +39,10 @@ def pick_device(choice: int | str | torch.device | None = None) -> torch.device:
     if choice is None:
         return torch.device("cuda", 0) if count else torch.device("cpu")
     if choice < CPU:
-        raise ConfigError(f"device {choice} does not exist: write 0 for the first CUDA device, or {CPU} for the CPU")
+        raise ConfigError(
+            f"device {choice} does not exist: write 0 for the first CUDA device, or {CPU} for the "
+            f"CPU"
+        )
     if choice >= count:
         remedy = f"leave the device out to take what there is, or choose {CPU} for the CPU"
         raise ConfigError(f"there is no CUDA device {choice} on this machine: {remedy}")

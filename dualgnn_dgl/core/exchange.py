@@ -1,15 +1,19 @@
 """Folders of ours: their own files are replaced in one step, and whatever else lies in them stays.
 
-A prepared data folder and a run folder hold a few files that this library wrote, listed with their SHA-256 in a manifest
-(`dataset.json`, `run.json`). Users put more beside them: notes, lists, runs inside a data folder. A replacement never moves
-the folder, only its own files:
+A prepared data folder and a run folder hold a few files that this library wrote, listed with their
+SHA-256 in a manifest (`dataset.json`, `run.json`). Users put more beside them: notes, lists, runs
+inside a data folder. A replacement never moves the folder, only its own files:
 
-1. The new files are written to a staging folder with a temporary name, inside the folder, or beside it if it does not exist.
-2. One rename commits them: of the staging folder to `COMMIT` inside the folder, or to the folder itself if it does not exist.
-3. Files that only the old manifest lists are removed, the new ones move from `COMMIT` to their places, the manifest last.
+1. The new files are written to a staging folder with a temporary name, inside the folder, or beside
+   it if it does not exist.
+2. One rename commits them: of the staging folder to `COMMIT` inside the folder, or to the folder
+   itself if it does not exist.
+3. Files that only the old manifest lists are removed, the new ones move from `COMMIT` to their
+   places, the manifest last.
 
-Killed before step 2, a process leaves the old state; killed after it, the new one, which the next command that opens the folder
-completes (`recover`). Several folders are replaced together by one commit: that of the last, whose `PLAN` names the others.
+Killed before step 2, a process leaves the old state; killed after it, the new one, which the next
+command that opens the folder completes (`recover`). Several folders are replaced together by one
+commit: that of the last, whose `PLAN` names the others.
 """
 
 from __future__ import annotations
@@ -39,7 +43,9 @@ from dualgnn_dgl.errors import DualGNNError, RunError, json_text
 
 
 def check_free(path: str | Path, kind: Kind, *, force: bool = False) -> None:
-    """Check before long work that a folder may be written: absent, empty, or ours and `force` is set. Makes nothing.
+    """Check before long work that a folder may be written.
+
+    Absent, empty, or ours and `force` is set. Makes nothing.
 
     Raises:
         RunError: If it may not, or holds a file of the user's under a name that ours would take.
@@ -51,16 +57,24 @@ def check_free(path: str | Path, kind: Kind, *, force: bool = False) -> None:
     place = Path(os.path.realpath(path))
     ancestor = next(parent for parent in (place, *place.parents) if parent.exists())
     if not ancestor.is_dir():
-        raise RunError(f"{ancestor} is a file, so the folder {path} cannot be made: choose another path")
+        raise RunError(
+            f"{ancestor} is a file, so the folder {path} cannot be made: choose another path"
+        )
     if not os.access(ancestor, os.W_OK | os.X_OK):
-        raise RunError(f"you may not write into {ancestor}, where {path} would be made: choose another folder")
+        raise RunError(
+            f"you may not write into {ancestor}, where {path} would be made: choose another folder"
+        )
     held = [entry for entry in place.iterdir() if not _passing(entry)] if place.is_dir() else []
     if not held:
         return
     if not (place / kind.marker).is_file():
-        raise RunError(f"{path} holds files that are not ours (no {kind.marker}): choose another folder")
+        raise RunError(
+            f"{path} holds files that are not ours (no {kind.marker}): choose another folder"
+        )
     if not force:
-        raise RunError(f"{path} already holds a result: choose another folder, or replace it with --force")
+        raise RunError(
+            f"{path} already holds a result: choose another folder, or replace it with --force"
+        )
     own = own_files(place, kind)
     for entry in held:
         if kind.names.fullmatch(entry.name) and entry.name not in own:
@@ -68,7 +82,9 @@ def check_free(path: str | Path, kind: Kind, *, force: bool = False) -> None:
 
 
 def refuse_own(path: str | Path, *kinds: Kind) -> None:
-    """Raise `RunError` if a file that a user names for writing belongs to a result of one of the kinds."""
+    """Raise `RunError` if a file that a user names for writing belongs to a result of one of the
+    kinds.
+    """
     place = Path(os.path.realpath(path))
     for kind in kinds:
         if (place.parent / kind.marker).is_file() and place.name in own_files(place.parent, kind):
@@ -76,12 +92,19 @@ def refuse_own(path: str | Path, *kinds: Kind) -> None:
 
 
 def _foreign(path: Path) -> str:
-    return f"{path} has a name that results take, but was not written as one: move it, or choose another folder"
+    return (
+        f"{path} has a name that results take, but was not written as one: move it, or choose "
+        f"another folder"
+    )
 
 
 def _passing(entry: Path) -> bool:
     """Whether an entry belongs to a command at work."""
-    return is_temporary(entry) or entry.name in (COMMIT, PLAN) or (entry.name.startswith(".") and entry.name.endswith(".lock"))
+    return (
+        is_temporary(entry)
+        or entry.name in (COMMIT, PLAN)
+        or (entry.name.startswith(".") and entry.name.endswith(".lock"))
+    )
 
 
 class _Stage:
@@ -112,7 +135,9 @@ class _Stage:
             remove = sorted(own - new)
         if self.inside or more:
             plan = {"marker": self.kind.marker, "remove": remove, **more}
-            (self.path / PLAN).write_text(json_text({**plan, "self": json_digest(plan)}, indent=2) + "\n", "utf-8")
+            (self.path / PLAN).write_text(
+                json_text({**plan, "self": json_digest(plan)}, indent=2) + "\n", "utf-8"
+            )
         for path in self.path.iterdir():
             sync(path)
         sync(self.path)
@@ -128,7 +153,9 @@ class _Stage:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
-            raise RunError(f"{self.target} was made by somebody else meanwhile: choose another folder") from None
+            raise RunError(
+                f"{self.target} was made by somebody else meanwhile: choose another folder"
+            ) from None
         sync(self.target.parent)
 
     def close(self) -> None:
@@ -138,23 +165,31 @@ class _Stage:
 
 
 def check_apart(*paths: str | Path) -> None:
-    """Raise `RunError` where a folder of several results is another one of them, or lies inside it."""
+    """Raise `RunError` where a folder of several results is another one of them, or lies inside
+    it.
+    """
     places = [Path(os.path.realpath(path)) for path in paths]
     for index, place in enumerate(places):
         for other in places[:index]:
             if place.is_relative_to(other) or other.is_relative_to(place):
-                raise RunError(f"{other} and {place} are to hold a result each: name two folders, neither inside the other")
+                raise RunError(
+                    f"{other} and {place} are to hold a result each: name two folders, neither "
+                    f"inside the other"
+                )
 
 
 @contextmanager
 def replace_folders(*targets: tuple[str | Path, Kind], force: bool = False) -> Iterator[list[Path]]:
-    """Give a staging folder for each target; when the block ends without an error, all targets are replaced together.
+    """Give a staging folder for each target.
 
-    Files only, no folders, may be written there, the manifest by `seal`. Where a target is a link, its target is meant.
+    When the block ends without an error, all targets are replaced together.
+
+    Files only, no folders, may be written there, the manifest by `seal`. Where a target is a link,
+    its target is meant.
 
     Raises:
-        RunError: If a target is occupied and `force` is not set, holds files that are not ours under names that are needed,
-            or is being written by another process.
+        RunError: If a target is occupied and `force` is not set, holds files that are not ours
+            under names that are needed, or is being written by another process.
     """
     places = [(Path(os.path.realpath(path)), kind) for path, kind in targets]
     check_apart(*(place for place, _ in places))
@@ -175,13 +210,16 @@ def _commit(stages: list[_Stage]) -> None:
     base = leader.target.parent
     for stage in others:
         stage.plan({"leader": os.path.relpath(leader.target, stage.target.parent)})
-    named = [[os.path.relpath(path, base) for path in (stage.path, stage.target)] for stage in others]
+    named = [
+        [os.path.relpath(path, base) for path in (stage.path, stage.target)] for stage in others
+    ]
     leader.plan({"others": named} if named else {})
     with ExitStack() as held:
         if leader.inside:
             held.enter_context(locks.exchanging(leader.target))
         leader.commit()
-        for stage in stages:  # from here on the plan protects them; a committed folder may be the target itself
+        # from here on the plan protects them; a committed folder may be the target itself
+        for stage in stages:
             locks.release(stage.handle)
         if not leader.inside:
             held.enter_context(locks.exchanging(leader.target))
@@ -192,7 +230,10 @@ def _commit(stages: list[_Stage]) -> None:
 
 
 def _finish(target: Path) -> None:
-    """Do what a committed plan says, from wherever an earlier attempt was cut off. The folder's lock is held."""
+    """Do what a committed plan says, from wherever an earlier attempt was cut off.
+
+    The folder's lock is held.
+    """
     staged = target / COMMIT
     place = staged if staged.is_dir() else target
     if not (place / PLAN).is_file():
@@ -206,7 +247,9 @@ def _finish(target: Path) -> None:
     if place is staged:
         for name in plan["remove"]:
             (target / name).unlink(missing_ok=True)
-        for path in sorted(staged.iterdir(), key=lambda path: (path.name == plan["marker"], path.name)):
+        for path in sorted(
+            staged.iterdir(), key=lambda path: (path.name == plan["marker"], path.name)
+        ):
             if path.name != PLAN:
                 os.replace(path, target / path.name)
         sync(target)
@@ -235,16 +278,31 @@ def _read_plan(path: Path) -> dict[str, Any]:
     """A plan, after the check that it is what was written and names files of its folder only."""
     plan = read_json(path, RunError)
     remove, others = plan.get("remove"), plan.get("others", [])
-    valid = plan.pop("self", None) == json_digest(plan) and isinstance(remove, list) and isinstance(others, list)
+    valid = (
+        plan.pop("self", None) == json_digest(plan)
+        and isinstance(remove, list)
+        and isinstance(others, list)
+    )
     valid = valid and all(isinstance(name, str) and plain(name) for name in remove or ())
-    valid = valid and all(isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair) for pair in others)
-    if not valid or not isinstance(plan.get("leader", ""), str) or not isinstance(plan.get("marker"), str):
-        raise RunError(f"the plan {path} is not what was written there (damaged or edited): remove it to keep the old files")
+    valid = valid and all(
+        isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
+        for pair in others
+    )
+    if (
+        not valid
+        or not isinstance(plan.get("leader", ""), str)
+        or not isinstance(plan.get("marker"), str)
+    ):
+        raise RunError(
+            f"the plan {path} is not what was written there (damaged or edited): remove it to "
+            f"keep the old files"
+        )
     return plan
 
 
 def recover(path: str | Path) -> bool:
-    """Complete a replacement of a folder that was cut off after its commit, and remove what one cut off before left behind.
+    """Complete a replacement of a folder that was cut off after its commit, and remove what one cut
+    off before left behind.
 
     Returns:
         Whether a replacement was completed; a warning says so.
@@ -259,12 +317,17 @@ def recover(path: str | Path) -> bool:
                     _finish(path)
                 except PermissionError as error:
                     raise RunError(
-                        f"a replacement of {path} was cut off and you may not complete it ({error.strerror}): "
+                        f"a replacement of {path} was cut off and you may not complete it "
+                        f"({error.strerror}): "
                         "open the folder once as its owner"
                     ) from None
     for folder in (path, path.parent):
         with suppress(OSError):
-            for stage in [entry for entry in folder.iterdir() if is_temporary(entry, path.name) and entry.is_dir()]:
+            for stage in [
+                entry
+                for entry in folder.iterdir()
+                if is_temporary(entry, path.name) and entry.is_dir()
+            ]:
                 completed |= _settle(stage, path)
     sweep_inside(path)
     if path.parent.is_dir():
@@ -280,7 +343,9 @@ def _pending(path: Path) -> bool:
 
 
 def _settle(stage: Path, target: Path) -> bool:
-    """Complete the commit that a staging folder belongs to, or remove the folder if there was none and its writer is gone."""
+    """Complete the commit that a staging folder belongs to, or remove the folder if there was none
+    and its writer is gone.
+    """
     try:
         leader = target.parent / _read_plan(stage / PLAN)["leader"]
     except (DualGNNError, KeyError, OSError):
@@ -293,7 +358,10 @@ def _settle(stage: Path, target: Path) -> bool:
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Complete what was cut off in a folder, and keep it as it is while its files are loaded; an absent one is no error here."""
+    """Complete what was cut off in a folder, and keep it as it is while its files are loaded.
+
+    An absent one is no error here.
+    """
     place = Path(os.path.realpath(path))
     recover(place)
     if not place.is_dir():

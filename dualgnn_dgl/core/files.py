@@ -1,7 +1,8 @@
 """Single files: written whole or not at all, and read without executing anything.
 
-Writers go to a temporary name beside the target and are renamed into place, so a crash, a full disk or
-Ctrl-C leaves either the old content or the new one. Readers never unpickle. Whole folders: `folders.py`.
+Writers go to a temporary name beside the target and are renamed into place, so a crash, a full disk
+or Ctrl-C leaves either the old content or the new one. Readers never unpickle. Whole folders:
+`folders.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-# A temporary name proves that it is one of ours: .NAME.TOKEN.tmp, where the token's second half follows from NAME and the first.
+# A temporary name proves that it is one of ours: .NAME.TOKEN.tmp, where the token's second half
+# follows from NAME and the first.
 _TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8})([0-9a-f]{8})\.tmp", re.DOTALL)
 _NAME = 200  # bytes of NAME that a temporary name holds; file systems take 255
 
@@ -95,7 +97,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 def _create(path: Path) -> tuple[Path, int]:
-    """A new temporary file beside `path`, locked for as long as its handle is open, with the rights that the umask leaves."""
+    """A new temporary file beside `path`, locked for as long as its handle is open, with the rights
+    that the umask leaves.
+    """
     while True:
         temporary = path.with_name(temporary_name(path.name))
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -106,14 +110,18 @@ def _create(path: Path) -> tuple[Path, int]:
 
 
 def sweep(path: Path) -> None:
-    """Remove temporary files and folders that killed processes left beside `path` while they wrote it, and no others."""
+    """Remove temporary files and folders that killed processes left beside `path` while they wrote
+    it, and no others.
+    """
     with suppress(OSError):
         for left in [left for left in path.parent.iterdir() if is_temporary(left, path.name)]:
             remove_if_orphaned(left)
 
 
 def sweep_inside(folder: Path) -> None:
-    """Remove temporary files that killed processes left in a folder, whatever they were to become."""
+    """Remove temporary files that killed processes left in a folder, whatever they were to
+    become.
+    """
     with suppress(OSError):
         for left in [left for left in folder.iterdir() if is_temporary(left) and not left.is_dir()]:
             remove_if_orphaned(left)
@@ -143,7 +151,10 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(
-    path: str | Path, what: type[DualGNNError] = DataError, schema: Schema | None = None, remedy: str = "make it again"
+    path: str | Path,
+    what: type[DualGNNError] = DataError,
+    schema: Schema | None = None,
+    remedy: str = "make it again",
 ) -> dict[str, Any]:
     """Reads a JSON object that fits `schema`, by the strict rules of strict.py.
 
@@ -157,7 +168,10 @@ def read_json(
     except FileNotFoundError:
         raise what(f"{path} does not exist") from None
     except ValueError as error:
-        raise what(f"{path} is not readable JSON ({str(error).splitlines()[0][:200]}): damaged or edited; {remedy}") from None
+        raise what(
+            f"{path} is not readable JSON ({str(error).splitlines()[0][:200]}): damaged or "
+            f"edited; {remedy}"
+        ) from None
     if not isinstance(value, dict):
         raise what(f"{path} must hold one JSON object, it holds {type(value).__name__}: {remedy}")
     if schema is not None:
@@ -165,17 +179,22 @@ def read_json(
     return value
 
 
-# Formats that run code when they are read, or may hold one that does: by suffix, and by their first bytes.
+# Formats that run code when they are read, or may hold one that does: by suffix, and by their first
+# bytes.
 FOREIGN = {
     **dict.fromkeys((".pkl", ".pickle", ".pck", ".p", ".dill", ".joblib"), "a pickle"),
     **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "a pickle in torch's or DGL's wrapping"),
     **dict.fromkeys((".npz", ".zip", ".tar", ".tgz", ".7z", ".rar"), "an archive"),
 }
-_FIRST_BYTES = ((b"PK\x03\x04", "an archive (zip, .npz or .pt)"), *((bytes([128, n]), "a pickle") for n in range(2, 6)))
+_FIRST_BYTES = (
+    (b"PK\x03\x04", "an archive (zip, .npz or .pt)"),
+    *((bytes([128, n]), "a pickle") for n in range(2, 6)),
+)
 
 
 def refuse_foreign(path: str | Path) -> None:
-    """Refuse a pickle, and an archive, which is not opened either, whatever its name, before anything looks into it.
+    """Refuse a pickle, and an archive, which is not opened either, whatever its name, before
+    anything looks into it.
 
     Raises
     ------
@@ -194,9 +213,13 @@ def refuse_foreign(path: str | Path) -> None:
     if kind is None:
         return
     if "archive" in kind:
-        raise DataError(f"{path} is {kind}: unpack it, and give plain files: numpy.save(name, array) for arrays, CSV or Parquet")
+        raise DataError(
+            f"{path} is {kind}: unpack it, and give plain files: numpy.save(name, array) for "
+            f"arrays, CSV or Parquet"
+        )
     raise DataError(
-        f"{path} is {kind}, which can run code when it is read: it is not opened. Load it where you trust it and write "
+        f"{path} is {kind}, which can run code when it is read: it is not opened. Load it where "
+        f"you trust it and write "
         "numpy.save(name, array.astype('float32')) for arrays, or frame.to_parquet(name) for tables"
     )
 
@@ -225,15 +248,26 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
                 refuse_foreign(path)
                 raise DataError(f"{path} is not a .npy array: save it with numpy.save(path, array)")
             handle.seek(0)
-            read_header = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+            read_header = {
+                1: np.lib.format.read_array_header_1_0,
+                2: np.lib.format.read_array_header_2_0,
+            }
             version, _ = np.lib.format.read_magic(handle)
             if version in read_header:
                 shape, by_column, kind = read_header[version](handle)
                 if min(shape, default=0) < 0:  # numpy 1 lets this pass
-                    raise DataError(f"{path} is damaged (a negative length in its header): save it anew")
-                promised, held = math.prod(shape) * kind.itemsize, os.fstat(handle.fileno()).st_size - handle.tell()
+                    raise DataError(
+                        f"{path} is damaged (a negative length in its header): save it anew"
+                    )
+                promised, held = (
+                    math.prod(shape) * kind.itemsize,
+                    os.fstat(handle.fileno()).st_size - handle.tell(),
+                )
                 if promised > held and not kind.hasobject:  # said before any memory is taken for it
-                    raise DataError(f"{path} is damaged ({held:,} bytes where its header promises {promised:,}): save it anew")
+                    raise DataError(
+                        f"{path} is damaged ({held:,} bytes where its header promises "
+                        f"{promised:,}): save it anew"
+                    )
                 if mmap and not kind.hasobject:  # np.load maps names only, not open files
                     order: Literal["F", "C"] = "F" if by_column else "C"
                     return np.memmap(handle, kind, "r", handle.tell(), shape, order)
@@ -243,13 +277,22 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
         raise DataError(f"{path} does not exist") from None
     except IsADirectoryError:
         raise DataError(f"{path} is a folder, a .npy file is needed here") from None
-    except (ValueError, EOFError, SyntaxError, TypeError, OverflowError, RecursionError, TokenError) as error:
+    except (
+        ValueError,
+        EOFError,
+        SyntaxError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+        TokenError,
+    ) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             raise DataError(
                 f"{path} holds Python objects, which could run code when read: "
                 "save a plain numeric array (array.astype('float32')) instead"
             ) from None
-        said = re.sub(r":? ?<[^>]*>", "", str(error).splitlines()[0])  # "<ast.Call object at 0x…>" tells nobody anything
+        # "<ast.Call object at 0x…>" tells nobody anything
+        said = re.sub(r":? ?<[^>]*>", "", str(error).splitlines()[0])
         raise DataError(f"{path} is damaged ({said[:120]}): save it anew") from None
 
 
@@ -275,16 +318,23 @@ def read_columns(path: str | Path, **columns: pa.DataType) -> dict[str, np.ndarr
             values = table[name].cast(kind)
             if values.null_count:
                 raise DataError(f"{path} has empty values in column {name}: run preprocess again")
-            arrays[name] = np.array(values.to_pylist(), np.str_) if kind == pa.string() else values.to_numpy()
+            arrays[name] = (
+                np.array(values.to_pylist(), np.str_) if kind == pa.string() else values.to_numpy()
+            )
         return arrays
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: run preprocess again") from None
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0][:120]}): run preprocess again") from None
+        raise DataError(
+            f"{path} is damaged ({str(error).splitlines()[0][:120]}): run preprocess again"
+        ) from None
 
 
 def write_columns(path: str | Path, table: pa.Table) -> None:
-    """Write a Parquet file. Arrow is given the open file, since it cannot open a name that is not UTF-8."""
+    """Write a Parquet file.
+
+    Arrow is given the open file, since it cannot open a name that is not UTF-8.
+    """
     import pyarrow.parquet as pq
 
     with open(path, "wb") as handle:

@@ -1,7 +1,10 @@
-"""Folders that this library writes: their kinds, their manifests, and which files in them are its own.
+"""Folders that this library writes.
 
-A prepared data folder and a run folder hold a few files that this library wrote, listed with their SHA-256 in a manifest
-(`dataset.json`, `run.json`). Users put more beside them; `exchange` replaces only the library's own files.
+Their kinds, their manifests, and which files in them are its own.
+
+A prepared data folder and a run folder hold a few files that this library wrote, listed with their
+SHA-256 in a manifest (`dataset.json`, `run.json`). Users put more beside them; `exchange` replaces
+only the library's own files.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ class Kind:
 
     Args:
         marker: The manifest's file name.
-        names: Names of the files that such a folder can hold; decides what is ours where no readable manifest lists it.
+        names: Names of the files that such a folder can hold; decides what is ours where no
+            readable manifest lists it.
         error: Raised if the folder is damaged.
         remedy: The end of those messages.
     """
@@ -42,7 +46,9 @@ class Kind:
 
 
 def seal(folder: Path, kind: Kind, info: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the manifest of a staging folder: `info`, the SHA-256 of every other file, and its own."""
+    """Write the manifest of a staging folder: `info`, the SHA-256 of every other file, and its
+    own.
+    """
     files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
     sealed = {**info, "files": files}
     sealed["self"] = json_digest(sealed)
@@ -51,7 +57,9 @@ def seal(folder: Path, kind: Kind, info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
-    """The manifest of a folder, after the check that it is what was written; one of format 1 has no such check.
+    """The manifest of a folder, after the check that it is what was written.
+
+    One of format 1 has no such check.
 
     Raises:
         DualGNNError: Of the kind's class, if it is missing, damaged or edited.
@@ -60,10 +68,14 @@ def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
     info = read_json(path, kind.error)
     if info.get("format") == 1 and "files" not in info and "self" not in info:
         return info
-    if info.get("self") != json_digest({key: value for key, value in info.items() if key != "self"}):
+    if info.get("self") != json_digest(
+        {key: value for key, value in info.items() if key != "self"}
+    ):
         raise kind.error(f"{path} is not what was written there (damaged or edited): {kind.remedy}")
     files = info.get("files")
-    if not isinstance(files, dict) or not all(plain(name) and _is_digest(digest) for name, digest in files.items()):
+    if not isinstance(files, dict) or not all(
+        plain(name) and _is_digest(digest) for name, digest in files.items()
+    ):
         raise kind.error(f"{path} does not list the folder's files as it should: {kind.remedy}")
     return info
 
@@ -79,7 +91,10 @@ def check_files(folder: Path, kind: Kind, files: Mapping[str, str]) -> None:
         if not path.is_file():
             raise kind.error(f"{path} does not exist: the folder is incomplete, {kind.remedy}")
         if file_digest(path) != expected:
-            raise kind.error(f"{path} is not the file that {kind.marker} describes (damaged or exchanged): {kind.remedy}")
+            raise kind.error(
+                f"{path} is not the file that {kind.marker} describes (damaged or exchanged): "
+                f"{kind.remedy}"
+            )
 
 
 def file_digest(path: Path) -> str:
@@ -90,7 +105,12 @@ def file_digest(path: Path) -> str:
 
 def plain(name: str) -> bool:
     """Whether a name stays inside its folder."""
-    return bool(name) and "/" not in name and "\0" not in name and name not in (".", "..", COMMIT, PLAN)
+    return (
+        bool(name)
+        and "/" not in name
+        and "\0" not in name
+        and name not in (".", "..", COMMIT, PLAN)
+    )
 
 
 def _is_digest(value: object) -> bool:
@@ -98,10 +118,17 @@ def _is_digest(value: object) -> bool:
 
 
 def own_files(folder: Path, kind: Kind) -> set[str]:
-    """Names of the files in a folder that this library wrote: as its manifest lists them, or if that is unreadable, by name."""
+    """Names of the files in a folder that this library wrote.
+
+    As its manifest lists them, or if that is unreadable, by name.
+    """
     try:
         listed = read_manifest(folder, kind).get("files")
     except DualGNNError:
         listed = None
     here = {path.name for path in folder.iterdir() if not path.is_dir()}
-    return here & {*listed, kind.marker} if listed is not None else {name for name in here if kind.names.fullmatch(name)}
+    return (
+        here & {*listed, kind.marker}
+        if listed is not None
+        else {name for name in here if kind.names.fullmatch(name)}
+    )

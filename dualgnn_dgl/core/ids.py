@@ -1,4 +1,6 @@
-"""The user's own ids, looked up: one unknown among a hundred thousand is named with those it resembles."""
+"""The user's own ids, looked up: one unknown among a hundred thousand is named with those it
+resembles.
+"""
 
 from __future__ import annotations
 
@@ -41,21 +43,28 @@ class Ids:
         found = [self._place.get(str(name), -1) for name in names]
         for name, place in zip(names, found, strict=True):
             if place < 0 and not skip:
-                raise DataError(f"unknown {self.kind} '{clean(name)}' in {self.where}; {self._hint(str(name))}")
+                raise DataError(
+                    f"unknown {self.kind} '{clean(name)}' in {self.where}; {self._hint(str(name))}"
+                )
         return np.array([place for place in found if place >= 0], dtype=np.int64)
 
     def _hint(self, name: str) -> str:
         if not len(self.ids):
             return "it holds none"
         close = [f"'{clean(other)}'" for other in nearest(self.ids, name)]
-        return f"did you mean {' or '.join(close)}?" if close else f"ids there look like '{clean(self.ids[0])}'"
+        return (
+            f"did you mean {' or '.join(close)}?"
+            if close
+            else f"ids there look like '{clean(self.ids[0])}'"
+        )
 
 
 def nearest(ids: np.ndarray, name: str, candidates: int = 200) -> list[str]:
     """Up to three ids that look like `name`, out of a bounded number of candidates.
 
-    difflib is slow, so it chooses only among the ids that agree with `name` in most places, counted from the left
-    and from the right: one letter too many or too few leaves all places before it and all behind it in agreement.
+    difflib is slow, so it chooses only among the ids that agree with `name` in most places, counted
+    from the left and from the right: one letter too many or too few leaves all places before it and
+    all behind it in agreement.
 
     >>> nearest(np.array(["u1", "u22", "video"]), "u2")
     ['u22', 'u1']
@@ -68,6 +77,8 @@ def nearest(ids: np.ndarray, name: str, candidates: int = 200) -> list[str]:
     agree = np.zeros(len(ids), dtype=np.int64)
     for place in range(min(letters.shape[1], len(name))):
         agree += letters[:, place] == ord(name[place])
-        agree += (letters[np.arange(len(ids)), length - 1 - place] == ord(name[-1 - place])) & (length > place)
+        agree += (letters[np.arange(len(ids)), length - 1 - place] == ord(name[-1 - place])) & (
+            length > place
+        )
     best = ids[np.argsort(-agree, kind="stable")[:candidates]].tolist()
     return difflib.get_close_matches(name, best, n=3, cutoff=0.5)

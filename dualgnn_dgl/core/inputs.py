@@ -1,8 +1,11 @@
-"""Input files, opened in one place: regular files only, never waited for, whatever bytes their names hold.
+"""Input files, opened in one place.
 
-A FIFO without a writer, a terminal or a device would make a reader wait without end. `open_regular` refuses them before it
-opens anything and checks again afterwards, because a name can be given to another file in between. Readers take the open
-file, not its name: Arrow cannot open a name that is not UTF-8.
+Regular files only, never waited for, whatever bytes their names hold.
+
+A FIFO without a writer, a terminal or a device would make a reader wait without end. `open_regular`
+refuses them before it opens anything and checks again afterwards, because a name can be given to
+another file in between. Readers take the open file, not its name: Arrow cannot open a name that is
+not UTF-8.
 """
 
 from __future__ import annotations
@@ -22,12 +25,21 @@ SPECIAL = (
     (stat.S_ISCHR, "a character device"),
     (stat.S_ISBLK, "a block device"),
 )
-# O_NONBLOCK: a name that has become a FIFO since it was checked must not wait for a writer. Windows lacks both.
-FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+# O_NONBLOCK: a name that has become a FIFO since it was checked must not wait for a writer. Windows
+# lacks both.
+FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_BINARY", 0)
+)
 
 
 def special(path: str | Path) -> str:
-    """Says in words which kind of file cannot be read: 'a pipe', 'a socket', …; '' for files, folders and missing names."""
+    """Says in words which kind of file cannot be read.
+
+    'a pipe', 'a socket', …; '' for files, folders and missing names.
+    """
     try:
         mode = os.stat(path).st_mode
     except ValueError:  # a NUL in the name
@@ -35,12 +47,19 @@ def special(path: str | Path) -> str:
     except OSError as error:
         if error.errno == errno.ELOOP:
             return "a loop of links"
-        return "a link that leads nowhere" if error.errno == errno.ENOENT and os.path.islink(path) else ""
+        return (
+            "a link that leads nowhere"
+            if error.errno == errno.ENOENT and os.path.islink(path)
+            else ""
+        )
     return _kind(mode)
 
 
 def refuse_special(path: str | Path, what: type[DualGNNError] = DataError) -> None:
-    """Raise `what` for a pipe, a socket, a device, and a link that leads in a circle or nowhere; opens nothing."""
+    """Raise `what` for a pipe, a socket, a device, and a link that leads in a circle or nowhere.
+
+    Opens nothing.
+    """
     kind = special(path)
     if kind:
         raise _refused(path, kind, what)
@@ -54,8 +73,10 @@ def open_regular(path: str | Path, what: type[DualGNNError] = DataError) -> io.B
         what: the error to raise for everything that is no file.
 
     Raises:
-        DualGNNError: `what`, for a pipe, a socket, a device, and a link that leads in a circle or nowhere.
-        OSError: FileNotFoundError, IsADirectoryError, PermissionError and the like, as the built-in `open` does.
+        DualGNNError: `what`, for a pipe, a socket, a device, and a link that leads in a circle or
+            nowhere.
+        OSError: FileNotFoundError, IsADirectoryError, PermissionError and the like, as the built-in
+            `open` does.
     """
     refuse_special(path, what)
     descriptor = os.open(path, FLAGS)
@@ -72,7 +93,9 @@ def open_regular(path: str | Path, what: type[DualGNNError] = DataError) -> io.B
 
 
 class _File(io.FileIO):
-    """A file in which "nothing to read now", which some files of the kernel answer, is an error and not an empty read."""
+    """A file in which "nothing to read now", which some files of the kernel answer, is an error and
+    not an empty read.
+    """
 
     def readinto(self, buffer: Any, /) -> int:
         count = super().readinto(buffer)
@@ -88,8 +111,13 @@ class _File(io.FileIO):
 
 
 def _kind(mode: int) -> str:
-    return next((name for test, name in SPECIAL if test(mode)), "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "no file")
+    return next(
+        (name for test, name in SPECIAL if test(mode)),
+        "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "no file",
+    )
 
 
 def _refused(path: str | Path, kind: str, what: type[DualGNNError]) -> DualGNNError:
-    return what(f"{path} is {kind}, which is not read: write the content to a file and name that file")
+    return what(
+        f"{path} is {kind}, which is not read: write the content to a file and name that file"
+    )

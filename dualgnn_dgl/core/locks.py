@@ -1,11 +1,16 @@
 """Locks between processes: one writer a folder, and no reader while files are being exchanged.
 
-Two kinds, because a training holds its run folder for hours while others may still read the run before it:
+Two kinds, because a training holds its run folder for hours while others may still read the run
+before it:
 
-`writing(folder)`    held by a verb from its first check to its last byte. The lock is a file of its own, `.NAME.lock` beside the
-                     folder, so that nothing the verb replaces carries it; it is removed by its last holder.
-`exchanging(folder)` and `reading(folder)`    held for the moment in which files change their names, or are loaded. They lie on
-                     the folder itself, which is never replaced (`folders.py`), so readers need no right to write.
+`writing(folder)`    held by a verb from its first check to its last byte. The lock is a file of its
+                     own, `.NAME.lock` beside the
+                     folder, so that nothing the verb replaces carries it; it is removed by its last
+                     holder.
+`exchanging(folder)` and `reading(folder)`    held for the moment in which files change their names,
+                                              or are loaded. They lie on
+                     the folder itself, which is never replaced (`folders.py`), so readers need no
+                     right to write.
 
 All are `flock`s: the system releases them when the process ends, however it ends.
 """
@@ -27,15 +32,19 @@ from dualgnn_dgl.errors import RunError
 
 # a file system without flock; EBADF: one that locks only files opened for writing (NFS)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
-READERS, WRITERS = 600.0, 60.0  # seconds to wait for those who read, and for one who exchanges files
+# seconds to wait for those who read, and for one who exchanges files
+READERS, WRITERS = 600.0, 60.0
 PATIENCE = 0.2  # seconds to wait for a lock that `sweep` may be looking at
 
 _guard = threading.Lock()
-_held: dict[Path, tuple[int, int]] = {}  # folder → (thread, how often): a thread may take a lock that it holds
+# folder → (thread, how often): a thread may take a lock that it holds
+_held: dict[Path, tuple[int, int]] = {}
 
 
 @contextmanager
-def writing(folder: str | Path, instead: str = "choose another folder", *, nested: bool = False) -> Iterator[None]:
+def writing(
+    folder: str | Path, instead: str = "choose another folder", *, nested: bool = False
+) -> Iterator[None]:
     """Hold the lock of the one process that writes `folder`, which need not exist.
 
     Args:
@@ -86,20 +95,25 @@ def _place(folder: Path) -> tuple[Path, list[Path]]:
         made.append(parent)
         parent = parent.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.is_dir() and not os.access(folder.parent, os.W_OK):  # a mounted folder whose parent belongs to root
+    # a mounted folder whose parent belongs to root
+    if folder.is_dir() and not os.access(folder.parent, os.W_OK):
         return folder / ".lock", made
     return folder.with_name(f".{folder.name}.lock"), made
 
 
 def _take(path: Path, folder: Path, instead: str) -> int:
-    """Open and lock a lock file; its last holder may have removed it meanwhile, then the file is another one: try again."""
+    """Open and lock a lock file; its last holder may have removed it meanwhile, then the file is
+    another one: try again.
+    """
     end = time.monotonic() + PATIENCE
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise RunError(f"{path} should be a lock file and is something else: remove it") from None
+                raise RunError(
+                    f"{path} should be a lock file and is something else: remove it"
+                ) from None
             raise
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -121,9 +135,14 @@ def _take(path: Path, folder: Path, instead: str) -> int:
             raise RunError(_busy(folder, owner, instead)) from None
         except OSError as error:
             if error.errno in NO_LOCKS:
-                warnings.warn(f"{folder} lies on a file system without locks: run one command on it at a time", stacklevel=2)
+                warnings.warn(
+                    f"{folder} lies on a file system without locks: run one command on it at a "
+                    f"time",
+                    stacklevel=2,
+                )
                 return handle
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):  # locked, only its number could not be written
+            # locked, only its number could not be written
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 return handle
             os.close(handle)
             raise
@@ -133,7 +152,10 @@ def _take(path: Path, folder: Path, instead: str) -> int:
 
 
 def _release(handle: int, path: Path) -> None:
-    """Remove the lock file and let go of it, in this order: nobody else holds it, and who waits for it looks again."""
+    """Remove the lock file and let go of it, in this order.
+
+    Nobody else holds it, and who waits for it looks again.
+    """
     with suppress(OSError):
         if os.path.samestat(os.fstat(handle), os.stat(path)):
             path.unlink()
@@ -141,7 +163,10 @@ def _release(handle: int, path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the lock file that a killed process left; one that holds anything but a process number is none of ours."""
+    """Remove the lock file that a killed process left.
+
+    One that holds anything but a process number is none of ours.
+    """
     for path in (folder.with_name(f".{folder.name}.lock"), folder / ".lock"):
         with suppress(OSError):
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -161,7 +186,9 @@ def reading(folder: str | Path) -> Iterator[None]:
 
 @contextmanager
 def exchanging(folder: str | Path) -> Iterator[None]:
-    """Be alone with the files of an existing folder, for the moment in which they change their names."""
+    """Be alone with the files of an existing folder, for the moment in which they change their
+    names.
+    """
     with _on_folder(Path(folder), fcntl.LOCK_EX, READERS):
         yield
 
@@ -173,7 +200,10 @@ def _on_folder(folder: Path, kind: int, seconds: float) -> Iterator[None]:
         end = time.monotonic() + seconds
         while not _try(handle, kind):
             if time.monotonic() > end:
-                raise RunError(f"another process has been at work on {folder} for {seconds:.0f} s: wait for it, or stop it")
+                raise RunError(
+                    f"another process has been at work on {folder} for {seconds:.0f} s: wait for "
+                    f"it, or stop it"
+                )
             time.sleep(0.01)
         yield
     finally:
@@ -208,7 +238,10 @@ def release(handle: int) -> None:
 
 
 def alive(handle: int) -> bool:
-    """Take the lock that a writer holds on its temporary file or folder, opened as `handle`: False once it is taken."""
+    """Take the lock that a writer holds on its temporary file or folder, opened as `handle`.
+
+    False once it is taken.
+    """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # held by a living writer; or there are no locks, then nobody can tell

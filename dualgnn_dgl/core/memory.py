@@ -1,7 +1,10 @@
-"""How much memory a step may take, asked before it is taken; and what happens when it runs out all the same.
+"""How much memory a step may take, asked before it is taken.
 
-Steps that work in blocks (ranking, co-occurrence, nearest items) size them by `budget()`: what `--memory` says, else a share of
-what is free. Where memory runs out nevertheless, the block is halved, a word is said, and the step goes on (`in_blocks`).
+And what happens when it runs out all the same.
+
+Steps that work in blocks (ranking, co-occurrence, nearest items) size them by `budget()`: what
+`--memory` says, else a share of what is free. Where memory runs out nevertheless, the block is
+halved, a word is said, and the step goes on (`in_blocks`).
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ _SIGNS = (
     "can't allocate memory",
     "Storage size calculation overflowed",
     "Cannot allocate memory",
-    "STATUS_ALLOC_FAILED",  # cuBLAS and cuSPARSE, whose workspaces do not come from torch's allocator
+    # cuBLAS and cuSPARSE, whose workspaces do not come from torch's allocator
+    "STATUS_ALLOC_FAILED",
 )
 _log = logging.getLogger("dualgnn_dgl")
 _given: int | None = None
@@ -46,16 +50,22 @@ def parse(text: str) -> int:
     found = re.fullmatch(r"\s*([0-9]{1,15}(?:\.[0-9]{1,3})?)\s*([kmgt]?)i?b?\s*", text.lower())
     size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
     if size < 2**20:
-        raise ConfigError(f"--memory '{text[:40]}' is no size of a megabyte or more: write it as 512MB or 4GB")
+        raise ConfigError(
+            f"--memory '{text[:40]}' is no size of a megabyte or more: write it as 512MB or 4GB"
+        )
     return size
 
 
 def available(device: str = "cpu") -> int:
-    """Bytes that can be taken now on 'cpu' or 'cuda': the least of what machine, container and process limit leave."""
+    """Bytes that can be taken now on 'cpu' or 'cuda'.
+
+    The least of what machine, container and process limit leave.
+    """
     if device.startswith("cuda"):
         torch: Any = sys.modules["torch"]
         free = int(torch.cuda.mem_get_info()[0])
-        return free + int(torch.cuda.memory_reserved()) - int(torch.cuda.memory_allocated())  # its cache can be used again
+        # its cache can be used again
+        return free + int(torch.cuda.memory_reserved()) - int(torch.cuda.memory_allocated())
     left = [_meminfo("MemAvailable"), _container(), _process_limit()]
     return max(min((size for size in left if size is not None), default=UNKNOWN), 0)
 
@@ -77,16 +87,29 @@ def use(size: int | None) -> Iterator[None]:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Tell a lack of memory from other errors: torch's allocators raise a bare RuntimeError, and torch may not be loaded."""
+    """Tell a lack of memory from other errors.
+
+    Torch's allocators raise a bare RuntimeError, and torch may not be loaded.
+    """
     torch: Any = sys.modules.get("torch")
     kinds = (MemoryError,) if torch is None else (MemoryError, torch.cuda.OutOfMemoryError)
-    return isinstance(error, kinds) or (isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS))
+    return isinstance(error, kinds) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+    )
 
 
 def in_blocks(
-    count: int, block: int, work: Callable[[int, int], None], *, what: str, smallest: int = 1, device: str = "cpu"
+    count: int,
+    block: int,
+    work: Callable[[int, int], None],
+    *,
+    what: str,
+    smallest: int = 1,
+    device: str = "cpu",
 ) -> None:
-    """Call `work(start, stop)` for one block after another; a block for which memory runs out is halved and done again.
+    """Call `work(start, stop)` for one block after another.
+
+    A block for which memory runs out is halved and done again.
 
     Parameters
     ----------
@@ -109,11 +132,13 @@ def in_blocks(
         else:
             start += block
             continue
-        block = _halved(block, smallest, what, device)  # here, where the error no longer holds what had been taken
+        # here, where the error no longer holds what had been taken
+        block = _halved(block, smallest, what, device)
 
 
 def halving(size: int, work: Callable[[int], R], *, what: str, smallest: int = 2**20) -> R:
-    """What `work(size)` returns; where memory runs out, with half the size, and half again, down to `smallest`.
+    """What `work(size)` returns; where memory runs out, with half the size, and half again, down to
+    `smallest`.
 
     Raises
     ------
@@ -130,21 +155,31 @@ def halving(size: int, work: Callable[[int], R], *, what: str, smallest: int = 2
 
 
 def _halved(block: int, smallest: int, what: str, device: str = "cpu") -> int:
-    """Half a block in whole multiples of the smallest, said aloud; the caches of a CUDA device are given back."""
+    """Half a block in whole multiples of the smallest, said aloud.
+
+    The caches of a CUDA device are given back.
+    """
     if block <= smallest:
-        raise MemoryError(f"{what}: not even {smallest:,} at a time fit, {available(device) // 2**20:,} MB are free") from None
+        raise MemoryError(
+            f"{what}: not even {smallest:,} at a time fit, {available(device) // 2**20:,} MB are "
+            f"free"
+        ) from None
     half = -(-(block // 2) // smallest) * smallest  # in whole multiples
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    _log.warning("%s: memory ran out with %s at a time, going on with %s", what, f"{block:,}", f"{half:,}")
+    _log.warning(
+        "%s: memory ran out with %s at a time, going on with %s", what, f"{block:,}", f"{half:,}"
+    )
     return half
 
 
 def _meminfo(name: str, path: str = "/proc/meminfo") -> int | None:
     """A line of /proc/meminfo (or of a process's status), in bytes."""
     try:
-        found = re.search(rf"^{name}:\s+(\d+) kB", Path(path).read_text("ascii", "replace"), re.MULTILINE)
+        found = re.search(
+            rf"^{name}:\s+(\d+) kB", Path(path).read_text("ascii", "replace"), re.MULTILINE
+        )
     except OSError:
         return None
     return int(found[1]) * 1024 if found else None
@@ -153,7 +188,10 @@ def _meminfo(name: str, path: str = "/proc/meminfo") -> int | None:
 def _container() -> int | None:
     """What the memory limit of a container (cgroup 2 or 1) leaves; None where there is none."""
     root = Path("/sys/fs/cgroup")
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
         try:
             most, now = (root / limit).read_text().strip(), int((root / used).read_text())
             if most.isdigit() and int(most) < 2**60:
@@ -167,7 +205,12 @@ def _container() -> int | None:
 def _cached(path: Path) -> int:
     """Bytes of cached files of a container that can be dropped."""
     try:
-        return sum(int(n) for n in re.findall(r"^(?:total_)?inactive_file (\d+)$", path.read_text(), re.MULTILINE)[-1:])
+        return sum(
+            int(n)
+            for n in re.findall(
+                r"^(?:total_)?inactive_file (\d+)$", path.read_text(), re.MULTILINE
+            )[-1:]
+        )
     except OSError:
         return 0
 

@@ -1,7 +1,8 @@
 """Small frozen dataclasses as configuration: checked, from TOML or `key=value`, and back to TOML.
 
-Each model has one beside it (`Config`), training has one (`TrainConfig`). A field is made with `option`, which
-carries its help and, where they apply, its choices and lower bound; there is no other place to declare one.
+Each model has one beside it (`Config`), training has one (`TrainConfig`). A field is made with
+`option`, which carries its help and, where they apply, its choices and lower bound; there is no
+other place to declare one.
 """
 
 from __future__ import annotations
@@ -21,13 +22,24 @@ from dualgnn_dgl.errors import ConfigError, DualGNNError, toml_text, unknown
 C = TypeVar("C")
 _SEAL = re.compile(rb"#.{0,10}sha256 ([0-9a-f]{64}) .*")
 
-# Upper bounds of options: far above any use, and low enough that a forged value costs neither an endless loop nor an overflow.
+# Upper bounds of options: far above any use, and low enough that a forged value costs neither an
+# endless loop nor an overflow.
 LAYERS, WIDTH, COUNT = 100, 2**40, 2**31 - 1
 
 
-def option(default: Any, help: str, *, choices: Sequence[str] = (), low: float | None = None, high: float | None = None) -> Any:
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
     """A dataclass field that knows its help, its choices and its bounds (both inclusive)."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": tuple(choices), "low": low, "high": high})
+    return dataclasses.field(
+        default=default,
+        metadata={"help": help, "choices": tuple(choices), "low": low, "high": high},
+    )
 
 
 class Options:
@@ -60,7 +72,9 @@ def keys(kind: type) -> list[str]:
 
 
 def _convert(name: str, value: Any, default: Any, typed: bool) -> Any:
-    """Converts `value`, from a file or from the command line's text, to the type of the field's default."""
+    """Converts `value`, from a file or from the command line's text, to the type of the field's
+    default.
+    """
     wanted = type(default)
     if isinstance(value, str) and wanted is not str and not typed:
         text = value.strip().lower()
@@ -86,24 +100,38 @@ def build(kind: type[C], values: Mapping[str, Any], where: str = "", *, typed: b
         kind: the configuration's class.
         values: by name.
         where: the values' place in messages.
-        typed: whether the values come from a JSON or TOML file, which has types: there a text is never a number.
+        typed: whether the values come from a JSON or TOML file, which has types: there a text is
+            never a number.
 
     Raises:
-        ConfigError: for an unknown key (naming the nearest), a value of the wrong type, or one out of its bounds.
+        ConfigError: for an unknown key (naming the nearest), a value of the wrong type, or one out
+            of its bounds.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for name in values:
         if name not in fields:
             raise ConfigError(unknown(f"key{' in ' + where if where else ''}", name, fields))
-    return kind(**{name: _convert(name, value, fields[name].default, typed) for name, value in values.items()})
+    return kind(
+        **{
+            name: _convert(name, value, fields[name].default, typed)
+            for name, value in values.items()
+        }
+    )
 
 
 def check_saved(
-    kind: type, values: Mapping[str, Any], path: object, what: type[DualGNNError], remedy: str, where: str = ""
+    kind: type,
+    values: Mapping[str, Any],
+    path: object,
+    what: type[DualGNNError],
+    remedy: str,
+    where: str = "",
 ) -> None:
-    """Raises `what` with the file's name and the `remedy` unless the file's `values` are valid for `kind`.
+    """Raises `what` with the file's name and the `remedy` unless the file's `values` are valid for
+    `kind`.
 
-    A key that is missing was added by a later version, and keeps its default. `where` is as for `build`.
+    A key that is missing was added by a later version, and keeps its default. `where` is as for
+    `build`.
     """
     try:
         build(kind, values, where, typed=True)
@@ -130,20 +158,32 @@ def read_toml(path: str | Path) -> dict[str, Any]:
             content = handle.read(LONGEST_TOML + 1)
         first, _, rest = content.partition(b"\n")
         said = _SEAL.fullmatch(first.rstrip(b"\r"))
-        if said is not None and len(content) <= LONGEST_TOML and hashlib.sha256(rest).hexdigest().encode() != said[1]:
-            raise ConfigError(f"{path} is not what was written there: if the change is yours, delete its first line")
+        if (
+            said is not None
+            and len(content) <= LONGEST_TOML
+            and hashlib.sha256(rest).hexdigest().encode() != said[1]
+        ):
+            raise ConfigError(
+                f"{path} is not what was written there: if the change is yours, delete its first "
+                f"line"
+            )
         return parse_toml(content)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist: check --config") from None
     except ValueError as error:
-        raise ConfigError(f"{path} is not readable TOML ({' '.join(str(error).split())[:300]}): fix it") from None
+        raise ConfigError(
+            f"{path} is not readable TOML ({' '.join(str(error).split())[:300]}): fix it"
+        ) from None
     except IsADirectoryError:
         raise ConfigError(f"{path} is a folder: --config takes a TOML file") from None
 
 
 def seal_toml(text: str) -> str:
     """`text` under a line with its SHA-256, which `read_toml` compares."""
-    return f"# sha256 {hashlib.sha256(text.encode()).hexdigest()} of all that follows; to edit the file, delete this line\n{text}"
+    return (
+        f"# sha256 {hashlib.sha256(text.encode()).hexdigest()} of all that follows; to edit the "
+        f"file, delete this line\n{text}"
+    )
 
 
 def to_toml(values: Any, section: str = "") -> str:
@@ -160,7 +200,10 @@ def to_toml(values: Any, section: str = "") -> str:
     lines = [f"[{section}]"] if section else []
     for field in dataclasses.fields(values):
         choices = f" ({' | '.join(field.metadata['choices'])})" if field.metadata["choices"] else ""
-        lines.append(f"{field.name} = {_literal(getattr(values, field.name))}  # {field.metadata['help']}{choices}")
+        lines.append(
+            f"{field.name} = {_literal(getattr(values, field.name))}  # "
+            f"{field.metadata['help']}{choices}"
+        )
     return "\n".join(lines)
 
 

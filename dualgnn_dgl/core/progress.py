@@ -20,8 +20,8 @@ class Progress:
         loss: training loss of the last finished epoch.
         value: validation metric of the last finished epoch.
         best: best validation metric so far.
-        finished: whether an epoch or a task has just ended. In training it is set once an epoch, after validation; loss and
-            value are then those of this epoch.
+        finished: whether an epoch or a task has just ended. In training it is set once an epoch,
+            after validation; loss and value are then those of this epoch.
         message: one line for people.
         task: name of the task among several, such as "trial 3 of 0…19".
         epochs: number of epochs at most.
@@ -42,7 +42,10 @@ class Progress:
 
 
 class Report(Protocol):
-    """A function that is called with every event. It may raise `KeyboardInterrupt` to end the work."""
+    """A function that is called with every event.
+
+    It may raise `KeyboardInterrupt` to end the work.
+    """
 
     def __call__(self, progress: Progress, /) -> None:
         """Shows or records the event."""
@@ -52,8 +55,8 @@ class Stoppable(Protocol):
     """An object that can ask the work to end early, such as the handler of a signal.
 
     Attributes:
-        ask: set by the verb once it can end by itself. Calling it lets the work end after the present step and returns a few
-            words for people that say so.
+        ask: set by the verb once it can end by itself. Calling it lets the work end after the
+            present step and returns a few words for people that say so.
     """
 
     ask: Callable[[], str] | None

@@ -1,7 +1,10 @@
-"""Types and ranges of the JSON files that are read: one schema for each kind of file, beside its writer.
+"""Types and ranges of the JSON files that are read.
 
-A schema is a function of a value and its place in the document; it raises `Mismatch` where the value does not fit. `record`
-refuses unknown keys unless `extra` allows them. JSON keeps `true` and 1 apart, and so do the schemas.
+One schema for each kind of file, beside its writer.
+
+A schema is a function of a value and its place in the document; it raises `Mismatch` where the
+value does not fit. `record` refuses unknown keys unless `extra` allows them. JSON keeps `true` and
+1 apart, and so do the schemas.
 
     RUN = record({"epochs": whole(), "device": DEVICE}, EXTENSION)
     check(RUN, value, "runs/a/run.json", RunError, "train again")
@@ -25,8 +28,17 @@ class Mismatch(ValueError):
     """A value that does not fit its schema."""
 
 
-def check(schema: Schema, value: Any, path: object, what: type[DualGNNError] = DataError, remedy: str = "make it again") -> None:
-    """Raises `what` with the line `path: place and value, what is expected: remedy` unless `value` fits `schema`."""
+def check(
+    schema: Schema,
+    value: Any,
+    path: object,
+    what: type[DualGNNError] = DataError,
+    remedy: str = "make it again",
+) -> None:
+    """Raises `what` with the line `path.
+
+    Place and value, what is expected: remedy` unless `value` fits `schema`.
+    """
     try:
         schema(value, "")
     except Mismatch as error:
@@ -35,7 +47,11 @@ def check(schema: Schema, value: Any, path: object, what: type[DualGNNError] = D
 
 def fail(value: Any, place: str, expected: str) -> NoReturn:
     """Raises `Mismatch` for `value` at `place`."""
-    shown = json.dumps(value, default=str)[:60] if not isinstance(value, dict | list) else "a list or object"
+    shown = (
+        json.dumps(value, default=str)[:60]
+        if not isinstance(value, dict | list)
+        else "a list or object"
+    )
     raise Mismatch(clean(f"{place[-200:] or 'the content'} is {shown}, expected {expected}"))
 
 
@@ -44,7 +60,13 @@ def whole(low: int = 0, high: int = LARGEST) -> Schema:
 
     def fits(value: Any, place: str) -> None:
         if type(value) is not int or not low <= value <= high:
-            fail(value, place, f"an integer from {low} to {high}" if high < LARGEST else f"an integer of at least {low}")
+            fail(
+                value,
+                place,
+                f"an integer from {low} to {high}"
+                if high < LARGEST
+                else f"an integer of at least {low}",
+            )
 
     return fits
 
@@ -54,13 +76,19 @@ def number(low: float = -math.inf, high: float = math.inf) -> Schema:
 
     def fits(value: Any, place: str) -> None:
         if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
-            fail(value, place, "a finite number" + (f" from {low:g} to {high:g}" if low > -math.inf else ""))
+            fail(
+                value,
+                place,
+                "a finite number" + (f" from {low:g} to {high:g}" if low > -math.inf else ""),
+            )
 
     return fits
 
 
 def text(pattern: str = r"[^\0]*", expected: str = "a text", longest: int = 4096) -> Schema:
-    """A text of at most `longest` characters that matches the whole `pattern`, which messages call `expected`."""
+    """A text of at most `longest` characters that matches the whole `pattern`, which messages call
+    `expected`.
+    """
     matcher = re.compile(pattern, re.DOTALL)
 
     def fits(value: Any, place: str) -> None:
@@ -90,7 +118,12 @@ def list_of(schema: Schema, low: int = 0, high: int = LARGEST) -> Schema:
 
     def fits(value: Any, place: str) -> None:
         if type(value) is not list or not low <= len(value) <= high:
-            fail(value, place, f"a list of {low}" + ("" if low == high else " or more" if high == LARGEST else f" to {high}"))
+            fail(
+                value,
+                place,
+                f"a list of {low}"
+                + ("" if low == high else " or more" if high == LARGEST else f" to {high}"),
+            )
         for index, entry in enumerate(value):
             schema(entry, f"{place}[{index}]")
 
@@ -110,8 +143,14 @@ def dict_of(key: Schema, schema: Schema) -> Schema:
     return fits
 
 
-def record(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, extra: Schema | None = None) -> Schema:
-    """An object with the `required` keys, any of the `optional` ones, and others of the schema `extra` if that is given."""
+def record(
+    required: Mapping[str, Schema],
+    optional: Mapping[str, Schema] | None = None,
+    extra: Schema | None = None,
+) -> Schema:
+    """An object with the `required` keys, any of the `optional` ones, and others of the schema
+    `extra` if that is given.
+    """
     known = {**required, **(optional or {})}
 
     def fits(value: Any, place: str) -> None:
@@ -136,12 +175,24 @@ def scalar(value: Any, place: str) -> None:
 
 def plain(value: Any, place: str) -> None:
     """Allows scalars, and lists and objects of them: for notes that no code reads."""
-    part = list_of(plain) if type(value) is list else dict_of(TEXT, plain) if type(value) is dict else scalar
+    part = (
+        list_of(plain)
+        if type(value) is list
+        else dict_of(TEXT, plain)
+        if type(value) is dict
+        else scalar
+    )
     part(value, place)
 
 
 TEXT, FLAG, NAME = text(), one_of(True, False), text(r"\w[\w .+=:@-]*", "a name", 200)
-HEX64, DEVICE = text(r"[0-9a-f]{64}", "64 hexadecimal digits", 64), text(r"cpu|cuda(:\d{1,3})?", "cpu or cuda:N")
-VERSIONS, METRIC = dict_of(NAME, TEXT), number(0, 1 + 1e-6)  # a metric: rounding may lift a perfect one above 1
-SETTINGS = dict_of(NAME, scalar)  # the options of a model or of training: `options.build` checks them one by one
-EXTENSION: Mapping[str, Schema] = {"files": dict_of(TEXT, HEX64), "self": HEX64}  # digests that a manifest may hold
+HEX64, DEVICE = (
+    text(r"[0-9a-f]{64}", "64 hexadecimal digits", 64),
+    text(r"cpu|cuda(:\d{1,3})?", "cpu or cuda:N"),
+)
+# a metric: rounding may lift a perfect one above 1
+VERSIONS, METRIC = dict_of(NAME, TEXT), number(0, 1 + 1e-6)
+# the options of a model or of training: `options.build` checks them one by one
+SETTINGS = dict_of(NAME, scalar)
+# digests that a manifest may hold
+EXTENSION: Mapping[str, Schema] = {"files": dict_of(TEXT, HEX64), "self": HEX64}

@@ -1,7 +1,10 @@
-"""Strict parsing of JSON and TOML: what standard parsers let pass, and no file of ours holds, is a `ValueError`.
+"""Strict parsing of JSON and TOML.
 
-Refused are NaN, infinity and overflowing numbers, integers outside 64 bits, keys given twice, half of a surrogate pair, dates,
-and deep nesting. `files.read_json` and `options.read_toml` add the file's name; schema.py checks types and ranges.
+What standard parsers let pass, and no file of ours holds, is a `ValueError`.
+
+Refused are NaN, infinity and overflowing numbers, integers outside 64 bits, keys given twice, half
+of a surrogate pair, dates, and deep nesting. `files.read_json` and `options.read_toml` add the
+file's name; schema.py checks types and ranges.
 """
 
 from __future__ import annotations
@@ -20,20 +23,29 @@ LONGEST_TOML = 2**14  # bytes; tomllib needs time by the square of a dotted key'
 def parse_json(text: str) -> Any:
     """Parses JSON strictly; raises `ValueError` as the module describes."""
     try:
-        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite, object_pairs_hook=_object)
+        value = json.loads(
+            text,
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=_finite,
+            object_pairs_hook=_object,
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     _check_depth(value)
     if re.search(r"\\u[dD][89a-fA-F]", text):
         try:
-            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")  # file names hold bytes that are not UTF-8
+            # file names hold bytes that are not UTF-8
+            json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
         except UnicodeEncodeError:
             raise ValueError("it holds half of a surrogate pair, which is no character") from None
     return value
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Parses TOML strictly; raises `ValueError` as the module describes, and for more than 16 KiB."""
+    """Parses TOML strictly; raises `ValueError` as the module describes, and for more than 16
+    KiB.
+    """
     if len(content) > LONGEST_TOML:
         raise ValueError(f"it has more than {LONGEST_TOML:,} bytes")
     try:
@@ -49,7 +61,10 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 
 
 def _check_depth(value: Any) -> None:
-    """Raises `ValueError` for deep nesting, a large integer or a date; goes level by level, without recursion."""
+    """Raises `ValueError` for deep nesting, a large integer or a date.
+
+    Goes level by level, without recursion.
+    """
     level = [value]
     for _ in range(DEEPEST):
         for node in level:
@@ -58,7 +73,11 @@ def _check_depth(value: Any) -> None:
             if not isinstance(node, dict | list | str | int | float | None):
                 raise ValueError(f"{str(node):.24} is a date or time, which no option takes")
         nested = [node for node in level if isinstance(node, dict | list)]
-        level = [child for node in nested for child in (node.values() if isinstance(node, dict) else node)]
+        level = [
+            child
+            for node in nested
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
         if not level:
             return
     raise ValueError("it is nested too deeply")
@@ -80,5 +99,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"the key {next(key for key in found if keys.count(key) > 1)!r:.80} is given twice")
+        raise ValueError(
+            f"the key {next(key for key in found if keys.count(key) > 1)!r:.80} is given twice"
+        )
     return found

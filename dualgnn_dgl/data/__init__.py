@@ -5,4 +5,13 @@ from dualgnn_dgl.data.dataset import CoOccurrence, Dataset, Interactions, Modali
 from dualgnn_dgl.data.folder import load, save
 from dualgnn_dgl.data.manifest import MANIFEST
 
-__all__ = ["MANIFEST", "SPLITS", "CoOccurrence", "Dataset", "Interactions", "Modality", "load", "save"]
+__all__ = [
+    "MANIFEST",
+    "SPLITS",
+    "CoOccurrence",
+    "Dataset",
+    "Interactions",
+    "Modality",
+    "load",
+    "save",
+]

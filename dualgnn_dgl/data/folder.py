@@ -50,13 +50,19 @@ def save(
 
 
 def write(
-    dataset: Dataset, target: Path, *, options: Mapping[str, Any] | None = None, report: Mapping[str, Any] | None = None
+    dataset: Dataset,
+    target: Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    report: Mapping[str, Any] | None = None,
 ) -> None:
     """Write all files of a prepared folder into an empty one."""
     for split in SPLITS:
         part = getattr(dataset, split)
         write_columns(target / f"{split}.parquet", pa.table({"user": part.user, "item": part.item}))
-    write_columns(target / "users.parquet", pa.table({"id": pa.array(dataset.user_ids.tolist(), pa.string())}))
+    write_columns(
+        target / "users.parquet", pa.table({"id": pa.array(dataset.user_ids.tolist(), pa.string())})
+    )
     items = {"id": pa.array(dataset.item_ids.tolist(), pa.string())}
     if dataset.titles is not None:
         items["title"] = pa.array([str(title) for title in dataset.titles], pa.string())
@@ -69,7 +75,10 @@ def write(
     if dataset.co_occurrence is not None:
         lists = dataset.co_occurrence
         np.save(target / "co_occurrence.indptr.npy", lists.indptr, allow_pickle=False)
-        write_columns(target / "co_occurrence.parquet", pa.table({"neighbour": lists.neighbour, "weight": lists.weight}))
+        write_columns(
+            target / "co_occurrence.parquet",
+            pa.table({"neighbour": lists.neighbour, "weight": lists.weight}),
+        )
     maps = projection.write(dataset.reductions, target)
     if report is not None:
         (target / "report.json").write_text(json_text(dict(report), indent=2) + "\n", "utf-8")
@@ -77,10 +86,17 @@ def write(
         "format": FORMAT,
         "hash": dataset.hash,
         **_counts(dataset),
-        "modalities": {name: _figures(m) | maps.get(name, {}) for name, m in dataset.modalities.items()},
+        "modalities": {
+            name: _figures(m) | maps.get(name, {}) for name, m in dataset.modalities.items()
+        },
         "titles": dataset.titles is not None,
-        "co_occurrence": dataset.co_occurrence.measure if dataset.co_occurrence is not None else None,
-        "options": {name: list(value) if isinstance(value, tuple) else value for name, value in (options or {}).items()},
+        "co_occurrence": dataset.co_occurrence.measure
+        if dataset.co_occurrence is not None
+        else None,
+        "options": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in (options or {}).items()
+        },
     }
     check(MANIFEST_SCHEMA, manifest, target / MANIFEST, remedy="give options that JSON can hold")
     seal(target, FOLDER, manifest)
@@ -95,7 +111,9 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
 def _figures(modality: Modality) -> dict[str, Any]:
     """Describes a modality as the manifest does; checked against the arrays like the counts."""
     filled = int(modality.imputed.sum())
-    return {"width": modality.width, "coverage": modality.coverage} | ({"imputed": filled} if filled else {})
+    return {"width": modality.width, "coverage": modality.coverage} | (
+        {"imputed": filled} if filled else {}
+    )
 
 
 def _modality(folder: Path, name: str, about: Mapping[str, Any]) -> Modality:
@@ -105,7 +123,9 @@ def _modality(folder: Path, name: str, about: Mapping[str, Any]) -> Modality:
     try:
         return Modality(*arrays)
     except DataError as error:
-        raise DataError(f"{folder / f'modality.{name}.*.npy'}: {error}; or run preprocess again") from None
+        raise DataError(
+            f"{folder / f'modality.{name}.*.npy'}: {error}; or run preprocess again"
+        ) from None
 
 
 def load(folder: str | Path) -> Dataset:
@@ -123,21 +143,39 @@ def load(folder: str | Path) -> Dataset:
 
 def _load(folder: Path) -> Dataset:
     if not (folder / MANIFEST).is_file():
-        hint = "run 'dualgnn preprocess' first" if not folder.exists() else "it is not a prepared data folder"
-        raise DataError(f"{folder / MANIFEST} does not exist: {hint}, or point --data to the right folder")
+        hint = (
+            "run 'dualgnn preprocess' first"
+            if not folder.exists()
+            else "it is not a prepared data folder"
+        )
+        raise DataError(
+            f"{folder / MANIFEST} does not exist: {hint}, or point --data to the right folder"
+        )
     manifest = read_manifest(folder)
     # the content hash below covers the arrays and tables
-    check_files(folder, FOLDER, {name: digest for name, digest in manifest.get("files", {}).items() if name.endswith(".json")})
+    check_files(
+        folder,
+        FOLDER,
+        {
+            name: digest
+            for name, digest in manifest.get("files", {}).items()
+            if name.endswith(".json")
+        },
+    )
     user_ids = read_columns(folder / "users.parquet", id=pa.string())["id"]
     titled, names = manifest["titles"], manifest["modalities"]
-    items = read_columns(folder / "items.parquet", id=pa.string(), **({"title": pa.string()} if titled else {}))
+    items = read_columns(
+        folder / "items.parquet", id=pa.string(), **({"title": pa.string()} if titled else {})
+    )
     splits = {}
     for split in SPLITS:
         pairs = read_columns(folder / f"{split}.parquet", user=pa.int64(), item=pa.int64())
         splits[split] = Interactions(pairs["user"], pairs["item"], len(user_ids), len(items["id"]))
     lists = None
     if manifest["co_occurrence"] is not None:
-        edges = read_columns(folder / "co_occurrence.parquet", neighbour=pa.int64(), weight=pa.float32())
+        edges = read_columns(
+            folder / "co_occurrence.parquet", neighbour=pa.int64(), weight=pa.float32()
+        )
         indptr = load_array(folder / "co_occurrence.indptr.npy")
         lists = CoOccurrence(indptr, edges["neighbour"], edges["weight"], manifest["co_occurrence"])
     dataset = Dataset(
@@ -150,8 +188,18 @@ def _load(folder: Path) -> Dataset:
         reductions=projection.read(folder, names),
     )
     figures = {name: _figures(modality) for name, modality in dataset.modalities.items()}
-    described = {name: {key: value for key, value in about.items() if key != "reduction"} for name, about in names.items()}
+    described = {
+        name: {key: value for key, value in about.items() if key != "reduction"}
+        for name, about in names.items()
+    }
     counts = _counts(dataset)
-    if dataset.hash != manifest["hash"] or figures != described or any(manifest[name] != counts[name] for name in counts):
-        raise DataError(f"{folder / MANIFEST} describes other files than those beside it (hash or counts): run preprocess again")
+    if (
+        dataset.hash != manifest["hash"]
+        or figures != described
+        or any(manifest[name] != counts[name] for name in counts)
+    ):
+        raise DataError(
+            f"{folder / MANIFEST} describes other files than those beside it (hash or counts): "
+            f"run preprocess again"
+        )
     return dataset

@@ -1,6 +1,9 @@
-"""The manifest of a prepared folder, dataset.json: its schema, and reading it. `data.save` writes it.
+"""The manifest of a prepared folder, dataset.json: its schema, and reading it.
 
-`files` and `self` are digests (name → SHA-256, and that of the manifest itself); folders of older versions have none.
+`data.save` writes it.
+
+`files` and `self` are digests (name → SHA-256, and that of the manifest itself); folders of older
+    versions have none.
 """
 
 from __future__ import annotations
@@ -20,7 +23,10 @@ from dualgnn_dgl.errors import DataError
 
 MANIFEST = "dataset.json"
 FORMAT = 2  # 1: no list of files with their SHA-256
-NAMES = r"(dataset|report)\.json|(train|valid|test|users|items|co_occurrence)\.parquet|(co_occurrence|modality)\..+\.npy"
+NAMES = (
+    r"(dataset|report)\.json|(train|valid|test|users|items|co_occurrence)\.parquet|"
+    r"(co_occurrence|modality)\..+\.npy"
+)
 FOLDER = Kind(MANIFEST, re.compile(NAMES, re.DOTALL), DataError, "run preprocess again")
 
 
@@ -37,7 +43,8 @@ def modality_name(value: Any, place: str) -> None:
         schema.fail(value, place, "a name that can be part of a file name")
 
 
-# What `preprocess` writes down of its options. `update` and `train` read some of them; a caller of `save` may add notes.
+# What `preprocess` writes down of its options. `update` and `train` read some of them; a caller of
+# `save` may add notes.
 _OPTIONS = {
     "input": schema.maybe(schema.TEXT),
     "min_rating": schema.maybe(schema.number()),
@@ -62,7 +69,8 @@ MANIFEST_SCHEMA = schema.record(
         "modalities": schema.dict_of(
             modality_name,
             schema.record(
-                {"width": _COUNT, "coverage": schema.number(0, 1)}, {"imputed": schema.whole(1), "reduction": projection.SCHEMA}
+                {"width": _COUNT, "coverage": schema.number(0, 1)},
+                {"imputed": schema.whole(1), "reduction": projection.SCHEMA},
             ),
         ),
         "titles": schema.FLAG,
@@ -83,7 +91,9 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     manifest = read_checked(Path(folder), FOLDER)
     found = manifest.get("format")
     if found not in (1, FORMAT):
-        raise DataError(f"{path} has format {found!s:.40}, this version reads {FORMAT}: run preprocess again")
+        raise DataError(
+            f"{path} has format {found!s:.40}, this version reads {FORMAT}: run preprocess again"
+        )
     schema.check(MANIFEST_SCHEMA, manifest, path, remedy="run preprocess again")
     return manifest
 

@@ -1,7 +1,9 @@
-"""The linear map from raw features to the fewer columns that data holds, kept with it so that later videos can follow.
+"""The linear map from raw features to the fewer columns that data holds, kept with it so that later
+videos can follow.
 
-`preprocess --feature-dim N` fits it (`readers.features.reduce_width`), the prepared folder keeps it as two `.npy` arrays, and
-whoever brings features of new videos may give them as wide as they were read (F) or reduced already (N).
+`preprocess --feature-dim N` fits it (`readers.features.reduce_width`), the prepared folder keeps it
+as two `.npy` arrays, and whoever brings features of new videos may give them as wide as they were
+read (F) or reduced already (N).
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from dualgnn_dgl.errors import DataError
 
 BLOCK = 50_000  # rows mapped at once
 PARTS = ("mean", "components")
-SCHEMA = schema.record({"from": schema.whole(2), "hash": schema.HEX64})  # what a manifest says of a modality's map
+# what a manifest says of a modality's map
+SCHEMA = schema.record({"from": schema.whole(2), "hash": schema.HEX64})
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,12 +48,20 @@ class Reduction:
         for part in PARTS:
             given = np.asarray(getattr(self, part))
             if given.dtype.kind != "f":
-                raise DataError(f"a reduction holds {part} of type {str(given.dtype):.60}: give real numbers")
+                raise DataError(
+                    f"a reduction holds {part} of type {str(given.dtype):.60}: give real numbers"
+                )
             object.__setattr__(self, part, given.astype(np.float32, copy=False))
         mean, components = self.mean, self.components
-        if mean.ndim != 1 or components.ndim != 2 or not 0 < len(components) < components.shape[1] == len(mean):
+        if (
+            mean.ndim != 1
+            or components.ndim != 2
+            or not 0 < len(components) < components.shape[1] == len(mean)
+        ):
             found = f"{mean.shape} and {components.shape}"
-            raise DataError(f"a reduction needs mean (F,) and components (N, F) with N < F, got {found}")
+            raise DataError(
+                f"a reduction needs mean (F,) and components (N, F) with N < F, got {found}"
+            )
         if not (np.isfinite(mean).all() and np.isfinite(components).all()):
             raise DataError("a reduction holds NaN or infinity: fit it to features within float32")
 
@@ -70,17 +81,28 @@ class Reduction:
         return content_hash({part: getattr(self, part) for part in PARTS})
 
     def apply(self, values: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Features (n, F) with fewer columns, (n, N) float32; rows that are not present (n,) become zero, whatever they hold."""
+        """Features (n, F) with fewer columns, (n, N) float32.
+
+        Rows that are not present (n,) become zero, whatever they hold.
+        """
         reduced = np.zeros((len(values), self.width), dtype=np.float32)
         rows, shift = np.flatnonzero(present), self.mean @ self.components.T  # (N,)
-        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is refused by `data.Modality`
+        # what float32 cannot hold is refused by `data.Modality`
+        with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, rows.size, BLOCK):
                 part = rows[start : start + BLOCK]
                 reduced[part] = np.asarray(values[part], np.float32) @ self.components.T - shift
         return reduced
 
 
-def narrow(what: str, name: str, values: np.ndarray, present: np.ndarray, width: int, reduction: Reduction | None) -> np.ndarray:
+def narrow(
+    what: str,
+    name: str,
+    values: np.ndarray,
+    present: np.ndarray,
+    width: int,
+    reduction: Reduction | None,
+) -> np.ndarray:
     """Features (n, N) as the data holds them, from (n, N), or from (n, F) where the map is kept.
 
     Parameters
@@ -104,21 +126,32 @@ def narrow(what: str, name: str, values: np.ndarray, present: np.ndarray, width:
         return reduction.apply(values, present)
     if reduction is not None:
         raise DataError(
-            f"{what} has {columns} columns, {name} of the catalogue has {width}, reduced from {reduction.raw_width}: "
+            f"{what} has {columns} columns, {name} of the catalogue has {width}, reduced from "
+            f"{reduction.raw_width}: "
             f"give {reduction.raw_width} columns, or {width} reduced ones, of the same encoder"
         )
     raise DataError(
-        f"{what} has {columns} columns, {name} of the catalogue has {width}: make both with the same encoder (if --feature-dim "
-        "reduced the catalogue's, it was by a version that did not keep the map: run preprocess again)"
+        f"{what} has {columns} columns, {name} of the catalogue has {width}: make both with the "
+        f"same encoder (if --feature-dim "
+        "reduced the catalogue's, it was by a version that did not keep the map: run preprocess "
+        "again)"
     )
 
 
 def write(reductions: Mapping[str, Reduction], folder: Path) -> dict[str, dict[str, Any]]:
-    """Write the maps into a prepared folder that is being made; what its manifest says of them, by modality."""
+    """Write the maps into a prepared folder that is being made.
+
+    What its manifest says of them, by modality.
+    """
     for name, reduction in reductions.items():
         for part in PARTS:
-            np.save(folder / f"modality.{name}.{part}.npy", getattr(reduction, part), allow_pickle=False)
-    return {name: {"reduction": {"from": kept.raw_width, "hash": kept.hash}} for name, kept in reductions.items()}
+            np.save(
+                folder / f"modality.{name}.{part}.npy", getattr(reduction, part), allow_pickle=False
+            )
+    return {
+        name: {"reduction": {"from": kept.raw_width, "hash": kept.hash}}
+        for name, kept in reductions.items()
+    }
 
 
 def read(folder: Path, names: Mapping[str, Any]) -> dict[str, Reduction]:
@@ -140,9 +173,13 @@ def read(folder: Path, names: Mapping[str, Any]) -> dict[str, Reduction]:
             continue
         what = f"the map that reduces {name} in {folder}"
         try:
-            found[name] = Reduction(*(load_array(folder / f"modality.{name}.{part}.npy") for part in PARTS))
+            found[name] = Reduction(
+                *(load_array(folder / f"modality.{name}.{part}.npy") for part in PARTS)
+            )
         except DataError as error:
             raise DataError(f"{what} cannot be read ({error}): run preprocess again") from None
         if (kept["from"], kept["hash"]) != (found[name].raw_width, found[name].hash):
-            raise DataError(f"{what} is not the one that was written (from or hash): run preprocess again")
+            raise DataError(
+                f"{what} is not the one that was written (from or hash): run preprocess again"
+            )
     return found

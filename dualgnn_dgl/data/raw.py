@@ -1,4 +1,7 @@
-"""What a reader hands to the pipeline: the raw log, raw modalities and titles, still in the user's own ids."""
+"""What a reader hands to the pipeline.
+
+The raw log, raw modalities and titles, still in the user's own ids.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,13 @@ class RawLog:
     user, item : (E,) int64
         codes into the id arrays.
     user_ids, item_ids : (U,), (I,) text
-        every distinct id once, in order of first appearance (ids are text everywhere, "7" and "007" differ).
+        every distinct id once, in order of first appearance (ids are text everywhere, "7" and "007"
+        differ).
     rating : (E,) float64 or None
     time : (E,) int64 or None
-        any unit; only the order counts, and it is exact. Where a file gives an order but no times (MicroLens pairs), the
-        position within the user's list. Fractions that microseconds cannot tell apart: the rank among all times.
+        any unit; only the order counts, and it is exact. Where a file gives an order but no times
+        (MicroLens pairs), the position within the user's list. Fractions that microseconds cannot
+        tell apart: the rank among all times.
     split : (E,) int8 or None
         0 train, 1 valid, 2 test, where the file carries a split.
     rows_read : int
@@ -70,7 +75,10 @@ class RawModality:
 
 @dataclass(frozen=True, eq=False)
 class RawInput:
-    """Everything one preprocess call reads: log, modalities by name, titles by item id (may be empty), notes on titles."""
+    """Everything one preprocess call reads.
+
+    Log, modalities by name, titles by item id (may be empty), notes on titles.
+    """
 
     log: RawLog
     modalities: dict[str, RawModality] = field(default_factory=dict)

@@ -1,17 +1,21 @@
-"""Planted micro-video logs: the right answer is known, so that a person or a test can see whether a model found it.
+"""Planted micro-video logs: the right answer is known, so that a person or a test can see whether a
+model found it.
 
-Every video has, in each modality (what one sees, hears, reads), one latent topic; the topics of the three modalities are
-independent of each other. Its features are noisy pictures of those topics, and a fifth of them is missing, drawn
-independently per modality. Every user has ONE favourite modality and likes a few topics of it. He picks videos by
+Every video has, in each modality (what one sees, hears, reads), one latent topic; the topics of the
+three modalities are independent of each other. Its features are noisy pictures of those topics, and
+a fifth of them is missing, drawn independently per modality. Every user has ONE favourite modality
+and likes a few topics of it. He picks videos by
 
-    log-weight(u, i) = log popularity(i) + boost · [topic of i in u's favourite modality is one that u likes]
+    log-weight(u, i) = log popularity(i) + boost · [topic of i in u's favourite modality is one that
+    u likes]
 
-and nothing else: what a video is in the two other modalities does not matter to him. Popularity follows Zipf's law,
-popularity(i) ∝ rank(i)^-exponent, with ranks independent of the topics. So DualGNN's per-user attention over modalities
-has one right answer, `Planted.favourite`: only in the favourite modality do the features of a user's history agree.
+and nothing else: what a video is in the two other modalities does not matter to him. Popularity
+follows Zipf's law, popularity(i) ∝ rank(i)^-exponent, with ranks independent of the topics. So
+DualGNN's per-user attention over modalities has one right answer, `Planted.favourite`: only in the
+favourite modality do the features of a user's history agree.
 
-Picks are drawn without replacement by the Gumbel-top-k rule (Kool et al., ICML 2019): the n largest of log-weight +
-Gumbel noise are a draw of n items in proportion to their weights.
+Picks are drawn without replacement by the Gumbel-top-k rule (Kool et al., ICML 2019): the n largest
+of log-weight + Gumbel noise are a draw of n items in proportion to their weights.
 """
 
 from __future__ import annotations
@@ -33,7 +37,8 @@ MARKER = "synthetic.json"
 FOLDER = Kind(MARKER, re.compile(r"synthetic\.json|(log|items)\.csv|[^.]+\.npy"))
 
 _BLOCK = 512  # users whose (block, I) weights are held at once
-_START, _SPAN = 1_704_067_200, 180 * 86_400  # seconds: the log begins on 2024-01-01 and runs half a year
+# seconds: the log begins on 2024-01-01 and runs half a year
+_START, _SPAN = 1_704_067_200, 180 * 86_400
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +54,8 @@ class Planted:
     liked : (U, L) int64
         the topics he likes in that modality.
     topic : (n, M) int64
-        topic of each video in each modality; rows as in `raw.modalities[...].ids` (all videos, watched or not).
+        topic of each video in each modality; rows as in `raw.modalities[...].ids` (all videos,
+        watched or not).
     """
 
     raw: RawInput
@@ -60,7 +66,10 @@ class Planted:
 
     def favourite_of(self) -> dict[str, str]:
         """Raw user id → name of his favourite modality."""
-        return {str(user): self.modalities[m] for user, m in zip(self.raw.log.user_ids, self.favourite, strict=True)}
+        return {
+            str(user): self.modalities[m]
+            for user, m in zip(self.raw.log.user_ids, self.favourite, strict=True)
+        }
 
 
 def demo(seed: int = 0, users: int = 2000, items: int = 3000) -> RawInput:
@@ -92,7 +101,8 @@ def planted(
     users, items : U and n, numbers of users and of videos.
     missing : share of videos that lack a modality, drawn independently per modality.
     exponent : of Zipf's law for the popularity of videos.
-    boost : added to the log-weight of a video whose topic the user likes; 0 makes the choice independent of topics.
+    boost : added to the log-weight of a video whose topic the user likes; 0 makes the choice
+        independent of topics.
     noise : length of the noise in a feature row, relative to the topic's own vector.
     likes : L, liked topics a user.
     """
@@ -109,7 +119,11 @@ def planted(
     modalities = {}
     for m, name in enumerate(MODALITIES):
         present = rng.random(items) >= missing
-        values = np.where(present[:, None], _features(rng, topic[:, m], topics, WIDTHS[name], noise), np.float32(0))
+        values = np.where(
+            present[:, None],
+            _features(rng, topic[:, m], topics, WIDTHS[name], noise),
+            np.float32(0),
+        )
         modalities[name] = RawModality(item_ids, values, present, file=f"{name}.npy")
     titles = dict(zip(item_ids.tolist(), _titles(rng, topic), strict=True))
     log, order = _log(rng, user, item, _ids("u", users), item_ids)
@@ -124,7 +138,10 @@ def _ids(letter: str, count: int) -> np.ndarray:
 
 
 def _history_lengths(rng: np.random.Generator, users: int, items: int) -> np.ndarray:
-    """(U,) videos watched by each user: log-normal with median 30, from 8 to 60, never more than a third of all."""
+    """(U,) videos watched by each user.
+
+    Log-normal with median 30, from 8 to 60, never more than a third of all.
+    """
     length = np.rint(np.exp(rng.normal(np.log(30.0), 0.5, users))).astype(np.int64)
     return np.minimum(np.clip(length, 8, 60), max(items // 3, 1))
 
@@ -140,12 +157,14 @@ def _watched(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw every user's videos; (E,) user and (E,) item, no pair twice."""
     users, items, longest = len(favourite), len(topic), int(length.max())
-    likes_topic = np.zeros((users, 1 + int(max(topic.max(), liked.max()))), dtype=bool)  # (U, topics)
+    # of shape (U, topics)
+    likes_topic = np.zeros((users, 1 + int(max(topic.max(), liked.max()))), dtype=bool)
     np.put_along_axis(likes_topic, liked, True, axis=1)
     picks = np.empty((users, longest), dtype=np.int64)  # most wanted first
     for start in range(0, users, _BLOCK):
         block = slice(start, min(start + _BLOCK, users))
-        topic_seen = topic[:, favourite[block]].T  # (block, n): each video's topic in the user's favourite modality
+        # (block, n): each video's topic in the user's favourite modality
+        topic_seen = topic[:, favourite[block]].T
         match = np.take_along_axis(likes_topic[block], topic_seen, axis=1)
         keys = log_popularity + boost * match + rng.gumbel(size=(match.shape[0], items))
         picks[block] = np.argsort(-keys, axis=1)[:, :longest]
@@ -153,18 +172,28 @@ def _watched(
     return np.nonzero(kept)[0], picks[kept]
 
 
-def _features(rng: np.random.Generator, topic: np.ndarray, topics: int, width: int, noise: float) -> np.ndarray:
-    """(n, F) float32: the topic's random unit vector plus isotropic noise of expected length `noise`."""
+def _features(
+    rng: np.random.Generator, topic: np.ndarray, topics: int, width: int, noise: float
+) -> np.ndarray:
+    """(n, F) float32: the topic's random unit vector plus isotropic noise of expected length
+    `noise`.
+    """
     centre = rng.normal(size=(topics, width))
     centre /= np.linalg.norm(centre, axis=1, keepdims=True)
-    return (centre[topic] + rng.normal(scale=noise / np.sqrt(width), size=(len(topic), width))).astype(np.float32)
+    return (
+        centre[topic] + rng.normal(scale=noise / np.sqrt(width), size=(len(topic), width))
+    ).astype(np.float32)
 
 
 def _titles(rng: np.random.Generator, topic: np.ndarray) -> list[str]:
-    """(n,) titles that name what one sees, hears and reads, so that a person can tell why a list fits."""
+    """(n,) titles that name what one sees, hears and reads, so that a person can tell why a list
+    fits.
+    """
     choice = rng.integers(len(TEMPLATES), size=len(topic))
-    phrase = [[PHRASES[name][t] for t in topic[:, m]] for m, name in enumerate(MODALITIES)]  # M lists of n tuples
-    variant = [rng.integers([len(options) for options in column]) for column in phrase]  # M arrays (n,)
+    # M lists of n tuples
+    phrase = [[PHRASES[name][t] for t in topic[:, m]] for m, name in enumerate(MODALITIES)]
+    # M arrays (n,)
+    variant = [rng.integers([len(options) for options in column]) for column in phrase]
     titles = []
     for i, template in enumerate(choice):
         words = {name: phrase[m][i][variant[m][i]] for m, name in enumerate(MODALITIES)}
@@ -174,10 +203,18 @@ def _titles(rng: np.random.Generator, topic: np.ndarray) -> list[str]:
 
 
 def _log(
-    rng: np.random.Generator, user: np.ndarray, item: np.ndarray, user_ids: np.ndarray, item_ids: np.ndarray
+    rng: np.random.Generator,
+    user: np.ndarray,
+    item: np.ndarray,
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
 ) -> tuple[RawLog, np.ndarray]:
-    """Stamp the pairs with times and sort them; also the users in order of first appearance, (U,) int64."""
-    joined = rng.uniform(0.0, 0.5, len(user_ids))  # when a user arrives, as a share of the whole span
+    """Stamp the pairs with times and sort them.
+
+    Also the users in order of first appearance, (U,) int64.
+    """
+    # when a user arrives, as a share of the whole span
+    joined = rng.uniform(0.0, 0.5, len(user_ids))
     share = joined[user] + rng.random(len(user)) * (1.0 - joined[user])
     time = _START + np.floor(share * _SPAN).astype(np.int64)
     order = np.argsort(time, kind="stable")
@@ -197,15 +234,18 @@ def _log(
 
 
 def write_raw(raw: RawInput, folder: str | Path, *, force: bool = False) -> None:
-    """Write a raw input as files a user could have: `log.csv`, `items.csv`, and one array a modality.
+    """Write a raw input as files a user could have.
 
-    `log.csv` has the columns user, video, timestamp; `items.csv` id, title; row r of `<modality>.npy` describes row r
-    of `items.csv`, and is NaN where the modality is missing.
+    `log.csv`, `items.csv`, and one array a modality.
+
+    `log.csv` has the columns user, video, timestamp; `items.csv` id, title; row r of
+    `<modality>.npy` describes row r of `items.csv`, and is NaN where the modality is missing.
 
     Raises
     ------
     RunError
-        if `folder` holds files and `force` is not set, or holds files that this function did not write.
+        if `folder` holds files and `force` is not set, or holds files that this function did not
+        write.
     """
     log = raw.log
     columns = {"user": log.user_ids[log.user], "video": log.item_ids[log.item]}
@@ -219,5 +259,10 @@ def write_raw(raw: RawInput, folder: str | Path, *, force: bool = False) -> None
         for name, modality in raw.modalities.items():
             values = np.where(modality.present[:, None], modality.values, np.float32(np.nan))
             np.save(target / f"{name}.npy", values, allow_pickle=False)
-        about = {"made_by": "dualgnn_dgl.data.synthetic", "rows": log.rows_read, "users": len(log.user_ids), "items": len(ids)}
+        about = {
+            "made_by": "dualgnn_dgl.data.synthetic",
+            "rows": log.rows_read,
+            "users": len(log.user_ids),
+            "items": len(ids),
+        }
         seal(target, FOLDER, about)

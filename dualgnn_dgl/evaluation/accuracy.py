@@ -1,10 +1,12 @@
 """Metrics of accuracy, by name: does a user's list hold the items that were held out?
 
-To add one, write a function of `hits` and `k` here and add its line to `METRICS`; evaluation, early stopping (`--set metric=`),
-`dualgnn eval` and `dualgnn compare` take the names from there. The command line reads this file, so it imports nothing: a
-function that needs NumPy imports it inside.
+To add one, write a function of `hits` and `k` here and add its line to `METRICS`; evaluation, early
+stopping (`--set metric=`),
+`dualgnn eval` and `dualgnn compare` take the names from there. The command line reads this file, so
+it imports nothing: a function that needs NumPy imports it inside.
 
-With h_j = 1 where place j (from 1) of a user's list is a hit, and n held-out items of that user; all sums run over j ≤ K.
+With h_j = 1 where place j (from 1) of a user's list is a hit, and n held-out items of that user;
+all sums run over j ≤ K.
 """
 
 from __future__ import annotations
@@ -29,9 +31,11 @@ def precision(hits: Hits, k: int) -> np.ndarray:
 
 
 def ndcg(hits: Hits, k: int) -> np.ndarray:
-    """Σ h_j / log2(j + 1) over the same sum for the first min(n, K) places, the best list possible for the *held-out* items.
+    """Σ h_j / log2(j + 1) over the same sum for the first min(n, K) places, the best list possible
+    for the *held-out* items.
 
-    Dividing by the best order of the *hits* instead (as the DualGNN authors' code does) inflates it.
+    Dividing by the best order of the *hits* instead (as the DualGNN authors' code does) inflates
+    it.
     """
     return hits.gain(k) / hits.best_gain(k)
 
@@ -42,7 +46,10 @@ def hit(hits: Hits, k: int) -> np.ndarray:
 
 
 def average_precision(hits: Hits, k: int) -> np.ndarray:
-    """Σ h_j · (hits up to j) / j, divided by min(n, K) (as in MMRec and RecBole; others divide by n)."""
+    """Σ h_j · (hits up to j) / j, divided by min(n, K) (as in MMRec and RecBole.
+
+    Others divide by n).
+    """
     return hits.precisions(k) / hits.possible(k)
 
 

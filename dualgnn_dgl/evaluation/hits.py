@@ -6,7 +6,8 @@ import numpy as np
 
 
 class Hits:
-    """Which places of B users' lists are hits, with the sums over the first K places that metrics share.
+    """Which places of B users' lists are hits, with the sums over the first K places that metrics
+    share.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """The bootstrap: how much a mean over users would vary with other users.
 
-`resampled_means` makes the resamples for every interval and test: of means, paired differences, ratios and slices of users.
+`resampled_means` makes the resamples for every interval and test: of means, paired differences,
+    ratios and slices of users.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ _BUDGET = 64 * 2**20
 
 
 def bootstrap(
-    per_user: Mapping[str, np.ndarray], seed: int | np.random.Generator, resamples: int = 1000, level: float = 0.95
+    per_user: Mapping[str, np.ndarray],
+    seed: int | np.random.Generator,
+    resamples: int = 1000,
+    level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
     """Percentile interval of every mean, users drawn with replacement.
 
@@ -45,14 +49,18 @@ def bootstrap(
     if resamples < 1:
         raise ConfigError(f"a bootstrap of {resamples} resamples was asked for: ask for 1 or more")
     if not 0 < level < 1:
-        raise ConfigError(f"a bootstrap interval of level {level} was asked for: ask for a share between 0 and 1")
-    means = resampled_means(np.stack(list(per_user.values()), axis=1), seed, resamples)  # (resamples, metrics)
+        raise ConfigError(
+            f"a bootstrap interval of level {level} was asked for: ask for a share between 0 and 1"
+        )
+    # of shape (resamples, metrics)
+    means = resampled_means(np.stack(list(per_user.values()), axis=1), seed, resamples)
     low, high = percentiles(means, level)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(per_user)}
 
 
 def percentiles(resampled: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Ends (low, high) of the interval that holds the share `level` of resampled values (resamples, …).
+    """Ends (low, high) of the interval that holds the share `level` of resampled values (resamples,
+    …).
 
     >>> [round(float(end), 6) for end in percentiles(np.arange(101.0))]
     [2.5, 97.5]
@@ -61,11 +69,13 @@ def percentiles(resampled: np.ndarray, level: float = 0.95) -> tuple[np.ndarray,
     return low, high
 
 
-def resampled_means(values: np.ndarray, seed: int | np.random.Generator, resamples: int) -> np.ndarray:
+def resampled_means(
+    values: np.ndarray, seed: int | np.random.Generator, resamples: int
+) -> np.ndarray:
     """Means (resamples, n) of the columns of `values` (B, n), its rows drawn with replacement.
 
-    Equal rows are interchangeable, so a resample is drawn as how often each distinct row occurs in it (one multinomial
-    draw), and one set of draws serves all columns.
+    Equal rows are interchangeable, so a resample is drawn as how often each distinct row occurs in
+    it (one multinomial draw), and one set of draws serves all columns.
 
     >>> resampled_means(np.array([[1.0, 2.0]] * 5), seed=0, resamples=3).tolist()
     [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]
@@ -77,5 +87,7 @@ def resampled_means(values: np.ndarray, seed: int | np.random.Generator, resampl
     step = max(1, _BUDGET // (8 * len(rows)))
     for start in range(0, resamples, step):
         size = min(step, resamples - start)
-        means[start : start + size] = generator.multinomial(len(values), share, size=size) @ rows / len(values)
+        means[start : start + size] = (
+            generator.multinomial(len(values), share, size=size) @ rows / len(values)
+        )
     return means

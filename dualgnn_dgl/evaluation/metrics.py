@@ -1,8 +1,11 @@
-"""Metrics of full ranking, all out of one boolean matrix: is the item at place k of user b's list held out?
+"""Metrics of full ranking, all out of one boolean matrix.
+
+Is the item at place k of user b's list held out?
 
 The metrics themselves are the table `accuracy.METRICS`.
 
-Letters: U users, I items, D embedding width, B evaluated users (those with a held-out item), K list length.
+Letters: U users, I items, D embedding width, B evaluated users (those with a held-out item), K list
+    length.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ class Evaluation:
     ks : the list lengths.
     users : (B,) int64
         the evaluated users: those with at least one held-out item.
-    per_user : 'recall@10' and so on -> (B,) float64, in the order of `users`; the basis of intervals and paired tests.
+    per_user : 'recall@10' and so on -> (B,) float64, in the order of `users`; the basis of
+        intervals and paired tests.
     means : the means of `per_user`, by the same names.
     coverage : 'coverage@10' and so on -> share of the catalogue that stands in any list.
     """
@@ -44,18 +48,22 @@ class Evaluation:
 
 
 class Evaluator:
-    """Ranks the whole catalogue for every user with a held-out item; prepared once, called per epoch.
+    """Ranks the whole catalogue for every user with a held-out item.
+
+    Prepared once, called per epoch.
 
     Parameters
     ----------
     truth : the held-out pairs.
-    seen : pairs to leave out of the lists (train; at test usually train and valid); they may overlap each other.
+    seen : pairs to leave out of the lists (train; at test usually train and valid); they may
+        overlap each other.
     ks : list lengths.
 
     Raises
     ------
     DataError
-        if the sizes differ, `truth` is empty, or `truth` shares pairs with `seen` (they could never be hit).
+        if the sizes differ, `truth` is empty, or `truth` shares pairs with `seen` (they could never
+        be hit).
     ConfigError
         if a list length is not within 1…I.
 
@@ -69,25 +77,36 @@ class Evaluator:
     (1, 0.0, 1.0)
     """
 
-    def __init__(self, truth: Interactions, seen: Sequence[Interactions] = (), ks: Iterable[int] = (10, 20)) -> None:
+    def __init__(
+        self, truth: Interactions, seen: Sequence[Interactions] = (), ks: Iterable[int] = (10, 20)
+    ) -> None:
         self.ks = tuple(sorted({int(k) for k in ks}))
         if not self.ks or self.ks[0] < 1:
-            raise ConfigError(f"lists of length {self.ks[0] if self.ks else 'none'} were asked for: ask for 1 or more")
+            raise ConfigError(
+                f"lists of length {self.ks[0] if self.ks else 'none'} were asked for: ask for 1 "
+                f"or more"
+            )
         if self.ks[-1] > truth.num_items:
             raise ConfigError(beyond_catalogue(self.ks[-1], truth.num_items))
         if not len(truth):
-            raise DataError("no user has a held-out item: choose another split, or prepare the data with one")
+            raise DataError(
+                "no user has a held-out item: choose another split, or prepare the data with one"
+            )
         self._shape = (truth.num_users, truth.num_items)
         positives, masked = truth.csr(), sparse.csr_matrix(self._shape, dtype=np.float32)
         for part in seen:
             if (part.num_users, part.num_items) != self._shape:
                 raise DataError(
-                    f"held-out pairs count {self._shape} users and items, masked pairs {(part.num_users, part.num_items)}"
+                    f"held-out pairs count {self._shape} users and items, masked pairs "
+                    f"{(part.num_users, part.num_items)}"
                 )
             masked = masked + part.csr()
         overlap = positives.multiply(masked).nnz
         if overlap:
-            raise DataError(f"{overlap} held-out pairs are also masked and could never be hit: make the splits disjoint")
+            raise DataError(
+                f"{overlap} held-out pairs are also masked and could never be hit: make the "
+                f"splits disjoint"
+            )
         self.users = np.flatnonzero(np.diff(positives.indptr)).astype(np.int64)  # (B,)
         self.truth: sparse.csr_matrix = positives[self.users]  # (B, I)
         self._seen: sparse.csr_matrix | None = masked[self.users] if masked.nnz else None  # (B, I)
@@ -110,22 +129,29 @@ class Evaluator:
         return self.measure(self.rank(user, item, block))
 
     def rank(self, user: Tensor, item: Tensor, block: int | None = None) -> np.ndarray:
-        """The lists (B, K) of the evaluated users, K the largest list length; raises as a call does."""
+        """The lists (B, K) of the evaluated users, K the largest list length.
+
+        Raises as a call does.
+        """
         if (len(user), len(item)) != self._shape:
             raise DataError(
-                f"the tables hold {len(user)} users and {len(item)} items, the data {self._shape[0]} and {self._shape[1]}: "
+                f"the tables hold {len(user)} users and {len(item)} items, the data "
+                f"{self._shape[0]} and {self._shape[1]}: "
                 "run and data do not belong together"
             )
         ranked = pick_rows(user, torch.from_numpy(self.users).to(user.device))  # (B, D)
         return top_k(ranked, item, self.ks[-1], self._seen, block=block)[0].cpu().numpy()
 
-    def measure(self, lists: np.ndarray, *, users: np.ndarray | None = None, items: np.ndarray | None = None) -> Evaluation:
+    def measure(
+        self, lists: np.ndarray, *, users: np.ndarray | None = None, items: np.ndarray | None = None
+    ) -> Evaluation:
         """Measures the lists (B, K) that `rank` made; they stay as they are whatever is chosen.
 
         Args:
             lists: one row for each evaluated user.
             users: (U,) bool, the users who count; all by default.
-            items: (I,) bool, the held-out items that count; all by default. Users without one are left out.
+            items: (I,) bool, the held-out items that count; all by default. Users without one are
+                left out.
 
         Raises:
             DataError: if no chosen user has a chosen held-out item.
@@ -149,20 +175,25 @@ class Evaluator:
 
 
 def hit_matrix(items: np.ndarray, truth: sparse.csr_matrix) -> np.ndarray:
-    """Which listed items are held out: (B, K) bool out of lists (B, K) and the held-out pairs (B, I).
+    """Which listed items are held out.
+
+    (B, K) bool out of lists (B, K) and the held-out pairs (B, I).
 
     >>> hit_matrix(np.array([[2, 0], [1, -1]]), sparse.csr_matrix([[1, 1, 0], [0, 0, 1]])).tolist()
     [[False, True], [False, False]]
     """
     width = np.int64(truth.shape[1])
     row = np.arange(len(items), dtype=np.int64)
-    held = np.repeat(row, np.diff(truth.indptr)) * width + truth.indices  # ascending: rows, then sorted columns
+    # ascending: rows, then sorted columns
+    held = np.repeat(row, np.diff(truth.indptr)) * width + truth.indices
     keys = row[:, None] * width + items  # (B, K)
     place = np.minimum(np.searchsorted(held, keys), max(len(held) - 1, 0))
     return (held[place] == keys) & (items != NO_ITEM)  # −1 would be the last item of the row above
 
 
-def metrics_per_user(hits: np.ndarray, positives: np.ndarray, ks: Sequence[int]) -> dict[str, np.ndarray]:
+def metrics_per_user(
+    hits: np.ndarray, positives: np.ndarray, ks: Sequence[int]
+) -> dict[str, np.ndarray]:
     """Every metric of `accuracy.METRICS` at every K for every user.
 
     Parameters
@@ -178,8 +209,14 @@ def metrics_per_user(hits: np.ndarray, positives: np.ndarray, ks: Sequence[int])
     'recall@10' and so on -> (B,) float64
 
     >>> found = metrics_per_user(np.array([[False, True]]), np.array([3]), [2])
-    >>> {name: round(float(value[0]), 4) for name, value in found.items()}
-    {'recall@2': 0.3333, 'precision@2': 0.5, 'ndcg@2': 0.3869, 'hit@2': 1.0, 'map@2': 0.25, 'mrr@2': 0.5}
+    >>> for name, value in found.items():
+    ...     print(name, round(float(value[0]), 4))
+    recall@2 0.3333
+    precision@2 0.5
+    ndcg@2 0.3869
+    hit@2 1.0
+    map@2 0.25
+    mrr@2 0.5
     """
     shared = Hits(hits[:, : max(ks)], positives)
     return {f"{name}@{k}": metric(shared, k) for k in ks for name, metric in METRICS.items()}
@@ -191,4 +228,6 @@ def coverage(items: np.ndarray, num_items: int) -> float:
     >>> coverage(np.array([[0, 1], [1, -1]]), 4)
     0.5
     """
-    return float(np.count_nonzero(np.bincount(items[items != NO_ITEM], minlength=num_items)) / num_items)
+    return float(
+        np.count_nonzero(np.bincount(items[items != NO_ITEM], minlength=num_items)) / num_items
+    )

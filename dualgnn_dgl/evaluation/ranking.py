@@ -1,4 +1,5 @@
-"""Top-K lists out of two tables: every user against every item, in blocks, exactly and reproducibly.
+"""Top-K lists out of two tables: every user against every item, in blocks, exactly and
+reproducibly.
 
 Letters: U users, I items, D embedding width, B ranked users, K list length.
 """
@@ -17,10 +18,12 @@ from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.errors import ConfigError, DataError, RunError
 
 NO_ITEM = -1
-# One block of scores. On a CPU larger blocks leave the cache and gain nothing, on a GPU they fill it.
+# One block of scores. On a CPU larger blocks leave the cache and gain nothing, on a GPU they fill
+# it.
 _BUDGET = {"cpu": 128 * 2**20, "cuda": 1024 * 2**20}
-# BLAS libraries round the left-over rows and columns of a product differently from the bulk. Tables filled up to this
-# multiple have none: equal item vectors get equal scores, and a user's scores depend neither on the block nor on its place.
+# BLAS libraries round the left-over rows and columns of a product differently from the bulk. Tables
+# filled up to this multiple have none: equal item vectors get equal scores, and a user's scores
+# depend neither on the block nor on its place.
 _TILE = 16
 _LOW = 2**32 - 1
 _DIVERGED = "training diverged, train again with a smaller --lr"
@@ -37,8 +40,9 @@ def top_k(
 ) -> tuple[Tensor, Tensor]:
     """Rank all items for each user by inner product and keep the K best.
 
-    Equal scores are ordered by the smaller item index, also where the list is cut off. Scores are computed in float32;
-    on a CPU they do not depend on `users` and `block` (on a GPU the last bit may: cuBLAS picks a kernel by the shape).
+    Equal scores are ordered by the smaller item index, also where the list is cut off. Scores are
+    computed in float32; on a CPU they do not depend on `users` and `block` (on a GPU the last bit
+    may: cuBLAS picks a kernel by the shape).
 
     Parameters
     ----------
@@ -46,12 +50,13 @@ def top_k(
         the tables of a model, on any one device: both dense, or both sparse (COO, coalesced).
     k : int
         K, at most I.
-    seen : the pairs that must not be recommended, as `Interactions` or as a matrix (U, I) whose stored entries are the pairs.
+    seen : the pairs that must not be recommended, as `Interactions` or as a matrix (U, I) whose
+        stored entries are the pairs.
     users : (B,) int
         internal users to rank for, in this order; all U by default.
     block : int
-        users per block, rounded up to a multiple of 16; fitted to `memory.budget` by default, halved and tried again, with
-        a word about it, when memory runs out.
+        users per block, rounded up to a multiple of 16; fitted to `memory.budget` by default,
+        halved and tried again, with a word about it, when memory runs out.
 
     Returns
     -------
@@ -80,11 +85,17 @@ def top_k(
     _check(user, item, k)
     matrix = seen.csr() if isinstance(seen, Interactions) else seen
     if matrix is not None and matrix.shape != (len(user), len(item)):
-        raise DataError(f"the tables hold {len(user)} users and {len(item)} items, the seen pairs count {matrix.shape}")
+        raise DataError(
+            f"the tables hold {len(user)} users and {len(item)} items, the seen pairs count "
+            f"{matrix.shape}"
+        )
     if users is not None:
         users = np.asarray(users, dtype=np.int64).reshape(-1)
         if users.size and not 0 <= int(users.min()) <= int(users.max()) < len(user):
-            raise DataError(f"users to rank for lie in {users.min()}…{users.max()}, the user table has rows 0…{len(user) - 1}")
+            raise DataError(
+                f"users to rank for lie in {users.min()}…{users.max()}, the user table has rows "
+                f"0…{len(user) - 1}"
+            )
         user = pick_rows(user, torch.tensor(users, device=user.device))  # (B, D)
         matrix = matrix[users] if matrix is not None else None  # (B, I)
     count, num_items = len(user), len(item)
@@ -94,7 +105,8 @@ def top_k(
     turned = item.T.coalesce() if item.is_sparse else None  # (D, I)
     if turned is None:
         user, item = _tiled(user), _tiled(item)
-    width = 4 * num_items * (1 if turned is None else 6)  # bytes a user: scores, and a sparse product before it is made dense
+    # bytes a user: scores, and a sparse product before it is made dense
+    width = 4 * num_items * (1 if turned is None else 6)
     kind = user.device.type
     if block is None:
         # twice the scores of what is free: selecting the best takes as much again
@@ -110,7 +122,10 @@ def top_k(
             else:
                 if buffer is None:
                     buffer = torch.empty(rows, len(item), dtype=torch.float32, device=user.device)
-                ranked = torch.mm(user[start : start + rows], item.T, out=buffer[:rows])[: stop - start]  # (B, I + padding)
+                # of shape (B, I + padding)
+                ranked = torch.mm(user[start : start + rows], item.T, out=buffer[:rows])[
+                    : stop - start
+                ]
                 ranked[:, num_items:] = -torch.inf
             if matrix is not None:
                 mask_seen(ranked, matrix, start, stop)
@@ -120,7 +135,9 @@ def top_k(
             raise
 
     block = _tiles(min(count, block))
-    memory.in_blocks(count, block, rank, what=f"ranking {num_items:,} items, users", smallest=_TILE, device=kind)
+    memory.in_blocks(
+        count, block, rank, what=f"ranking {num_items:,} items, users", smallest=_TILE, device=kind
+    )
     return items, scores
 
 
@@ -137,10 +154,14 @@ def entries(table: Tensor) -> Tensor:
 def _run(table: Tensor, start: int, stop: int) -> Tensor:
     """Rows start…stop of a sparse table."""
     index, value = table.indices(), table.values()  # rows ascend
-    first, last = torch.searchsorted(index[0].contiguous(), torch.tensor([start, stop], device=index.device)).tolist()
+    first, last = torch.searchsorted(
+        index[0].contiguous(), torch.tensor([start, stop], device=index.device)
+    ).tolist()
     index = index[:, first:last] - torch.tensor([[start], [0]], device=index.device)
     shape = (stop - start, table.shape[1])
-    return torch.sparse_coo_tensor(index, value[first:last], shape, is_coalesced=True, check_invariants=False)
+    return torch.sparse_coo_tensor(
+        index, value[first:last], shape, is_coalesced=True, check_invariants=False
+    )
 
 
 def _sparse_product(left: Tensor, right: Tensor) -> Tensor:
@@ -161,25 +182,30 @@ def _tiled(table: Tensor) -> Tensor:
 
 
 def mask_seen(scores: Tensor, seen: sparse.csr_matrix, start: int, stop: int) -> None:
-    """Set the scores (stop − start, I or more) of the pairs stored in rows start…stop of `seen` to −inf, in place."""
+    """Set the scores (stop − start, I or more) of the pairs stored in rows start…stop of `seen` to
+    −inf, in place.
+    """
     indptr = seen.indptr[start : stop + 1].astype(np.int64)
     row = np.repeat(np.arange(stop - start, dtype=np.int64), np.diff(indptr))
-    flat = row * scores.shape[1] + seen.indices[indptr[0] : indptr[-1]]  # position in the flattened block
+    # position in the flattened block
+    flat = row * scores.shape[1] + seen.indices[indptr[0] : indptr[-1]]
     scores.view(-1)[torch.from_numpy(flat).to(scores.device)] = -torch.inf
 
 
 def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The K best of each row of (B, I), ties by the smaller index; −1 for entries that are −inf.
 
-    The float `topk` breaks ties as it likes. One entry more than K shows which rows have a tie at the cut-off; in these
-    the places of the value at the cut-off are given to its first items anew. Then ties within a list are put in order.
+    The float `topk` breaks ties as it likes. One entry more than K shows which rows have a tie at
+    the cut-off; in these the places of the value at the cut-off are given to its first items anew.
+    Then ties within a list are put in order.
     """
     count = scores.shape[1]
     values, items = scores.topk(min(k + 1, count))  # (B, K+1), best first
     if k < count:
         cut = (values[:, k - 1] == values[:, k]) & (values[:, k] > -torch.inf)
         values, items = values[:, :k].contiguous(), items[:, :k].contiguous()
-        for rows in cut.nonzero().squeeze(1).split(max(1, len(scores) // 8)):  # small parts keep the memory down
+        # small parts keep the memory down
+        for rows in cut.nonzero().squeeze(1).split(max(1, len(scores) // 8)):
             edge = values[rows, k - 1 :]  # (rows, 1) the value at the cut-off
             above = (values[rows] > edge).sum(1)  # (rows,) places that are taken for good
             row, item = (scores[rows] == edge).nonzero(as_tuple=True)  # row by row, items ascending
@@ -189,21 +215,30 @@ def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
             items[rows[row[fits]], place[fits]] = item[fits]
     rows = (values[:, 1:] == values[:, :-1]).any(1).nonzero().squeeze(1)
     if len(rows):
-        items[rows] = _LOW - (_keys(values[rows], items[rows]).sort(dim=1, descending=True).values & _LOW)
+        items[rows] = _LOW - (
+            _keys(values[rows], items[rows]).sort(dim=1, descending=True).values & _LOW
+        )
         values[rows] = scores[rows[:, None], items[rows]]
     return items.masked_fill_(values == -torch.inf, NO_ITEM), values
 
 
 def _keys(scores: Tensor, items: Tensor) -> Tensor:
-    """int64 keys that order by score, then by the smaller item: the float's bits made sortable, then the item."""
-    bits = (scores + 0.0).view(torch.int32).long()  # + 0.0 makes −0.0 and 0.0 equal, as they compare
+    """int64 keys that order by score, then by the smaller item.
+
+    The float's bits made sortable, then the item.
+    """
+    # + 0.0 makes −0.0 and 0.0 equal, as they compare
+    bits = (scores + 0.0).view(torch.int32).long()
     return (torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32) | (_LOW - items)
 
 
 def _check(user: Tensor, item: Tensor, k: int) -> None:
     """Refuse tables that do not fit together, cannot be multiplied, or hold fewer than K items."""
     if user.ndim != 2 or item.ndim != 2 or user.shape[1] != item.shape[1]:
-        raise DataError(f"ranking needs tables (U, D) and (I, D), got {tuple(user.shape)} and {tuple(item.shape)}")
+        raise DataError(
+            f"ranking needs tables (U, D) and (I, D), got {tuple(user.shape)} and "
+            f"{tuple(item.shape)}"
+        )
     if user.is_sparse != item.is_sparse:
         raise DataError("ranking needs two dense tables or two sparse ones, and got one of each")
     if k < 1:
@@ -227,9 +262,16 @@ def _lengths(table: Tensor) -> Tensor:
     if not table.is_sparse:
         return torch.linalg.vector_norm(table, dim=1, dtype=torch.float64)
     square = entries(table).double().square()
-    return torch.zeros(len(table), dtype=torch.float64, device=table.device).index_add_(0, table.indices()[0], square).sqrt()
+    return (
+        torch.zeros(len(table), dtype=torch.float64, device=table.device)
+        .index_add_(0, table.indices()[0], square)
+        .sqrt()
+    )
 
 
 def beyond_catalogue(k: int, num_items: int) -> str:
     """Message for lists longer than the catalogue."""
-    return f"lists of length {k} were asked for, but the catalogue holds {num_items} items: ask for {num_items} at most"
+    return (
+        f"lists of length {k} were asked for, but the catalogue holds {num_items} items: ask for "
+        f"{num_items} at most"
+    )

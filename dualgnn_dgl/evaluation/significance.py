@@ -1,8 +1,10 @@
-"""Is one model better than another on the same users? Paired differences, their intervals, and two tests of each.
+"""Is one model better than another on the same users? Paired differences, their intervals, and two
+tests of each.
 
-The two tests ask different things. The bootstrap asks whether the *mean* difference could be zero, which is what a table
-of means claims. Wilcoxon's signed-rank test asks whether the differences lie evenly around zero, and large ones weigh no
-more than their rank; it needs no mean. Where they disagree, a few users make the difference.
+The two tests ask different things. The bootstrap asks whether the *mean* difference could be zero,
+which is what a table of means claims. Wilcoxon's signed-rank test asks whether the differences lie
+evenly around zero, and large ones weigh no more than their rank; it needs no mean. Where they
+disagree, a few users make the difference.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from dualgnn_dgl.evaluation.intervals import percentiles, resampled_means
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better (positive) or worse (negative) a model does than the base, over the same users.
+    """How much better (positive) or worse (negative) a model does than the base, over the same
+    users.
 
     Parameters
     ----------
@@ -46,7 +49,8 @@ def paired(
 ) -> dict[str, Difference]:
     """Compare each of `others` with `base`, user by user.
 
-    The bootstrap's p-value is that of `p_value`. Wilcoxon's leaves out users whose two values agree.
+    The bootstrap's p-value is that of `p_value`. Wilcoxon's leaves out users whose two values
+    agree.
 
     Parameters
     ----------
@@ -63,8 +67,8 @@ def paired(
     ConfigError
         if `resamples` is negative.
 
-    Sources: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 16; Wilcoxon, Individual Comparisons
-    by Ranking Methods (1945).
+    Sources: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 16;
+    Wilcoxon, Individual Comparisons by Ranking Methods (1945).
 
     >>> base = np.array([0.0, 1.0, 0.0, 0.0, 1.0, 0.0])
     >>> found = paired(base, {"same": base, "other": np.array([1.0, 1.0, 1.0, 0.0, 1.0, 1.0])})
@@ -102,13 +106,15 @@ def paired(
 
 
 def p_value(observed: float | np.ndarray, resampled: np.ndarray) -> np.ndarray:
-    """Tests whether a mean difference is zero, by its bootstrap resamples shifted to the null hypothesis; two-sided.
+    """Tests whether a mean difference is zero, by its bootstrap resamples shifted to the null
+    hypothesis; two-sided.
 
-    With d the observed difference and d* those of R resamples, d* − d is what chance does to a difference of zero, so that
-    p = (1 + #{|d* − d| ≥ |d|}) / (R + 1). The observed difference counts as one of the resamples: p is never zero, and its
-    smallest value is 1 / (R + 1). False positives are measured in benchmarks/quality/pvalues.py: where two models differ by
-    chance alone, 4 to 6 % of the p-values of 60 users or more fall below .05. With fewer users, or where a few users make the
-    difference, up to 19 % do.
+    With d the observed difference and d* those of R resamples, d* − d is what chance does to a
+    difference of zero, so that p = (1 + #{|d* − d| ≥ |d|}) / (R + 1). The observed difference
+    counts as one of the resamples: p is never zero, and its smallest value is 1 / (R + 1). False
+    positives are measured in benchmarks/quality/pvalues.py: where two models differ by chance
+    alone, 4 to 6 % of the p-values of 60 users or more fall below .05. With fewer users, or where a
+    few users make the difference, up to 19 % do.
 
     Args:
         observed: differences d, () or (n,).
@@ -117,8 +123,8 @@ def p_value(observed: float | np.ndarray, resampled: np.ndarray) -> np.ndarray:
     Returns:
         p-values in the shape of `observed`.
 
-    Sources: Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 16.4; Davison & Hinkley, Bootstrap Methods
-    and their Application (1997), chapter 4, also for the added one.
+    Sources: Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 16.4; Davison &
+    Hinkley, Bootstrap Methods and their Application (1997), chapter 4, also for the added one.
 
     >>> p_value(2.0, np.array([1.0, 2.0, 3.0, 4.0])).item()
     0.4
@@ -137,7 +143,8 @@ def _wilcoxon(differences: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: of n tests the smallest p counts n-fold, the next n − 1 fold, … and none less than the last.
+    """Holm's step-down correction: of n tests the smallest p counts n-fold, the next n − 1 fold, …
+    and none less than the last.
 
     Keeps the chance of even one false claim among all of them at the level one compares with.
     Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure (1979).

@@ -1,4 +1,5 @@
-"""Metrics by group: users by activity, held-out items by popularity, warm and cold, complete and incomplete items.
+"""Metrics by group: users by activity, held-out items by popularity, warm and cold, complete and
+incomplete items.
 
 `sliced` measures any groups. A new grouping is a function that gives masks by name.
 """
@@ -18,7 +19,9 @@ Name = TypeVar("Name", str, tuple[int, int])
 
 
 def ranges(values: np.ndarray, parts: int = 4) -> list[tuple[int, int]]:
-    """Cut whole numbers into ranges (low, high), both inclusive, that hold about equally many each; zero is one of its own.
+    """Cut whole numbers into ranges (low, high), both inclusive, that hold about equally many each.
+
+    Zero is one of its own.
 
     Equal numbers are never parted, so there may be fewer than `parts` + 1.
 
@@ -29,7 +32,11 @@ def ranges(values: np.ndarray, parts: int = 4) -> list[tuple[int, int]]:
     rest = np.sort(values[values > 0])
     start = 0
     for part in range(1, parts + 1):
-        stop = int(np.searchsorted(rest, rest[-(-len(rest) * part // parts) - 1], side="right")) if len(rest) else 0
+        stop = (
+            int(np.searchsorted(rest, rest[-(-len(rest) * part // parts) - 1], side="right"))
+            if len(rest)
+            else 0
+        )
         if stop > start:
             found.append((int(rest[start]), int(rest[stop - 1])))
             start = stop
@@ -48,17 +55,23 @@ def label(bounds: tuple[int, int]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Some users (U,) or some items (I,) of the data: `chosen` is bool, `axis` says which of the two it marks."""
+    """Some users (U,) or some items (I,) of the data.
+
+    `chosen` is bool, `axis` says which of the two it marks.
+    """
 
     axis: Literal["user", "item"]
     chosen: np.ndarray
 
 
-def sliced(evaluator: Evaluator, lists: np.ndarray, groups: Mapping[Name, Mask]) -> Iterator[tuple[Name, Evaluation]]:
+def sliced(
+    evaluator: Evaluator, lists: np.ndarray, groups: Mapping[Name, Mask]
+) -> Iterator[tuple[Name, Evaluation]]:
     """Measures the same lists (B, K) for each group; a group without a held-out pair is left out.
 
-    For a group of users, their rows count. For a group of items, only held-out items of the group count, for the users who
-    have one, so that a user may be in several groups. Coverage is that of the lists of the group's users.
+    For a group of users, their rows count. For a group of items, only held-out items of the group
+    count, for the users who have one, so that a user may be in several groups. Coverage is that of
+    the lists of the group's users.
 
     Yields:
         The group's name and its evaluation.
@@ -73,15 +86,27 @@ def sliced(evaluator: Evaluator, lists: np.ndarray, groups: Mapping[Name, Mask])
 
 
 def activity(train: Interactions, users: np.ndarray, parts: int = 4) -> dict[tuple[int, int], Mask]:
-    """Users by their number of training pairs, in ranges (low, high) that hold about as many of `users` (B,) each."""
+    """Users by their number of training pairs, in ranges (low, high) that hold about as many of
+    `users` (B,) each.
+    """
     pairs = np.bincount(train.user, minlength=train.num_users)  # (U,)
-    return {(low, high): Mask("user", (low <= pairs) & (pairs <= high)) for low, high in ranges(pairs[users], parts)}
+    return {
+        (low, high): Mask("user", (low <= pairs) & (pairs <= high))
+        for low, high in ranges(pairs[users], parts)
+    }
 
 
-def popularity(train: Interactions, truth: Interactions, parts: int = 4) -> dict[tuple[int, int], Mask]:
-    """Items by their number of training users, in ranges that hold about as many held-out pairs each; 0: a cold item."""
+def popularity(
+    train: Interactions, truth: Interactions, parts: int = 4
+) -> dict[tuple[int, int], Mask]:
+    """Items by their number of training users, in ranges that hold about as many held-out pairs
+    each; 0: a cold item.
+    """
     watched = np.bincount(train.item, minlength=train.num_items)  # (I,)
-    return {(low, high): Mask("item", (low <= watched) & (watched <= high)) for low, high in ranges(watched[truth.item], parts)}
+    return {
+        (low, high): Mask("item", (low <= watched) & (watched <= high))
+        for low, high in ranges(watched[truth.item], parts)
+    }
 
 
 def warmth(train: Interactions) -> dict[str, Mask]:
@@ -98,4 +123,6 @@ def completeness(modalities: Iterable[Modality], num_items: int) -> dict[str, Ma
 
 def complete(modalities: Iterable[Modality], num_items: int) -> np.ndarray:
     """Which items have every modality themselves, neither absent nor imputed, (I,) bool."""
-    return np.logical_and.reduce([np.ones(num_items, dtype=bool), *(modality.own for modality in modalities)])
+    return np.logical_and.reduce(
+        [np.ones(num_items, dtype=bool), *(modality.own for modality in modalities)]
+    )

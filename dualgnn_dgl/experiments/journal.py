@@ -1,6 +1,9 @@
-"""Checks a study's journal.jsonl before Optuna replays it: types, ranges and references of every line that a search writes.
+"""Checks a study's journal.jsonl before Optuna replays it.
 
-Optuna replays a line without any check: a wrong type is an error somewhere inside it, or a search that continues from nonsense.
+Types, ranges and references of every line that a search writes.
+
+Optuna replays a line without any check: a wrong type is an error somewhere inside it, or a search
+that continues from nonsense.
 `op_code` says what a line does; codes that our searches never write are refused.
 
 Source: optuna.storages.journal, versions 4 and 5.
@@ -38,7 +41,15 @@ from dualgnn_dgl.core.strict import parse_json
 from dualgnn_dgl.errors import RunError
 
 STUDY_NOTES = {2: "user_attr", 3: "system_attr"}  # written by optuna-dashboard
-CREATE_STUDY, CREATE_TRIAL, SET_PARAM, SET_STATE, SET_STEP, SET_USER, SET_SYSTEM = 0, 4, 5, 6, 7, 8, 9
+CREATE_STUDY, CREATE_TRIAL, SET_PARAM, SET_STATE, SET_STEP, SET_USER, SET_SYSTEM = (
+    0,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+)
 RUNNING, COMPLETE, PRUNED, FAIL, WAITING = range(5)  # optuna.trial.TrialState
 MAXIMIZE = 2  # optuna.study.StudyDirection
 
@@ -67,7 +78,10 @@ _ATTRIBUTES: dict[str, Schema] = {
 
 
 def _lines(space: Space) -> dict[int, Schema]:
-    """Op code → schema of its lines. Optuna ignores keys that it does not know, so later versions may add some."""
+    """Op code → schema of its lines.
+
+    Optuna ignores keys that it does not know, so later versions may add some.
+    """
 
     def line(optional: Mapping[str, Schema] | None = None, **required: Schema) -> Schema:
         return record({"op_code": whole(), "worker_id": TEXT, **required}, optional, extra=plain)
@@ -77,14 +91,23 @@ def _lines(space: Space) -> dict[int, Schema]:
         "state": one_of(WAITING),
         "datetime_complete": _time,
         **dict.fromkeys(("value", "values"), one_of(None)),
-        **dict.fromkeys(("distributions", "params", "user_attrs", "intermediate_values"), record({})),
+        **dict.fromkeys(
+            ("distributions", "params", "user_attrs", "intermediate_values"), record({})
+        ),
         "system_attrs": record({}, {"fixed_params": fixed}),
     }
-    of_study = {code: line(None, study_id=one_of(0), **{key: plain}) for code, key in STUDY_NOTES.items()}
+    of_study = {
+        code: line(None, study_id=one_of(0), **{key: plain}) for code, key in STUDY_NOTES.items()
+    }
     return of_study | {
         CREATE_STUDY: line(study_name=TEXT, directions=list_of(one_of(MAXIMIZE), 1, 1)),
         CREATE_TRIAL: line(created, study_id=one_of(0), datetime_start=maybe(_time)),
-        SET_PARAM: line(trial_id=whole(), param_name=one_of(*space), param_value_internal=number(0), distribution=TEXT),
+        SET_PARAM: line(
+            trial_id=whole(),
+            param_name=one_of(*space),
+            param_value_internal=number(0),
+            distribution=TEXT,
+        ),
         SET_STATE: line(
             dict.fromkeys(("datetime_start", "datetime_complete"), _time),
             trial_id=whole(),
@@ -98,7 +121,10 @@ def _lines(space: Space) -> dict[int, Schema]:
 
 
 class _Replay:
-    """Follows the journal as Optuna would: which trials there are, their state, parameters and attributes."""
+    """Follows the journal as Optuna would.
+
+    Which trials there are, their state, parameters and attributes.
+    """
 
     def __init__(self, study: str, space: Space) -> None:
         self.study, self.space, self.begun = study, space, False
@@ -124,7 +150,9 @@ class _Replay:
         elif code not in STUDY_NOTES:
             trial = line["trial_id"]
             if trial >= len(self.states) or self.states[trial] in (COMPLETE, PRUNED, FAIL):
-                raise Mismatch(f"trial_id is {trial}, expected a trial that was created and has not ended")
+                raise Mismatch(
+                    f"trial_id is {trial}, expected a trial that was created and has not ended"
+                )
             handler: Callable[[int, Mapping[str, Any]], None] | None = {
                 SET_PARAM: self._param,
                 SET_STATE: self._state,
@@ -139,12 +167,18 @@ class _Replay:
             distribution = parse_json(line["distribution"])
         except ValueError:
             distribution = None
-        expected = {"name": "CategoricalDistribution", "attributes": {"choices": list(self.space[name])}}
+        expected = {
+            "name": "CategoricalDistribution",
+            "attributes": {"choices": list(self.space[name])},
+        }
         if json.dumps(distribution, sort_keys=True) != json.dumps(expected, sort_keys=True):
             raise Mismatch(f"the distribution of {name} has other choices than study.json")
         index = line["param_value_internal"]
         if index != int(index) or index >= len(self.space[name]):
-            raise Mismatch(f"param_value_internal is {index}, expected a number of one of {len(self.space[name])} choices")
+            raise Mismatch(
+                f"param_value_internal is {index}, expected a number of one of "
+                f"{len(self.space[name])} choices"
+            )
         self.params[trial].add(name)
 
     def _user(self, trial: int, line: Mapping[str, Any]) -> None:
@@ -161,7 +195,9 @@ class _Replay:
             if self.params[trial] != set(self.space):
                 raise Mismatch(f"trial {trial} ends without a value of every searched option")
             complete = state == COMPLETE
-            differs = complete != (found["state"] == "complete") or (complete and line["values"] != [found["value"]])
+            differs = complete != (found["state"] == "complete") or (
+                complete and line["values"] != [found["value"]]
+            )
             if differs or found["epoch"] > found["epochs"]:
                 raise Mismatch(f"trial {trial} ends otherwise than its attributes say")
         elif line["values"] is not None:
@@ -170,7 +206,9 @@ class _Replay:
 
 
 def cut_tail(path: Path) -> None:
-    """Cuts off a last line that a crash left half written: Optuna would append the next one to it."""
+    """Cuts off a last line that a crash left half written: Optuna would append the next one to
+    it.
+    """
     content = _content(path)
     if content and not content.endswith(b"\n"):
         os.truncate(path, content.rfind(b"\n") + 1)
@@ -185,13 +223,17 @@ def _content(path: Path) -> bytes:
 
 
 def keep_digest(path: Path, kept: Path) -> None:
-    """Writes the SHA-256 of the journal, which now ends with a finished trial, to the file `kept`."""
+    """Writes the SHA-256 of the journal, which now ends with a finished trial, to the file
+    `kept`.
+    """
     content = _content(path)
     write_json(kept, {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
 
 
 def check_digest(path: Path, kept: Path) -> None:
-    """Compares the journal with what `keep_digest` wrote; lines after that belong to an interrupted trial.
+    """Compares the journal with what `keep_digest` wrote.
+
+    Lines after that belong to an interrupted trial.
 
     Raises:
         RunError: if it was damaged or edited. Studies of earlier versions have no such file.
@@ -200,7 +242,10 @@ def check_digest(path: Path, kept: Path) -> None:
         return
     said = read_json(kept, RunError, _DIGEST, REMEDY)
     content = _content(path)
-    if said["bytes"] > len(content) or hashlib.sha256(content[: said["bytes"]]).hexdigest() != said["sha256"]:
+    if (
+        said["bytes"] > len(content)
+        or hashlib.sha256(content[: said["bytes"]]).hexdigest() != said["sha256"]
+    ):
         raise RunError(f"{path} is not what was written there (damaged or edited): {REMEDY}")
 
 
@@ -219,7 +264,9 @@ def check_journal(path: Path, study: str, space: Space) -> None:
             try:
                 line = parse_json(content.decode())
             except ValueError as error:
-                raise RunError(f"{where}: not readable JSON ({str(error).splitlines()[0][:120]}): {REMEDY}") from None
+                raise RunError(
+                    f"{where}: not readable JSON ({str(error).splitlines()[0][:120]}): {REMEDY}"
+                ) from None
             code = line.get("op_code") if isinstance(line, dict) else None
             schema = lines.get(code) if type(code) is int else None
             if schema is None:

@@ -1,17 +1,22 @@
-"""Search for a model's options: Optuna proposes, training measures on validation, a folder remembers.
+"""Search for a model's options: Optuna proposes, training measures on validation, a folder
+remembers.
 
-    study.json      what the search is about: model, data hash, the configuration it starts from, the values it may try, seed
+    study.json      what the search is about: model, data hash, the configuration it starts from,
+                    the values it may try, seed
     journal.jsonl   every trial, epoch by epoch: Optuna's journal, a line of JSON an event
     run.toml        the best configuration so far, for `dualgnn train --config`
 
-Optuna's journal *file* is read and written as JSON, line by line; nothing in it is unpickled (its Redis backend and its
-CMA-ES sampler do pickle, and are not used). `optuna-dashboard` shows it. Trial 0 is always the configuration that the search
-starts from, so no search ends worse than that. Which values a search may try is `SEARCH` of its class.
+Optuna's journal *file* is read and written as JSON, line by line; nothing in it is unpickled (its
+Redis backend and its CMA-ES sampler do pickle, and are not used). `optuna-dashboard` shows it.
+Trial 0 is always the configuration that the search starts from, so no search ends worse than that.
+Which values a search may try is `SEARCH` of its class.
 
-The search can be stopped and taken up again: what is proposed depends on the seed and on the finished trials, on nothing else, so
-a search that was interrupted proposes what it would have proposed. It sees training and validation pairs only.
+The search can be stopped and taken up again: what is proposed depends on the seed and on the
+finished trials, on nothing else, so a search that was interrupted proposes what it would have
+proposed. It sees training and validation pairs only.
 
-Sources: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011 (TPE); Akiba et al., Optuna, KDD 2019.
+Sources: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011 (TPE); Akiba et
+    al., Optuna, KDD 2019.
 """
 
 from __future__ import annotations
@@ -38,7 +43,19 @@ from dualgnn_dgl.core.folders import Kind
 from dualgnn_dgl.core.inputs import refuse_special
 from dualgnn_dgl.core.options import Options, build, check_saved, keys, seal_toml
 from dualgnn_dgl.core.progress import Progress
-from dualgnn_dgl.core.schema import EXTENSION, HEX64, NAME, SETTINGS, VERSIONS, check, dict_of, list_of, one_of, record, scalar
+from dualgnn_dgl.core.schema import (
+    EXTENSION,
+    HEX64,
+    NAME,
+    SETTINGS,
+    VERSIONS,
+    check,
+    dict_of,
+    list_of,
+    one_of,
+    record,
+    scalar,
+)
 from dualgnn_dgl.errors import ConfigError, RunError, json_text
 from dualgnn_dgl.experiments.journal import check_digest, check_journal, cut_tail, keep_digest
 from dualgnn_dgl.runs.checkpoint import run_toml, versions
@@ -49,22 +66,37 @@ if TYPE_CHECKING:
 
 MARKER, JOURNAL, BEST = "study.json", "journal.jsonl", "run.toml"
 JOURNAL_SHA256 = "journal.sha256.json"
-FOLDER = Kind(MARKER, re.compile(r"study\.json|journal\.jsonl(\.lock)?|journal\.sha256\.json|run\.toml"), RunError)
+FOLDER = Kind(
+    MARKER,
+    re.compile(r"study\.json|journal\.jsonl(\.lock)?|journal\.sha256\.json|run\.toml"),
+    RunError,
+)
 FORMAT = 1
-# A trial ends early when its best value so far is among the worst tenth of the earlier trials at that epoch, once so many
-# trials have run, and from that epoch on. The usual half ends slow learners that would have won: see benchmarks/LOG.md,
-# 2026-11-25, and benchmarks/quality/pruners.py.
+# A trial ends early when its best value so far is among the worst tenth of the earlier trials at
+# that epoch, once so many trials have run, and from that epoch on. The usual half ends slow
+# learners that would have won: see benchmarks/LOG.md, 2026-11-25, and
+# benchmarks/quality/pruners.py.
 KEPT_PERCENT, BEFORE, WARM_UP = 90.0, 4, 10
 RANDOM_TRIALS, REPEATS = 8, 20  # before TPE has enough to go by; proposals until one is new
-_FIELDS = {"format": one_of(FORMAT), "model": one_of(*models.MODELS), "config": SETTINGS, "train": SETTINGS, "data": HEX64}
-STUDY_SCHEMA = record(_FIELDS | {"space": dict_of(NAME, list_of(scalar, 1)), "versions": VERSIONS}, EXTENSION)
+_FIELDS = {
+    "format": one_of(FORMAT),
+    "model": one_of(*models.MODELS),
+    "config": SETTINGS,
+    "train": SETTINGS,
+    "data": HEX64,
+}
+STUDY_SCHEMA = record(
+    _FIELDS | {"space": dict_of(NAME, list_of(scalar, 1)), "versions": VERSIONS}, EXTENSION
+)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: `number` from 0, `value` the best validation metric, taken at `epoch` of `epochs`.
+    """A finished trial: `number` from 0, `value` the best validation metric, taken at `epoch` of
+    `epochs`.
 
-    `state` is complete, pruned (ended early, for being among the worst), or failed (`error` says why).
+    `state` is complete, pruned (ended early, for being among the worst), or failed (`error` says
+        why).
     """
 
     number: int
@@ -79,7 +111,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search is about. `space` maps a key of the model's `Config` or of `TrainConfig` to the values to try."""
+    """What a search is about.
+
+    `space` maps a key of the model's `Config` or of `TrainConfig` to the values to try.
+    """
 
     model: str
     config: Options
@@ -106,13 +141,21 @@ class Plan:
     def resolved(self, params: Mapping[str, Any]) -> tuple[Options, TrainConfig]:
         """Model and training configuration with `params` in place."""
         kind = type(self.config)
-        values = asdict(self.config) | {key: value for key, value in params.items() if key in keys(kind)}  # type: ignore[call-overload]
-        train = asdict(self.train) | {key: value for key, value in params.items() if key in keys(TrainConfig)}
+        values = asdict(self.config)  # type: ignore[call-overload]
+        values |= {key: value for key, value in params.items() if key in keys(kind)}
+        train = asdict(self.train) | {
+            key: value for key, value in params.items() if key in keys(TrainConfig)
+        }
         return build(kind, values), build(TrainConfig, train)
 
 
-def make_plan(model: str, config: Options, train: TrainConfig, data_hash: str, fixed: Collection[str] = ()) -> Plan:
-    """A search over the model's `SEARCH` values, without the `fixed` keys; the values it starts from are tried as well."""
+def make_plan(
+    model: str, config: Options, train: TrainConfig, data_hash: str, fixed: Collection[str] = ()
+) -> Plan:
+    """A search over the model's `SEARCH` values, without the `fixed` keys.
+
+    The values it starts from are tried as well.
+    """
     base = asdict(config) | asdict(train)  # type: ignore[call-overload]
     space = {}
     for key, values in models.model_class(model).SEARCH.items():
@@ -135,19 +178,37 @@ def read_plan(folder: str | Path) -> Plan | None:
         return None
     info, remedy = read_json(path, RunError), "choose another --study"
     if info.pop("self", None) not in (None, json_digest(info)):
-        raise RunError(f"{path} is not what was written there (damaged or edited): begin again with --force, or {remedy}")
+        raise RunError(
+            f"{path} is not what was written there (damaged or edited): begin again with --force, "
+            f"or {remedy}"
+        )
     check(STUDY_SCHEMA, info, path, RunError, f"damaged, or written by another version; {remedy}")
     kind = models.model_class(info["model"]).Config
     for owner, values in ((kind, info["config"]), (TrainConfig, info["train"])):
         check_saved(owner, values, path, RunError, remedy)
     config, train = build(kind, info["config"]), build(TrainConfig, info["train"])
-    plan = Plan(info["model"], config, train, info["data"], {key: tuple(values) for key, values in info["space"].items()})
+    plan = Plan(
+        info["model"],
+        config,
+        train,
+        info["data"],
+        {key: tuple(values) for key, values in info["space"].items()},
+    )
     known = asdict(config) | asdict(train)  # type: ignore[call-overload]
     for key, values in plan.space.items():
-        if key not in known or len(set(map(repr, values))) != len(values) or repr(known[key]) not in map(repr, values):
-            raise RunError(f"{path}: space.{key[:80]} does not list values of an option, the present one among them: {remedy}")
+        if (
+            key not in known
+            or len(set(map(repr, values))) != len(values)
+            or repr(known[key]) not in map(repr, values)
+        ):
+            raise RunError(
+                f"{path}: space.{key[:80]} does not list values of an option, the present one "
+                f"among them: {remedy}"
+            )
         for value in values:
-            check_saved(kind if key in keys(kind) else TrainConfig, {key: value}, path, RunError, remedy)
+            check_saved(
+                kind if key in keys(kind) else TrainConfig, {key: value}, path, RunError, remedy
+            )
     return plan
 
 
@@ -166,10 +227,13 @@ class Study:
     ConfigError
         if Optuna is not installed.
     RunError
-        if the folder holds something else, a study of something else, a damaged one, or one that another process works on.
+        if the folder holds something else, a study of something else, a damaged one, or one that
+        another process works on.
     """
 
-    def __init__(self, folder: str | Path, plan: Plan, *, prune: bool = True, force: bool = False) -> None:
+    def __init__(
+        self, folder: str | Path, plan: Plan, *, prune: bool = True, force: bool = False
+    ) -> None:
         self.folder, self.plan, self.prune = Path(folder), plan, prune
         self._optuna = _optuna()
         self._force = force
@@ -188,7 +252,9 @@ class Study:
         self._held.close()
 
     def _prepare(self) -> None:
-        """Check the folder, and make it a new study where there is none, or where it is to be begun again."""
+        """Check the folder, and make it a new study where there is none, or where it is to be begun
+        again.
+        """
         recover(self.folder)
         begun = (self.folder / MARKER).is_file()
         if begun and not self._force:
@@ -196,10 +262,13 @@ class Study:
             return
         record = self.plan.record() | {"versions": versions()}
         with replace_folders((self.folder, FOLDER), force=self._force) as (target,):
-            (target / MARKER).write_text(json_text(record | {"self": json_digest(record)}, indent=2) + "\n", "utf-8")
+            (target / MARKER).write_text(
+                json_text(record | {"self": json_digest(record)}, indent=2) + "\n", "utf-8"
+            )
 
     def _open(self) -> optuna.Study:
-        refuse_special(self.folder / JOURNAL, RunError)  # Optuna would wait for the other end of a pipe
+        # Optuna would wait for the other end of a pipe
+        refuse_special(self.folder / JOURNAL, RunError)
         journal = (self.folder / JOURNAL).resolve()
         cut_tail(journal)
         check_digest(journal, self.folder / JOURNAL_SHA256)
@@ -207,25 +276,44 @@ class Study:
         optuna = self._optuna
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-        journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)  # of a process that was killed: ours is the only one now
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal), JournalFileOpenLock(str(journal))))
-        hopeless = optuna.pruners.PercentilePruner(KEPT_PERCENT, n_startup_trials=BEFORE, n_warmup_steps=WARM_UP)
+        # of a process that was killed: ours is the only one now
+        journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
+        storage = optuna.storages.JournalStorage(
+            JournalFileBackend(str(journal), JournalFileOpenLock(str(journal)))
+        )
+        hopeless = optuna.pruners.PercentilePruner(
+            KEPT_PERCENT, n_startup_trials=BEFORE, n_warmup_steps=WARM_UP
+        )
         pruner = hopeless if self.prune else optuna.pruners.NopPruner()
         study = optuna.create_study(
-            storage=storage, study_name=self.plan.model, direction="maximize", pruner=pruner, load_if_exists=True
+            storage=storage,
+            study_name=self.plan.model,
+            direction="maximize",
+            pruner=pruner,
+            load_if_exists=True,
         )
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # it was interrupted, and is proposed again
+            # it was interrupted, and is proposed again
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         return study
 
     def trials(self) -> list[Trial]:
-        """The finished trials in the order they were made, numbered from 0; interrupted ones do not count."""
+        """The finished trials in the order they were made, numbered from 0.
+
+        Interrupted ones do not count.
+        """
         found: list[Trial] = []
         with _readable(self.folder):
             for frozen in self._study.get_trials(deepcopy=False):
                 attrs = frozen.user_attrs
                 if "state" in attrs and frozen.state.name in ("COMPLETE", "PRUNED"):
-                    shown = (attrs["value"], attrs["epoch"], attrs["epochs"], attrs["seconds"], attrs.get("error", ""))
+                    shown = (
+                        attrs["value"],
+                        attrs["epoch"],
+                        attrs["epochs"],
+                        attrs["seconds"],
+                        attrs.get("error", ""),
+                    )
                     found.append(Trial(len(found), attrs["state"], dict(frozen.params), *shown))
         return found
 
@@ -243,7 +331,9 @@ class Study:
         begin: Callable[[int, dict[str, Any]], Callable[[Progress], None]] | None = None,
         end: Callable[[Trial], None] | None = None,
     ) -> bool:
-        """Go on until the study has `trials` finished trials; True unless Ctrl-C came before, or the space was used up.
+        """Go on until the study has `trials` finished trials.
+
+        True unless Ctrl-C came before, or the space was used up.
 
         Parameters
         ----------
@@ -270,7 +360,10 @@ class Study:
             best = self.best()
             if best is not None and best.number == finished.number:
                 with atomic_file(self.folder / BEST) as temporary:
-                    temporary.write_text(seal_toml(run_toml(self.plan.model, *self.plan.resolved(best.params))), "utf-8")
+                    temporary.write_text(
+                        seal_toml(run_toml(self.plan.model, *self.plan.resolved(best.params))),
+                        "utf-8",
+                    )
             if end is not None:
                 end(finished)
         return True
@@ -281,16 +374,24 @@ class Study:
         tried = {_key(trial.params) for trial in done}
         if len(tried) >= math.prod(map(len, space.values())):
             return None
-        choices = {key: optuna.distributions.CategoricalDistribution(values) for key, values in space.items()}
+        choices = {
+            key: optuna.distributions.CategoricalDistribution(values)
+            for key, values in space.items()
+        }
         if not done:
             return self._fixed(self.plan.start(), choices)
         for attempt in range(REPEATS):
-            seed = np.random.SeedSequence([self.plan.train.seed, index, attempt]).generate_state(1)[0]
-            self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(seed))
+            seed = np.random.SeedSequence([self.plan.train.seed, index, attempt]).generate_state(1)[
+                0
+            ]
+            self._study.sampler = optuna.samplers.TPESampler(
+                n_startup_trials=RANDOM_TRIALS, seed=int(seed)
+            )
             trial = self._study.ask(choices)
             if _key(trial.params) not in tried:
                 return trial
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # training is repeatable: it would say the same again
+            # training is repeatable: it would say the same again
+            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         draw = random.Random(f"{self.plan.train.seed} {index}")
         while True:
             params = {key: draw.choice(values) for key, values in space.items()}
@@ -329,7 +430,9 @@ class Study:
         config, options = self.plan.resolved(trial.params)
         value, epochs, started = None, 0, time.perf_counter()
         try:
-            found = train_model(self.plan.model, inputs, config, options, device=device, report=report).fit
+            found = train_model(
+                self.plan.model, inputs, config, options, device=device, report=report
+            ).fit
             if found.interrupted:
                 raise KeyboardInterrupt
             value, first, epochs = found.best_value, found.best_epoch, len(found.history)
@@ -342,7 +445,16 @@ class Study:
         except KeyboardInterrupt:
             self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
             raise
-        finished = Trial(number, state, dict(trial.params), value, first, epochs, time.perf_counter() - started, error)
+        finished = Trial(
+            number,
+            state,
+            dict(trial.params),
+            value,
+            first,
+            epochs,
+            time.perf_counter() - started,
+            error,
+        )
         for name in ("state", "value", "epoch", "epochs", "seconds", "error"):
             trial.set_user_attr(name, getattr(finished, name))
         if state == "complete":
@@ -361,7 +473,9 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise ConfigError("a search needs Optuna, which is not installed: pip install optuna") from None
+        raise ConfigError(
+            "a search needs Optuna, which is not installed: pip install optuna"
+        ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
@@ -374,15 +488,27 @@ def _check_same(folder: Path, plan: Plan) -> None:
     """Raise `RunError` unless the study in the folder is about the same."""
     found, wanted = read_plan(folder), plan.record()
     assert found is not None
-    names = {"model": "another model", "data": "other data", "config": "another configuration", "train": "other training options"}
+    names = {
+        "model": "another model",
+        "data": "other data",
+        "config": "another configuration",
+        "train": "other training options",
+    }
     names["space"] = "other values to try"
     for key, what in names.items():
         was, now = found.record()[key], wanted[key]
         if was != now:
             shown = f" ({was}, now {now})" if key == "model" else ""
             if isinstance(was, dict):
-                shown = "".join(f" ({n}: {was.get(n)}, now {now.get(n)})" for n in {**was, **now} if was.get(n) != now.get(n))
-            raise RunError(f"{folder} is a study of {what}{shown}: choose another --study, or begin anew with --force")
+                shown = "".join(
+                    f" ({n}: {was.get(n)}, now {now.get(n)})"
+                    for n in {**was, **now}
+                    if was.get(n) != now.get(n)
+                )
+            raise RunError(
+                f"{folder} is a study of {what}{shown}: choose another --study, or begin anew "
+                f"with --force"
+            )
 
 
 @contextmanager
@@ -392,4 +518,7 @@ def _readable(folder: Path) -> Iterator[None]:
         yield
     except (ValueError, KeyError, AssertionError, TypeError, IndexError, AttributeError) as error:
         detail = " ".join(str(error).split())[:80] or type(error).__name__
-        raise RunError(f"{folder / JOURNAL} is damaged ({detail}): begin anew with --force, or choose another --study") from None
+        raise RunError(
+            f"{folder / JOURNAL} is damaged ({detail}): begin anew with --force, or choose "
+            f"another --study"
+        ) from None

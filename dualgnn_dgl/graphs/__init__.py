@@ -1,1 +1,3 @@
-"""Builds graphs from a data set: DGL heterographs, user co-occurrence, nearest items, newcomers' edges."""
+"""Builds graphs from a data set: DGL heterographs, user co-occurrence, nearest items, newcomers'
+edges.
+"""

@@ -1,8 +1,10 @@
-"""What a model is told about users and videos that came after training, so that it can place them without being trained again.
+"""What a model is told about users and videos that came after training, so that it can place them
+without being trained again.
 
-`Histories`: B new users, each known by the videos they watched. `NewItems`: N new videos, each known by its modalities. Both
-look at the training pairs and features only through what a model asks of them: an `Adjacency` from the trained items or
-users to the newcomers, which costs time by the newcomers, not by the catalogue.
+`Histories`: B new users, each known by the videos they watched. `NewItems`: N new videos, each
+known by its modalities. Both look at the training pairs and features only through what a model asks
+of them: an `Adjacency` from the trained items or users to the newcomers, which costs time by the
+newcomers, not by the catalogue.
 """
 
 from __future__ import annotations
@@ -22,12 +24,15 @@ from dualgnn_dgl.graphs.heterographs import neighbour_weights
 from dualgnn_dgl.graphs.nearest import nearest, unit
 from dualgnn_dgl.ops import Adjacency
 
-VISITS, ENTRY = 2**24, 16  # entries of one block's product of histories and viewers at most, and bytes each
+# entries of one block's product of histories and viewers at most, and bytes each
+VISITS, ENTRY = 2**24, 16
 BLOCK = 1024  # new videos compared together at most
 
 
 class Town:
-    """The training pairs and features as newcomers meet them, made once: who watched which video, and what it looks like.
+    """The training pairs and features as newcomers meet them, made once.
+
+    Who watched which video, and what it looks like.
 
     Parameters
     ----------
@@ -36,7 +41,9 @@ class Town:
     measure : 'count', 'cosine' or 'jaccard', by which the data's co-occurrence lists rank.
     """
 
-    def __init__(self, train: Interactions, modalities: Mapping[str, Modality], measure: str = "count") -> None:
+    def __init__(
+        self, train: Interactions, modalities: Mapping[str, Modality], measure: str = "count"
+    ) -> None:
         watched = train.csr()
         self.num_users, self.num_items = train.num_users, train.num_items
         self.watched = watched  # (U, I)
@@ -47,7 +54,8 @@ class Town:
         self._unit: dict[str, tuple[Tensor, Tensor]] = {}
 
     def exhibits(self, name: str) -> tuple[Tensor, Tensor]:
-        """Trained items that have the modality, (P,) int64, and their features at length one, (P, F).
+        """Trained items that have the modality, (P,) int64, and their features at length one, (P,
+        F).
 
         Trained means: watched in training. An item that nobody watched has nothing to lend.
         """
@@ -66,7 +74,8 @@ class Histories:
     pairs : (B users, I items); any order of the pairs gives the same bits everywhere.
     town : the training pairs.
     exclude : (B,) int64, optional
-        for each history one training user who must not count as a neighbour (the user in person, in a test); −1 for none.
+        for each history one training user who must not count as a neighbour (the user in person, in
+        a test); −1 for none.
 
     Raises
     ------
@@ -76,7 +85,10 @@ class Histories:
 
     def __init__(self, pairs: Interactions, town: Town, exclude: np.ndarray | None = None) -> None:
         if pairs.num_items != town.num_items:
-            raise DataError(f"histories count {pairs.num_items} items, the training pairs {town.num_items}: number them alike")
+            raise DataError(
+                f"histories count {pairs.num_items} items, the training pairs {town.num_items}: "
+                f"number them alike"
+            )
         self.watched: sparse.csr_matrix = pairs.csr()  # (B, I), columns ascending
         self.town, self.exclude = town, exclude
         self._lists: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
@@ -86,7 +98,9 @@ class Histories:
 
     @cached_property
     def to_user(self) -> Adjacency:
-        """D_b^-½ H D_i^-½, shape (B, I): what a trained user's row of the normalised adjacency is, degrees d_i as in training."""
+        """D_b^-½ H D_i^-½, shape (B, I): what a trained user's row of the normalised adjacency is,
+        degrees d_i as in training.
+        """
         row, column = self.edges()
         left = torch.from_numpy(np.diff(self.watched.indptr)).float().clamp(min=1).rsqrt()
         right = torch.from_numpy(self.town.item_degree).float().clamp(min=1).rsqrt()
@@ -98,25 +112,39 @@ class Histories:
         return torch.repeat_interleave(lengths), torch.from_numpy(self.watched.indices).long()
 
     def having(self, present: Tensor) -> Tensor:
-        """Which modalities each history's videos have, (B, M) bool, where `present` (I, M) says it of the videos."""
+        """Which modalities each history's videos have, (B, M) bool, where `present` (I, M) says it
+        of the videos.
+        """
         row, item = self.edges()
         return torch.zeros(len(self), present.shape[1]).index_add(0, row, present[item].float()) > 0
 
     def neighbours(self, k: int, weight: str = "softmax") -> Adjacency:
-        """The k training users who share most videos with each history, row-stochastic, (B, U); weights as `graph.user_user`."""
+        """The k training users who share most videos with each history, row-stochastic, (B, U).
+
+        Weights as `graph.user_user`.
+        """
         row, user, strength = self._nearest(k)
         value = neighbour_weights(strength, row, len(self), weight)
         return Adjacency(row, user, (len(self), self.town.num_users), weight=value)
 
     def _nearest(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """History (N,), training user (N,), strength (N,): strongest first, equal ones by index, as in `cooccurrence`."""
+        """History (N,), training user (N,), strength (N,).
+
+        Strongest first, equal ones by index, as in `cooccurrence`.
+        """
         if k not in self._lists:
             cost = self.watched @ self.town.item_degree.astype(np.float64)  # (B,) viewers met
 
             def within(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-                blocks = np.flatnonzero(np.diff(np.floor(np.cumsum(cost) / max(size // ENTRY, 1)))) + 1
-                found = [self._nearest_of(part, k) for part in np.split(np.arange(len(self)), blocks)]
-                rows, users, strengths = (np.concatenate(column) for column in zip(*found, strict=True))
+                blocks = (
+                    np.flatnonzero(np.diff(np.floor(np.cumsum(cost) / max(size // ENTRY, 1)))) + 1
+                )
+                found = [
+                    self._nearest_of(part, k) for part in np.split(np.arange(len(self)), blocks)
+                ]
+                rows, users, strengths = (
+                    np.concatenate(column) for column in zip(*found, strict=True)
+                )
                 return rows, users, strengths
 
             size = min(ENTRY * VISITS, memory.budget())
@@ -133,7 +161,10 @@ class Histories:
             user, count = shared.indices[here], shared.data[here].astype(np.float64)
             if self.exclude is not None and self.exclude[b] >= 0:
                 user, count = user[user != self.exclude[b]], count[user != self.exclude[b]]
-            mine, theirs = self.watched.indptr[b + 1] - self.watched.indptr[b], self.town.user_degree[user]
+            mine, theirs = (
+                self.watched.indptr[b + 1] - self.watched.indptr[b],
+                self.town.user_degree[user],
+            )
             strength = count
             if self.town.measure == "cosine":
                 strength = count / np.sqrt(float(mine) * theirs)
@@ -166,13 +197,15 @@ class NewItems:
 
     Parameters
     ----------
-    features : modality → `data.Modality` of the N new videos; what is absent is zero. A modality may be left out for all.
+    features : modality → `data.Modality` of the N new videos; what is absent is zero. A modality
+        may be left out for all.
     town : the catalogue they come into.
 
     Raises
     ------
     DataError
-        if a name or a width is not the catalogue's, or the modalities count different numbers of videos.
+        if a name or a width is not the catalogue's, or the modalities count different numbers of
+        videos.
     """
 
     def __init__(self, features: Mapping[str, Modality], town: Town) -> None:
@@ -181,17 +214,22 @@ class NewItems:
                 raise DataError(unknown("modality", name, town.modalities))
             if modality.width != town.modalities[name].width:
                 raise DataError(
-                    f"{name} of the new videos has {modality.width} columns, the catalogue's {town.modalities[name].width}: "
+                    f"{name} of the new videos has {modality.width} columns, the catalogue's "
+                    f"{town.modalities[name].width}: "
                     "make both with the same encoder"
                 )
         sizes = {len(modality.present) for modality in features.values()}
         if len(sizes) != 1:
-            raise DataError(f"the modalities describe {sorted(sizes) or 'no'} new videos: give one row per video in each")
+            raise DataError(
+                f"the modalities describe {sorted(sizes) or 'no'} new videos: give one row per "
+                f"video in each"
+            )
         self.town, (self._count,) = town, sizes
         self._found: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         absent = np.zeros(self._count, dtype=bool)
         self.features = {  # in the catalogue's order
-            name: features.get(name) or Modality(np.zeros((self._count, known.width), np.float32), absent)
+            name: features.get(name)
+            or Modality(np.zeros((self._count, known.width), np.float32), absent)
             for name, known in town.modalities.items()
         }
 
@@ -201,10 +239,15 @@ class NewItems:
     @property
     def present(self) -> Tensor:
         """Which modalities each video has, (N, M) bool."""
-        return torch.stack([torch.from_numpy(modality.present) for modality in self.features.values()], dim=1)
+        return torch.stack(
+            [torch.from_numpy(modality.present) for modality in self.features.values()], dim=1
+        )
 
     def nearest(self, name: str, k: int) -> Adjacency:
-        """Each video's k nearest trained ones by cosine in one modality, weight 1/k each, (N, I); a zero row where absent."""
+        """Each video's k nearest trained ones by cosine in one modality, weight 1/k each, (N, I).
+
+        A zero row where absent.
+        """
         target, source = self._nearest(name, k)
         weight = 1 / torch.bincount(target, minlength=len(self)).clamp(min=1).float()
         return Adjacency(target, source, (len(self), self.town.num_items), weight=weight[target])
@@ -212,16 +255,23 @@ class NewItems:
     def resembling(self, table: Tensor, k: int) -> Tensor:
         """Mean row of `table` (I, D) over the k nearest in each modality that a video has, (N, D).
 
-        A video without any modality gets the mean over all trained videos: nothing tells it from another.
+        A video without any modality gets the mean over all trained videos: nothing tells it from
+        another.
         """
         count = self.present.sum(1, keepdim=True)
-        if table.is_sparse:  # (a table of similarities; there a video without any modality has an empty row)
+        # (a table of similarities; there a video without any modality has an empty row)
+        if table.is_sparse:
             ends = [self._nearest(name, k) for name in self.features]
-            index = torch.stack([torch.cat([end[side] for end in ends]) for side in (0, 1)])  # (2, entries)
+            # of shape (2, entries)
+            index = torch.stack([torch.cat([end[side] for end in ends]) for side in (0, 1)])
             share = 1 / torch.bincount(index[0], minlength=len(self)).clamp(min=1).float()
-            blend = torch.sparse_coo_tensor(index, share[index[0]], (len(self), len(table)), check_invariants=False)
+            blend = torch.sparse_coo_tensor(
+                index, share[index[0]], (len(self), len(table)), check_invariants=False
+            )
             return torch.sparse.mm(blend, table).coalesce()
-        found = torch.stack([self.nearest(name, k) @ table for name in self.features]).sum(0) / count.clamp(min=1)
+        found = torch.stack([self.nearest(name, k) @ table for name in self.features]).sum(
+            0
+        ) / count.clamp(min=1)
         if not bool((count == 0).any()):
             return found
         trained = table[torch.from_numpy(self.town.item_degree > 0)]
@@ -236,7 +286,9 @@ class NewItems:
             source = items[:0]
             if count and len(rows):
                 what = f"nearest of {len(items):,} items, new items"
-                place, _ = nearest(unit(torch.from_numpy(modality.values)[rows]), known, count, what, rows=BLOCK)
+                place, _ = nearest(
+                    unit(torch.from_numpy(modality.values)[rows]), known, count, what, rows=BLOCK
+                )
                 source = items[place.flatten()]
             self._found[name, k] = rows.repeat_interleave(count), source
         return self._found[name, k]

@@ -1,4 +1,6 @@
-"""Dataset → DGL heterograph of users, micro-videos and user–user co-occurrence; and from there to `Adjacency`.
+"""Dataset → DGL heterograph of users, micro-videos and user–user co-occurrence.
+
+And from there to `Adjacency`.
 
 Node types `user` and `item` (a micro-video). Relations, over *training* pairs only:
 
@@ -35,18 +37,21 @@ def heterograph(dataset: Dataset) -> dgl.DGLGraph:
     Parameters
     ----------
     dataset : Dataset
-        only `train` and `co_occurrence` are read; without lists, the 200 strongest by shared items are computed.
+        only `train` and `co_occurrence` are read; without lists, the 200 strongest by shared items
+        are computed.
 
     Returns
     -------
     dgl.DGLGraph
-        U `user` nodes, I `item` nodes, E edges `interacts`, E `interacted_by`, at most 200·U `co_occurs`.
+        U `user` nodes, I `item` nodes, E edges `interacts`, E `interacted_by`, at most 200·U
+        `co_occurs`.
     """
     train = dataset.train
     user, item = torch.tensor(train.user), torch.tensor(train.item)
     lists = dataset.co_occurrence
     if lists is None:
-        from dualgnn_dgl.graphs.cooccurrence import co_occurrence  # brings numba, which nobody else here needs
+        # brings numba, which nobody else here needs
+        from dualgnn_dgl.graphs.cooccurrence import co_occurrence
 
         lists = co_occurrence(train)
     lengths = np.diff(lists.indptr)
@@ -71,7 +76,9 @@ def heterograph(dataset: Dataset) -> dgl.DGLGraph:
 
 
 def user_item(graph: dgl.DGLGraph, kept: Tensor | None = None) -> Adjacency:
-    """Relation `interacted_by` as the normalised adjacency D_u^-½ R D_i^-½ of shape (U, I); its `.T` sends to items.
+    """Relation `interacted_by` as the normalised adjacency D_u^-½ R D_i^-½ of shape (U, I).
+
+    Its `.T` sends to items.
 
     With `kept` (I,) bool, only the edges of those items, under the degrees that are left.
     """
@@ -79,20 +86,34 @@ def user_item(graph: dgl.DGLGraph, kept: Tensor | None = None) -> Adjacency:
     if kept is not None:
         edges = kept[item]
         item, user = item[edges], user[edges]
-    return normalise(user, item, (graph.num_nodes("user"), graph.num_nodes("item")), ("user", "item"))
+    return normalise(
+        user, item, (graph.num_nodes("user"), graph.num_nodes("item")), ("user", "item")
+    )
 
 
 def observed(graph: dgl.DGLGraph, present: Tensor) -> Tensor:
-    """Has any of a user's training videos modality m? (U, M) bool, out of which item has which, `present` (I, M) bool."""
+    """Has any of a user's training videos modality m? (U, M) bool, out of which item has which,
+    `present` (I, M) bool.
+    """
     watcher, watched = graph.edges(etype="interacts")  # (E,) each
-    return torch.zeros(graph.num_nodes("user"), present.shape[1]).index_add(0, watcher, present[watched].float()) > 0
+    return (
+        torch.zeros(graph.num_nodes("user"), present.shape[1]).index_add(
+            0, watcher, present[watched].float()
+        )
+        > 0
+    )
 
 
-def nearest_items(modality: Modality, k: int, *, own: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Each present item's k nearest by cosine in one modality: (item, neighbour, cosine), (E,) each, item by item.
+def nearest_items(
+    modality: Modality, k: int, *, own: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Each present item's k nearest by cosine in one modality.
 
-    An item without the modality has no neighbour and is nobody's. With `own`, an item is the first of its own k; without,
-    never. Where fewer are present than k asks for, all of them are taken. The search is `nearest.nearest`.
+    (item, neighbour, cosine), (E,) each, item by item.
+
+    An item without the modality has no neighbour and is nobody's. With `own`, an item is the first
+    of its own k; without, never. Where fewer are present than k asks for, all of them are taken.
+    The search is `nearest.nearest`.
 
     Raises
     ------
@@ -118,8 +139,9 @@ def item_item(modality: Modality, k: int, *, weight: str = "mean", own: bool = F
 
     Parameters
     ----------
-    weight : 'mean', 1/k each, so that rows sum to one (a graph of ones under D^-½ S D^-½ with D its row sums: FREEDOM, Zhou
-        & Shen, MM 2023), or 'cosine', D^-½ S D^-½ over cosines, negative ones as zero (LATTICE, Zhang et al., MM 2021; MGCN)
+    weight : 'mean', 1/k each, so that rows sum to one (a graph of ones under D^-½ S D^-½ with D its
+        row sums: FREEDOM, Zhou & Shen, MM 2023), or 'cosine', D^-½ S D^-½ over cosines, negative
+        ones as zero (LATTICE, Zhang et al., MM 2021; MGCN)
     own : whether an item is among its own k nearest
 
     Raises
@@ -140,11 +162,15 @@ def item_item(modality: Modality, k: int, *, weight: str = "mean", own: bool = F
     return Adjacency(target, source, (size, size), weight=value, axes=("item", "item"))
 
 
-def mixed_item_item(modalities: Sequence[Modality], shares: Sequence[float], k: int, *, own: bool = False) -> Adjacency:
-    """One item graph of all modalities, Σ_m share_m S_m with the 'mean' graphs of `item_item`: FREEDOM's frozen graph (I, I).
+def mixed_item_item(
+    modalities: Sequence[Modality], shares: Sequence[float], k: int, *, own: bool = False
+) -> Adjacency:
+    """One item graph of all modalities, Σ_m share_m S_m with the 'mean' graphs of `item_item`.
 
-    The shares of the modalities that an item lacks go to those it has: a row sums to one unless the item has none (or
-    none with a share, or no neighbour).
+    FREEDOM's frozen graph (I, I).
+
+    The shares of the modalities that an item lacks go to those it has: a row sums to one unless the
+    item has none (or none with a share, or no neighbour).
 
     Raises
     ------
@@ -166,18 +192,24 @@ def mixed_item_item(modalities: Sequence[Modality], shares: Sequence[float], k: 
 
 
 def pruned(graph: dgl.DGLGraph, dropout: float, generator: torch.Generator) -> Adjacency:
-    """`user_item` over a sample of the training pairs, normalised by the degrees that are left; (U, I).
+    """`user_item` over a sample of the training pairs, normalised by the degrees that are left.
 
-    Source: FREEDOM (Zhou & Shen, MM 2023), degree-sensitive edge pruning: a share 1 − dropout of the edges is drawn without
-    replacement, with probabilities ∝ 1/√(d_u d_i), so that edges between popular ends go first.
+    (U, I).
+
+    Source: FREEDOM (Zhou & Shen, MM 2023), degree-sensitive edge pruning: a share 1 − dropout of
+    the edges is drawn without replacement, with probabilities ∝ 1/√(d_u d_i), so that edges between
+    popular ends go first.
     """
     item, user = graph.edges(etype="interacted_by")
     weight = graph.edges["interacted_by"].data["weight"].double()  # 1/√(d_u d_i), (E,)
-    # a race of exponential clocks of these rates: the first n to ring are n successive draws without replacement
+    # a race of exponential clocks of these rates: the first n to ring are n successive draws
+    # without replacement
     ring = torch.empty_like(weight).exponential_(generator=generator) / weight
     left = min(len(ring), max(1, round(len(ring) * (1 - dropout))))
     keep = ring.topk(left, largest=False).indices
-    return normalise(user[keep], item[keep], (graph.num_nodes("user"), graph.num_nodes("item")), ("user", "item"))
+    return normalise(
+        user[keep], item[keep], (graph.num_nodes("user"), graph.num_nodes("item")), ("user", "item")
+    )
 
 
 def _row_softmax(score: Tensor, row: Tensor, rows: int) -> Tensor:
@@ -195,16 +227,19 @@ def user_user(
     pad: str = "none",
     generator: torch.Generator | None = None,
 ) -> Adjacency:
-    """Relation `co_occurs`, the k strongest neighbours a user, as a row-stochastic adjacency Ω of shape (U, U).
+    """Relation `co_occurs`, the k strongest neighbours a user, as a row-stochastic adjacency Ω of
+    shape (U, U).
 
-    Source: DualGNN, user co-occurrence graph (u ← u + Σ_j ω_uj u_j). A user without neighbours has a zero row.
+    Source: DualGNN, user co-occurrence graph (u ← u + Σ_j ω_uj u_j). A user without neighbours has
+        a zero row.
 
     Parameters
     ----------
     k : neighbours a user at most
-    weight : 'softmax' over the stored weights (paper and released code), 'mean', or 'proportional' to them
-    pad : 'none' (fewer than k neighbours share the mass), or 'resample': the released code's filling up to k by
-        drawing with replacement from the growing list, which needs a `generator`
+    weight : 'softmax' over the stored weights (paper and released code), 'mean', or 'proportional'
+        to them
+    pad : 'none' (fewer than k neighbours share the mass), or 'resample': the released code's
+        filling up to k by drawing with replacement from the growing list, which needs a `generator`
 
     Raises
     ------
@@ -214,7 +249,10 @@ def user_user(
     if pad not in CO_PADS:
         raise ConfigError(unknown("cooc_pad", pad, CO_PADS))
     if k < 1:
-        raise ConfigError(f"cooc_k is {k}: give at least one neighbour, or switch the user graph off with user_graph=false")
+        raise ConfigError(
+            f"cooc_k is {k}: give at least one neighbour, or switch the user graph off with "
+            f"user_graph=false"
+        )
     users = graph.num_nodes("user")
     keep = graph.edges["co_occurs"].data["rank"] < k
     source, target = (end[keep] for end in graph.edges(etype="co_occurs"))
@@ -227,7 +265,8 @@ def user_user(
 
 
 def neighbour_weights(strength: Tensor, target: Tensor, users: int, weight: str) -> Tensor:
-    """Weights (E,) of neighbours with the given strengths (E,), summing to one for each of the targets (E,) in 0…users-1.
+    """Weights (E,) of neighbours with the given strengths (E,), summing to one for each of the
+    targets (E,) in 0…users-1.
 
     Raises
     ------
@@ -242,9 +281,17 @@ def neighbour_weights(strength: Tensor, target: Tensor, users: int, weight: str)
 
 
 def _resample(
-    source: Tensor, target: Tensor, strength: Tensor, rank: Tensor, users: int, k: int, generator: torch.Generator | None
+    source: Tensor,
+    target: Tensor,
+    strength: Tensor,
+    rank: Tensor,
+    users: int,
+    k: int,
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Fill every non-empty list to k by drawing uniformly from the list as it has grown so far (Pólya's urn)."""
+    """Fill every non-empty list to k by drawing uniformly from the list as it has grown so far
+    (Pólya's urn).
+    """
     if generator is None:
         raise ConfigError("cooc_pad='resample' draws at random: pass a generator")
     length = torch.bincount(target, minlength=users)

@@ -1,8 +1,10 @@
-"""Missing modalities: simulate holes (`drop`), fill them (`impute`), and say whether filling can help (`homophily`).
+"""Missing modalities: simulate holes (`drop`), fill them (`impute`), and say whether filling can
+help (`homophily`).
 
-All of it is a property of the data set, so that every model sees the same: `drop` marks rows absent, `impute` marks them
-present and `imputed`. Nothing here knows a model. A new imputer is a function and its line in `imputers`. Names are imported
-when first asked for: the command line reads the imputers' names without loading NumPy.
+All of it is a property of the data set, so that every model sees the same: `drop` marks rows
+absent, `impute` marks them present and `imputed`. Nothing here knows a model. A new imputer is a
+function and its line in `imputers`. Names are imported when first asked for: the command line reads
+the imputers' names without loading NumPy.
 """
 
 from __future__ import annotations
@@ -26,7 +28,17 @@ _HOMES = {
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["IMPUTERS", "PATTERNS", "Imputing", "drop", "homophily", "impute", "item_graph", "read_holes", "write_holes"]
+__all__ = [
+    "IMPUTERS",
+    "PATTERNS",
+    "Imputing",
+    "drop",
+    "homophily",
+    "impute",
+    "item_graph",
+    "read_holes",
+    "write_holes",
+]
 
 
 def __getattr__(name: str) -> Any:

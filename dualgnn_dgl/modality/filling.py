@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def impute(dataset: Dataset, method: str, options: Imputing | None = None) -> Dataset:
-    """The data set with every absent row filled and marked `imputed`; rows that are there stay as they are, bit for bit.
+    """The data set with every absent row filled and marked `imputed`.
+
+    Rows that are there stay as they are, bit for bit.
 
     Fitted on present rows and training pairs only. A data set without holes comes back unchanged.
 
@@ -32,19 +34,33 @@ def impute(dataset: Dataset, method: str, options: Imputing | None = None) -> Da
     if method not in IMPUTERS:
         raise ConfigError(unknown("imputer", method, IMPUTERS))
     options = options or Imputing()
-    holed = {name: modality for name, modality in dataset.modalities.items() if not modality.present.all()}
+    holed = {
+        name: modality
+        for name, modality in dataset.modalities.items()
+        if not modality.present.all()
+    }
     if not holed:
         return dataset
     for name, modality in holed.items():
         if method != "zero" and not modality.present.any():
-            raise DataError(f"modality {name} is missing for every item, so {method} has nothing to fill from: leave it out")
+            raise DataError(
+                f"modality {name} is missing for every item, so {method} has nothing to fill "
+                f"from: leave it out"
+            )
     operator = IMPUTERS[method]
-    graph = item_graph(dataset.train, options.k) if operator is not None and method != "mean" else None
+    graph = (
+        item_graph(dataset.train, options.k) if operator is not None and method != "mean" else None
+    )
     filled = {name: _fill(modality, operator, graph, options) for name, modality in holed.items()}
     return replace(dataset, modalities={**dataset.modalities, **filled})
 
 
-def _fill(modality: Modality, operator: Operator | None, graph: sparse.csr_matrix | None, options: Imputing) -> Modality:
+def _fill(
+    modality: Modality,
+    operator: Operator | None,
+    graph: sparse.csr_matrix | None,
+    options: Imputing,
+) -> Modality:
     """One modality, a block of columns at a time; None stands for zeros."""
     present = modality.present
     values = modality.values.copy()  # (I, F)
@@ -56,6 +72,8 @@ def _fill(modality: Modality, operator: Operator | None, graph: sparse.csr_matri
         for start in range(0, modality.width, COLUMNS):
             block = slice(start, start + COLUMNS)
             columns = np.ascontiguousarray(modality.values[:, block])  # X, zero where absent
-            values[absent[reached], block] = operator(columns, present, graph, options)[absent[reached]] / mass[reached]
+            values[absent[reached], block] = (
+                operator(columns, present, graph, options)[absent[reached]] / mass[reached]
+            )
             values[absent[~reached], block] = columns[present].mean(axis=0, dtype=np.float64)
     return Modality(values, np.ones_like(present), modality.imputed | ~present)

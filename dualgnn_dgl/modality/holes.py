@@ -1,7 +1,9 @@
-"""Holes made on purpose: which items lose which modality, by a seed, before any model sees the data.
+"""Holes made on purpose: which items lose which modality, by a seed, before any model sees the
+data.
 
-Source of the patterns: the protocols for missing modalities of Malitesta et al. (CIKM 2024, arXiv 2408.11767) and of DGMRec
-(SIGIR 2025, arXiv 2504.16352), in Rubin's terms (Biometrika 1976): `random` is missing completely at random, `rare` at random.
+Source of the patterns: the protocols for missing modalities of Malitesta et al. (CIKM 2024, arXiv
+2408.11767) and of DGMRec (SIGIR 2025, arXiv 2504.16352), in Rubin's terms (Biometrika 1976):
+`random` is missing completely at random, `rare` at random.
 """
 
 from __future__ import annotations
@@ -24,33 +26,47 @@ from dualgnn_dgl.errors import ConfigError, DataError, unknown
 DIGEST = "dualgnn-dgl.sha256"  # in the file's metadata: of its content
 
 
-def drop(dataset: Dataset, rate: float, pattern: str = "random", seed: int = 0, modality: str | None = None) -> Dataset:
+def drop(
+    dataset: Dataset,
+    rate: float,
+    pattern: str = "random",
+    seed: int = 0,
+    modality: str | None = None,
+) -> Dataset:
     """The same data set with more holes.
 
-    Of the P rows that a modality has, round(rate · P) are marked absent. For one seed the holes are nested: what is missing at
-    a rate is missing at every higher one. They do not depend on the other modalities, nor on any model.
+    Of the P rows that a modality has, round(rate · P) are marked absent. For one seed the holes are
+    nested: what is missing at a rate is missing at every higher one. They do not depend on the
+    other modalities, nor on any model.
 
     Parameters
     ----------
     rate : share of the present rows that go, 0 to 1.
-    pattern : 'random' (every modality by itself, every item alike), 'rare' (every modality by itself; an item with n training
-        pairs goes with odds 1 / (1 + n)), 'one-modality' (only `modality` gets holes), 'whole-modality' (`modality` goes from
-        every item if the rate is above zero).
+    pattern : 'random' (every modality by itself, every item alike), 'rare' (every modality by
+        itself; an item with n training pairs goes with odds 1 / (1 + n)), 'one-modality' (only
+        `modality` gets holes), 'whole-modality' (`modality` goes from every item if the rate is
+        above zero).
     seed : of the draw.
     modality : name of the one that gets holes, for the last two patterns; the first one by default.
 
     Raises
     ------
     ConfigError
-        for an unknown pattern or modality, a rate outside 0…1, or a modality where the pattern takes none.
+        for an unknown pattern or modality, a rate outside 0…1, or a modality where the pattern
+        takes none.
     """
     if pattern not in PATTERNS:
         raise ConfigError(unknown("pattern", pattern, PATTERNS))
     if not 0 <= rate <= 1:
-        raise ConfigError(f"{rate:g} of the rows were to go missing: give a share from 0 to 1, such as 0.6")
+        raise ConfigError(
+            f"{rate:g} of the rows were to go missing: give a share from 0 to 1, such as 0.6"
+        )
     single = pattern in ("one-modality", "whole-modality")
     if modality is not None and not single:
-        raise ConfigError(f"pattern {pattern} makes holes in every modality: leave {modality} out, or choose one-modality")
+        raise ConfigError(
+            f"pattern {pattern} makes holes in every modality: leave {modality} out, or choose "
+            f"one-modality"
+        )
     if modality is not None and modality not in dataset.modalities:
         raise ConfigError(unknown("modality", modality, dataset.modalities))
     if single:
@@ -64,13 +80,23 @@ def drop(dataset: Dataset, rate: float, pattern: str = "random", seed: int = 0, 
     modalities = dict(dataset.modalities)
     for name in hit:
         if name in modalities:
-            modalities[name] = _thin(modalities[name], share, weight, np.random.default_rng([seed, zlib.crc32(name.encode())]))
+            modalities[name] = _thin(
+                modalities[name],
+                share,
+                weight,
+                np.random.default_rng([seed, zlib.crc32(name.encode())]),
+            )
     return replace(dataset, modalities=modalities)
 
 
-def _thin(modality: Modality, share: float, weight: np.ndarray, rng: np.random.Generator) -> Modality:
-    """Take the first rows of a random order in which row i stands early in proportion to weight (I,): the Gumbel-top-k rule."""
-    keys = np.log(weight) + rng.gumbel(size=len(weight))  # (I,), drawn for absent rows too: the others' do not shift
+def _thin(
+    modality: Modality, share: float, weight: np.ndarray, rng: np.random.Generator
+) -> Modality:
+    """Take the first rows of a random order in which row i stands early in proportion to weight
+    (I,): the Gumbel-top-k rule.
+    """
+    # (I,), drawn for absent rows too: the others' do not shift
+    keys = np.log(weight) + rng.gumbel(size=len(weight))
     rows = np.flatnonzero(modality.present)
     lost = rows[np.argsort(-keys[rows], kind="stable")[: round(share * len(rows))]]
     present, imputed = modality.present.copy(), modality.imputed.copy()
@@ -79,10 +105,18 @@ def _thin(modality: Modality, share: float, weight: np.ndarray, rng: np.random.G
 
 
 def write_holes(dataset: Dataset, path: str | Path) -> None:
-    """Which item has which modality, as a Parquet file: `item` in the user's own ids, and one true/false column a modality."""
+    """Which item has which modality, as a Parquet file.
+
+    `item` in the user's own ids, and one true/false column a modality.
+    """
     present = {name: modality.present for name, modality in dataset.modalities.items()}
-    columns: Mapping[str, object] = {"item": pa.array(dataset.item_ids.tolist(), pa.string()), **present}
-    digest = content_hash({"item": dataset.item_ids, **{f"present.{name}": rows for name, rows in present.items()}})
+    columns: Mapping[str, object] = {
+        "item": pa.array(dataset.item_ids.tolist(), pa.string()),
+        **present,
+    }
+    digest = content_hash(
+        {"item": dataset.item_ids, **{f"present.{name}": rows for name, rows in present.items()}}
+    )
     with atomic_file(path) as temporary:
         write_columns(temporary, pa.table(columns).replace_schema_metadata({DIGEST: digest}))
 
@@ -93,7 +127,8 @@ def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
     Raises
     ------
     DataError
-        if the file is missing or damaged, knows other items or modalities, or has a row where the data set has none.
+        if the file is missing or damaged, knows other items or modalities, or has a row where the
+        data set has none.
     """
     try:
         with open_regular(path) as handle:
@@ -101,23 +136,34 @@ def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
         ids = np.array(found["item"].cast(pa.string()).to_pylist(), np.str_)
         said = (found.schema.metadata or {}).get(DIGEST.encode())  # a file made by hand has none
         if said is not None:  # of all its columns, of which this data set may know fewer
-            content = {f"present.{name}": _flags(found, name) for name in found.column_names if name != "item"}
+            content = {
+                f"present.{name}": _flags(found, name)
+                for name in found.column_names
+                if name != "item"
+            }
             if said.decode() != content_hash({"item": ids, **content}):
                 raise ValueError("it is not what was written there")
         present = {name: _flags(found, name) for name in dataset.modalities}
     except (KeyError, OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{path} does not hold the holes of this data set ({reason}): write them anew") from None
+        raise DataError(
+            f"{path} does not hold the holes of this data set ({reason}): write them anew"
+        ) from None
     order, mine = np.argsort(ids, kind="stable"), np.argsort(dataset.item_ids, kind="stable")
     if not np.array_equal(ids[order], dataset.item_ids[mine]):
-        raise DataError(f"{path} lists {len(ids)} items, not the {dataset.num_items} of this data set: write the holes anew")
+        raise DataError(
+            f"{path} lists {len(ids)} items, not the {dataset.num_items} of this data set: write "
+            f"the holes anew"
+        )
     modalities = {}
     for name, modality in dataset.modalities.items():
         kept = np.empty(dataset.num_items, dtype=bool)
         kept[mine] = present[name][order]
         extra = int((kept & ~modality.present).sum())
         if extra:
-            raise DataError(f"{path} wants {name} of {extra} items that lack it: write the holes anew")
+            raise DataError(
+                f"{path} wants {name} of {extra} items that lack it: write the holes anew"
+            )
         modalities[name] = Modality(modality.values, kept, modality.imputed & kept)
     return replace(dataset, modalities=modalities)
 

@@ -52,17 +52,23 @@ class Imputing(Options):
     time: float = option(5.0, "diffusion time t of heat", low=0, high=100)
 
 
-def _mean(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix | None, options: Imputing) -> np.ndarray:
+def _mean(
+    x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix | None, options: Imputing
+) -> np.ndarray:
     import numpy as np
 
     return np.broadcast_to(x.sum(axis=0, dtype=np.float64).astype(np.float32), x.shape)
 
 
-def _neighbour_mean(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing) -> np.ndarray:
+def _neighbour_mean(
+    x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing
+) -> np.ndarray:
     return graph @ x
 
 
-def _multi_hop(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing) -> np.ndarray:
+def _multi_hop(
+    x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing
+) -> np.ndarray:
     from dualgnn_dgl.modality.neighbours import normalised
 
     step, y = normalised(graph), x
@@ -72,8 +78,12 @@ def _multi_hop(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, opt
     return y
 
 
-def _ppr(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing) -> np.ndarray:
-    """Golub & Varga 1961: z⁺ = ω (G z + α x − z⁻) + z⁻ with G = (1−α) H, whose eigenvalues lie within ±(1−α)."""
+def _ppr(
+    x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing
+) -> np.ndarray:
+    """Golub & Varga 1961: z⁺ = ω (G z + α x − z⁻) + z⁻ with G = (1−α) H, whose eigenvalues lie
+    within ±(1−α).
+    """
     import numpy as np
 
     from dualgnn_dgl.modality.neighbours import normalised
@@ -89,7 +99,9 @@ def _ppr(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: 
     return z
 
 
-def _heat(x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing) -> np.ndarray:
+def _heat(
+    x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing
+) -> np.ndarray:
     """exp(−t) Σ tⁿ Hⁿ x / n!; what is left out is the tail of a Poisson distribution of mean t."""
     import numpy as np
 

@@ -1,8 +1,9 @@
 """Which items are watched by the same users, and whether such items look, sound or read alike.
 
-Source: Malitesta et al., "Do We Really Need to Drop Items with Missing Modalities in Multimodal Recommendation?" (CIKM 2024,
-arXiv 2408.11767): the item graph RᵀR, top k, edges of weight one; and its 2026 sequel (arXiv 2602.17354): imputing along a graph
-can only help as far as neighbours resemble each other, its *feature homophily*.
+Source: Malitesta et al., "Do We Really Need to Drop Items with Missing Modalities in Multimodal
+Recommendation?" (CIKM 2024, arXiv 2408.11767): the item graph RᵀR, top k, edges of weight one; and
+its 2026 sequel (arXiv 2602.17354): imputing along a graph can only help as far as neighbours
+resemble each other, its *feature homophily*.
 """
 
 from __future__ import annotations
@@ -20,16 +21,24 @@ COLUMNS = 256  # features that travel at once: bounds the working space to a few
 
 
 def item_graph(train: Interactions, k: int = 20) -> sparse.csr_matrix:
-    """Each item joined to the k items that share most training users with it, made symmetric; (I, I) float32 of ones.
+    """Each item joined to the k items that share most training users with it, made symmetric.
 
-    Ties go to the smaller internal number. An item without training pairs has no neighbour. The counts are those of
+    (I, I) float32 of ones.
+
+    Ties go to the smaller internal number. An item without training pairs has no neighbour. The
+    counts are those of
     `cooccurrence.co_occurrence` with users and items exchanged: exact, in bounded memory.
     """
-    from dualgnn_dgl.graphs.cooccurrence import co_occurrence  # brings numba, which nobody else here needs
+    # brings numba, which nobody else here needs
+    from dualgnn_dgl.graphs.cooccurrence import co_occurrence
 
-    lists = co_occurrence(Interactions(train.item, train.user, train.num_items, train.num_users), k=k)
+    lists = co_occurrence(
+        Interactions(train.item, train.user, train.num_items, train.num_users), k=k
+    )
     ones = np.ones(len(lists.neighbour), dtype=np.float32)
-    near = sparse.csr_matrix((ones, lists.neighbour, lists.indptr), shape=(train.num_items, train.num_items))
+    near = sparse.csr_matrix(
+        (ones, lists.neighbour, lists.indptr), shape=(train.num_items, train.num_items)
+    )
     return near.maximum(near.T).tocsr()
 
 
@@ -41,9 +50,12 @@ def normalised(graph: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def homophily(modality: Modality, graph: sparse.csr_matrix, seed: int = 0) -> dict[str, Any] | None:
-    """How much more neighbours resemble each other than any two items do; None where no two neighbours have the modality.
+    """How much more neighbours resemble each other than any two items do.
 
-    Only rows that were read count, no imputed ones. At most 200,000 edges, and as many random pairs, are looked at.
+    None where no two neighbours have the modality.
+
+    Only rows that were read count, no imputed ones. At most 200,000 edges, and as many random
+    pairs, are looked at.
 
     Parameters
     ----------
@@ -52,9 +64,10 @@ def homophily(modality: Modality, graph: sparse.csr_matrix, seed: int = 0) -> di
     Returns
     -------
     dict
-        `neighbours` and `random`, the mean cosine of the ends of an edge and of random pairs; `gain`, (neighbours − random) /
-        (1 − random): 0 where neighbours are no more alike than chance, 1 where they are the same; `pairs`, edges looked at;
-        `explained`, the share of what tells items apart that the mean of their neighbours predicts (see `explained`).
+        `neighbours` and `random`, the mean cosine of the ends of an edge and of random pairs;
+        `gain`, (neighbours − random) / (1 − random): 0 where neighbours are no more alike than
+        chance, 1 where they are the same; `pairs`, edges looked at; `explained`, the share of what
+        tells items apart that the mean of their neighbours predicts (see `explained`).
     """
     rows = np.flatnonzero(modality.own)
     edges = sparse.triu(graph, k=1).tocoo()
@@ -67,18 +80,30 @@ def homophily(modality: Modality, graph: sparse.csr_matrix, seed: int = 0) -> di
         chosen = np.sort(rng.choice(one.size, PAIRS, replace=False))
         one, two = one[chosen], two[chosen]
     first = rng.integers(rows.size, size=min(PAIRS, 20 * rows.size))
-    second = (first + rng.integers(1, rows.size, size=first.size)) % rows.size  # never the same item
-    near, far = _cosine(modality.values, one, two), _cosine(modality.values, rows[first], rows[second])
+    # never the same item
+    second = (first + rng.integers(1, rows.size, size=first.size)) % rows.size
+    near, far = (
+        _cosine(modality.values, one, two),
+        _cosine(modality.values, rows[first], rows[second]),
+    )
     gain = (near - far) / (1 - far) if far < 1 else 0.0
     share = explained(modality, graph, rng)
-    return {"neighbours": near, "random": far, "gain": gain, "pairs": int(one.size), "explained": share}
+    return {
+        "neighbours": near,
+        "random": far,
+        "gain": gain,
+        "pairs": int(one.size),
+        "explained": share,
+    }
 
 
 def explained(modality: Modality, graph: sparse.csr_matrix, rng: np.random.Generator) -> float:
-    """R² of x̄ + β (n_i − x̄) for the features x_i of items, with n_i the mean of their neighbours', x̄ of all, and the best β.
+    """R² of x̄ + β (n_i − x̄) for the features x_i of items, with n_i the mean of their
+    neighbours', x̄ of all, and the best β.
 
-    Features at length one, rows that were read only, no item among its own neighbours, one β for all: 0 where neighbours say
-    nothing of an item, 1 where they say it all. At most 10,000 items are predicted.
+    Features at length one, rows that were read only, no item among its own neighbours, one β for
+    all: 0 where neighbours say nothing of an item, 1 where they say it all. At most 10,000 items
+    are predicted.
     """
     own = modality.own
     count = graph @ own.astype(np.float32)  # neighbours that have it, (I,)
@@ -86,7 +111,9 @@ def explained(modality: Modality, graph: sparse.csr_matrix, rng: np.random.Gener
     if rows.size > ITEMS:
         rows = np.sort(rng.choice(rows, ITEMS, replace=False))
     near = graph[rows]
-    scale = np.where(own, 1 / np.maximum(np.linalg.norm(modality.values, axis=1), 1e-12), 0).astype(np.float32)[:, None]
+    scale = np.where(own, 1 / np.maximum(np.linalg.norm(modality.values, axis=1), 1e-12), 0).astype(
+        np.float32
+    )[:, None]
     along = spread = told = 0.0
     for start in range(0, modality.width, COLUMNS):
         x = modality.values[:, start : start + COLUMNS] * scale  # (I, ≤ 256)
@@ -100,7 +127,10 @@ def explained(modality: Modality, graph: sparse.csr_matrix, rng: np.random.Gener
 
 
 def _cosine(values: np.ndarray, one: np.ndarray, two: np.ndarray, block: int = 8192) -> float:
-    """Mean cosine of rows `one` and `two` of values (I, F), in blocks; a zero row has cosine zero with every other."""
+    """Mean cosine of rows `one` and `two` of values (I, F), in blocks.
+
+    A zero row has cosine zero with every other.
+    """
     length = np.maximum(np.linalg.norm(values, axis=1), 1e-12)
     total = 0.0
     for start in range(0, one.size, block):

@@ -1,8 +1,9 @@
 """The models, by the name the command line knows them by.
 
-To add one: write `models/<name>.py` with a class derived from `base.Recommender` (docstring: source, equations, shapes,
-differences from the authors' code; a frozen `Config`; `TRAIN` and `SEARCH` where it needs them; the constructor; `embed`), and
-add one line here. The contract tests and the command line pick it up from this table.
+To add one: write `models/<name>.py` with a class derived from `base.Recommender` (docstring:
+source, equations, shapes, differences from the authors' code; a frozen `Config`; `TRAIN` and
+`SEARCH` where it needs them; the constructor; `embed`), and add one line here. The contract tests
+and the command line pick it up from this table.
 """
 
 from __future__ import annotations
@@ -45,8 +46,12 @@ def model_class(name: str) -> type[Recommender]:
     return getattr(importlib.import_module(f"dualgnn_dgl.models.{name}"), MODELS[name])
 
 
-def create(name: str, graph: Any, modalities: Mapping[str, Any], config: Any = None, seed: int = 0) -> Recommender:
-    """Build a model on the CPU with its own random numbers: the same seed gives the same parameters.
+def create(
+    name: str, graph: Any, modalities: Mapping[str, Any], config: Any = None, seed: int = 0
+) -> Recommender:
+    """Build a model on the CPU with its own random numbers.
+
+    The same seed gives the same parameters.
 
     Parameters
     ----------
@@ -64,7 +69,10 @@ def create(name: str, graph: Any, modalities: Mapping[str, Any], config: Any = N
     kind = model_class(name)
     if kind.uses_modalities and kind.needs_modalities and not modalities:
         others = "dualgnn_plus or lightgcn"
-        raise ConfigError(f"model {name} needs item features and the data set has none: add feature files, or use {others}")
+        raise ConfigError(
+            f"model {name} needs item features and the data set has none: add feature files, or "
+            f"use {others}"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return kind(graph, modalities, kind.Config() if config is None else config)

@@ -1,4 +1,5 @@
-"""What every model is: two tables whose inner product is the score; and what models share, missing modalities above all.
+"""What every model is: two tables whose inner product is the score; and what models share, missing
+modalities above all.
 
 To add a model, see `models/__init__.py`.
 """
@@ -27,11 +28,14 @@ LOOK_ALIKES = 10  # trained videos that lend to a new one, in each modality
 
 
 class Recommender(nn.Module):
-    """A function from (graph, modalities) to two tables, user (U, D) and item (I, D); a score is their inner product.
+    """A function from (graph, modalities) to two tables, user (U, D) and item (I, D).
 
-    The tables are dense, or both sparse (COO, coalesced) where D is the size of the catalogue and nothing is trained.
-    A subclass has a frozen dataclass `Config(Options)`, a constructor `(graph, modalities, config)`, `embed`, and where it
-    needs them `penalty`, `loss_of` or `loss`, and `new_epoch`. It chooses no device, does no I/O and knows no data set's name.
+    A score is their inner product.
+
+    The tables are dense, or both sparse (COO, coalesced) where D is the size of the catalogue and
+    nothing is trained. A subclass has a frozen dataclass `Config(Options)`, a constructor `(graph,
+    modalities, config)`, `embed`, and where it needs them `penalty`, `loss_of` or `loss`, and
+    `new_epoch`. It chooses no device, does no I/O and knows no data set's name.
 
     Attributes:
         Config: options of the model.
@@ -39,17 +43,19 @@ class Recommender(nn.Module):
         SEARCH: values that `tune` tries for an option of the model or of training.
 
     Raises:
-        ConfigError: when a subclass is defined whose `TRAIN` or `SEARCH` has an unknown key or a value out of bounds.
+        ConfigError: when a subclass is defined whose `TRAIN` or `SEARCH` has an unknown key or a
+            value out of bounds.
     """
 
     Config: ClassVar[type[Options]]
     TRAIN: ClassVar[Mapping[str, Any]] = {}
     SEARCH: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     uses_modalities: ClassVar[bool] = False
-    needs_modalities: ClassVar[bool] = True  # of those that use them: nothing is left of it where the data have none
+    # of those that use them: nothing is left of it where the data have none
+    needs_modalities: ClassVar[bool] = True
     trainable: ClassVar[bool] = True
-    # Parameters and buffers with a row for every user or item, by name. Sampled blocks and `update` go by it: a number of
-    # rows cannot tell users from items where there are as many of both.
+    # Parameters and buffers with a row for every user or item, by name. Sampled blocks and `update`
+    # go by it: a number of rows cannot tell users from items where there are as many of both.
     row_axes: ClassVar[Mapping[str, str]] = {"user": "user", "item": "item"}
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -63,24 +69,35 @@ class Recommender(nn.Module):
 
     @property
     def static_step(self) -> bool:
-        """Whether every training step runs the same operations on the same tensors, so that a CUDA graph may replay it.
+        """Whether every training step runs the same operations on the same tensors, so that a CUDA
+        graph may replay it.
 
         Not where an epoch draws something anew; a model that can do so and does not says otherwise.
         """
         return type(self).new_epoch is Recommender.new_epoch
 
     def compared(self) -> tuple[Tensor, Tensor]:
-        """The tables that the loss compares, (U, D) and (I, D): those of `embed`, unless training hides something."""
+        """The tables that the loss compares, (U, D) and (I, D).
+
+        Those of `embed`, unless training hides something.
+        """
         return self.embed()
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Training loss of B triples (user, watched item, unwatched item), each (B,) int64; a scalar."""
+        """Training loss of B triples (user, watched item, unwatched item), each (B,) int64.
+
+        A scalar.
+        """
         return self.loss_of(self.compared(), users, positives, negatives)
 
-    def loss_of(self, tables: tuple[Tensor, Tensor], users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """The same from the tables that `compared` gave, so that several batches can share them (step.py).
+    def loss_of(
+        self, tables: tuple[Tensor, Tensor], users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> Tensor:
+        """The same from the tables that `compared` gave, so that several batches can share them
+        (step.py).
 
-        A model whose loss is more than its tables overrides `loss` instead, and its batches share nothing.
+        A model whose loss is more than its tables overrides `loss` instead, and its batches share
+        nothing.
         """
         user, item = tables
         difference = (pick(user, users) * (pick(item, positives) - pick(item, negatives))).sum(-1)
@@ -91,32 +108,42 @@ class Recommender(nn.Module):
         return 0.0
 
     def user_attention(self) -> Tensor | None:
-        """Weight of each modality for each user, (U, M) in the order of the data set's modalities; None where there is none."""
+        """Weight of each modality for each user, (U, M) in the order of the data set's modalities.
+
+        None where there is none.
+        """
         return None
 
     def user_rule(self) -> UserRule:
-        """How users who come after training get their vectors: called once, gives a function of `Histories` → (B, D).
+        """How users who come after training get their vectors.
 
-        Like `embed` it is pure; what it keeps is its own. By default one more propagation step over the item table,
-        û = Σ_{i∈history} i / √(d_û d_i): every watched video speaks for what is like it. A model whose users are made of more
-        than that says so with a rule of its own; the rule must not depend on the order of a history.
+        Called once, gives a function of `Histories` → (B, D).
+
+        Like `embed` it is pure; what it keeps is its own. By default one more propagation step over
+        the item table, û = Σ_{i∈history} i / √(d_û d_i): every watched video speaks for what is
+        like it. A model whose users are made of more than that says so with a rule of its own; the
+        rule must not depend on the order of a history.
         """
         with torch.no_grad():
             item = self.embed()[1].detach().clone()
         return lambda histories: histories.to_user @ item
 
     def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
-        """Rows (B, …) of the user parameter `name` for users who come after training, to start from; `update` asks for them.
+        """Rows (B, …) of the user parameter `name` for users who come after training, to start
+        from; `update` asks for them.
 
         None, the default: the mean of the nearest users' rows.
         """
         return None
 
     def item_rule(self) -> ItemRule:
-        """How videos that come after training get their vectors: called once, gives a function of `NewItems` → (N, D).
+        """How videos that come after training get their vectors.
 
-        By default the mean of the trained videos that resemble it most, over the modalities it has. A model with an encoder of
-        features, or another use of them, says so with a rule of its own; an absent modality must not enter.
+        Called once, gives a function of `NewItems` → (N, D).
+
+        By default the mean of the trained videos that resemble it most, over the modalities it has.
+        A model with an encoder of features, or another use of them, says so with a rule of its own;
+        an absent modality must not enter.
         """
         with torch.no_grad():
             item = self.embed()[1].detach().clone()
@@ -125,15 +152,20 @@ class Recommender(nn.Module):
     def new_epoch(self, generator: torch.Generator) -> None:
         """Called before each epoch, for models that draw something anew (a graph, a padding).
 
-        What is drawn depends on the generator alone: an epoch that was cut off is drawn again from the generator's old state.
+        What is drawn depends on the generator alone: an epoch that was cut off is drawn again from
+        the generator's old state.
         """
 
     def resume_epoch(self, batches: int) -> None:
-        """Called after `new_epoch` where the epoch goes on after so many batches, for models that count them."""
+        """Called after `new_epoch` where the epoch goes on after so many batches, for models that
+        count them.
+        """
 
 
 def _check_options(kind: type[Recommender]) -> None:
-    """Raises `ConfigError` unless `TRAIN` and `SEARCH` of a model hold valid values of known options."""
+    """Raises `ConfigError` unless `TRAIN` and `SEARCH` of a model hold valid values of known
+    options.
+    """
     own, of_training = keys(kind.Config) if hasattr(kind, "Config") else [], keys(TrainConfig)
     if shared := sorted({*own} & {*of_training}):
         raise ConfigError(f"{kind.__name__}.Config has a key of training, {shared[0]}: rename it")
@@ -142,11 +174,15 @@ def _check_options(kind: type[Recommender]) -> None:
         if key not in own and key not in of_training:
             raise ConfigError(unknown(f"key in {kind.__name__}.SEARCH", key, [*own, *of_training]))
         for value in values:
-            build(kind.Config if key in own else TrainConfig, {key: value}, f"{kind.__name__}.SEARCH")
+            build(
+                kind.Config if key in own else TrainConfig, {key: value}, f"{kind.__name__}.SEARCH"
+            )
 
 
 def axis_of(module: nn.Module, key: str) -> str | None:
-    """What the rows of a parameter or buffer stand for: 'user', 'item', or None where it is no table.
+    """What the rows of a parameter or buffer stand for.
+
+    'user', 'item', or None where it is no table.
 
     Args:
         module: The model, or a part of it.
@@ -167,13 +203,21 @@ def table(rows: int, columns: int) -> nn.Parameter:
 
 
 def node_table(users: int, items: int, columns: int) -> tuple[nn.Parameter, nn.Parameter]:
-    """One Xavier-normal table of all nodes, in two parts: users' (U, columns) and items' (I, columns)."""
+    """One Xavier-normal table of all nodes, in two parts.
+
+    Users' (U, columns) and items' (I, columns).
+    """
     user, item = table(users + items, columns).detach().split([users, items])
     return nn.Parameter(user.clone()), nn.Parameter(item.clone())
 
 
-def smoothed(to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor, layers: int) -> tuple[Tensor, Tensor]:
-    """Mean of layers 0…L of user (U, D) and item (I, D) over the user–item graph: LightGCN (He et al., SIGIR 2020, eq. 3, 4)."""
+def smoothed(
+    to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor, layers: int
+) -> tuple[Tensor, Tensor]:
+    """Mean of layers 0…L of user (U, D) and item (I, D) over the user–item graph.
+
+    LightGCN (He et al., SIGIR 2020, eq. 3, 4).
+    """
     user_sum, item_sum = user, item
     for _ in range(layers):
         user, item = to_user @ item, to_item @ user
@@ -182,8 +226,10 @@ def smoothed(to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor,
 
 
 def lent(to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor, layers: int) -> Tensor:
-    """What videos lend to a new user in such a model, (I, D): `histories.to_user @` this is layers 1…L of `smoothed`, with its
-    1/(L+1). Of layer 0, never trained, nothing is known. Without a layer, the videos' own rows.
+    """What videos lend to a new user in such a model, (I, D).
+
+    `histories.to_user @` this is layers 1…L of `smoothed`, with its 1/(L+1). Of layer 0, never
+    trained, nothing is known. Without a layer, the videos' own rows.
     """
     if layers == 0:
         return item
@@ -191,11 +237,14 @@ def lent(to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor, lay
 
 
 class _UnitRows(torch.autograd.Function):
-    """x / ‖x‖ a row; four passes over memory backward, where autograd makes seven of `functional.normalize`."""
+    """x / ‖x‖ a row; four passes over memory backward, where autograd makes seven of
+    `functional.normalize`.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=1e-12).reciprocal_()  # (N, 1)
+        # of shape (N, 1)
+        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_(min=1e-12).reciprocal_()
         unit = x * scale
         ctx.save_for_backward(unit, scale)
         return unit
@@ -209,18 +258,21 @@ class _UnitRows(torch.autograd.Function):
 
 
 def unit_rows(x: Tensor, present: Tensor | None = None) -> Tensor:
-    """Rows of x (N, D) at length one; zero rows stay zero, and so become those where `present` (N,) is False.
+    """Rows of x (N, D) at length one; zero rows stay zero, and so become those where `present` (N,)
+    is False.
 
-    The mask comes *after* the normalisation: a zero feature row passes an encoder's biases and would otherwise become
-    one and the same unit vector for all items that lack the modality. Half precision comes out as float32. Differentiable
-    once.
+    The mask comes *after* the normalisation: a zero feature row passes an encoder's biases and
+    would otherwise become one and the same unit vector for all items that lack the modality. Half
+    precision comes out as float32. Differentiable once.
     """
     unit = _UnitRows.apply(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x)
     return unit if present is None else unit.where(present.unsqueeze(-1), unit.new_zeros(()))
 
 
 class _WeightedSum(torch.autograd.Function):
-    """Σ_m w[:, m] · x_m without the (N, M, D) tensors that a stack would make, forward and backward."""
+    """Σ_m w[:, m] · x_m without the (N, M, D) tensors that a stack would make, forward and
+    backward.
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, *tables: Tensor) -> Tensor:
@@ -234,7 +286,11 @@ class _WeightedSum(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         weight, *tables = ctx.saved_tensors
-        of_weight = torch.stack([(gradient * x).sum(-1) for x in tables], dim=1) if ctx.needs_input_grad[0] else None
+        of_weight = (
+            torch.stack([(gradient * x).sum(-1) for x in tables], dim=1)
+            if ctx.needs_input_grad[0]
+            else None
+        )
         return of_weight, *(gradient * weight[:, m : m + 1] for m in range(len(tables)))
 
 
@@ -253,17 +309,26 @@ def masked_softmax(logits: Tensor, observed: Tensor) -> Tensor:
 
 
 class Features(nn.Module):
-    """The modalities of a data set as buffers, in a fixed order: `values[m]` (I, F_m), `present` (I, M).
+    """The modalities of a data set as buffers, in a fixed order.
 
-    They move with `.to()` and stay out of the state dict: the run records which data they come from.
+    `values[m]` (I, F_m), `present` (I, M).
+
+    They move with `.to()` and stay out of the state dict: the run records which data they come
+    from.
     """
 
     def __init__(self, modalities: Mapping[str, Modality]) -> None:
         super().__init__()
         self.names = tuple(modalities)
-        self.row_axes = {"present": "item"} | {f"values_{m}": "item" for m in range(len(self.names))}
+        self.row_axes = {"present": "item"} | {
+            f"values_{m}": "item" for m in range(len(self.names))
+        }
         for m, modality in enumerate(modalities.values()):
-            self.register_buffer(f"values_{m}", torch.from_numpy(np.require(modality.values, requirements="W")), persistent=False)
+            self.register_buffer(
+                f"values_{m}",
+                torch.from_numpy(np.require(modality.values, requirements="W")),
+                persistent=False,
+            )
         present = [torch.tensor(modality.present) for modality in modalities.values()]
         self.register_buffer("present", torch.stack(present, dim=1), persistent=False)
 
@@ -278,4 +343,6 @@ class Features(nn.Module):
         return [self[m].shape[1] for m in range(len(self))]
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{name}={width}" for name, width in zip(self.names, self.widths(), strict=True))
+        return ", ".join(
+            f"{name}={width}" for name, width in zip(self.names, self.widths(), strict=True)
+        )

@@ -48,9 +48,15 @@ class Config(Options):
     layers: int = option(2, "propagation steps L", low=0, high=LAYERS)
     dropout: float = option(0.3, "share of a target's entries set to zero", low=0, high=0.999)
     feature_weight: float = option(2.0, "weight μ of what the features say", low=0)
-    train_features: bool = option(False, "let training change the features themselves, as the authors' code does")
+    train_features: bool = option(
+        False, "let training change the features themselves, as the authors' code does"
+    )
     l2: float = option(1e-4, "weight λ of the penalty on u and i", low=0)
-    penalty: str = option("square", "form of that penalty: squares of rows, or lengths of whole tables", choices=PENALTIES)
+    penalty: str = option(
+        "square",
+        "form of that penalty: squares of rows, or lengths of whole tables",
+        choices=PENALTIES,
+    )
 
 
 class BM3(Recommender):
@@ -69,7 +75,9 @@ class BM3(Recommender):
     }
     row_axes = Recommender.row_axes | {"raw": "item"}
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.config = config
         self.to_user = user_item(graph)  # (U, I)
@@ -83,7 +91,10 @@ class BM3(Recommender):
             widths = self.features.widths()
             self.project = nn.ModuleList(Linear(columns, config.width) for columns in widths)
             if config.train_features:
-                self.raw = nn.ParameterList(nn.Parameter(self.features[m].clone()) for m in range(len(widths)))  # F_m, (I, F_m)
+                # F_m of shape (I, F_m)
+                self.raw = nn.ParameterList(
+                    nn.Parameter(self.features[m].clone()) for m in range(len(widths))
+                )
         self._seed, self._batches = 0, 0
 
     def new_epoch(self, generator: torch.Generator) -> None:
@@ -102,10 +113,17 @@ class BM3(Recommender):
         return self.predictor(user), self.predictor(item)
 
     def user_rule(self) -> UserRule:
-        """A trained user's layers 1…L from the history, behind the predictor; of layer 0, never trained, nothing is known."""
+        """A trained user's layers 1…L from the history, behind the predictor.
+
+        Of layer 0, never trained, nothing is known.
+        """
         with torch.no_grad():
-            lends = lent(self.to_user, self.to_item, self.user, self.item, self.config.layers).clone()
-        weight, bias = (parameter.detach().clone() for parameter in (self.predictor.weight, self.predictor.bias))
+            lends = lent(
+                self.to_user, self.to_item, self.user, self.item, self.config.layers
+            ).clone()
+        weight, bias = (
+            parameter.detach().clone() for parameter in (self.predictor.weight, self.predictor.bias)
+        )
         return lambda histories: functional.linear(histories.to_user @ lends, weight, bias)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -115,21 +133,33 @@ class BM3(Recommender):
         all_users, all_items = self.tables()
         user, item = pick(all_users, users), pick(all_items, positives)  # (B, D) each
         user_target, item_target = blurred(user, c.dropout, draw), blurred(item, c.dropout, draw)
-        total = apart(self.predictor(user), item_target).mean() + apart(self.predictor(item), user_target).mean()
+        total = (
+            apart(self.predictor(user), item_target).mean()
+            + apart(self.predictor(item), user_target).mean()
+        )
         if self.features is not None:
             for m, project in enumerate(self.project):
-                feature = project(pick(self.raw[m] if c.train_features else self.features[m], positives))  # f_m, (B, D)
+                # f_m of shape (B, D)
+                feature = project(
+                    pick(self.raw[m] if c.train_features else self.features[m], positives)
+                )
                 predicted, target = self.predictor(feature), blurred(feature, c.dropout, draw)
                 there = self.features.present[positives, m]  # (B,)
                 each = (apart(predicted, item_target) + apart(predicted, target)) * there
                 total = total + c.feature_weight * each.sum() / there.sum().clamp(min=1)
-        rows = (user, item) if c.penalty == "square" else (all_items, all_users)  # the first one's rows are what it divides by
+        # the first one's rows are what it divides by
+        rows = (user, item) if c.penalty == "square" else (all_items, all_users)
         return total + c.l2 * row_penalty(c.penalty, *rows)
 
 
 def blurred(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """x with that share of its entries at zero, as a target: no gradient. (Dropout's rescaling would not change a cosine.)"""
-    return x.detach() * (torch.rand(x.shape, dtype=torch.float32, device=x.device, generator=generator) >= share)
+    """x with that share of its entries at zero, as a target: no gradient.
+
+    (Dropout's rescaling would not change a cosine.)
+    """
+    return x.detach() * (
+        torch.rand(x.shape, dtype=torch.float32, device=x.device, generator=generator) >= share
+    )
 
 
 def apart(x: Tensor, y: Tensor) -> Tensor:

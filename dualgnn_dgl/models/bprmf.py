@@ -1,5 +1,7 @@
-"""Matrix factorisation with the BPR loss. Source: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit
-Feedback", UAI 2009. score(u, i) = p_u · q_i; no biases (the form that the multimodal literature compares with).
+"""Matrix factorisation with the BPR loss.
+
+Source: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
+score(u, i) = p_u · q_i; no biases (the form that the multimodal literature compares with).
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ class Config(Options):
 
     width: int = option(64, "embedding width D", low=1, high=WIDTH)
     l2: float = option(1e-2, "weight of the penalty on a batch's rows", low=0)
-    penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
+    penalty: str = option(
+        "square", "form of that penalty: squares, or MMRec's lengths", choices=PENALTIES
+    )
 
 
 class BPRMF(Recommender):
@@ -31,7 +35,9 @@ class BPRMF(Recommender):
     Config = Config
     SEARCH = {"l2": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1), "lr": (5e-4, 1e-3, 3e-3)}
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.l2, self.form = config.l2, config.penalty
         self.user = table(graph.num_nodes("user"), config.width)

@@ -72,29 +72,56 @@ MISSING = ("neighbours", "mask", "learned", "zero")
 
 @dataclass(frozen=True)
 class Config(Options):
-    """Options of DualGNN; the defaults are the paper's model with its code's faults mended, and `missing`."""
+    """Options of DualGNN; the defaults are the paper's model with its code's faults mended, and
+    `missing`.
+    """
 
     width: int = option(64, "embedding width D", low=1, high=WIDTH)
     layers: int = option(2, "propagation steps L in each modality", low=0, high=LAYERS)
     hidden: int = option(256, "hidden width of the item encoder", low=1, high=WIDTH)
-    item_encoder: str = option("mlp", "how features become D wide", choices=("mlp", "linear", "none"))
-    attention: str = option("softmax", "softmax in every pass, or only at the start", choices=("softmax", "released"))
-    user_fusion: str = option("sum", "how a user's modalities join", choices=("sum", "concat", "max", "mean", "aliased"))
+    item_encoder: str = option(
+        "mlp", "how features become D wide", choices=("mlp", "linear", "none")
+    )
+    attention: str = option(
+        "softmax", "softmax in every pass, or only at the start", choices=("softmax", "released")
+    )
+    user_fusion: str = option(
+        "sum", "how a user's modalities join", choices=("sum", "concat", "max", "mean", "aliased")
+    )
     user_graph: bool = option(True, "propagate between users who watched the same videos")
     cooc_k: int = option(40, "neighbours a user in the co-occurrence graph", low=1, high=COUNT)
     cooc_weight: str = option("softmax", "how shared items become weights", choices=CO_WEIGHTS)
-    cooc_pad: str = option("none", "fewer than cooc_k neighbours: leave, or fill by resampling", choices=CO_PADS)
-    missing: str = option("neighbours", "an item without it: what its watchers' other items say, or else", choices=MISSING)
-    drop_edges: bool = option(False, "leave out, in each modality's graph, the edges of items that lack it")
-    borrow: bool = option(False, "attend to a modality that only co-occurring users' videos have, with those users' vectors")
-    modality_dropout: float = option(0.0, "share of the present features hidden in training, anew each epoch", low=0, high=0.95)
-    item_fusion: str = option("sum", "an item's modalities: summed, or times M / those it has", choices=("sum", "rescaled"))
+    cooc_pad: str = option(
+        "none", "fewer than cooc_k neighbours: leave, or fill by resampling", choices=CO_PADS
+    )
+    missing: str = option(
+        "neighbours",
+        "an item without it: what its watchers' other items say, or else",
+        choices=MISSING,
+    )
+    drop_edges: bool = option(
+        False, "leave out, in each modality's graph, the edges of items that lack it"
+    )
+    borrow: bool = option(
+        False,
+        "attend to a modality that only co-occurring users' videos have, with those users' vectors",
+    )
+    modality_dropout: float = option(
+        0.0, "share of the present features hidden in training, anew each epoch", low=0, high=0.95
+    )
+    item_fusion: str = option(
+        "sum",
+        "an item's modalities: summed, or times M / those it has",
+        choices=("sum", "rescaled"),
+    )
     log_base: str = option("e", "logarithm in BPR", choices=("e", "2"))
     l2: float = option(0.1, "weight λ of the penalty on preferences and attention", low=0)
 
 
 class DualGNN(Recommender):
-    """One graph convolution a modality, fused by each user's attention, then shared along co-occurrence edges."""
+    """One graph convolution a modality, fused by each user's attention, then shared along
+    co-occurrence edges.
+    """
 
     Config = Config
     uses_modalities = True
@@ -110,7 +137,9 @@ class DualGNN(Recommender):
     }
     row_axes = Recommender.row_axes | {"preference": "user", "attention": "user"}
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.config = config
         self.features = Features(modalities)
@@ -119,27 +148,45 @@ class DualGNN(Recommender):
         self.to_item = self.to_user.T  # (I, U)
         widths = self.features.widths()
         if config.item_encoder == "none" and len(set(widths)) > 1:
-            raise ConfigError(f"item_encoder=none adds up features of widths {widths}: make them equal with --feature-dim")
+            raise ConfigError(
+                f"item_encoder=none adds up features of widths {widths}: make them equal with "
+                f"--feature-dim"
+            )
         width = widths[0] if config.item_encoder == "none" else config.width
         self.encoders = nn.ModuleList(_encoder(config, columns) for columns in widths)
-        self.preference = nn.ParameterList(table(users, width) for _ in range(count))  # P_m, (U, D) each
+        # P_m, (U, D) each
+        self.preference = nn.ParameterList(table(users, width) for _ in range(count))
         initial = nn.init.xavier_normal_(torch.empty(users, count, 1)).squeeze(-1)
-        if config.user_fusion != "mean" and (count > 1 or config.attention == "released"):  # α is 1 where M is 1
-            self.attention = nn.Parameter(initial.softmax(-1) if config.attention == "released" else initial)  # a, (U, M)
+        # α is 1 where M is 1
+        if config.user_fusion != "mean" and (count > 1 or config.attention == "released"):
+            # a of shape (U, M)
+            self.attention = nn.Parameter(
+                initial.softmax(-1) if config.attention == "released" else initial
+            )
         if config.user_fusion == "concat":
             self.join = nn.Linear(count * width, width)
         if config.missing == "learned":
-            self.absent = nn.ParameterList(table(1, width) for _ in range(count))  # e_m, (1, D) each
-        self.co_occurrence = user_user(graph, config.cooc_k, config.cooc_weight) if config.user_graph else None  # Ω (U, U)
+            # e_m, (1, D) each
+            self.absent = nn.ParameterList(table(1, width) for _ in range(count))
+        # Ω of shape (U, U)
+        self.co_occurrence = (
+            user_user(graph, config.cooc_k, config.cooc_weight) if config.user_graph else None
+        )
         if config.modality_dropout and config.missing == "zero":
-            raise ConfigError("modality_dropout hides features behind the mask, which missing=zero has not: choose missing=mask")
+            raise ConfigError(
+                "modality_dropout hides features behind the mask, which missing=zero has not: "
+                "choose missing=mask"
+            )
         if config.borrow and not config.user_graph:
-            raise ConfigError("borrow takes from co-occurring users: leave user_graph on, or borrow off")
+            raise ConfigError(
+                "borrow takes from co-occurring users: leave user_graph on, or borrow off"
+            )
         self.there = self._presence(graph, self.features.present)
         self.left: Presence | None = None  # what modality dropout leaves in this epoch
         self._resamples = config.user_graph and config.cooc_pad == "resample"
         self._graph = graph if self._resamples or config.modality_dropout else None
-        if self._resamples:  # the draw belongs to the epoch's state: without it the tables cannot be made again
+        # the draw belongs to the epoch's state: without it the tables cannot be made again
+        if self._resamples:
             self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
             self.register_load_state_dict_post_hook(lambda model, _: model._resample())
             self._resample()
@@ -177,13 +224,22 @@ class DualGNN(Recommender):
         if masked and self.config.missing == "learned":
             item = torch.where(present.unsqueeze(1), item, unit_rows(self.absent[m]))
         if masked and self.config.missing == "neighbours":
-            item = torch.where(present.unsqueeze(1), item, unit_rows(self.to_item @ (self.to_user @ item)))
+            item = torch.where(
+                present.unsqueeze(1), item, unit_rows(self.to_item @ (self.to_user @ item))
+            )
         return user, item
 
     def propagate(
-        self, user: Tensor, item: Tensor, layers: int | None = None, graph: tuple[Adjacency, Adjacency] | None = None
+        self,
+        user: Tensor,
+        item: Tensor,
+        layers: int | None = None,
+        graph: tuple[Adjacency, Adjacency] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Σ_{l=0..L} of u^l and i^l, or fewer layers; any width; over the whole graph or another (U, I) with its transpose."""
+        """Σ_{l=0..L} of u^l and i^l, or fewer layers.
+
+        Any width; over the whole graph or another (U, I) with its transpose.
+        """
         to_user, to_item = (self.to_user, self.to_item) if graph is None else graph
         user_sum, item_sum = user, item
         for _ in range(self.config.layers if layers is None else layers):
@@ -191,39 +247,60 @@ class DualGNN(Recommender):
             user_sum, item_sum = user_sum + user, item_sum + item
         return user_sum, item_sum
 
-    def single_modal(self, m: int, layers: int | None = None, there: Presence | None = None) -> tuple[Tensor, Tensor]:
-        """User (U, D) and item (I, D) as modality m alone sees them: the sum of layers 0…L, or fewer."""
+    def single_modal(
+        self, m: int, layers: int | None = None, there: Presence | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """User (U, D) and item (I, D) as modality m alone sees them.
+
+        The sum of layers 0…L, or fewer.
+        """
         there = self.there if there is None else there
         return self.propagate(*self.start(m, there), layers, there.graph(m))
 
     def single_modals(self, there: Presence) -> list[tuple[Tensor, Tensor]]:
-        """`single_modal` of every modality; side by side in one M·D wide product where that is faster (the same bits)."""
+        """`single_modal` of every modality.
+
+        Side by side in one M·D wide product where that is faster (the same bits).
+        """
         count, width = len(self.features), self.preference[0].shape[1]
-        if count == 1 or self.config.drop_edges or not one_wide_product(self.to_user, count * width):
+        if (
+            count == 1
+            or self.config.drop_edges
+            or not one_wide_product(self.to_user, count * width)
+        ):
             return [self.single_modal(m, there=there) for m in range(count)]
         users, items = zip(*(self.start(m, there) for m in range(count)), strict=True)
-        user, item = self.propagate(torch.cat(users, dim=1), torch.cat(items, dim=1))  # (U, M·D), (I, M·D)
+        # of shapes (U, M·D), (I, M·D)
+        user, item = self.propagate(torch.cat(users, dim=1), torch.cat(items, dim=1))
         return list(zip(user.split(width, dim=1), item.split(width, dim=1), strict=True))
 
     def user_attention(self, heard: Tensor | None = None) -> Tensor:
-        """α (U, M): rows sum to one with `attention="softmax"`; whatever training made of them with "released"."""
+        """α (U, M): rows sum to one with `attention="softmax"`; whatever training made of them with
+        "released".
+        """
         if not hasattr(self, "attention"):
-            return torch.full_like(self.observed, 1 / len(self.features), dtype=self.preference[0].dtype)
+            return torch.full_like(
+                self.observed, 1 / len(self.features), dtype=self.preference[0].dtype
+            )
         if self.config.attention == "released":
             return self.attention
         heard = self.heard(self.there.observed | self.there.supplied) if heard is None else heard
         return masked_softmax(self.attention, heard)
 
     def heard(self, observed: Tensor) -> Tensor:
-        """Which modalities take part in a user's fusion, (U, M): those that the user's videos have, or co-occurring users supply
-        (`borrow`); all, if there is none.
+        """Which modalities take part in a user's fusion, (U, M).
+
+        Those that the user's videos have, or co-occurring users supply (`borrow`); all, if there is
+        none.
         """
         if self.config.missing == "zero" or self.config.attention == "released":
             return torch.ones_like(observed)
         return observed | ~observed.any(-1, keepdim=True)
 
     def fuse_users(self, users: list[Tensor], attention: Tensor, heard: Tensor) -> Tensor:
-        """M tables (U, D) → one (U, D), weighted by α (the paper's three constructions, and the plain mean)."""
+        """M tables (U, D) → one (U, D), weighted by α (the paper's three constructions, and the
+        plain mean).
+        """
         if self.config.user_fusion == "aliased":
             users = [sum(users[1:], users[0]), *users[1:]]
         if self.config.user_fusion in ("sum", "mean", "aliased"):
@@ -231,7 +308,8 @@ class DualGNN(Recommender):
         weighted = attention.unsqueeze(-1) * torch.stack(users, dim=1)  # (U, M, D)
         if self.config.user_fusion == "concat":
             return self.join(weighted.flatten(1))
-        return weighted.masked_fill(~heard.unsqueeze(-1), -torch.inf).amax(1)  # the unheard must not compete with its zero
+        # the unheard must not compete with its zero
+        return weighted.masked_fill(~heard.unsqueeze(-1), -torch.inf).amax(1)
 
     def fused(self, there: Presence) -> tuple[Tensor, Tensor]:
         """u (U, D), before the user–user hop, and i (I, D)."""
@@ -247,19 +325,22 @@ class DualGNN(Recommender):
     def tables(self, there: Presence) -> tuple[Tensor, Tensor]:
         """û (U, D) and i (I, D) with what is there."""
         user, item = self.fused(there)
-        return (user if self.co_occurrence is None else user + self.co_occurrence @ user), item  # û = u + Ω u
+        # û = u + Ω u
+        return (user if self.co_occurrence is None else user + self.co_occurrence @ user), item
 
     def embed(self) -> tuple[Tensor, Tensor]:
         return self.tables(self.there)
 
     def user_rule(self) -> UserRule:
-        """û from the history: the preference P_m is what the watched videos send, its layers as for everyone; attention is that
-        of the nearest co-occurring users, over the modalities that the history has; then the user–user hop.
+        """û from the history: the preference P_m is what the watched videos send, its layers as for
+        everyone; attention is that of the nearest co-occurring users, over the modalities that the
+        history has; then the user–user hop.
         """
         c, count = self.config, len(self.features)
         with torch.no_grad():
             known = self.fused(self.there)[0].clone()  # (U, D), before the hop
-            lent = [self.single_modal(m, max(c.layers - 1, 0))[1] for m in range(count)]  # Σ_{l<L} i_m^l, (I, D) each
+            # Σ_{l<L} i_m^l, (I, D) each
+            lent = [self.single_modal(m, max(c.layers - 1, 0))[1] for m in range(count)]
             logits = self.attention.clone() if hasattr(self, "attention") else None  # (U, M)
 
         @torch.no_grad()
@@ -271,7 +352,8 @@ class DualGNN(Recommender):
             attention = torch.full(heard.shape, 1 / count)
             if logits is not None and c.attention == "released":
                 borrowed = near @ logits
-                attention = borrowed.where(borrowed.any(1, keepdim=True), attention)  # all zero: nobody shares a video
+                # all zero: nobody shares a video
+                attention = borrowed.where(borrowed.any(1, keepdim=True), attention)
             elif logits is not None:
                 attention = masked_softmax(near @ logits, heard)
             user = self.fuse_users(users, attention, heard)
@@ -282,27 +364,41 @@ class DualGNN(Recommender):
     def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
         """The preference P_m is what the watched videos send, as in `user_rule`."""
         part, _, m = name.partition(".")
-        return histories.to_user @ self.single_modal(int(m), max(self.config.layers - 1, 0))[1] if part == "preference" else None
+        return (
+            histories.to_user @ self.single_modal(int(m), max(self.config.layers - 1, 0))[1]
+            if part == "preference"
+            else None
+        )
 
     def item_rule(self) -> ItemRule:
-        """i from the modalities: layer 0 is the encoder's, Σ_m z_m over those it has; what users would send it in layers 1…L is
-        what they send the trained videos that it resembles.
+        """i from the modalities: layer 0 is the encoder's, Σ_m z_m over those it has; what users
+        would send it in layers 1…L is what they send the trained videos that it resembles.
         """
         c, count = self.config, len(self.features)
         with torch.no_grad():
             own = [self.start(m, self.there)[1] for m in range(count)]  # i_m⁰, (I, D) each
-            received = sum((self.single_modal(m)[1] - own[m] for m in range(1, count)), self.single_modal(0)[1] - own[0])
+            received = sum(
+                (self.single_modal(m)[1] - own[m] for m in range(1, count)),
+                self.single_modal(0)[1] - own[0],
+            )
 
         @torch.no_grad()
         def rule(videos: NewItems) -> Tensor:
             item = videos.resembling(received, LOOK_ALIKES)
             for m, modality in enumerate(videos.features.values()):
                 present = torch.from_numpy(modality.present)
-                new = unit_rows(self.encoders[m](torch.from_numpy(modality.values)), None if c.missing == "zero" else present)
+                new = unit_rows(
+                    self.encoders[m](torch.from_numpy(modality.values)),
+                    None if c.missing == "zero" else present,
+                )
                 if c.missing == "learned":
                     new = torch.where(present.unsqueeze(1), new, unit_rows(self.absent[m]))
                 item = item + new
-            return item * (count / videos.present.sum(1, keepdim=True).clamp(min=1)) if c.item_fusion == "rescaled" else item
+            return (
+                item * (count / videos.present.sum(1, keepdim=True).clamp(min=1))
+                if c.item_fusion == "rescaled"
+                else item
+            )
 
         return rule
 
@@ -313,7 +409,9 @@ class DualGNN(Recommender):
     def compared(self) -> tuple[Tensor, Tensor]:
         return self.tables(self.there if self.left is None else self.left)
 
-    def loss_of(self, tables: tuple[Tensor, Tensor], users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    def loss_of(
+        self, tables: tuple[Tensor, Tensor], users: Tensor, positives: Tensor, negatives: Tensor
+    ) -> Tensor:
         user, item = tables
         difference = (pick(user, users) * (pick(item, positives) - pick(item, negatives))).sum(-1)
         penalty = sum(pick(preference, users).square().mean() for preference in self.preference)
@@ -321,7 +419,9 @@ class DualGNN(Recommender):
             penalty = penalty + self.join.weight.square().mean()
         elif hasattr(self, "attention"):
             penalty = penalty + self.attention.square().mean()
-        return bpr(difference, 2 if self.config.log_base == "2" else math.e) + self.config.l2 * penalty
+        return (
+            bpr(difference, 2 if self.config.log_base == "2" else math.e) + self.config.l2 * penalty
+        )
 
 
 def _encoder(config: Config, columns: int) -> nn.Module:
@@ -330,4 +430,8 @@ def _encoder(config: Config, columns: int) -> nn.Module:
         return nn.Identity()
     if config.item_encoder == "linear":
         return Linear(columns, config.width)
-    return nn.Sequential(Linear(columns, config.hidden), nn.LeakyReLU(0.01, inplace=True), Linear(config.hidden, config.width))
+    return nn.Sequential(
+        Linear(columns, config.hidden),
+        nn.LeakyReLU(0.01, inplace=True),
+        Linear(config.hidden, config.width),
+    )

@@ -43,7 +43,16 @@ from dualgnn_dgl.core.options import COUNT, LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graphs.arrivals import Histories, NewItems
 from dualgnn_dgl.graphs.heterographs import CO_WEIGHTS, item_item, observed, user_item, user_user
-from dualgnn_dgl.models.base import ItemRule, Recommender, UserRule, lent, masked_softmax, smoothed, table, unit_rows
+from dualgnn_dgl.models.base import (
+    ItemRule,
+    Recommender,
+    UserRule,
+    lent,
+    masked_softmax,
+    smoothed,
+    table,
+    unit_rows,
+)
 from dualgnn_dgl.models.losses import pick, row_penalty, sampled_softmax
 from dualgnn_dgl.ops import Adjacency
 
@@ -59,7 +68,11 @@ class Config(Options):
     item_k: int = option(10, "nearest videos in each modality", low=1, high=COUNT)
     item_weight: float = option(1.0, "weight γ of the modalities on the item side", low=0)
     user_weight: float = option(1.0, "weight of the attended modalities on the user side", low=0)
-    attention: str = option("free", "a free row a user, or what the user's own history makes of each modality", choices=ATTENTION)
+    attention: str = option(
+        "free",
+        "a free row a user, or what the user's own history makes of each modality",
+        choices=ATTENTION,
+    )
     cooc_k: int = option(20, "neighbours a user in the co-occurrence graph", low=1, high=COUNT)
     cooc_weight: str = option("proportional", "how shared items become weights", choices=CO_WEIGHTS)
     cooc_share: float = option(0.0, "weight β of the user co-occurrence hop", low=0)
@@ -75,7 +88,9 @@ FOLD_STEPS, FOLD_LR, FOLD_NEGATIVES = 20, 0.02, 1024  # of a new user's own row,
 
 
 class DualGNNPlus(Recommender):
-    """Identities by behaviour, modalities by resemblance, fused by each user's attention, shared along co-occurrence."""
+    """Identities by behaviour, modalities by resemblance, fused by each user's attention, shared
+    along co-occurrence.
+    """
 
     Config = Config
     uses_modalities = True
@@ -90,15 +105,25 @@ class DualGNNPlus(Recommender):
         "temperature": (0.1, 0.15, 0.2),
         "lr": (5e-4, 1e-3),
     }
-    row_axes = Recommender.row_axes | {"attention": "user", "observed": "user", "bias": "item", "present": "item"}
+    row_axes = Recommender.row_axes | {
+        "attention": "user",
+        "observed": "user",
+        "bias": "item",
+        "present": "item",
+    }
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.config = config
         users, items = graph.num_nodes("user"), graph.num_nodes("item")
         self.to_user = user_item(graph)  # (U, I)
         self.to_item = self.to_user.T  # (I, U)
-        self.similar = nn.ModuleList(item_item(modality, config.item_k) for modality in modalities.values())  # S_m, (I, I)
+        # S_m of shape (I, I)
+        self.similar = nn.ModuleList(
+            item_item(modality, config.item_k) for modality in modalities.values()
+        )
         self.user, self.item = table(users, config.width), table(items, config.width)  # p, q
         if config.bias:
             self.bias = nn.Parameter(torch.zeros(items, 1))  # b
@@ -106,26 +131,41 @@ class DualGNNPlus(Recommender):
         if self.attends and config.attention == "free":
             self.attention = nn.Parameter(torch.zeros(users, len(self.similar)))
         elif self.attends:
-            self.sharpness, self.offset = nn.Parameter(torch.ones(1)), nn.Parameter(torch.zeros(len(self.similar)))  # a, c
+            # a, c
+            self.sharpness, self.offset = (
+                nn.Parameter(torch.ones(1)),
+                nn.Parameter(torch.zeros(len(self.similar))),
+            )
         masks = [torch.tensor(modality.present) for modality in modalities.values()]
-        present = torch.stack(masks, dim=1) if masks else torch.zeros(items, 0, dtype=torch.bool)  # (I, M)
+        # of shape (I, M)
+        present = torch.stack(masks, dim=1) if masks else torch.zeros(items, 0, dtype=torch.bool)
         self.register_buffer("present", present, persistent=False)
         self.register_buffer("observed", observed(graph, present), persistent=False)  # (U, M)
-        self.co_occurrence = user_user(graph, config.cooc_k, config.cooc_weight) if config.cooc_share > 0 else None
+        self.co_occurrence = (
+            user_user(graph, config.cooc_k, config.cooc_weight) if config.cooc_share > 0 else None
+        )
 
     def user_attention(self) -> Tensor | None:
-        """α (U, M), rows sum to one; None with one modality, or where modalities have no weight on the user side."""
+        """α (U, M), rows sum to one; None with one modality, or where modalities have no weight on
+        the user side.
+        """
         if not self.attends:
             return None
         logits = self.own_logits()
         if logits is None:
-            logits = self.logits(self.behaviour()[0], [self.to_user @ (similar @ self.item) for similar in self.similar])
+            logits = self.logits(
+                self.behaviour()[0],
+                [self.to_user @ (similar @ self.item) for similar in self.similar],
+            )
         return masked_softmax(logits, self.observed)
 
     def logits(self, user: Tensor, sent: list[Tensor]) -> Tensor:
         """a · cos(u_b, u_m) + c_m, (B, M), of u_b and M times u_m, (B, D) each."""
         unit = unit_rows(user)
-        return self.sharpness * torch.stack([(unit * unit_rows(own)).sum(1) for own in sent], dim=1) + self.offset
+        return (
+            self.sharpness * torch.stack([(unit * unit_rows(own)).sum(1) for own in sent], dim=1)
+            + self.offset
+        )
 
     def behaviour(self) -> tuple[Tensor, Tensor]:
         """u_b (U, D) and i_b (I, D)."""
@@ -135,7 +175,10 @@ class DualGNNPlus(Recommender):
         return self.over(self.to_user)
 
     def over(self, to_user: Adjacency) -> tuple[Tensor, Tensor]:
-        """û (U, D) and i (I, D) at length one over the given user–item graph (U, I); with b, one column more each."""
+        """û (U, D) and i (I, D) at length one over the given user–item graph (U, I).
+
+        With b, one column more each.
+        """
         c = self.config
         user, item = smoothed(to_user, to_user.T, self.user, self.item, c.layers)
         resembling = [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
@@ -148,7 +191,10 @@ class DualGNNPlus(Recommender):
         return self.biased(unit_rows(user)), torch.cat([item, self.bias], dim=1) if c.bias else item
 
     def biased(self, user: Tensor) -> Tensor:
-        """Users at length one (N, D) with the ones that b is multiplied by, (N, D+1); as they are without b."""
+        """Users at length one (N, D) with the ones that b is multiplied by, (N, D+1).
+
+        As they are without b.
+        """
         return torch.cat([user, user.new_ones(len(user), 1)], dim=1) if self.config.bias else user
 
     def own_logits(self) -> Tensor | None:
@@ -156,40 +202,66 @@ class DualGNNPlus(Recommender):
         return self.attention if self.attends and self.config.attention == "free" else None
 
     def with_modalities(
-        self, user: Tensor, resembling: list[Tensor], to_user: Adjacency, logits: Tensor | None, observed: Tensor
+        self,
+        user: Tensor,
+        resembling: list[Tensor],
+        to_user: Adjacency,
+        logits: Tensor | None,
+        observed: Tensor,
     ) -> Tensor:
-        """u_b + Σ_m α_{u,m} u_m, (B, D), with u_b and the graph (B, I) of B users and α over what they observed (B, M)."""
-        sent = [to_user @ items for items in resembling] if self.config.user_weight > 0 else []  # u_m, (B, D) each
+        """u_b + Σ_m α_{u,m} u_m, (B, D), with u_b and the graph (B, I) of B users and α over what
+        they observed (B, M).
+        """
+        # u_m, (B, D) each
+        sent = [to_user @ items for items in resembling] if self.config.user_weight > 0 else []
         if self.attends and logits is None:
             logits = self.logits(user, sent)
         attention = None if logits is None else masked_softmax(logits, observed)
         for m, own in enumerate(sent):
-            weight = self.config.user_weight if attention is None else self.config.user_weight * attention[:, m : m + 1]
+            weight = (
+                self.config.user_weight
+                if attention is None
+                else self.config.user_weight * attention[:, m : m + 1]
+            )
             user = user + weight * own
         return user
 
     def user_rule(self) -> UserRule:
-        """û from the history: layers 1…L of the behaviour channel, u_m as for everyone, attention that of the nearest users.
+        """û from the history: layers 1…L of the behaviour channel, u_m as for everyone, attention
+        that of the nearest users.
 
-        Free logits of the attention are the mean of the co-occurring users', weighted as in Ω; modalities that no watched video
-        has are left out as for everyone. Layer 0, the trained row p, starts at zero and takes a few of the steps that training
-        would take, on the same loss, while all videos stand still: users with long histories are known by more than their
-        videos' mean (benchmarks/LOG.md).
+        Free logits of the attention are the mean of the co-occurring users', weighted as in Ω;
+        modalities that no watched video has are left out as for everyone. Layer 0, the trained row
+        p, starts at zero and takes a few of the steps that training would take, on the same loss,
+        while all videos stand still: users with long histories are known by more than their videos'
+        mean (benchmarks/LOG.md).
         """
         c = self.config
         with torch.no_grad():
-            known, resembling = self.behaviour()[0], [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
-            known = self.with_modalities(known, resembling, self.to_user, self.own_logits(), self.observed)  # before the hop
+            # i_m, (I, D) each
+            known, resembling = (
+                self.behaviour()[0],
+                [similar @ self.item for similar in self.similar],
+            )
+            # before the hop
+            known = self.with_modalities(
+                known, resembling, self.to_user, self.own_logits(), self.observed
+            )
             lends = lent(self.to_user, self.to_item, self.user, self.item, c.layers).clone()
             own = self.own_logits()
             logits = None if own is None else own.clone()  # (U, M)
             item = self.embed()[1].clone()
-        drawn = torch.randperm(len(item), generator=torch.Generator().manual_seed(0))[:FOLD_NEGATIVES]
+        drawn = torch.randperm(len(item), generator=torch.Generator().manual_seed(0))[
+            :FOLD_NEGATIVES
+        ]
         negatives = item[drawn]
 
         @torch.no_grad()
         def rule(histories: Histories) -> Tensor:
-            theirs = None if logits is None else histories.neighbours(c.cooc_k, c.cooc_weight) @ logits  # (B, M)
+            # of shape (B, M)
+            theirs = (
+                None if logits is None else histories.neighbours(c.cooc_k, c.cooc_weight) @ logits
+            )
             behaviour, observed = histories.to_user @ lends, histories.having(self.present)
             user = self.with_modalities(behaviour, resembling, histories.to_user, theirs, observed)
             if self.co_occurrence is not None:
@@ -203,7 +275,9 @@ class DualGNNPlus(Recommender):
         return torch.zeros(len(histories), self.user.shape[1]) if name == "user" else None
 
     def item_rule(self) -> ItemRule:
-        """i from the modalities: i_b and b of the trained videos that it resembles, and its i_m as for everyone."""
+        """i from the modalities: i_b and b of the trained videos that it resembles, and its i_m as
+        for everyone.
+        """
         c = self.config
         with torch.no_grad():
             behaviour, item = self.behaviour()[1], self.item.clone()
@@ -215,14 +289,21 @@ class DualGNNPlus(Recommender):
                 near = [videos.nearest(name, c.item_k) @ item for name in videos.features]
                 new = new + c.item_weight * torch.stack(near).mean(0)
             new = unit_rows(new)
-            return new if bias is None else torch.cat([new, videos.resembling(bias, c.item_k)], dim=1)
+            return (
+                new if bias is None else torch.cat([new, videos.resembling(bias, c.item_k)], dim=1)
+            )
 
         return rule
 
-    def _own_rows(self, histories: Histories, user: Tensor, item: Tensor, negatives: Tensor) -> Tensor:
-        """p / (L+1), (B, D), after FOLD_STEPS steps of Adam from zero on each history's mean softmax loss; `user` is the rest."""
+    def _own_rows(
+        self, histories: Histories, user: Tensor, item: Tensor, negatives: Tensor
+    ) -> Tensor:
+        """p / (L+1), (B, D), after FOLD_STEPS steps of Adam from zero on each history's mean
+        softmax loss; `user` is the rest.
+        """
         row, watched = histories.edges()
-        share = 1 / torch.bincount(row, minlength=len(histories)).clamp(min=1).to(user.dtype)  # (B,)
+        # of shape (B,)
+        share = 1 / torch.bincount(row, minlength=len(histories)).clamp(min=1).to(user.dtype)
         own = torch.zeros_like(user, requires_grad=True)
         optimiser = torch.optim.Adam([own], lr=FOLD_LR)
         with torch.enable_grad():
@@ -230,7 +311,10 @@ class DualGNNPlus(Recommender):
                 optimiser.zero_grad()
                 unit = self.biased(unit_rows(user + own / (self.config.layers + 1)))
                 right = (pick(unit, row) * item[watched]).sum(1) / self.config.temperature  # (E,)
-                wrong = unit @ negatives.T / self.config.temperature + math.log(len(item) / len(negatives))  # (B, N)
+                # of shape (B, N)
+                wrong = unit @ negatives.T / self.config.temperature + math.log(
+                    len(item) / len(negatives)
+                )
                 fit = torch.logaddexp(right, wrong.logsumexp(1)[row]) - right
                 (fit * share[row]).sum().backward()
                 optimiser.step()
@@ -245,4 +329,6 @@ class DualGNNPlus(Recommender):
         shared = negatives[: self.config.negatives]
         chosen = pick(user, users), pick(item, positives), pick(item, shared)
         fit = sampled_softmax(*chosen, len(item), self.config.temperature)
-        return fit + self.config.l2 * row_penalty("square", pick(self.user, users), pick(self.item, positives))
+        return fit + self.config.l2 * row_penalty(
+            "square", pick(self.user, users), pick(self.item, positives)
+        )

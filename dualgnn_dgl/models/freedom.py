@@ -48,10 +48,16 @@ class Config(Options):
     layers: int = option(2, "propagation steps L over users and items", low=0, high=LAYERS)
     item_layers: int = option(1, "propagation steps L' over the item graph", low=0, high=LAYERS)
     item_k: int = option(10, "nearest videos in each modality, itself included", low=1, high=COUNT)
-    weights: str = option("equal", "share of each modality in the item graph: equal, or such as image=0.1,text=0.9")
-    dropout: float = option(0.8, "share of the training pairs left out of an epoch's graph", low=0, high=0.999)
+    weights: str = option(
+        "equal", "share of each modality in the item graph: equal, or such as image=0.1,text=0.9"
+    )
+    dropout: float = option(
+        0.8, "share of the training pairs left out of an epoch's graph", low=0, high=0.999
+    )
     feature_weight: float = option(1e-3, "weight μ of the feature loss", low=0)
-    l2: float = option(0.0, "weight λ of the penalty on a batch's layer-0 rows (the paper has none)", low=0)
+    l2: float = option(
+        0.0, "weight λ of the penalty on a batch's layer-0 rows (the paper has none)", low=0
+    )
 
 
 class FREEDOM(Recommender):
@@ -59,7 +65,8 @@ class FREEDOM(Recommender):
 
     Config = Config
     uses_modalities = True
-    # A propagation costs the same for any batch; it leaves its plateau at popularity late (benchmarks/LOG.md).
+    # A propagation costs the same for any batch; it leaves its plateau at popularity late
+    # (benchmarks/LOG.md).
     TRAIN = {"batch_size": 16384, "lr": 3e-3, "patience": 30}
     SEARCH = {
         "dropout": (0.5, 0.8, 0.9),
@@ -69,22 +76,29 @@ class FREEDOM(Recommender):
         "lr": (5e-4, 1e-3, 3e-3),
     }
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.config = config
         self.to_user = user_item(graph)  # R, (U, I)
         self.to_item = self.to_user.T  # (I, U)
         shares = shares_of(config.weights, list(modalities))
-        self.similar = mixed_item_item(list(modalities.values()), shares, config.item_k, own=True)  # S, (I, I)
+        # S of shape (I, I)
+        self.similar = mixed_item_item(list(modalities.values()), shares, config.item_k, own=True)
         self.user = table(graph.num_nodes("user"), config.width)  # p
         self.item = table(graph.num_nodes("item"), config.width)  # q
         self.features = Features(modalities) if config.feature_weight > 0 else None
         if self.features is not None:
-            self.project = nn.ModuleList(Linear(columns, config.width, bias=False) for columns in self.features.widths())
+            self.project = nn.ModuleList(
+                Linear(columns, config.width, bias=False) for columns in self.features.widths()
+            )
         self._graph = graph if config.dropout > 0 else None
         self.thin_to_user, self.thin_to_item = self.to_user, self.to_item
-        if self._graph is not None:  # the draw belongs to the epoch's state: without it the loss cannot be made again
-            self.register_buffer("draw", torch.zeros((), dtype=torch.int64))  # 0: none yet, the whole graph
+        # the draw belongs to the epoch's state: without it the loss cannot be made again
+        if self._graph is not None:
+            # 0: none yet, the whole graph
+            self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
             self.register_load_state_dict_post_hook(lambda model, _: model._thin())
 
     def _thin(self) -> None:
@@ -118,9 +132,14 @@ class FREEDOM(Recommender):
         return self.tables(self.to_user, self.to_item)
 
     def user_rule(self) -> UserRule:
-        """A trained user's layers 1…L from the history; of layer 0, never trained, nothing is known."""
+        """A trained user's layers 1…L from the history.
+
+        Of layer 0, never trained, nothing is known.
+        """
         with torch.no_grad():
-            lends = lent(self.to_user, self.to_item, self.user, self.item, self.config.layers).clone()
+            lends = lent(
+                self.to_user, self.to_item, self.user, self.item, self.config.layers
+            ).clone()
         return lambda histories: histories.to_user @ lends
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -128,18 +147,24 @@ class FREEDOM(Recommender):
         own = pick(user, users)  # (B, D)
         total = bpr((own * (pick(item, positives) - pick(item, negatives))).sum(-1))
         if self.features is not None:
-            total = total + self.config.feature_weight * self.feature_loss(own, positives, negatives)
+            total = total + self.config.feature_weight * self.feature_loss(
+                own, positives, negatives
+            )
         if self.config.l2 > 0:
             rows = pick(self.user, users), pick(self.item, positives), pick(self.item, negatives)
             total = total + self.config.l2 * row_penalty("square", *rows)
         return total
 
     def feature_loss(self, user: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Σ_m BPR of users (B, D) against projected features, over the triples both of whose videos have modality m."""
+        """Σ_m BPR of users (B, D) against projected features, over the triples both of whose videos
+        have modality m.
+        """
         total = user.new_zeros(())
         for m, project in enumerate(self.project):
-            there = self.features.present[positives, m] & self.features.present[negatives, m]  # (B,)
-            apart = project(self.features[m][positives] - self.features[m][negatives])  # W f⁺ − W f⁻, (B, D)
+            # of shape (B,)
+            there = self.features.present[positives, m] & self.features.present[negatives, m]
+            # W f⁺ − W f⁻, (B, D)
+            apart = project(self.features[m][positives] - self.features[m][negatives])
             each = -nn.functional.logsigmoid((user * apart).sum(-1))
             total = total + (each * there).sum() / there.sum().clamp(min=1)
         return total
@@ -154,7 +179,8 @@ def shares_of(weights: str, names: list[str]) -> list[float]:
     Raises
     ------
     ConfigError
-        for a modality that is not there or is left out, for what is no number of at least zero, or where all are zero.
+        for a modality that is not there or is left out, for what is no number of at least zero, or
+        where all are zero.
     """
     if weights.strip() == "equal":
         return [1 / len(names)] * len(names)
@@ -168,9 +194,15 @@ def shares_of(weights: str, names: list[str]) -> list[float]:
         except ValueError:
             shares[name] = -1.0
         if not 0 <= shares[name] < float("inf"):
-            raise ConfigError(f"weights gives {name} the share '{text:.20}': give a number of at least zero, as in {name}=0.5")
+            raise ConfigError(
+                f"weights gives {name} the share '{text:.20}': give a number of at least zero, as "
+                f"in {name}=0.5"
+            )
     left_out = [name for name in names if name not in shares]
     if left_out or sum(shares.values()) == 0:
         what = f"leaves out {', '.join(left_out)}" if left_out else "gives no modality anything"
-        raise ConfigError(f"weights={weights:.80} {what}: name every modality, one of them above zero, or write equal")
+        raise ConfigError(
+            f"weights={weights:.80} {what}: name every modality, one of them above zero, or write "
+            f"equal"
+        )
     return [shares[name] / sum(shares.values()) for name in names]

@@ -49,7 +49,11 @@ class Config(Options):
 
     width: int = option(64, "embedding width D of each channel", low=1, high=WIDTH)
     routing: int = option(3, "routing steps T", low=0, high=LAYERS)
-    routing_edges: str = option("intended", "routing from items to users, or moving nothing", choices=("intended", "released"))
+    routing_edges: str = option(
+        "intended",
+        "routing from items to users, or moving nothing",
+        choices=("intended", "released"),
+    )
     layers: int = option(2, "propagation steps of the identity channel", low=0, high=LAYERS)
     edge_weight: str = option("confidence", "how α become w", choices=("confidence", "max", "mean"))
     prune: bool = option(True, "cut edges of negative weight, which only confidence has")
@@ -69,9 +73,15 @@ class GRCN(Recommender):
         "fusion": ("concat", "id"),
         "lr": (1e-4, 5e-4, 1e-3, 5e-3),
     }
-    row_axes = Recommender.row_axes | {"preference": "user", "user_confidence": "user", "item_confidence": "item"}
+    row_axes = Recommender.row_axes | {
+        "preference": "user",
+        "user_confidence": "user",
+        "item_confidence": "item",
+    }
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.config = config
         self.features = Features(modalities)
@@ -79,7 +89,9 @@ class GRCN(Recommender):
         self.edges = Edges(user_item(graph))  # (U, I): user ← item
         self.back = self.edges.T  # (I, U): item ← user
         self.preference = nn.ParameterList(table(users, config.width) for _ in range(count))  # P_m
-        self.encoders = nn.ModuleList(Linear(columns, config.width) for columns in self.features.widths())
+        self.encoders = nn.ModuleList(
+            Linear(columns, config.width) for columns in self.features.widths()
+        )
         for encoder in self.encoders:
             nn.init.xavier_normal_(encoder.weight)
         self.user, self.item = node_table(users, items, config.width)  # Q
@@ -88,7 +100,9 @@ class GRCN(Recommender):
 
     def routed(self, m: int) -> tuple[Tensor, Tensor]:
         """p after routing (U, D) and f (I, D) of modality m."""
-        item = unit_rows(leaky_relu(self.encoders[m](self.features[m])), self.features.present[:, m])
+        item = unit_rows(
+            leaky_relu(self.encoders[m](self.features[m])), self.features.present[:, m]
+        )
         user = unit_rows(self.preference[m])
         if self.config.routing_edges == "intended":
             for _ in range(self.config.routing):
@@ -97,19 +111,29 @@ class GRCN(Recommender):
         return user, item
 
     def content(self, m: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """r_m of users (U, D) and items (I, D); α of the edges to users and of those to items, (E,) each in their own order."""
+        """r_m of users (U, D) and items (I, D).
+
+        Α of the edges to users and of those to items, (E,) each in their own order.
+        """
         user, item = self.routed(m)
         score = self.edges.score(user, item)
         to_user, to_item = self.edges.softmax(score), self.back.softmax(self.edges.turn(score))
-        return (user + self.edges.sum(to_user, item), item + self.back.sum(to_item, user)), (to_user, to_item)
+        return (user + self.edges.sum(to_user, item), item + self.back.sum(to_item, user)), (
+            to_user,
+            to_item,
+        )
 
     def refined(self, edges: Edges, attention: list[Tensor], confidence: Tensor | None) -> Tensor:
-        """w (E,) from the α of each modality, (E,) each, and the confidence of the senders (num_src, M)."""
+        """w (E,) from the α of each modality, (E,) each, and the confidence of the senders
+        (num_src, M).
+        """
         if confidence is None:
             weight = torch.stack(attention, dim=1)  # (E, M)
             return weight.mean(1) if self.config.edge_weight == "mean" else weight.amax(1)
         sure = (edges.from_source(column) for column in confidence.unbind(1))
-        best = torch.stack([weight * own for weight, own in zip(attention, sure, strict=True)], dim=1).amax(1)
+        best = torch.stack(
+            [weight * own for weight, own in zip(attention, sure, strict=True)], dim=1
+        ).amax(1)
         return best.relu() if self.config.prune else best
 
     def identity(self, to_user: Tensor, to_item: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +146,9 @@ class GRCN(Recommender):
         return user_sum, item_sum
 
     def embed(self) -> tuple[Tensor, Tensor]:
-        channels, attention = zip(*(self.content(m) for m in range(len(self.features))), strict=True)
+        channels, attention = zip(
+            *(self.content(m) for m in range(len(self.features))), strict=True
+        )
         to_user, to_item = ([pair[end] for pair in attention] for end in (0, 1))
         confident = self.config.edge_weight == "confidence"
         from_items = self.refined(self.edges, to_user, self.item_confidence if confident else None)
@@ -136,4 +162,6 @@ class GRCN(Recommender):
         return torch.cat(parts[0], dim=1), torch.cat(parts[1], dim=1)
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        return self.config.l2 * released_penalty(self.user, self.item, self.preference, users, positives, negatives)
+        return self.config.l2 * released_penalty(
+            self.user, self.item, self.preference, users, positives, negatives
+        )

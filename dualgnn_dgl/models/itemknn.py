@@ -1,9 +1,12 @@
-"""ItemKNN: recommend what resembles what one has watched. Source: Sarwar, Karypis, Konstan, Riedl, "Item-based Collaborative
-Filtering Recommendation Algorithms", WWW 2001; users weighted and the conditional form after Deshpande & Karypis, "Item-Based
-Top-N Recommendation Algorithms", TOIS 2004; shrinkage after Bell & Koren, "Improved Neighborhood-based Collaborative
-Filtering", KDD Cup 2007.
+"""ItemKNN: recommend what resembles what one has watched.
 
-With d_i users of item i, d_u items of user u, and c_ij = Σ 1/d_u^activity over the users who watched both i and j in training:
+Source: Sarwar, Karypis, Konstan, Riedl, "Item-based Collaborative Filtering Recommendation
+Algorithms", WWW 2001; users weighted and the conditional form after Deshpande & Karypis,
+"Item-Based Top-N Recommendation Algorithms", TOIS 2004; shrinkage after Bell & Koren, "Improved
+Neighborhood-based Collaborative Filtering", KDD Cup 2007.
+
+With d_i users of item i, d_u items of user u, and c_ij = Σ 1/d_u^activity over the users who
+watched both i and j in training:
 
     s_ij  = c_ij / (d_i + shrink)              conditional: how often j among those who watched i
           = c_ij / (√(d_i d_j) + shrink)       cosine
@@ -11,10 +14,11 @@ With d_i users of item i, d_u items of user u, and c_ij = Σ 1/d_u^activity over
 
 Without the users' weights, a few who have watched everything say who resembles whom.
 
-As two tables: user row u is the set of watched items, (U, I) of zeros and ones; item row j holds s_ij for the k items of j,
-(I, I). Both are sparse and stay so, E and k·I numbers in all; the score is their inner product as for every other model.
-Nothing is trained. Differences from the paper: watched or not in the place of ratings, so the sum is not divided by Σ |s_ij|
-(which would cancel the counts that rank).
+As two tables: user row u is the set of watched items, (U, I) of zeros and ones; item row j holds
+s_ij for the k items of j, (I, I). Both are sparse and stay so, E and k·I numbers in all; the score
+is their inner product as for every other model. Nothing is trained. Differences from the paper:
+watched or not in the place of ratings, so the sum is not divided by Σ |s_ij| (which would cancel
+the counts that rank).
 """
 
 from __future__ import annotations
@@ -40,13 +44,19 @@ class Config(Options):
     """Options of ItemKNN."""
 
     k: int = option(500, "most similar items that an item keeps", low=1, high=COUNT)
-    similarity: str = option("conditional", "how common users become similarity", choices=("conditional", "cosine"))
-    activity: float = option(1.0, "users count 1 / (their items) to this power; 0: all alike", low=0)
+    similarity: str = option(
+        "conditional", "how common users become similarity", choices=("conditional", "cosine")
+    )
+    activity: float = option(
+        1.0, "users count 1 / (their items) to this power; 0: all alike", low=0
+    )
     shrink: float = option(1.0, "users added to the denominator: trust in few common ones", low=0)
 
 
 class ItemKNN(Recommender):
-    """score(u, j) = Σ of the similarities of j to what u watched; sparse tables (U, I) and (I, I)."""
+    """score(u, j) = Σ of the similarities of j to what u watched; sparse tables (U, I) and (I,
+    I).
+    """
 
     Config = Config
     trainable = False
@@ -61,14 +71,19 @@ class ItemKNN(Recommender):
     _item_index: Tensor
     _item_value: Tensor
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         users, items = graph.num_nodes("user"), graph.num_nodes("item")
         watcher, watched = (end.numpy() for end in graph.edges(etype="interacts"))
-        matrix = sparse.csr_matrix((np.ones(len(watcher), np.float32), (watcher, watched)), shape=(users, items))
+        matrix = sparse.csr_matrix(
+            (np.ones(len(watcher), np.float32), (watcher, watched)), shape=(users, items)
+        )
         for name, part in (("user", matrix), ("item", nearest(matrix, config))):
             part = part.tocoo()
-            index = np.stack([part.row, part.col]).astype(np.int64)  # (2, entries), rows ascend, columns within a row
+            # (2, entries), rows ascend, columns within a row
+            index = np.stack([part.row, part.col]).astype(np.int64)
             self.register_buffer(f"_{name}_index", torch.from_numpy(index), persistent=False)
             self.register_buffer(f"_{name}_value", torch.from_numpy(part.data), persistent=False)
         self._shape = (users, items)
@@ -76,7 +91,9 @@ class ItemKNN(Recommender):
     def embed(self) -> tuple[Tensor, Tensor]:
         users, items = self._shape
         user, item = self._user_index, self._item_index
-        return _sparse(user, self._user_value, (users, items)), _sparse(item, self._item_value, (items, items))
+        return _sparse(user, self._user_value, (users, items)), _sparse(
+            item, self._item_value, (items, items)
+        )
 
     def user_rule(self) -> UserRule:
         """A newcomer's row is what they watched, as for everybody."""
@@ -90,26 +107,37 @@ class ItemKNN(Recommender):
 
 
 def _sparse(index: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A sparse table from its entries, rows ascending and columns within a row: index (2, n), value (n,)."""
+    """A sparse table from its entries, rows ascending and columns within a row.
+
+    Index (2, n), value (n,).
+    """
     return torch.sparse_coo_tensor(index, value, shape, is_coalesced=True, check_invariants=False)
 
 
-def nearest(watched: sparse.csr_matrix, config: Config, room: int | None = None) -> sparse.csr_matrix:
-    """For each item its k most similar ones, (I, I) float32, rows and columns in order; equal ones by the smaller index.
+def nearest(
+    watched: sparse.csr_matrix, config: Config, room: int | None = None
+) -> sparse.csr_matrix:
+    """For each item its k most similar ones, (I, I) float32, rows and columns in order.
+
+    Equal ones by the smaller index.
 
     Parameters
     ----------
     watched : (U, I) of ones, each row's columns ascending
-    room : pairs of items looked at together, which set how many items make a block; by default 2²⁴, fewer where
+    room : pairs of items looked at together, which set how many items make a block; by default 2²⁴,
+        fewer where
         `memory.budget` is less. The block is halved, with a word about it, when memory runs out
     """
     items = watched.shape[1]
     by_item = watched.T.tocsr()  # (I, U)
     degree = np.diff(by_item.indptr).astype(np.float64)  # (I,), d_i
     weight = np.maximum(np.diff(watched.indptr), 1.0) ** -config.activity  # (U,)
-    weighted = sparse.csr_matrix((np.repeat(weight, np.diff(watched.indptr)), watched.indices, watched.indptr), watched.shape)
+    weighted = sparse.csr_matrix(
+        (np.repeat(weight, np.diff(watched.indptr)), watched.indices, watched.indptr), watched.shape
+    )
     if room is None:
-        room = min(2**24, memory.budget() // 64)  # bytes a pair: entry, row, column, order, similarity, and what is kept of it
+        # bytes a pair: entry, row, column, order, similarity, and what is kept of it
+        room = min(2**24, memory.budget() // 64)
     parts = []
 
     def find(start: int, stop: int) -> None:
@@ -123,12 +151,19 @@ def nearest(watched: sparse.csr_matrix, config: Config, room: int | None = None)
         value = count / (total + config.shrink)
         order = np.lexsort((-value, row))  # stable: equal ones stay in the order of their columns
         row, column, value = row[order], column[order], value[order]
-        place = np.arange(len(row)) - np.searchsorted(row, row)  # 0 for the most similar, 1 for the next, …
+        # 0 for the most similar, 1 for the next, …
+        place = np.arange(len(row)) - np.searchsorted(row, row)
         keep = place < config.k
         shape = (stop - start, items)
-        parts.append(sparse.csr_matrix((value[keep].astype(np.float32), (row[keep], column[keep])), shape=shape))
+        parts.append(
+            sparse.csr_matrix(
+                (value[keep].astype(np.float32), (row[keep], column[keep])), shape=shape
+            )
+        )
 
-    memory.in_blocks(items, max(1, room // max(items, 1)), find, what=f"similarities of {items:,} items, items")
+    memory.in_blocks(
+        items, max(1, room // max(items, 1)), find, what=f"similarities of {items:,} items, items"
+    )
     joined = sparse.vstack(parts, format="csr")
     joined.sort_indices()
     return joined

@@ -1,12 +1,12 @@
-"""LightGCN. Source: He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for Recommendation",
-SIGIR 2020.
+"""LightGCN. Source: He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for
+Recommendation", SIGIR 2020.
 
     e_u^{l+1} = Σ_{i∈N(u)} e_i^l / √(d_u d_i),   e_i^{l+1} likewise          (eq. 3)
     e = mean of e⁰ … e^L                                                      (eq. 4, α = 1/(L+1))
     L = BPR + λ · ½ Σ ‖e⁰‖² / B over the rows of the batch                   (eq. 15)
 
-Differences from the authors' code: Xavier-normal tables instead of N(0, 0.1²); negatives are drawn for every training
-pair, not for E users with replacement.
+Differences from the authors' code: Xavier-normal tables instead of N(0, 0.1²); negatives are drawn
+for every training pair, not for E users with replacement.
 """
 
 from __future__ import annotations
@@ -33,18 +33,23 @@ class Config(Options):
     width: int = option(64, "embedding width D", low=1, high=WIDTH)
     layers: int = option(3, "propagation steps L", low=0, high=LAYERS)
     l2: float = option(1e-4, "weight of the penalty on a batch's layer-0 rows", low=0)
-    penalty: str = option("square", "form of that penalty: squares, or MMRec\'s lengths", choices=PENALTIES)
+    penalty: str = option(
+        "square", "form of that penalty: squares, or MMRec's lengths", choices=PENALTIES
+    )
 
 
 class LightGCN(Recommender):
     """User table (U, D) and item table (I, D), smoothed over the user–item graph."""
 
     Config = Config
-    # A propagation costs the same for any batch; it leaves its plateau at popularity late (benchmarks/LOG.md).
+    # A propagation costs the same for any batch; it leaves its plateau at popularity late
+    # (benchmarks/LOG.md).
     TRAIN = {"batch_size": 16384, "lr": 1e-2, "patience": 30}
     SEARCH = {"layers": (1, 2, 3, 4), "l2": (1e-5, 1e-4, 1e-3, 1e-2), "lr": (5e-4, 1e-3, 3e-3)}
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.layers, self.l2, self.form = config.layers, config.l2, config.penalty
         self.to_user = user_item(graph)  # (U, I)
@@ -56,7 +61,10 @@ class LightGCN(Recommender):
         return smoothed(self.to_user, self.to_item, self.user, self.item, self.layers)
 
     def user_rule(self) -> UserRule:
-        """û = Σ_{l<L} D_û^-½ H D_i^-½ i^l / (L+1): a trained user's layers 1…L; of layer 0, never trained, nothing is known."""
+        """û = Σ_{l<L} D_û^-½ H D_i^-½ i^l / (L+1).
+
+        A trained user's layers 1…L; of layer 0, never trained, nothing is known.
+        """
         with torch.no_grad():
             lends = lent(self.to_user, self.to_item, self.user, self.item, self.layers).clone()
         return lambda histories: histories.to_user @ lends

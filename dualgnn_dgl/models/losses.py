@@ -1,5 +1,6 @@
-"""What training minimises: the losses and penalties that models share. To add one: a function here, called in a model's `loss`
-or `penalty`.
+"""What training minimises: the losses and penalties that models share.
+
+To add one: a function here, called in a model's `loss` or `penalty`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from dualgnn_dgl.ops.dense import linear
 
 
 def pick(table: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a table, (N, D) and (B,) → (B, D). Like `table[rows]`, but with a gradient that is summed in a fixed order:
-    that of indexing adds from several threads at once on the CPU, so that the same seed would not give the same result.
+    """Rows of a table, (N, D) and (B,) → (B, D).
+
+    Like `table[rows]`, but with a gradient that is summed in a fixed order: that of indexing adds
+    from several threads at once on the CPU, so that the same seed would not give the same result.
     Of a sparse table, which nothing trains, the rows come dense.
     """
     if table.is_sparse:
@@ -27,7 +30,9 @@ def pick(table: Tensor, rows: Tensor) -> Tensor:
 
 
 def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:
-    """Bayesian personalised ranking, mean of −log σ(s⁺ − s⁻); (B,) → (). Source: Rendle et al., UAI 2009.
+    """Bayesian personalised ranking, mean of −log σ(s⁺ − s⁻); (B,) → ().
+
+    Source: Rendle et al., UAI 2009.
 
     >>> round(float(bpr(torch.zeros(3), log_base=2)), 6)
     1.0
@@ -36,21 +41,35 @@ def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:
 
 
 class _SampledSoftmax(torch.autograd.Function):
-    """The loss of `sampled_softmax` and its gradients in one pass, `CHUNK` users at a time. On a CPU these are few: their scores
-    (CHUNK, N) stay in the cache, where autograd keeps several tensors (B, N) that do not. On CUDA a part is a dozen launches.
+    """The loss of `sampled_softmax` and its gradients in one pass, `CHUNK` users at a time.
+
+    On a CPU these are few: their scores (CHUNK, N) stay in the cache, where autograd keeps several
+    tensors (B, N) that do not. On CUDA a part is a dozen launches.
     """
 
     CHUNK: ClassVar = {"cpu": 2048, "cuda": 32768}
 
     @staticmethod
-    def forward(ctx: Any, user: Tensor, positive: Tensor, negatives: Tensor, offset: float, temperature: float) -> Tensor:
+    def forward(
+        ctx: Any,
+        user: Tensor,
+        positive: Tensor,
+        negatives: Tensor,
+        offset: float,
+        temperature: float,
+    ) -> Tensor:
         right = (user * positive).sum(1).div_(temperature)  # (B,)
-        user_slope, negatives_slope, fit = torch.empty_like(user), torch.zeros_like(negatives), torch.empty_like(right)
+        user_slope, negatives_slope, fit = (
+            torch.empty_like(user),
+            torch.zeros_like(negatives),
+            torch.empty_like(right),
+        )
         missed = torch.empty_like(right)  # −(1 − share of the positive), the gradient of `right`
         chunk = _SampledSoftmax.CHUNK.get(user.device.type, len(user))
         for start in range(0, len(user), chunk):
             rows = slice(start, start + chunk)
-            wrong = linear(user[rows], negatives).to(right.dtype).div_(temperature).add_(offset)  # (C, N)
+            # of shape (C, N)
+            wrong = linear(user[rows], negatives).to(right.dtype).div_(temperature).add_(offset)
             top = wrong.amax(1).maximum(right[rows])  # (C,)
             wrong.sub_(top.unsqueeze(1)).exp_()
             own = (right[rows] - top).exp_()
@@ -62,7 +81,10 @@ class _SampledSoftmax(torch.autograd.Function):
             negatives_slope += linear(wrong.T, user[rows].T).to(user.dtype)
         ctx.share = share = 1 / (temperature * len(user))
         ctx.save_for_backward(
-            user_slope.addcmul_(positive, missed.unsqueeze(1)).mul_(share), user, missed, negatives_slope.mul_(share)
+            user_slope.addcmul_(positive, missed.unsqueeze(1)).mul_(share),
+            user,
+            missed,
+            negatives_slope.mul_(share),
         )
         return fit.mean()
 
@@ -74,12 +96,15 @@ class _SampledSoftmax(torch.autograd.Function):
         return user_slope * gradient, positive_slope, negatives_slope * gradient, None, None
 
 
-def sampled_softmax(user: Tensor, positive: Tensor, negatives: Tensor, items: int, temperature: float) -> Tensor:
-    """−log of the positive's share among itself and N shared negatives that stand for all other items; a scalar.
+def sampled_softmax(
+    user: Tensor, positive: Tensor, negatives: Tensor, items: int, temperature: float
+) -> Tensor:
+    """−log of the positive's share among itself and N shared negatives that stand for all other
+    items; a scalar.
 
-    user, positive (B, D), negatives (N, D) drawn uniformly from `items` items. Differentiable once. Source: sampled softmax
-    (Bengio & Senécal 2008); the form used for recommendation by Wu et al., "On the Effectiveness of Sampled Softmax Loss",
-    TOIS 2023.
+    user, positive (B, D), negatives (N, D) drawn uniformly from `items` items. Differentiable once.
+    Source: sampled softmax (Bengio & Senécal 2008); the form used for recommendation by Wu et al.,
+    "On the Effectiveness of Sampled Softmax Loss", TOIS 2023.
     """
     offset = math.log(max(items - 1, 1) / len(negatives))
     return _SampledSoftmax.apply(user, positive, negatives, offset, temperature)
@@ -92,8 +117,8 @@ def row_penalty(form: str, *rows: Tensor) -> Tensor:
     """Penalty on the rows of a batch, (B, D) each.
 
     "square": ½ Σ ‖row‖² / B, LightGCN's L2 term (He et al., SIGIR 2020, eq. 15).
-    "norm": Σ ‖rows‖_F / B, lengths instead of squares, which the figures published with MMRec were made with; a weight
-    means something else there.
+    "norm": Σ ‖rows‖_F / B, lengths instead of squares, which the figures published with MMRec were
+    made with; a weight means something else there.
     """
     if form == "norm":
         return sum(row.norm() for row in rows) / len(rows[0])
@@ -101,10 +126,16 @@ def row_penalty(form: str, *rows: Tensor) -> Tensor:
 
 
 def released_penalty(
-    user: Tensor, item: Tensor, preference: Iterable[Tensor], users: Tensor, positives: Tensor, negatives: Tensor
+    user: Tensor,
+    item: Tensor,
+    preference: Iterable[Tensor],
+    users: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
 ) -> Tensor:
-    """Mean of user² + item² over the 2B pairs of a batch (watched and unwatched) and the D columns of user (U, D), item (I, D),
-    plus Σ_m of the mean square of the batch's users in `preference`, M tables (U, F_m).
+    """Mean of user² + item² over the 2B pairs of a batch (watched and unwatched) and the D columns
+    of user (U, D), item (I, D), plus Σ_m of the mean square of the batch's users in `preference`, M
+    tables (U, F_m).
 
     Source: the penalty of MMGCN's and GRCN's released losses.
     """

@@ -61,7 +61,9 @@ class Config(Options):
 
     width: int = option(64, "embedding width D", low=1, high=WIDTH)
     layers: int = option(2, "propagation steps L of the behaviour view", low=0, high=LAYERS)
-    item_layers: int = option(1, "propagation steps over each modality's item graph", low=1, high=LAYERS)
+    item_layers: int = option(
+        1, "propagation steps over each modality's item graph", low=1, high=LAYERS
+    )
     item_k: int = option(10, "nearest videos in each modality, itself included", low=1, high=COUNT)
     contrast: float = option(1e-2, "weight μ of drawing side and behaviour together", low=0)
     temperature: float = option(0.2, "temperature of InfoNCE", low=1e-3)
@@ -69,7 +71,9 @@ class Config(Options):
 
 
 class MGCN(Recommender):
-    """A behaviour view and one view a modality, fused by what the modalities share and what behaviour asks for."""
+    """A behaviour view and one view a modality, fused by what the modalities share and what
+    behaviour asks for.
+    """
 
     Config = Config
     uses_modalities = True
@@ -81,7 +85,9 @@ class MGCN(Recommender):
     }
     row_axes = Recommender.row_axes | {"observed": "user"}
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.config = config
         self.features = Features(modalities)
@@ -90,15 +96,19 @@ class MGCN(Recommender):
         self.to_user = user_item(graph)  # (U, I)
         self.to_item = self.to_user.T  # (I, U)
         self.similar = nn.ModuleList(
-            item_item(modality, config.item_k, weight="cosine", own=True) for modality in modalities.values()
+            item_item(modality, config.item_k, weight="cosine", own=True)
+            for modality in modalities.values()
         )  # S_m, (I, I)
         self.user, self.item = table(users, width), table(items, width)  # p, q
         self.project = nn.ModuleList(Linear(columns, width) for columns in widths)
         self.gate = nn.ModuleList(Linear(width, width) for _ in widths)
         if len(widths) > 1:  # one modality needs no weight and leaves nothing specific
-            self.attend = nn.Sequential(Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
+            self.attend = nn.Sequential(
+                Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False)
+            )
             self.prefer = nn.ModuleList(Linear(width, width) for _ in widths)
-        self.register_buffer("observed", observed(graph, self.features.present), persistent=False)  # (U, M)
+        # of shape (U, M)
+        self.register_buffer("observed", observed(graph, self.features.present), persistent=False)
 
     def behaviour(self) -> tuple[Tensor, Tensor]:
         """u_b (U, D) and i_b (I, D)."""
@@ -112,14 +122,18 @@ class MGCN(Recommender):
         return self.to_user @ item, item
 
     def side(self, views: list[Tensor], behaviour: Tensor, there: Tensor) -> Tensor:
-        """x_s (N, D) from M views (N, D) each, the behaviour view (N, D), and which modalities are there (N, M)."""
+        """x_s (N, D) from M views (N, D) each, the behaviour view (N, D), and which modalities are
+        there (N, M).
+        """
         if len(views) == 1:
             return views[0] / 2
         scores = torch.cat([self.attend(view) for view in views], dim=1)  # (N, M)
         common = weighted_sum(masked_softmax(scores, there), views)  # x_c, (N, D)
         total = common
         for m, view in enumerate(views):
-            total = total + there[:, m : m + 1] * (view - common) * self.prefer[m](behaviour).sigmoid()
+            total = (
+                total + there[:, m : m + 1] * (view - common) * self.prefer[m](behaviour).sigmoid()
+            )
         return total / (there.sum(1, keepdim=True) + 1)
 
     def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -134,8 +148,8 @@ class MGCN(Recommender):
         return user + user_side, item + item_side
 
     def user_rule(self) -> UserRule:
-        """u from the history: layers 1…L of the behaviour view (of layer 0, never trained, nothing is known), the views of the
-        watched videos, and the fuser as for everyone.
+        """u from the history: layers 1…L of the behaviour view (of layer 0, never trained, nothing
+        is known), the views of the watched videos, and the fuser as for everyone.
         """
         twin = copy.deepcopy(self)  # the rule's own, whatever becomes of the model
         with torch.no_grad():
@@ -153,23 +167,33 @@ class MGCN(Recommender):
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         (user, item), (user_side, item_side) = self.views()
         all_users, all_items = user + user_side, item + item_side
-        rows = pick(all_users, users), pick(all_items, positives), pick(all_items, negatives)  # (B, D) each
-        total = bpr((rows[0] * (rows[1] - rows[2])).sum(-1)) + self.config.l2 * row_penalty("square", *rows)
+        # (B, D) each
+        rows = pick(all_users, users), pick(all_items, positives), pick(all_items, negatives)
+        total = bpr((rows[0] * (rows[1] - rows[2])).sum(-1)) + self.config.l2 * row_penalty(
+            "square", *rows
+        )
         if self.config.contrast > 0:
             for side, behaviour, there, chosen in (
                 (user_side, user, self.observed, users),
                 (item_side, item, self.features.present, positives),
             ):
                 pair = pick(side, chosen), pick(behaviour, chosen)
-                total = total + self.config.contrast * info_nce(*pair, self.config.temperature, there[chosen].any(1))
+                total = total + self.config.contrast * info_nce(
+                    *pair, self.config.temperature, there[chosen].any(1)
+                )
         return total
 
 
 def info_nce(x: Tensor, y: Tensor, temperature: float, counted: Tensor) -> Tensor:
-    """Mean over the counted rows of −log of y's own share among all rows of y, by cosine with x; (B, D), (B, D), (B,) → ().
+    """Mean over the counted rows of −log of y's own share among all rows of y, by cosine with x.
 
-    Zero where no row is counted. Source: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018.
+    (B, D), (B, D), (B,) → ().
+
+    Zero where no row is counted. Source: van den Oord et al., "Representation Learning with
+    Contrastive Predictive Coding", 2018.
     """
     cosines = linear(unit_rows(x) / temperature, unit_rows(y))  # (B, B), over the temperature
-    each = functional.cross_entropy(cosines, torch.arange(len(x), device=x.device), reduction="none")
+    each = functional.cross_entropy(
+        cosines, torch.arange(len(x), device=x.device), reduction="none"
+    )
     return (each * counted).sum() / counted.sum().clamp(min=1)

@@ -45,9 +45,15 @@ class Config(Options):
 
     width: int = option(64, "embedding width D of every layer's output", low=1, high=WIDTH)
     layers: int = option(3, "layers L in each modality", low=1, high=LAYERS)
-    combine: str = option("concat", "how a node's neighbourhood and itself join", choices=("concat", "sum"))
-    project_above: int = option(256, "project features wider than this to this width", low=1, high=WIDTH)
-    frozen_embeddings: bool = option(False, "leave preferences and identities at their random start, as released")
+    combine: str = option(
+        "concat", "how a node's neighbourhood and itself join", choices=("concat", "sum")
+    )
+    project_above: int = option(
+        256, "project features wider than this to this width", low=1, high=WIDTH
+    )
+    frozen_embeddings: bool = option(
+        False, "leave preferences and identities at their random start, as released"
+    )
     l2: float = option(1e-3, "weight λ of the penalty on identities and preferences", low=0)
 
 
@@ -64,14 +70,18 @@ class MMGCN(Recommender):
     }
     row_axes = Recommender.row_axes | {"preference": "user"}
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.config = config
         self.features = Features(modalities)
         users, items = graph.num_nodes("user"), graph.num_nodes("item")
         watcher, watched = graph.edges(etype="interacts")
-        self.to_user = average(watcher, watched, (users, items), ("user", "item"))  # (U, I), rows sum to one
-        self.to_item = average(watched, watcher, (items, users), ("item", "user"))  # (I, U), rows sum to one
+        # (U, I), rows sum to one
+        self.to_user = average(watcher, watched, (users, items), ("user", "item"))
+        # (I, U), rows sum to one
+        self.to_item = average(watched, watcher, (items, users), ("item", "user"))
         widths = [min(width, config.project_above) for width in self.features.widths()]
         self.preference = nn.ParameterList(table(users, width) for width in widths)  # P_m
         self.user, self.item = node_table(users, items, config.width)  # Q
@@ -83,7 +93,10 @@ class MMGCN(Recommender):
             for wide, width in zip(self.features.widths(), widths, strict=True)
         )
         self.layers = nn.ModuleList(
-            nn.ModuleList(_Layer(width if layer == 0 else config.width, config) for layer in range(config.layers))
+            nn.ModuleList(
+                _Layer(width if layer == 0 else config.width, config)
+                for layer in range(config.layers)
+            )
             for width in widths
         )
 
@@ -92,7 +105,10 @@ class MMGCN(Recommender):
         user = unit_rows(self.preference[m])
         item = unit_rows(self.project[m](self.features[m]), self.features.present[:, m])
         for layer in self.layers[m]:
-            from_items, from_users = layer.received(self.to_user, item), layer.received(self.to_item, user)
+            from_items, from_users = (
+                layer.received(self.to_user, item),
+                layer.received(self.to_item, user),
+            )
             user, item = layer(from_items, user, self.user), layer(from_users, item, self.item)
         return user, item
 
@@ -101,7 +117,9 @@ class MMGCN(Recommender):
         return torch.stack(users).mean(0), torch.stack(items).mean(0)
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        return self.config.l2 * released_penalty(self.user, self.item, self.preference, users, positives, negatives)
+        return self.config.l2 * released_penalty(
+            self.user, self.item, self.preference, users, positives, negatives
+        )
 
 
 class _Layer(nn.Module):
@@ -115,7 +133,10 @@ class _Layer(nn.Module):
         self.join = _linear(width + config.width if self.concat else width, config.width)  # G_l
 
     def received(self, mean: Adjacency, sent: Tensor) -> Tensor:
-        """mean(x_j) W_l (N, width) from x^{l-1} of the senders: W_l is applied at the end with fewer rows, for it costs most."""
+        """mean(x_j) W_l (N, width) from x^{l-1} of the senders.
+
+        W_l is applied at the end with fewer rows, for it costs most.
+        """
         receivers, senders = mean.shape
         return self.send(mean @ sent) if receivers < senders else mean @ self.send(sent)
 
@@ -123,7 +144,11 @@ class _Layer(nn.Module):
         """x^l (N, D) of the mean message (N, width), x^{l-1} (N, width) and Q (N, D)."""
         h = leaky_relu(received)
         g = leaky_relu(self.keep(own)) + identity
-        return leaky_relu(self.join(torch.cat([h, g], dim=1))) if self.concat else leaky_relu(self.join(h) + g)
+        return (
+            leaky_relu(self.join(torch.cat([h, g], dim=1)))
+            if self.concat
+            else leaky_relu(self.join(h) + g)
+        )
 
 
 def _linear(columns: int, width: int, bias: bool = True) -> nn.Linear:

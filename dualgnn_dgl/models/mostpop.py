@@ -20,12 +20,17 @@ class Config(Options):
 
 
 class MostPop(Recommender):
-    """score(u, i) = number of training users who watched i; user (U, 1) of ones, item (I, 1) of counts."""
+    """score(u, i) = number of training users who watched i.
+
+    User (U, 1) of ones, item (I, 1) of counts.
+    """
 
     Config = Config
     trainable = False
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.register_buffer("user", torch.ones(graph.num_nodes("user"), 1))
         self.register_buffer("item", graph.in_degrees(etype="interacts").float().unsqueeze(1))

@@ -37,9 +37,13 @@ class Config(Options):
 
     width: int = option(64, "width D of γ and of θ", low=1, high=WIDTH)
     bias: bool = option(False, "item bias β and feature bias β'")
-    features: str = option("unit", "feature rows at length one, or as they come", choices=("unit", "raw"))
+    features: str = option(
+        "unit", "feature rows at length one, or as they come", choices=("unit", "raw")
+    )
     l2: float = option(1e-2, "weight λ of the penalty on a batch's rows", low=0)
-    penalty: str = option("square", "form of that penalty: squares, or MMRec's lengths", choices=PENALTIES)
+    penalty: str = option(
+        "square", "form of that penalty: squares, or MMRec's lengths", choices=PENALTIES
+    )
 
 
 class VBPR(Recommender):
@@ -55,11 +59,17 @@ class VBPR(Recommender):
     }
     row_axes = Recommender.row_axes | {"item_bias": "item"}
 
-    def __init__(self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config) -> None:
+    def __init__(
+        self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
+    ) -> None:
         super().__init__()
         self.config = config
         self.features = Features(modalities)
-        users, items, widths = graph.num_nodes("user"), graph.num_nodes("item"), self.features.widths()
+        users, items, widths = (
+            graph.num_nodes("user"),
+            graph.num_nodes("item"),
+            self.features.widths(),
+        )
         self.user = table(users, 2 * config.width)  # γ_u ‖ θ_u
         self.item = table(items, config.width)  # γ_i
         maps = table(sum(widths), config.width).detach().split(widths)
@@ -73,17 +83,30 @@ class VBPR(Recommender):
         value, present = self.features[m], self.features.present[:, m]
         if rows is not None:
             value, present = value[rows], present[rows]
-        return unit_rows(value, present) if self.config.features == "unit" else value.where(present.unsqueeze(1), 0)
+        return (
+            unit_rows(value, present)
+            if self.config.features == "unit"
+            else value.where(present.unsqueeze(1), 0)
+        )
 
     def items(self, rows: Tensor | None = None) -> tuple[Tensor, ...]:
-        """γ_i ‖ x_i (B, 2D) and, with biases, β_i and Σ β'_m · f_m, (B, 1) each; of all items without `rows`."""
+        """γ_i ‖ x_i (B, 2D) and, with biases, β_i and Σ β'_m · f_m, (B, 1) each.
+
+        Of all items without `rows`.
+        """
         features = [self.feature(m, rows) for m in range(len(self.features))]
         own = self.item if rows is None else pick(self.item, rows)
-        vector = torch.cat([own, sum(f @ weight for f, weight in zip(features, self.map, strict=True))], dim=1)
+        vector = torch.cat(
+            [own, sum(f @ weight for f, weight in zip(features, self.map, strict=True))], dim=1
+        )
         if not self.config.bias:
             return (vector,)
         bias = self.item_bias if rows is None else pick(self.item_bias, rows)
-        return vector, bias, sum(f @ weight for f, weight in zip(features, self.feature_bias, strict=True))
+        return (
+            vector,
+            bias,
+            sum(f @ weight for f, weight in zip(features, self.feature_bias, strict=True)),
+        )
 
     def embed(self) -> tuple[Tensor, Tensor]:
         vector, *bias = self.items()
@@ -93,18 +116,30 @@ class VBPR(Recommender):
         return torch.cat([self.user, one], dim=1), torch.cat([vector, sum(bias)], dim=1)
 
     def item_rule(self) -> ItemRule:
-        """[0 ‖ x ‖ Σ β'_m · f_m]: what the features say; a new video has no identity and no bias of its own."""
+        """[0 ‖ x ‖ Σ β'_m · f_m]: what the features say; a new video has no identity and no bias of
+        its own.
+        """
         maps = [weight.detach().clone() for weight in self.map]
-        biases = [weight.detach().clone() for weight in self.feature_bias] if self.config.bias else []
+        biases = (
+            [weight.detach().clone() for weight in self.feature_bias] if self.config.bias else []
+        )
 
         def rule(videos: NewItems) -> Tensor:
-            features = [torch.from_numpy(modality.values) for modality in videos.features.values()]  # absent rows are zero
+            # absent rows are zero
+            features = [torch.from_numpy(modality.values) for modality in videos.features.values()]
             if self.config.features == "unit":
                 features = [unit_rows(f) for f in features]
-            seen = torch.stack([f @ weight for f, weight in zip(features, maps, strict=True)]).sum(0)  # x, (N, D)
+            # x of shape (N, D)
+            seen = torch.stack([f @ weight for f, weight in zip(features, maps, strict=True)]).sum(
+                0
+            )
             parts = [seen.new_zeros(seen.shape), seen]
             if biases:
-                parts.append(torch.stack([f @ weight for f, weight in zip(features, biases, strict=True)]).sum(0))
+                parts.append(
+                    torch.stack(
+                        [f @ weight for f, weight in zip(features, biases, strict=True)]
+                    ).sum(0)
+                )
             return torch.cat(parts, dim=1)
 
         return rule
@@ -116,5 +151,7 @@ class VBPR(Recommender):
         difference = (user * (positive - negative)).sum(-1)
         if p_bias:
             difference = difference + (sum(p_bias) - sum(n_bias)).squeeze(1)
-        penalty = row_penalty(self.config.penalty, user, positive, negative, *p_bias[:1], *n_bias[:1])
+        penalty = row_penalty(
+            self.config.penalty, user, positive, negative, *p_bias[:1], *n_bias[:1]
+        )
         return bpr(difference) + self.config.l2 * penalty

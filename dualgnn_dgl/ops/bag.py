@@ -1,7 +1,10 @@
-"""`embedding_bag` in sum mode: each row of the matrix is a bag of rows of x, weighted or not. The fastest on most CPUs.
+"""`embedding_bag` in sum mode: each row of the matrix is a bag of rows of x, weighted or not.
 
-Its float32 loop is machine code made at run time for the width at hand (fbgemm), prefetches the rows that come next, and
-takes the weights for next to nothing; so scales are folded into them. It gives each thread equally many *rows*.
+The fastest on most CPUs.
+
+Its float32 loop is machine code made at run time for the width at hand (fbgemm), prefetches the
+rows that come next, and takes the weights for next to nothing; so scales are folded into them. It
+gives each thread equally many *rows*.
 """
 
 from __future__ import annotations
@@ -17,5 +20,10 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     if matrix.indices.numel() == 0:
         return x.new_zeros(matrix.shape[0], x.shape[1])
     return functional.embedding_bag(
-        matrix.indices, x, matrix.indptr, mode="sum", per_sample_weights=matrix.entries(x.dtype), include_last_offset=True
+        matrix.indices,
+        x,
+        matrix.indptr,
+        mode="sum",
+        per_sample_weights=matrix.entries(x.dtype),
+        include_last_offset=True,
     )

@@ -1,4 +1,7 @@
-"""torch's own CSR product: MKL or a plain loop on the CPU, cuSPARSE on CUDA. Scales are folded into the values."""
+"""torch's own CSR product: MKL or a plain loop on the CPU, cuSPARSE on CUDA.
+
+Scales are folded into the values.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,9 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
 
 
 def csr_tensor(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """torch's sparse CSR tensor over these tensors, unchecked, without torch's warning that it is in beta."""
+    """torch's sparse CSR tensor over these tensors, unchecked, without torch's warning that it is
+    in beta.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(indptr, indices, values, shape, check_invariants=False)

@@ -1,10 +1,12 @@
 """Dense products of encoders: float32 on the CPU goes to oneDNN, all else to torch's own `linear`.
 
-torch sends float32 products on the CPU to MKL, which keeps to AVX2 on processors that are not Intel's: with AVX-512 at hand
-oneDNN, the other library in every torch wheel, is 2.2 times as fast there (445 against 195 GFLOP/s on two cores of an AMD
-EPYC, 7,050 × 4,096 × 256) and no worse elsewhere. It is float32 all the same; only the order of sums differs.
+torch sends float32 products on the CPU to MKL, which keeps to AVX2 on processors that are not
+Intel's: with AVX-512 at hand oneDNN, the other library in every torch wheel, is 2.2 times as fast
+there (445 against 195 GFLOP/s on two cores of an AMD EPYC, 7,050 × 4,096 × 256) and no worse
+elsewhere. It is float32 all the same; only the order of sums differs.
 
-The operator is the one that torch's own compiler emits for a linear layer. Where a torch does not have it, `linear` is taken.
+The operator is the one that torch's own compiler emits for a linear layer. Where a torch does not
+have it, `linear` is taken.
 """
 
 from __future__ import annotations
@@ -19,7 +21,12 @@ from torch.nn import functional
 
 def _fits(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN takes this product: plain float32 matrices on the CPU, outside of autocast."""
-    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.ndim == 2 and x.numel() > 0
+    plain = (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.ndim == 2
+        and x.numel() > 0
+    )
     return plain and _AVAILABLE and not torch.is_autocast_enabled("cpu")
 
 
@@ -49,7 +56,10 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x · weightᵀ + bias: (N, F), (D, F), (D,) → (N, D), like `torch.nn.functional.linear`. Differentiable once."""
+    """x · weightᵀ + bias: (N, F), (D, F), (D,) → (N, D), like `torch.nn.functional.linear`.
+
+    Differentiable once.
+    """
     if _fits(x, weight):
         return _Linear.apply(x, weight, bias)
     return functional.linear(x, weight, bias)

@@ -1,6 +1,8 @@
-"""DGL's g-SpMM: `copy_u` with sum, between two scalings, takes the libxsmm path in float32; weights take `u_mul_e`.
+"""DGL's g-SpMM: `copy_u` with sum, between two scalings, takes the libxsmm path in float32; weights
+take `u_mul_e`.
 
-The graph handle is made once a matrix, from its CSR tensors (DGL calls that order CSC: by destination), and kept.
+The graph handle is made once a matrix, from its CSR tensors (DGL calls that order CSC: by
+destination), and kept.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from dualgnn_dgl.ops.matrix import Matrix
 def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     """matrix @ x, (rows, D), not differentiable (see `Adjacency`).
 
-    On CUDA it wants one of DGL's CUDA builds, which name their CUDA in the version ("2.4.0+cu124"); PyPI has none and
-    none is made for torch past 2.4. That path has not been run by us.
+    On CUDA it wants one of DGL's CUDA builds, which name their CUDA in the version ("2.4.0+cu124");
+    PyPI has none and none is made for torch past 2.4. That path has not been run by us.
 
     Raises
     ------
@@ -26,11 +28,14 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     from dualgnn_dgl._dgl import dgl  # seconds to import: only where this kernel runs
 
     if x.is_cuda and "+cu" not in dgl.__version__:
-        raise ConfigError("the dgl kernel needs a CUDA build of DGL on CUDA: use ops.use('csr') there")
+        raise ConfigError(
+            "the dgl kernel needs a CUDA build of DGL on CUDA: use ops.use('csr') there"
+        )
     if matrix.indices.numel() == 0:
         return x.new_zeros(matrix.shape[0], x.shape[1])
     if "dgl" not in matrix.cache:
-        # edge numbers: none means 0…E-1 to copy_u, but u_mul_e takes a path at D=1 that wants them written out
+        # edge numbers: none means 0…E-1 to copy_u, but u_mul_e takes a path at D=1 that wants them
+        # written out
         count = 0 if matrix.weight is None else matrix.indices.numel()
         number = torch.arange(count, dtype=matrix.indices.dtype, device=x.device)
         graph = dgl.heterograph(
@@ -42,5 +47,7 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     with torch.no_grad():
         if matrix.weight is not None:
             return dgl.ops.u_mul_e_sum(graph, x, matrix.weight.to(x.dtype).reshape(-1, 1))
-        y = dgl.ops.copy_u_sum(graph, x if matrix.right is None else matrix.right.to(x.dtype).reshape(-1, 1) * x)
+        y = dgl.ops.copy_u_sum(
+            graph, x if matrix.right is None else matrix.right.to(x.dtype).reshape(-1, 1) * x
+        )
         return y if matrix.left is None else y.mul_(matrix.left.to(x.dtype).reshape(-1, 1))

@@ -1,14 +1,19 @@
-"""Sparse operations whose edge weights are learned: attention over a graph's edges, on CPU and CUDA, in plain torch.
+"""Sparse operations whose edge weights are learned.
 
-`Edges` offers three, each with gradients to all that goes in, none of which transposes a sparse matrix or loops in Python:
+Attention over a graph's edges, on CPU and CUDA, in plain torch.
 
-    score(a, b)     s_e = a[dst_e] · b[src_e]                        sampled dense-dense product (SDDMM)
+`Edges` offers three, each with gradients to all that goes in, none of which transposes a sparse
+    matrix or loops in Python:
+
+    score(a, b)     s_e = a[dst_e] · b[src_e]                        sampled dense-dense product
+                    (SDDMM)
     softmax(s)      w_e = exp(s_e) / Σ_{e' with the same dst} exp(s_e')
     sum(w, x)       y_d = Σ_{e with dst_e = d} w_e x[src_e]           product with weights (SpMM)
 
-They close under differentiation: the gradients of `sum` are a `score` and a `sum` over the transpose, those of `score` are
-two `sum`s. Kernels by measurement (benchmarks/speed/bench_ops.py): torch's `sampled_addmm` for `score`, several times as fast as
-DGL's g-SDDMM and tens of times as fast as gathering both ends; for `sum` what `Adjacency` runs with weights.
+They close under differentiation: the gradients of `sum` are a `score` and a `sum` over the
+transpose, those of `score` are two `sum`s. Kernels by measurement (benchmarks/speed/bench_ops.py):
+torch's `sampled_addmm` for `score`, several times as fast as DGL's g-SDDMM and tens of times as
+fast as gathering both ends; for `sum` what `Adjacency` runs with weights.
 """
 
 from __future__ import annotations
@@ -28,8 +33,11 @@ from dualgnn_dgl.ops.matrix import Matrix
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """Where the entries stand, by row: CSR `indptr` (rows+1,) and `indices` (E,), the row of every entry `rows` (E,), and
-    `order` (E,): the place here of each entry of the transpose's pattern. `kept` holds what a kernel made of the pattern.
+    """Where the entries stand, by row.
+
+    CSR `indptr` (rows+1,) and `indices` (E,), the row of every entry `rows` (E,), and `order` (E,):
+    the place here of each entry of the transpose's pattern. `kept` holds what a kernel made of the
+    pattern.
     """
 
     indptr: Tensor
@@ -40,7 +48,9 @@ class Pattern:
     kept: dict[str, Any] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pattern:
-        parts = (copy.deepcopy(part, memo) for part in (self.indptr, self.indices, self.rows, self.order))
+        parts = (
+            copy.deepcopy(part, memo) for part in (self.indptr, self.indices, self.rows, self.order)
+        )
         return Pattern(*parts, self.shape)
 
 
@@ -53,14 +63,22 @@ class _Score(torch.autograd.Function):
         ctx.pattern, ctx.transpose = pattern, transpose
         if pattern.indices.numel() == 0:
             return a.new_zeros(0)
-        empty = csr_tensor(pattern.indptr, pattern.indices, a.new_zeros(pattern.indices.numel()), pattern.shape)
-        return torch.sparse.sampled_addmm(empty, a.contiguous(), b.contiguous().T, beta=0.0).values()
+        empty = csr_tensor(
+            pattern.indptr, pattern.indices, a.new_zeros(pattern.indices.numel()), pattern.shape
+        )
+        return torch.sparse.sampled_addmm(
+            empty, a.contiguous(), b.contiguous().T, beta=0.0
+        ).values()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (a, b), pattern, transpose = ctx.saved_tensors, ctx.pattern, ctx.transpose
         to_a = _Sum.apply(gradient, b, pattern, transpose) if ctx.needs_input_grad[0] else None
-        to_b = _Sum.apply(_Turn.apply(gradient, pattern, transpose), a, transpose, pattern) if ctx.needs_input_grad[1] else None
+        to_b = (
+            _Sum.apply(_Turn.apply(gradient, pattern, transpose), a, transpose, pattern)
+            if ctx.needs_input_grad[1]
+            else None
+        )
         return to_a, to_b, None, None
 
 
@@ -68,16 +86,28 @@ class _Sum(torch.autograd.Function):
     """y (num_dst, D) of w (E,) and x (num_src, D)."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, x: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
+    def forward(
+        ctx: Any, weight: Tensor, x: Tensor, pattern: Pattern, transpose: Pattern
+    ) -> Tensor:
         ctx.save_for_backward(weight, x)
         ctx.pattern, ctx.transpose = pattern, transpose
-        matrix = Matrix(pattern.indptr, pattern.indices, weight.contiguous(), None, None, pattern.shape, pattern=pattern.kept)
+        matrix = Matrix(
+            pattern.indptr,
+            pattern.indices,
+            weight.contiguous(),
+            None,
+            None,
+            pattern.shape,
+            pattern=pattern.kept,
+        )
         return ops.KERNELS[ops.choose(matrix, x)].spmm(matrix, x.contiguous())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (weight, x), pattern, transpose = ctx.saved_tensors, ctx.pattern, ctx.transpose
-        to_weight = _Score.apply(gradient, x, pattern, transpose) if ctx.needs_input_grad[0] else None
+        to_weight = (
+            _Score.apply(gradient, x, pattern, transpose) if ctx.needs_input_grad[0] else None
+        )
         to_x = None
         if ctx.needs_input_grad[1]:
             to_x = _Sum.apply(_Turn.apply(weight, pattern, transpose), gradient, transpose, pattern)
@@ -85,7 +115,10 @@ class _Sum(torch.autograd.Function):
 
 
 class _Turn(torch.autograd.Function):
-    """Values of the entries (E,) from a pattern's order into its transpose's: a permutation, so its gradient is one too."""
+    """Values of the entries (E,) from a pattern's order into its transpose's.
+
+    A permutation, so its gradient is one too.
+    """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
@@ -152,8 +185,8 @@ def _reduce(value: Tensor, pattern: Pattern, how: str) -> Tensor:
 class Edges(nn.Module):
     """The pattern of an `Adjacency`, for weights that change with every pass.
 
-    Entries are ordered by destination, then source; `ends()` says which is which. It moves with `.to()`, stays out of the
-    state dict, and needs no DGL graph on the device.
+    Entries are ordered by destination, then source; `ends()` says which is which. It moves with
+    `.to()`, stays out of the state dict, and needs no DGL graph on the device.
 
     Parameters
     ----------
@@ -166,11 +199,20 @@ class Edges(nn.Module):
         forward, backward = adjacency._matrices
         kind = forward.indices.dtype
         rows = forward.rows()
-        order = torch.argsort(forward.indices.long() * forward.shape[0] + rows, stable=True)  # ties: the same pair twice
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        # ties: the same pair twice
+        order = torch.argsort(forward.indices.long() * forward.shape[0] + rows, stable=True)
+        back = torch.empty_like(order).scatter_(
+            0, order, torch.arange(len(order), device=order.device)
+        )
         self._register(
             Pattern(forward.indptr, forward.indices, rows.to(kind), order.to(kind), forward.shape),
-            Pattern(backward.indptr, backward.indices, backward.rows().to(kind), back.to(kind), backward.shape),
+            Pattern(
+                backward.indptr,
+                backward.indices,
+                backward.rows().to(kind),
+                back.to(kind),
+                backward.shape,
+            ),
         )
 
     def _register(self, *patterns: Pattern) -> None:
@@ -181,17 +223,27 @@ class Edges(nn.Module):
                 self.register_buffer(f"_{prefix}_{part}", getattr(pattern, part), persistent=False)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moved: the patterns are made again over the new buffers, without what kernels had kept."""
+        """Moved: the patterns are made again over the new buffers, without what kernels had
+        kept.
+        """
         super()._apply(function, recurse)
         self._patterns = tuple(
-            Pattern(*(getattr(self, f"_{prefix}_{part}") for part in ("indptr", "indices", "rows", "order")), pattern.shape)
+            Pattern(
+                *(
+                    getattr(self, f"_{prefix}_{part}")
+                    for part in ("indptr", "indices", "rows", "order")
+                ),
+                pattern.shape,
+            )
             for prefix, pattern in zip(("forward", "backward"), self._patterns, strict=True)
         )
         return self
 
     @property
     def T(self) -> Edges:
-        """The same edges turned round, ordered by source, then destination; over the same tensors."""
+        """The same edges turned round, ordered by source, then destination; over the same
+        tensors.
+        """
         transpose = Edges.__new__(Edges)
         nn.Module.__init__(transpose)
         transpose._register(*self._patterns[::-1])
@@ -209,7 +261,10 @@ class Edges(nn.Module):
     def score(self, a: Tensor, b: Tensor) -> Tensor:
         """a[dst] · b[src] of every edge, (num_dst, D) and (num_src, D) → (E,)."""
         if a.ndim != 2 or b.ndim != 2 or (len(a), len(b)) != self.shape or a.shape[1] != b.shape[1]:
-            raise ValueError(f"edges {self.shape} cannot score tensors of shapes {tuple(a.shape)} and {tuple(b.shape)}")
+            raise ValueError(
+                f"edges {self.shape} cannot score tensors of shapes {tuple(a.shape)} and "
+                f"{tuple(b.shape)}"
+            )
         return _Score.apply(a, b, *self._patterns)
 
     def softmax(self, score: Tensor) -> Tensor:
@@ -218,10 +273,14 @@ class Edges(nn.Module):
         return _Softmax.apply(score, self._patterns[0])
 
     def sum(self, weight: Tensor, x: Tensor) -> Tensor:
-        """Σ weight · x[src] over the edges of each destination, (E,) and (num_src, D) → (num_dst, D)."""
+        """Σ weight · x[src] over the edges of each destination, (E,) and (num_src, D) → (num_dst,
+        D).
+        """
         self._check(weight)
         if x.ndim != 2 or len(x) != self.shape[1]:
-            raise ValueError(f"edges {self.shape} cannot multiply a tensor of shape {tuple(x.shape)}")
+            raise ValueError(
+                f"edges {self.shape} cannot multiply a tensor of shape {tuple(x.shape)}"
+            )
         return _Sum.apply(weight, x, *self._patterns)
 
     def turn(self, value: Tensor) -> Tensor:
@@ -230,15 +289,24 @@ class Edges(nn.Module):
         return _Turn.apply(value, *self._patterns)
 
     def from_source(self, value: Tensor) -> Tensor:
-        """The source's number of every edge, (num_src,) → (E,); its gradient adds up by row, in a fixed order."""
+        """The source's number of every edge, (num_src,) → (E,).
+
+        Its gradient adds up by row, in a fixed order.
+        """
         if value.shape != self.shape[1:]:
-            raise ValueError(f"{self.shape[1]} sources need as many numbers, not a tensor of shape {tuple(value.shape)}")
+            raise ValueError(
+                f"{self.shape[1]} sources need as many numbers, not a tensor of shape "
+                f"{tuple(value.shape)}"
+            )
         here, back = self._patterns
         return _Turn.apply(_Spread.apply(value, back), back, here)
 
     def _check(self, value: Tensor) -> None:
         if value.shape != (self.num_edges,):
-            raise ValueError(f"{self.num_edges} edges need as many numbers, not a tensor of shape {tuple(value.shape)}")
+            raise ValueError(
+                f"{self.num_edges} edges need as many numbers, not a tensor of shape "
+                f"{tuple(value.shape)}"
+            )
 
     def extra_repr(self) -> str:
         return f"shape={self.shape}, edges={self.num_edges}"

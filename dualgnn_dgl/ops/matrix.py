@@ -1,4 +1,7 @@
-"""The sparse matrix that every kernel receives: CSR index tensors, weights or scales, and a place for what a kernel keeps."""
+"""The sparse matrix that every kernel receives.
+
+CSR index tensors, weights or scales, and a place for what a kernel keeps.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,13 @@ PARTS = ("indptr", "indices", "weight", "left", "right")  # the tensors of a mat
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """CSR: row r holds columns `indices[indptr[r]:indptr[r+1]]`, with `weight`, or with ones between two diagonal scales.
+    """CSR: row r holds columns `indices[indptr[r]:indptr[r+1]]`, with `weight`, or with ones
+    between two diagonal scales.
 
-    `indptr` (rows+1,), `indices` (E,) int32 or int64, `weight` (E,) float or None, `left` (rows,) and `right` (columns,)
-    float or None, never together with `weight`. `cache` holds what kernels make of it, `pattern` what hangs on the places of
-    the entries alone, which matrices with other weights at the same places share.
+    `indptr` (rows+1,), `indices` (E,) int32 or int64, `weight` (E,) float or None, `left` (rows,)
+    and `right` (columns,) float or None, never together with `weight`. `cache` holds what kernels
+    make of it, `pattern` what hangs on the places of the entries alone, which matrices with other
+    weights at the same places share.
     """
 
     indptr: Tensor
@@ -43,27 +48,38 @@ class Matrix:
     @property
     def dtype(self) -> torch.dtype:
         """Type of its weights or scales; float32 where it has none."""
-        return next((part.dtype for part in (self.weight, self.left, self.right) if part is not None), torch.float32)
+        return next(
+            (part.dtype for part in (self.weight, self.left, self.right) if part is not None),
+            torch.float32,
+        )
 
     def rows(self) -> Tensor:
         """Row of every entry, (E,) int64."""
         return torch.repeat_interleave(self.indptr.diff().long(), output_size=self.indices.numel())
 
     def skew(self, threads: int) -> float:
-        """How uneven equal runs of rows are: the entries of the fullest of `threads` runs over their mean; 1 is even."""
+        """How uneven equal runs of rows are.
+
+        The entries of the fullest of `threads` runs over their mean; 1 is even.
+        """
         key = f"skew {threads}"
         if key not in self.cache:
             run = -(-self.shape[0] // threads)
-            bounds = (run * torch.arange(threads + 1, device=self.indptr.device)).clamp(max=self.shape[0])
+            bounds = (run * torch.arange(threads + 1, device=self.indptr.device)).clamp(
+                max=self.shape[0]
+            )
             fullest = int(self.indptr[bounds].diff().max())
             self.cache[key] = fullest * threads / max(1, self.indices.numel())
         return self.cache[key]
 
     def entries(self, dtype: torch.dtype) -> Tensor | None:
-        """Value of every entry, (E,), the scales multiplied in: left[row] · right[column]; None where all are one.
+        """Value of every entry, (E,), the scales multiplied in.
 
-        Made at the first call and kept, one tensor a dtype: a product with folded weights reads 4 bytes more an edge
-        and saves the two passes over (rows, D) and (columns, D) that scaling would take.
+        Left[row] · right[column]; None where all are one.
+
+        Made at the first call and kept, one tensor a dtype: a product with folded weights reads 4
+        bytes more an edge and saves the two passes over (rows, D) and (columns, D) that scaling
+        would take.
         """
         if self.weight is None and not self.scaled:
             return None
@@ -73,34 +89,45 @@ class Matrix:
             if self.left is not None:
                 value = self.left.to(torch.promote_types(self.left.dtype, dtype))[self.rows()]
             if self.right is not None:
-                column = self.right.to(torch.promote_types(self.right.dtype, dtype))[self.indices.long()]
+                column = self.right.to(torch.promote_types(self.right.dtype, dtype))[
+                    self.indices.long()
+                ]
                 value = column if value is None else value * column
             assert value is not None  # there is a weight or a scale
             self.cache[key] = value.to(dtype)
         return self.cache[key]
 
     def without(self, rows: Tensor, columns: Tensor) -> Matrix:
-        """Zero in the place of the entries at these rows and columns, (B,) each; a pair that has no entry changes nothing.
+        """Zero in the place of the entries at these rows and columns, (B,) each.
 
-        Found by binary search, so of equal entries that stand twice only one goes. Beside the copied values, O(E), it keeps a
-        number an entry for the search.
+        A pair that has no entry changes nothing.
+
+        Found by binary search, so of equal entries that stand twice only one goes. Beside the
+        copied values, O(E), it keeps a number an entry for the search.
         """
         entries = self.indices.numel()
         if entries == 0:
             return self
         if "keys" not in self.pattern:
-            self.pattern["keys"] = self.rows() * self.shape[1] + self.indices  # (E,) int64, ascending
+            # (E,) int64, ascending
+            self.pattern["keys"] = self.rows() * self.shape[1] + self.indices
         keys, wanted = self.pattern["keys"], rows * self.shape[1] + columns
         place = torch.searchsorted(keys, wanted)
         found = keys[place.clamp(max=entries - 1)] == wanted
         value = self.entries(self.dtype)
         value = torch.ones_like(self.indices, dtype=self.dtype) if value is None else value
-        kept = torch.cat([value, value.new_zeros(1)])  # one more for pairs without an entry: no shape depends on what is found
+        # one more for pairs without an entry: no shape depends on what is found
+        kept = torch.cat([value, value.new_zeros(1)])
         kept.index_fill_(0, torch.where(found, place, entries), 0)
-        return Matrix(self.indptr, self.indices, kept[:-1], None, None, self.shape, pattern=self.pattern)
+        return Matrix(
+            self.indptr, self.indices, kept[:-1], None, None, self.shape, pattern=self.pattern
+        )
 
     def block(self, rows: Tensor, columns: Tensor) -> Matrix:
-        """The entries in these rows (R,) and columns (C,), both ascending and each once: (R, C), its order that of the whole."""
+        """The entries in these rows (R,) and columns (C,), both ascending and each once.
+
+        (R, C), its order that of the whole.
+        """
         start = self.indptr[rows].long()
         count = self.indptr[rows + 1].long() - start
         row = torch.repeat_interleave(count)
@@ -120,14 +147,21 @@ class Matrix:
 
 
 def places(chosen: Tensor, size: int) -> Tensor:
-    """Place of each of `size` numbers among the chosen ones (N,), −1 for the others: (size,) int64."""
+    """Place of each of `size` numbers among the chosen ones (N,), −1 for the others: (size,)
+    int64.
+    """
     place = torch.full((size,), -1, dtype=torch.int64, device=chosen.device)
     place[chosen] = torch.arange(len(chosen), device=chosen.device)
     return place
 
 
-def compress(row: Tensor, column: Tensor, shape: tuple[int, int], weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Edges (row, column, weight), (E,) each → CSR: indptr (rows+1,), indices (E,), weight; columns ascending within a row."""
+def compress(
+    row: Tensor, column: Tensor, shape: tuple[int, int], weight: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Edges (row, column, weight), (E,) each → CSR.
+
+    Indptr (rows+1,), indices (E,), weight; columns ascending within a row.
+    """
     row, column = row.long(), column.long()
     if row.shape != column.shape or (weight is not None and weight.shape != row.shape):
         raise ValueError("edges need as many rows as columns, and as many weights")
@@ -138,4 +172,8 @@ def compress(row: Tensor, column: Tensor, shape: tuple[int, int], weight: Tensor
     counts = torch.bincount(row, minlength=shape[0])
     indptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     kind = torch.int32 if max(row.numel(), *shape) < 2**31 - 1 else torch.int64
-    return indptr.to(kind), column[order].to(kind), None if weight is None else weight[order].contiguous()
+    return (
+        indptr.to(kind),
+        column[order].to(kind),
+        None if weight is None else weight[order].contiguous(),
+    )

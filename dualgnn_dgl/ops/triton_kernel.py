@@ -1,9 +1,11 @@
-"""A Triton kernel for CUDA: scale, gather and sum over CSR in one pass; float32 sums for every narrower input.
+"""A Triton kernel for CUDA: scale, gather and sum over CSR in one pass; float32 sums for every
+narrower input.
 
-One program sums up to SEGMENT edges of one row over a block of columns. A longer row is cut into segments, whose sums go
-to a table of their own and are added by a second, small kernel: no atomic addition, so the same input gives the same bits,
-and no program waits on the most popular item. Triton comes with torch's CUDA builds; without CUDA its interpreter
-(TRITON_INTERPRET=1) runs the same code, slowly, for tests.
+One program sums up to SEGMENT edges of one row over a block of columns. A longer row is cut into
+segments, whose sums go to a table of their own and are added by a second, small kernel: no atomic
+addition, so the same input gives the same bits, and no program waits on the most popular item.
+Triton comes with torch's CUDA builds; without CUDA its interpreter (TRITON_INTERPRET=1) runs the
+same code, slowly, for tests.
 """
 
 from __future__ import annotations
@@ -21,15 +23,18 @@ from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.ops.matrix import Matrix
 
 SEGMENT = 256  # edges a program sums at most
-TILE = 1024  # values gathered at once, edges × columns: with one warp, eight independent 16-byte loads a thread
+# values gathered at once, edges × columns: with one warp, eight independent 16-byte loads a thread
+TILE = 1024
 
 
 @dataclass(frozen=True)
 class Segments:
     """Who sums what: segment s adds the entries `start[s]` to `stop[s]`.
 
-    `target` (S,): the row ≥ 0 that it is the whole of, or −1−p for line p of the table of parts. `first` (L+1,) and
-    `long_row` (L,): lines first[l]…first[l+1] of that table make row long_row[l]. All int32 or int64 like the matrix.
+    `target` (S,): the row ≥ 0 that it is the whole of, or −1−p for line p of the table of parts.
+        `first` (L+1,) and
+    `long_row` (L,): lines first[l]…first[l+1] of that table make row long_row[l]. All int32 or
+        int64 like the matrix.
     """
 
     start: Tensor
@@ -41,22 +46,36 @@ class Segments:
 
 
 def split(indptr: Tensor, longest: int) -> Segments:
-    """Rows of a CSR matrix → segments of at most `longest` entries; an empty row is one empty segment."""
+    """Rows of a CSR matrix → segments of at most `longest` entries.
+
+    An empty row is one empty segment.
+    """
     kind, indptr = indptr.dtype, indptr.long()
     count = ((indptr.diff() + longest - 1) // longest).clamp(min=1)  # segments of each row
     row = torch.repeat_interleave(count)
-    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]  # 0, 1, … within the row
+    # 0, 1, … within the row
+    place = torch.arange(len(row), device=row.device) - (count.cumsum(0) - count)[row]
     start = indptr[row] + longest * place
     part = count[row] > 1
-    target = torch.where(part, -part.cumsum(0), row)  # the p-th part, from 1, is line p-1: -1 - (p-1) = -p
+    # the p-th part, from 1, is line p-1: -1 - (p-1) = -p
+    target = torch.where(part, -part.cumsum(0), row)
     long_row = torch.nonzero(count > 1).flatten()
     first = torch.cat([count.new_zeros(1), count[long_row].cumsum(0)])
     stop = torch.minimum(start + longest, indptr[row + 1])
-    return Segments(start.to(kind), stop.to(kind), target.to(kind), first.to(kind), long_row.to(kind), int(first[-1]))
+    return Segments(
+        start.to(kind),
+        stop.to(kind),
+        target.to(kind),
+        first.to(kind),
+        long_row.to(kind),
+        int(first[-1]),
+    )
 
 
 def block(width: int) -> int:
-    """Columns a program holds: a power of two, 64 where 128 would leave more of them unused (D = 192)."""
+    """Columns a program holds: a power of two, 64 where 128 would leave more of them unused (D =
+    192).
+    """
     if width <= 64:
         return 1 << max(width - 1, 15).bit_length()
     return 128 if (width - 1) % 128 >= 64 else 64
@@ -64,7 +83,10 @@ def block(width: int) -> int:
 
 @functools.cache
 def installed() -> bool:
-    """Whether triton 3 or newer is there to be imported; asked before every product, so its metadata are read once."""
+    """Whether triton 3 or newer is there to be imported.
+
+    Asked before every product, so its metadata are read once.
+    """
     try:
         return int(version("triton").split(".")[0]) >= 3
     except PackageNotFoundError:
@@ -73,34 +95,49 @@ def installed() -> bool:
 
 @functools.cache
 def fits(device: torch.device) -> bool:
-    """Whether the kernel can run on this CUDA device: triton is installed and compiles for compute capability 7 up."""
+    """Whether the kernel can run on this CUDA device.
+
+    Triton is installed and compiles for compute capability 7 up.
+    """
     return installed() and torch.cuda.get_device_capability(device)[0] >= 7
 
 
 @functools.cache
 def programs() -> tuple[Any, Any]:
-    """The two compiled kernels. Triton is imported here, so that nothing else needs it installed."""
-    global tl  # the code of a kernel is read from its source and finds `tl` among the globals of this module
+    """The two compiled kernels.
+
+    Triton is imported here, so that nothing else needs it installed.
+    """
+    # the code of a kernel is read from its source and finds `tl` among the globals of this module
+    global tl
     import triton
     import triton.language as tl
 
     @triton.jit
     def gather_sum(
-        start, stop, target, indices, weight, left, right, x, y, parts, width,
+        start, stop, target, indices, weight,
+            left, right, x, y, parts, width,
         WEIGHT: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, SUM: tl.constexpr,
         EDGES: tl.constexpr, COLUMNS: tl.constexpr,
     ):  # fmt: skip
         segment = tl.program_id(0)
         column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)  # (COLUMNS,)
         inside = column < width
-        begin, end, row = tl.load(start + segment), tl.load(stop + segment), tl.load(target + segment).to(tl.int64)
-        sums = tl.zeros((EDGES, COLUMNS), dtype=SUM)  # one line an edge of the stride: no exchange between threads yet
+        begin, end, row = (
+            tl.load(start + segment),
+            tl.load(stop + segment),
+            tl.load(target + segment).to(tl.int64),
+        )
+        # one line an edge of the stride: no exchange between threads yet
+        sums = tl.zeros((EDGES, COLUMNS), dtype=SUM)
         for edge in range(begin, end, EDGES):
             number = edge + tl.arange(0, EDGES)  # (EDGES,)
             real = number < end
             source = tl.load(indices + number, mask=real, other=0).to(tl.int64)
             both = real[:, None] & inside[None, :]  # (EDGES, COLUMNS)
-            value = tl.load(x + source[:, None] * width + column[None, :], mask=both, other=0.0).to(SUM)
+            value = tl.load(x + source[:, None] * width + column[None, :], mask=both, other=0.0).to(
+                SUM
+            )
             if WEIGHT:
                 value *= tl.load(weight + number, mask=real, other=0.0).to(SUM)[:, None]
             if RIGHT:
@@ -143,7 +180,9 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
         without triton; on the CPU outside Triton's interpreter.
     """
     if not installed():
-        raise ConfigError("the triton kernel needs triton 3: pip install triton, or use ops.use('csr')")
+        raise ConfigError(
+            "the triton kernel needs triton 3: pip install triton, or use ops.use('csr')"
+        )
     if not x.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
         raise ConfigError("the triton kernel runs on CUDA: use ops.use('bag') on the CPU")
     (rows, width), indices = (matrix.shape[0], x.shape[1]), matrix.indices
@@ -156,14 +195,21 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     gather_sum, add_parts = programs()
     double = x.dtype == torch.float64
     tl_sum = tl.float64 if double else tl.float32
-    parts = torch.empty(segments.num_parts, width, dtype=torch.float64 if double else torch.float32, device=x.device)
+    parts = torch.empty(
+        segments.num_parts, width, dtype=torch.float64 if double else torch.float32, device=x.device
+    )
     columns = block(width)
     blocks = -(-width // columns)
-    weight, left, right = (indices if one is None else one for one in (matrix.weight, matrix.left, matrix.right))  # unread
+    # unread
+    weight, left, right = (
+        indices if one is None else one for one in (matrix.weight, matrix.left, matrix.right)
+    )
     with torch.cuda.device_of(x):
         gather_sum[(len(segments.start), blocks)](
-            segments.start, segments.stop, segments.target, indices, weight, left, right, x, y, parts, width,
-            WEIGHT=matrix.weight is not None, LEFT=matrix.left is not None, RIGHT=matrix.right is not None,
+            segments.start, segments.stop, segments.target, indices, weight,
+            left, right, x, y, parts, width,
+            WEIGHT=matrix.weight is not None, LEFT=matrix.left is not None,
+            RIGHT=matrix.right is not None,
             SUM=tl_sum, EDGES=TILE // columns, COLUMNS=columns, num_warps=1,
         )  # fmt: skip
         if segments.num_parts:

@@ -1,4 +1,6 @@
-"""Preprocessing: filter, core, split, align, count, impute; `prepare` runs the steps, `report` describes the outcome."""
+"""Preprocessing: filter, core, split, align, count, impute; `prepare` runs the steps, `report`
+describes the outcome.
+"""
 
 from dualgnn_dgl.preprocess.options import Options, resolve
 from dualgnn_dgl.preprocess.pipeline import Prepared, Say, align, prepare

@@ -1,7 +1,10 @@
-"""From log rows to distinct pairs in canonical order: rating filter, duplicates, k-core, internal numbering.
+"""From log rows to distinct pairs in canonical order.
 
-Everything here depends on the *set* of rows only, never on their order in the file: ids are ranked, pairs are
-sorted by (user, item), and of rows that repeat a pair the earliest time and the earliest split are taken.
+Rating filter, duplicates, k-core, internal numbering.
+
+Everything here depends on the *set* of rows only, never on their order in the file: ids are ranked,
+pairs are sorted by (user, item), and of rows that repeat a pair the earliest time and the earliest
+split are taken.
 """
 
 from __future__ import annotations
@@ -45,8 +48,8 @@ class Pairs:
 def id_order(ids: np.ndarray) -> np.ndarray:
     """Positions that sort ids: by number where every id is one, else as text.
 
-    Ids of digits only are compared by length, then as text, which is numeric order without a size limit; so
-    ids 0…n-1 keep their own number as internal number.
+    Ids of digits only are compared by length, then as text, which is numeric order without a size
+    limit; so ids 0…n-1 keep their own number as internal number.
 
     Parameters
     ----------
@@ -75,11 +78,16 @@ def ranks(order: np.ndarray) -> np.ndarray:
 
 
 def distinct(
-    user: np.ndarray, item: np.ndarray, num_items: int, time: np.ndarray | None = None, split: np.ndarray | None = None
+    user: np.ndarray,
+    item: np.ndarray,
+    num_items: int,
+    time: np.ndarray | None = None,
+    split: np.ndarray | None = None,
 ) -> tuple[Pairs, dict[str, int]]:
     """Take every (user, item) pair once, with its earliest time and earliest split.
 
-    The earlier split wins so that a pair seen in training is never evaluated, whatever the order of the rows.
+    The earlier split wins so that a pair seen in training is never evaluated, whatever the order of
+    the rows.
 
     Parameters
     ----------

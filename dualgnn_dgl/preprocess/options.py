@@ -17,14 +17,19 @@ class Options:
     Parameters
     ----------
     min_rating : drop rows rated lower, if set; a row without rating is dropped too.
-    k_core : every user and item keeps at least this many pairs; None: 5, or 0 for a log with its own split.
-    split : one of `vocabulary.SPLIT_RULES`; None: 'given' for a log with its own split, else 'random'.
+    k_core : every user and item keeps at least this many pairs; None: 5, or 0 for a log with its
+        own split.
+    split : one of `vocabulary.SPLIT_RULES`; None: 'given' for a log with its own split, else
+        'random'.
     seed : of the shuffles and of the reduction of features.
-    feature_dim : reduce wider modalities to this width, if set; fitted on items with training pairs, and the map is kept.
+    feature_dim : reduce wider modalities to this width, if set; fitted on items with training
+        pairs, and the map is kept.
     cooc_weight : 'count', 'cosine' or 'jaccard'.
     cooc_top : neighbours kept per user.
-    ratios : train, valid, test in whole numbers; for the splits 'random', 'time-user' and 'time-global'.
-    impute : fill missing features with this imputer, one of `modality.IMPUTERS`; None leaves them missing.
+    ratios : train, valid, test in whole numbers; for the splits 'random', 'time-user' and
+        'time-global'.
+    impute : fill missing features with this imputer, one of `modality.IMPUTERS`; None leaves them
+        missing.
 
     Raises
     ------
@@ -54,11 +59,16 @@ class Options:
         if self.impute is not None and self.impute not in IMPUTERS:
             raise ConfigError(unknown("imputer", self.impute, IMPUTERS))
         if len(self.ratios) != 3 or min(self.ratios) < 0 or self.ratios[0] < 1:
-            raise ConfigError(f"ratios are {self.ratios}: give three whole numbers for train, valid and test, such as (8, 1, 1)")
+            raise ConfigError(
+                f"ratios are {self.ratios}: give three whole numbers for train, valid and test, "
+                f"such as (8, 1, 1)"
+            )
 
 
 def resolve(options: Options, log: RawLog) -> Options:
-    """Fill in the options that depend on the log: a published split stays as it is and is filtered no further.
+    """Fill in the options that depend on the log.
+
+    A published split stays as it is and is filtered no further.
 
     >>> import numpy as np
     >>> log = RawLog(np.zeros(1, int), np.zeros(1, int), np.array(["u"]), np.array(["i"]))

@@ -1,7 +1,7 @@
 """From a raw log and raw features to a `Dataset`: a list of steps over one draft.
 
-Reading files belongs to `readers`, writing the folder to `data.save`. A new step is a function of the draft and its line in
-`STEPS`.
+Reading files belongs to `readers`, writing the folder to `data.save`. A new step is a function of
+the draft and its line in `STEPS`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ TITLE_LENGTH = 300  # titles are for people to read; a stray essay must not wide
 
 
 class Say(Protocol):
-    """Hears which step is under way, and for a long one, again and again, the share of it that is done."""
+    """Hears which step is under way, and for a long one, again and again, the share of it that is
+    done.
+    """
 
     def __call__(self, text: str, share: float | None = None, /) -> None: ...
 
@@ -87,7 +89,9 @@ class Draft:
         return np.asarray(self.raw.log.item_ids, np.str_)[self.items]
 
     def keep(self, rows: np.ndarray, reason: str) -> None:
-        """Keeps the given pairs (mask or ascending positions) and counts the others under a reason."""
+        """Keeps the given pairs (mask or ascending positions) and counts the others under a
+        reason.
+        """
         kept = self.pairs.take(rows)
         if len(kept) < len(self.pairs):
             self.dropped[reason] = len(self.pairs) - len(kept)
@@ -107,11 +111,20 @@ def check_columns(draft: Draft) -> None:
     log, options = draft.raw.log, draft.options
     if not log.user.size:
         files = ", ".join(log.files) or "the log"
-        raise DataError(f"{files} holds no usable interaction among {log.rows_read:,} rows read: check the file")
+        raise DataError(
+            f"{files} holds no usable interaction among {log.rows_read:,} rows read: check the file"
+        )
     if options.min_rating is not None and log.rating is None:
-        raise ConfigError("--min-rating needs ratings: name the column with --rating-col, or leave --min-rating out")
+        raise ConfigError(
+            "--min-rating needs ratings: name the column with --rating-col, or leave --min-rating "
+            "out"
+        )
     splitting.check(Pairs(log.user, log.item, log.time, log.split), draft.rule)
-    if draft.rule == "time-global" and log.time is not None and splitting.only_positions(log.user, log.time):
+    if (
+        draft.rule == "time-global"
+        and log.time is not None
+        and splitting.only_positions(log.user, log.time)
+    ):
         raise ConfigError(
             "--split time-global needs times, this log has only the order within each user: "
             "choose --split time-user or leave-one-out"
@@ -138,7 +151,8 @@ def filter_rows(draft: Draft) -> None:
     draft.dropped.update(reasons)
     if not len(draft.pairs):
         raise DataError(
-            f"no interactions left: all {len(log.user):,} are rated below {options.min_rating:g}: choose a lower --min-rating"
+            f"no interactions left: all {len(log.user):,} are rated below {options.min_rating:g}: "
+            f"choose a lower --min-rating"
         )
     draft.found = Counts.of(draft.pairs if everything is None else everything)
 
@@ -149,10 +163,15 @@ def keep_core(draft: Draft) -> None:
     if k > 1:
         rows = k_core(pairs.user, pairs.item, k)
         if not rows.size:
-            users, items = np.count_nonzero(np.bincount(pairs.user)), np.count_nonzero(np.bincount(pairs.item))
+            users, items = (
+                np.count_nonzero(np.bincount(pairs.user)),
+                np.count_nonzero(np.bincount(pairs.item)),
+            )
             raise DataError(
-                f"no interactions left after the {k}-core: {len(pairs):,} pairs of {users:,} users and {items:,} items hold no "
-                f"part where every user and item has {k}: choose a smaller --k-core (0 keeps everything)"
+                f"no interactions left after the {k}-core: {len(pairs):,} pairs of {users:,} "
+                f"users and {items:,} items hold no "
+                f"part where every user and item has {k}: choose a smaller --k-core (0 keeps "
+                f"everything)"
             )
         draft.keep(rows, f"{k}-core")
     draft.renumber()
@@ -161,22 +180,35 @@ def keep_core(draft: Draft) -> None:
 def split_pairs(draft: Draft) -> None:
     """Splits the pairs, and leaves out users without a training pair."""
     draft.say("splitting")
-    draft.labels = splitting.assign(draft.pairs, draft.rule, np.random.default_rng(draft.options.seed), draft.options.ratios)
-    trained = np.bincount(draft.pairs.user[draft.labels == splitting.TRAIN], minlength=draft.users.size) > 0  # (U,)
+    draft.labels = splitting.assign(
+        draft.pairs, draft.rule, np.random.default_rng(draft.options.seed), draft.options.ratios
+    )
+    # of shape (U,)
+    trained = (
+        np.bincount(draft.pairs.user[draft.labels == splitting.TRAIN], minlength=draft.users.size)
+        > 0
+    )
     keep = trained[draft.pairs.user]
     if not keep.any():
         raise DataError(
-            f"none of the {len(draft.pairs):,} pairs left is for training: check the split column, or choose another --split"
+            f"none of the {len(draft.pairs):,} pairs left is for training: check the split "
+            f"column, or choose another --split"
         )
     draft.keep(keep, "user without training pair")
     draft.labels = draft.labels[keep]
-    users, old = renumber(draft.pairs.user, draft.users.size)  # items keep their numbers, also without a pair
+    # items keep their numbers, also without a pair
+    users, old = renumber(draft.pairs.user, draft.users.size)
     draft.pairs, draft.users = replace(draft.pairs, user=users), draft.users[old]
     kept, lost = len(draft.pairs), sum(draft.dropped.values())
     if draft.raw.log.rows_read != kept + lost:
-        raise DataError(f"{draft.raw.log.rows_read} rows read are not {kept} kept and {lost} dropped: report this fault")
+        raise DataError(
+            f"{draft.raw.log.rows_read} rows read are not {kept} kept and {lost} dropped: report "
+            f"this fault"
+        )
     draft.splits = {
-        name: Interactions(draft.pairs.user[chosen], draft.pairs.item[chosen], draft.users.size, draft.items.size)
+        name: Interactions(
+            draft.pairs.user[chosen], draft.pairs.item[chosen], draft.users.size, draft.items.size
+        )
         for label, name in enumerate(SPLITS)
         for chosen in [draft.labels == label]
     }
@@ -187,7 +219,9 @@ def align_features(draft: Draft) -> None:
     trained = np.bincount(draft.splits["train"].item, minlength=draft.items.size) > 0  # (I,)
     for name, raw in sorted(draft.raw.modalities.items()):
         draft.say(f"aligning {name} features")
-        draft.modalities[name], reduction = _reduce(align(name, raw, draft.item_ids), trained, draft.options)
+        draft.modalities[name], reduction = _reduce(
+            align(name, raw, draft.item_ids), trained, draft.options
+        )
         draft.raw_widths[name] = int(raw.values.shape[1])
         if reduction is not None:
             draft.reductions[name] = reduction
@@ -243,20 +277,27 @@ STEPS: tuple[Callable[[Draft], None], ...] = (
 
 
 def prepare(
-    raw: RawInput, options: Options | None = None, *, co_occurrence: bool = True, progress: Say | None = None
+    raw: RawInput,
+    options: Options | None = None,
+    *,
+    co_occurrence: bool = True,
+    progress: Say | None = None,
 ) -> Prepared:
     """Turns a raw log and raw features into a prepared data set with its report.
 
-    Internal numbers follow the order of the ids (by number where all are numbers), so they do not depend on the
-    order of the rows, and items 0…I-1 keep their numbers unless the k-core removes some. Every user has at
-    least one training pair; users without any are left out with their pairs (as in MMRec's published protocol).
+    Internal numbers follow the order of the ids (by number where all are numbers), so they do not
+    depend on the order of the rows, and items 0…I-1 keep their numbers unless the k-core removes
+    some. Every user has at least one training pair; users without any are left out with their pairs
+    (as in MMRec's published protocol).
 
     Parameters
     ----------
     raw : what `reader.read` or `synthetic.demo` gave.
     options : see `Options`.
-    co_occurrence : leave the user co-occurrence lists and the item graph's figures out if False (for a mere check).
-    progress : called with a few words at the start of each step, and in a long one with the share done.
+    co_occurrence : leave the user co-occurrence lists and the item graph's figures out if False
+        (for a mere check).
+    progress : called with a few words at the start of each step, and in a long one with the share
+        done.
 
     Raises
     ------
@@ -266,13 +307,22 @@ def prepare(
         if nothing is left, or features belong to other items.
     """
     say: Say = progress or (lambda text, share=None: None)
-    draft = Draft(raw, resolve(options or Options(), raw.log), say, co_occurrence, dict(raw.log.dropped))
+    draft = Draft(
+        raw, resolve(options or Options(), raw.log), say, co_occurrence, dict(raw.log.dropped)
+    )
     for step in STEPS:
         step(draft)
     if draft.modalities and draft.compare:
         draft.say("comparing items that the same users watch")
     words = splitting.describe(draft.rule, raw.log.time is not None, draft.options.ratios)
-    figures = Figures(raw.log.rows_read, draft.dropped, draft.found, draft.raw_widths, words, asdict(draft.options))
+    figures = Figures(
+        raw.log.rows_read,
+        draft.dropped,
+        draft.found,
+        draft.raw_widths,
+        words,
+        asdict(draft.options),
+    )
     return Prepared(draft.dataset, describe(raw, draft.dataset, figures, resemblance=draft.compare))
 
 
@@ -293,7 +343,8 @@ def align(name: str, modality: RawModality, item_ids: np.ndarray) -> Modality:
     found = ids[rows] == item_ids
     if not found.any():
         raise DataError(
-            f"{file}: none of its {ids.size:,} rows belongs to one of the {len(item_ids):,} items (its ids look like '{ids[0]}', "
+            f"{file}: none of its {ids.size:,} rows belongs to one of the {len(item_ids):,} items "
+            f"(its ids look like '{ids[0]}', "
             f"those of the log like '{item_ids[0]}'): key the features by the log's item ids"
         )
     present = found & np.asarray(modality.present, bool)[rows]
@@ -301,17 +352,26 @@ def align(name: str, modality: RawModality, item_ids: np.ndarray) -> Modality:
     return Modality(values, present)
 
 
-def _reduce(modality: Modality, trained: np.ndarray, options: Options) -> tuple[Modality, Reduction | None]:
+def _reduce(
+    modality: Modality, trained: np.ndarray, options: Options
+) -> tuple[Modality, Reduction | None]:
     """Reduce to `feature_dim` columns where there are more, with the map.
 
-    It is fitted on items with training pairs, `trained` (I,), alone: what is held out whole (`cold-items`, or a split by time)
-    is to come as a new video would, whose features had no say in the map.
+    It is fitted on items with training pairs, `trained` (I,), alone: what is held out whole
+    (`cold-items`, or a split by time) is to come as a new video would, whose features had no say in
+    the map.
     """
-    if options.feature_dim is None or modality.width <= options.feature_dim or not modality.present[trained].any():
+    if (
+        options.feature_dim is None
+        or modality.width <= options.feature_dim
+        or not modality.present[trained].any()
+    ):
         return modality, None
     from dualgnn_dgl.readers.features import reduce_width
 
-    values, reduction = reduce_width(modality.values, modality.present, options.feature_dim, options.seed, trained)
+    values, reduction = reduce_width(
+        modality.values, modality.present, options.feature_dim, options.seed, trained
+    )
     return Modality(values, modality.present), reduction
 
 

@@ -1,4 +1,6 @@
-"""What preprocess says about a data set: one JSON object, all numbers counted from the data itself."""
+"""What preprocess says about a data set: one JSON object, all numbers counted from the data
+itself.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ MOST_PAIRS = 2_000_000  # training pairs that the item graph of the homophily is
 
 @dataclass(frozen=True)
 class Counts:
-    """Sizes of a log as read: distinct pairs, before any filter; `splits` where the log carries its own."""
+    """Sizes of a log as read: distinct pairs, before any filter; `splits` where the log carries its
+    own.
+    """
 
     users: int
     items: int
@@ -33,7 +37,11 @@ class Counts:
     @classmethod
     def of(cls, pairs: Pairs) -> Counts:
         """Count users, items and pairs."""
-        sizes = np.bincount(pairs.split, minlength=len(SPLITS)).tolist() if pairs.split is not None else []
+        sizes = (
+            np.bincount(pairs.split, minlength=len(SPLITS)).tolist()
+            if pairs.split is not None
+            else []
+        )
         return cls(
             int(np.count_nonzero(np.bincount(pairs.user))),
             int(np.count_nonzero(np.bincount(pairs.item))),
@@ -64,23 +72,41 @@ class Figures:
     options: Mapping[str, Any]
 
 
-def describe(raw: RawInput, dataset: Dataset, figures: Figures, *, resemblance: bool = True) -> dict[str, Any]:
+def describe(
+    raw: RawInput, dataset: Dataset, figures: Figures, *, resemblance: bool = True
+) -> dict[str, Any]:
     """The report.
 
-    Keys: input, options, rows (read, kept, dropped by reason), users, items, interactions, density, splits,
-    modalities (width, coverage, coverage by popularity in train, imputed rows, homophily on the item graph), titles,
-    co_occurrence, published, warnings. Densities and coverages are shares between 0 and 1; a filled row does not count
-    as covered. `resemblance=False` leaves the homophily out.
+    Keys: input, options, rows (read, kept, dropped by reason), users, items, interactions, density,
+    splits, modalities (width, coverage, coverage by popularity in train, imputed rows, homophily on
+    the item graph), titles, co_occurrence, published, warnings. Densities and coverages are shares
+    between 0 and 1; a filled row does not count as covered. `resemblance=False` leaves the
+    homophily out.
     """
     splits = {name: _split(getattr(dataset, name)) for name in SPLITS}
     kept = sum(part["interactions"] for part in splits.values())
     popularity = np.bincount(dataset.train.item, minlength=dataset.num_items)  # (I,)
-    found = {"users": figures.found.users, "items": figures.found.items, "interactions": figures.found.interactions}
+    found = {
+        "users": figures.found.users,
+        "items": figures.found.items,
+        "interactions": figures.found.interactions,
+    }
     prepared = {"users": dataset.num_users, "items": dataset.num_items, "interactions": kept}
-    graph = _items(dataset.train, figures.options["seed"]) if resemblance and dataset.modalities else None
+    graph = (
+        _items(dataset.train, figures.options["seed"])
+        if resemblance and dataset.modalities
+        else None
+    )
     report = {
-        "input": {"name": raw.name, "kind": raw.log.kind, "files": [str(file) for file in raw.log.files]},
-        "options": {name: list(value) if isinstance(value, tuple) else value for name, value in figures.options.items()}
+        "input": {
+            "name": raw.name,
+            "kind": raw.log.kind,
+            "files": [str(file) for file in raw.log.files],
+        },
+        "options": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in figures.options.items()
+        }
         | {"split_rule": figures.split_rule},
         "rows": {"read": figures.rows_read, "kept": kept, "dropped": dict(figures.dropped)},
         **prepared,
@@ -93,21 +119,29 @@ def describe(raw: RawInput, dataset: Dataset, figures: Figures, *, resemblance: 
             for name, modality in dataset.modalities.items()
         },
         "titles": int(np.count_nonzero(dataset.titles != "")) if dataset.titles is not None else 0,
-        "co_occurrence": _neighbours(dataset.co_occurrence, figures.options) if dataset.co_occurrence is not None else None,
+        "co_occurrence": _neighbours(dataset.co_occurrence, figures.options)
+        if dataset.co_occurrence is not None
+        else None,
         "published": compare(
             _names(raw),
             found | dict(figures.found.splits),
             prepared | {name: part["interactions"] for name, part in splits.items()},
         ),
     }
-    notes = [*raw.log.notes, *raw.notes, *(note for modality in raw.modalities.values() for note in modality.notes)]
+    notes = [
+        *raw.log.notes,
+        *raw.notes,
+        *(note for modality in raw.modalities.values() for note in modality.notes),
+    ]
     return report | {"warnings": notes + _warnings(report)}
 
 
 def coverage(modality: Modality, popularity: np.ndarray) -> dict[str, Any]:
-    """How many items have the modality themselves, in all and by popularity, and how many were filled.
+    """How many items have the modality themselves, in all and by popularity, and how many were
+    filled.
 
-    Items with training pairs are ranked by their number (ties by internal number) and cut into four equal parts.
+    Items with training pairs are ranked by their number (ties by internal number) and cut into four
+    equal parts.
 
     Parameters
     ----------
@@ -136,7 +170,10 @@ def coverage(modality: Modality, popularity: np.ndarray) -> dict[str, Any]:
 
 
 def _items(train: Interactions, seed: int) -> sparse.csr_matrix:
-    """The item graph of the training pairs; of a long log, of those of users drawn at random, some 2 million."""
+    """The item graph of the training pairs.
+
+    Of a long log, of those of users drawn at random, some 2 million.
+    """
     if len(train) > MOST_PAIRS:
         chosen = np.random.default_rng(seed).random(train.num_users) < MOST_PAIRS / len(train)
         rows = chosen[train.user]
@@ -177,7 +214,10 @@ def _names(raw: RawInput) -> set[str]:
 def _warnings(report: Mapping[str, Any]) -> list[str]:
     """What is allowed but probably not wanted, each with its consequence."""
     warnings = []
-    for name, use in (("valid", "training cannot stop early or choose its best epoch"), ("test", "there is nothing to evaluate")):
+    for name, use in (
+        ("valid", "training cannot stop early or choose its best epoch"),
+        ("test", "there is nothing to evaluate"),
+    ):
         if not report["splits"][name]["interactions"]:
             warnings.append(f"the {name} split is empty: {use}")
     for name, modality in report["modalities"].items():

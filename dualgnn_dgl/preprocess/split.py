@@ -1,8 +1,10 @@
-"""Train, validation and test: seven rules, each a label per pair, seeded, independent of the order of the log's rows.
+"""Train, validation and test: seven rules, each a label per pair, seeded, independent of the order
+of the log's rows.
 
-Per-user rules put a user's pairs in some order (shuffled, or by time), then cut off the end: the last `test` pairs
-are test, the `valid` pairs before them validation. A user with fewer than three pairs keeps all of them in training:
-nothing could be held out twice and still be learnt from. Equal times are ordered by internal user, then item number.
+Per-user rules put a user's pairs in some order (shuffled, or by time), then cut off the end: the
+last `test` pairs are test, the `valid` pairs before them validation. A user with fewer than three
+pairs keeps all of them in training: nothing could be held out twice and still be learnt from. Equal
+times are ordered by internal user, then item number.
 `cold-items` holds out items instead, each with all its pairs.
 """
 
@@ -28,9 +30,15 @@ def check(pairs: Pairs, method: str) -> None:
     if method not in SPLIT_RULES:
         raise ConfigError(unknown("split", method, SPLIT_RULES))
     if method == "given" and pairs.split is None:
-        raise ConfigError("--split given needs a split in the log: name the column with --split-col, or choose --split random")
+        raise ConfigError(
+            "--split given needs a split in the log: name the column with --split-col, or choose "
+            "--split random"
+        )
     if method in ("time-user", "time-global") and pairs.time is None:
-        raise ConfigError(f"--split {method} needs times: name the column with --time-col, or choose --split random")
+        raise ConfigError(
+            f"--split {method} needs times: name the column with --time-col, or choose --split "
+            f"random"
+        )
 
 
 def describe(method: str, timed: bool, ratios: tuple[int, int, int]) -> str:
@@ -39,17 +47,25 @@ def describe(method: str, timed: bool, ratios: tuple[int, int, int]) -> str:
     few = "users with fewer than 3 pairs stay in train"
     return {
         "random": f"each user's pairs shuffled, {share}, at least one valid and one test; {few}",
-        "mmrec": f"each user's pairs shuffled; fewer than 10: 1 valid, 1 test; else the last int(0.2 n), half and half; {few}",
-        "leave-one-out": f"each user's {'latest' if timed else 'last shuffled'} pair is test, the one before valid"
+        "mmrec": f"each user's pairs shuffled; fewer than 10: 1 valid, 1 test; else the last "
+        f"int(0.2 n), half and half; {few}",
+        "leave-one-out": f"each user's {'latest' if timed else 'last shuffled'} pair is test, the "
+        f"one before valid"
         f"{'' if timed else ' (the log has no times)'}; {few}",
         "time-user": f"each user's pairs by time, {share}, at least one valid and one test; {few}",
         "time-global": f"all pairs by time, {share}",
-        "cold-items": f"items shuffled, {share} of the items: a held-out item is held out whole, with all its pairs",
+        "cold-items": f"items shuffled, {share} of the items: a held-out item is held out whole, "
+        f"with all its pairs",
         "given": "as the log says",
     }[method]
 
 
-def assign(pairs: Pairs, method: str, generator: np.random.Generator, ratios: tuple[int, int, int] = (8, 1, 1)) -> np.ndarray:
+def assign(
+    pairs: Pairs,
+    method: str,
+    generator: np.random.Generator,
+    ratios: tuple[int, int, int] = (8, 1, 1),
+) -> np.ndarray:
     """Label every pair.
 
     Parameters
@@ -57,7 +73,8 @@ def assign(pairs: Pairs, method: str, generator: np.random.Generator, ratios: tu
     pairs : E pairs sorted by (user, item)
     method : one of `SPLIT_RULES`
     generator : source of the shuffles; rules by time and `given` do not use it.
-    ratios : train, valid, test; for `random`, `time-user`, `time-global` and, there of the items, `cold-items`.
+    ratios : train, valid, test; for `random`, `time-user`, `time-global` and, there of the items,
+        `cold-items`.
 
     Returns
     -------
@@ -94,10 +111,17 @@ def assign(pairs: Pairs, method: str, generator: np.random.Generator, ratios: tu
         valid = test = np.ones_like(counts)
     elif method == "mmrec":
         held = counts // 5  # int(0.2 n) in exact arithmetic
-        valid, test = np.where(counts < 10, 1, held // 2), np.where(counts < 10, 1, held - held // 2)
+        valid, test = (
+            np.where(counts < 10, 1, held // 2),
+            np.where(counts < 10, 1, held - held // 2),
+        )
     else:
-        test = np.clip(_share(counts, ratios, TEST), min(ratios[TEST], 1), np.maximum(counts - 2, 0))
-        valid = np.clip(_share(counts, ratios, VALID), min(ratios[VALID], 1), np.maximum(counts - 1 - test, 0))
+        test = np.clip(
+            _share(counts, ratios, TEST), min(ratios[TEST], 1), np.maximum(counts - 2, 0)
+        )
+        valid = np.clip(
+            _share(counts, ratios, VALID), min(ratios[VALID], 1), np.maximum(counts - 1 - test, 0)
+        )
     enough = counts >= 3
     test, held = np.where(enough, test, 0), np.where(enough, test + valid, 0)
     return (left <= held[pairs.user]).astype(np.int8) + (left <= test[pairs.user]).astype(np.int8)
@@ -109,7 +133,9 @@ def _share(counts: np.ndarray, ratios: tuple[int, int, int], part: int) -> np.nd
 
 
 def _left(pairs: Pairs, counts: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
-    """How many of its user's pairs, itself included, come from this pair on: 1 for the last one; (E,) int64.
+    """How many of its user's pairs, itself included, come from this pair on.
+
+    1 for the last one; (E,) int64.
 
     The order is shuffled with `generator`, or by time where it is None.
     """
@@ -127,7 +153,9 @@ def _left(pairs: Pairs, counts: np.ndarray, generator: np.random.Generator | Non
 
 
 def only_positions(user: np.ndarray, time: np.ndarray) -> bool:
-    """Whether times are no times but positions in each user's list: all count up from one common start.
+    """Whether times are no times but positions in each user's list.
+
+    All count up from one common start.
 
     Parameters
     ----------
@@ -142,5 +170,6 @@ def only_positions(user: np.ndarray, time: np.ndarray) -> bool:
     np.minimum.at(first, user, time)
     np.maximum.at(last, user, time)
     seen = counts > 0
-    spans = last[seen].view(np.uint64) - np.array(start).view(np.uint64)  # modulo 2^64: a difference of int64 may overflow
+    # modulo 2^64: a difference of int64 may overflow
+    spans = last[seen].view(np.uint64) - np.array(start).view(np.uint64)
     return bool((first[seen] == start).all() and (spans < counts[seen].astype(np.uint64)).all())

@@ -1,4 +1,6 @@
-"""Item features: arrays aligned with an item list, tables keyed by item id; and their reduction to fewer columns."""
+"""Item features: arrays aligned with an item list, tables keyed by item id; and their reduction to
+fewer columns.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ from dualgnn_dgl.data.raw import RawModality
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers.opened import stem, suffix
 from dualgnn_dgl.readers.read_columns import NAMES, find_column, plain
-from dualgnn_dgl.readers.read_features import INDEX_COLUMNS, column_kinds, is_list, is_number, read_feature_table
+from dualgnn_dgl.readers.read_features import (
+    INDEX_COLUMNS,
+    column_kinds,
+    is_list,
+    is_number,
+    read_feature_table,
+)
 from dualgnn_dgl.readers.read_items import ItemList, id_column, read_items
 from dualgnn_dgl.readers.read_table import open_table
 
@@ -35,13 +43,16 @@ def modality_name(path: Path) -> str:
 
 
 def looks_like_features(path: Path) -> bool:
-    """Whether a file found beside a log is to be read as features: every `.npy`, and tables of numbers by item id.
+    """Whether a file found beside a log is to be read as features.
 
-    Such a table has a column of item ids, none of users, and else a column of lists, or numbers throughout, none of which is
-    named as an id, a time, a rating or a split.
+    Every `.npy`, and tables of numbers by item id.
+
+    Such a table has a column of item ids, none of users, and else a column of lists, or numbers
+    throughout, none of which is named as an id, a time, a rating or a split.
     """
     if suffix(path) == ".npy":
-        return path.name != "user_graph_dict.npy"  # MMRec's co-occurrence lists, a pickle; they are made anew here
+        # MMRec's co-occurrence lists, a pickle; they are made anew here
+        return path.name != "user_graph_dict.npy"
     if suffix(path) not in TABLES:
         return False
     try:
@@ -52,66 +63,97 @@ def looks_like_features(path: Path) -> bool:
         kinds = column_kinds(table)
     except DataError:
         return False
-    others = {column: kind for column, kind in kinds.items() if column != name and plain(column) not in INDEX_COLUMNS}
+    others = {
+        column: kind
+        for column, kind in kinds.items()
+        if column != name and plain(column) not in INDEX_COLUMNS
+    }
     if any(is_list(kind) for kind in others.values()):
         return True
     known = {*NAMES["item"], *NAMES["time"], *NAMES["rating"], *NAMES["split"]}
-    foreign = any(plain(column) in known or re.search(r"(^|[_-])id$|[a-z](Id|ID)$", column) for column in others)
+    foreign = any(
+        plain(column) in known or re.search(r"(^|[_-])id$|[a-z](Id|ID)$", column)
+        for column in others
+    )
     return bool(others) and not foreign and all(is_number(kind) for kind in others.values())
 
 
 def read_modality(
-    path: Path, log_ids: np.ndarray | None, log_name: str, items: ItemList | None = None, item_col: str | None = None
+    path: Path,
+    log_ids: np.ndarray | None,
+    log_name: str,
+    items: ItemList | None = None,
+    item_col: str | None = None,
 ) -> RawModality:
     """Read one feature file.
 
     Parameters
     ----------
     log_ids : (I,) text
-        the item ids of the log, at least one of which must have features; None for videos that are in no log yet.
-    items : the item list that arrays are aligned with; `<array>.ids.txt` or `<array>_ids.txt` beside the array goes
-        before it, and without either, row r of an array is item r, if the log's ids are whole numbers below the row count.
+        the item ids of the log, at least one of which must have features; None for videos that are
+        in no log yet.
+    items : the item list that arrays are aligned with; `<array>.ids.txt` or `<array>_ids.txt`
+        beside the array goes before it, and without either, row r of an array is item r, if the
+        log's ids are whole numbers below the row count.
     item_col : the column of item ids, as in the log; common names are found.
 
     Raises
     ------
     DataError
-        if the file is not a numeric (n, F) array or table, holds infinities or rows that are partly NaN, names an item
-        twice, does not fit the item list, or shares no item with the log.
+        if the file is not a numeric (n, F) array or table, holds infinities or rows that are partly
+        NaN, names an item twice, does not fit the item list, or shares no item with the log.
     """
     refuse_foreign(path)  # pipes and devices as well
     if suffix(path) == ".npy":
         modality = _read_array(path, log_ids, log_name, items)
     elif suffix(path) in TABLES:
         ids, values = read_feature_table(path, item_col)
-        modality = RawModality(ids, values, _present(values, path.name, lambda row: f"the row of item '{ids[row]}'"), str(path))
+        modality = RawModality(
+            ids,
+            values,
+            _present(values, path.name, lambda row: f"the row of item '{ids[row]}'"),
+            str(path),
+        )
     elif not path.exists():
         raise DataError(f"{path} does not exist: check --features")
     else:
         raise DataError(
-            f"{path} is no feature file: give a .npy array (numpy.save), or a table keyed by item id (.parquet, .csv, .tsv)"
+            f"{path} is no feature file: give a .npy array (numpy.save), or a table keyed by item "
+            f"id (.parquet, .csv, .tsv)"
         )
     if log_ids is not None and not np.isin(modality.ids, log_ids).any():
         raise DataError(
-            f"{path.name} shares no item with {log_name}: its ids look like '{modality.ids[0]}', the log's like '{log_ids[0]}'; "
+            f"{path.name} shares no item with {log_name}: its ids look like '{modality.ids[0]}', "
+            f"the log's like '{log_ids[0]}'; "
             "key it by the log's item ids"
         )
     return modality
 
 
-def _read_array(path: Path, log_ids: np.ndarray | None, log_name: str, items: ItemList | None) -> RawModality:
+def _read_array(
+    path: Path, log_ids: np.ndarray | None, log_name: str, items: ItemList | None
+) -> RawModality:
     """An array (n, F) whose row r describes row r of an item list, or item r."""
     if not path.exists():
         raise DataError(f"{path} does not exist: check --features")
     array = load_array(path)
     if array.dtype.kind not in "fiu":
-        raise DataError(f"{path.name} holds {array.dtype}, features are real numbers: save array.astype('float32')")
+        raise DataError(
+            f"{path.name} holds {array.dtype}, features are real numbers: save "
+            f"array.astype('float32')"
+        )
     if array.ndim != 2 or 0 in array.shape:
-        raise DataError(f"{path.name} has the shape {array.shape}, features are (items, columns): give one row per item")
+        raise DataError(
+            f"{path.name} has the shape {array.shape}, features are (items, columns): give one "
+            f"row per item"
+        )
     beside = [
-        path.with_name(f"{name}{ending}") for name in (path.stem, modality_name(path)) for ending in (".ids.txt", "_ids.txt")
+        path.with_name(f"{name}{ending}")
+        for name in (path.stem, modality_name(path))
+        for ending in (".ids.txt", "_ids.txt")
     ]
-    own = next((file for file in beside if os.path.lexists(file)), None)  # one that cannot be read must not be passed over
+    # one that cannot be read must not be passed over
+    own = next((file for file in beside if os.path.lexists(file)), None)
     if own is not None:
         items = read_items(own)
     rows = len(array)
@@ -127,22 +169,31 @@ def _read_array(path: Path, log_ids: np.ndarray | None, log_name: str, items: It
         ids = np.arange(rows).astype(np.str_)
     else:
         ids = _row_numbers(path, rows, log_ids, log_name)
-        if rows > len(log_ids):  # the ids 0 … rows−1 are not all there: perhaps they are no row numbers at all
+        # the ids 0 … rows−1 are not all there: perhaps they are no row numbers at all
+        if rows > len(log_ids):
             notes = (
-                f"{path.name}: without an item list, row r was taken for item r; {rows - len(log_ids):,} of its {rows:,} rows "
-                f"belong to no item of {log_name}. If that is wrong, list the items in the order of the rows with --items",
+                f"{path.name}: without an item list, row r was taken for item r; "
+                f"{rows - len(log_ids):,} of its {rows:,} rows "
+                f"belong to no item of {log_name}. If that is wrong, list the items in the order "
+                f"of the rows with --items",
             )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+    # what float32 cannot hold becomes infinite, and is refused below
+    with np.errstate(over="ignore"):
         values = array.astype(np.float32, copy=False)
-    return RawModality(ids, values, _present(values, path.name, lambda row: f"row {row}"), str(path), notes)
+    return RawModality(
+        ids, values, _present(values, path.name, lambda row: f"row {row}"), str(path), notes
+    )
 
 
 def _row_numbers(path: Path, rows: int, log_ids: np.ndarray, log_name: str) -> np.ndarray:
     """Ids "0"…"n-1" for an array without an item list, if the log's ids can be row numbers."""
     remedy = (
-        f"list the items in the order of the rows in {path.stem}_ids.txt or --items, or name only the right files with --features"
+        f"list the items in the order of the rows in {path.stem}_ids.txt or --items, or name only "
+        f"the right files with --features"
     )
-    whole = np.char.isdecimal(log_ids) & ((np.char.str_len(log_ids) == 1) | ~np.char.startswith(log_ids, "0"))
+    whole = np.char.isdecimal(log_ids) & (
+        (np.char.str_len(log_ids) == 1) | ~np.char.startswith(log_ids, "0")
+    )
     if not whole.all():
         other = log_ids[~whole][0]
         raise DataError(
@@ -153,27 +204,37 @@ def _row_numbers(path: Path, rows: int, log_ids: np.ndarray, log_name: str) -> n
     largest = int(np.sort(log_ids[np.char.str_len(log_ids) == longest])[-1])
     if largest >= rows:
         raise DataError(
-            f"{path.name} has {rows} rows but the items of {log_name} are numbered up to {largest}. "
+            f"{path.name} has {rows} rows but the items of {log_name} are numbered up to "
+            f"{largest}. "
             f"Row r of an array must describe item r: {remedy}"
         )
     return np.arange(rows).astype(np.str_)
 
 
 def _present(values: np.ndarray, file: str, label: Callable[[int], str]) -> np.ndarray:
-    """Which rows (n,) of values (n, F) are there: a row of NaN is missing, a row partly NaN or with an infinity is an error."""
+    """Which rows (n,) of values (n, F) are there.
+
+    A row of NaN is missing, a row partly NaN or with an infinity is an error.
+    """
     present = np.empty(len(values), dtype=bool)
-    for start in range(0, len(values), 8192):  # in blocks: the masks of a wide array would be as large as itself
+    # in blocks: the masks of a wide array would be as large as itself
+    for start in range(0, len(values), 8192):
         block = values[start : start + 8192]
         nan = np.isnan(block).sum(axis=1)
         infinite = np.flatnonzero(np.isinf(block).any(axis=1))
         if infinite.size:
             where = f"{file}, {label(start + int(infinite[0]))},"
-            raise DataError(f"{where} holds infinity or a number beyond float32: mend it, {MISSING}")
+            raise DataError(
+                f"{where} holds infinity or a number beyond float32: mend it, {MISSING}"
+            )
         partly = np.flatnonzero((nan > 0) & (nan < values.shape[1]))
         if partly.size:
             row = int(partly[0])
             where = f"{file}, {label(start + row)},"
-            raise DataError(f"{where} holds NaN in {int(nan[row])} of {values.shape[1]} columns: mend it, {MISSING}")
+            raise DataError(
+                f"{where} holds NaN in {int(nan[row])} of {values.shape[1]} columns: mend it, "
+                f"{MISSING}"
+            )
         present[start : start + 8192] = nan == 0
     return present
 
@@ -181,12 +242,15 @@ def _present(values: np.ndarray, file: str, label: Callable[[int], str]) -> np.n
 def reduce_width(
     values: np.ndarray, present: np.ndarray, width: int, seed: int, fitted: np.ndarray | None = None
 ) -> tuple[np.ndarray, Reduction | None]:
-    """Project features (n, F) onto their `width` directions of largest variance (PCA); (n, width) float32, and the map.
+    """Project features (n, F) onto their `width` directions of largest variance (PCA).
 
-    PCA rather than truncated SVD: the mean of a feature is the same for all items and tells none from another, yet an
-    uncentred SVD spends its first direction on it, and the encoders that read the result have a bias for a shift. The
-    projection is fitted on present rows only (at most 50,000, drawn with `seed`), of which `fitted` may leave some out: those
-    are mapped without a say in the map. Absent rows become zero and stay absent. One thread does it: on one kind of
+    (n, width) float32, and the map.
+
+    PCA rather than truncated SVD: the mean of a feature is the same for all items and tells none
+    from another, yet an uncentred SVD spends its first direction on it, and the encoders that read
+    the result have a bias for a shift. The projection is fitted on present rows only (at most
+    50,000, drawn with `seed`), of which `fitted` may leave some out: those are mapped without a say
+    in the map. Absent rows become zero and stay absent. One thread does it: on one kind of
     processor the same features give the same bits, and so the same data.
 
     Parameters
@@ -205,22 +269,27 @@ def reduce_width(
     Source: Halko, Martinsson and Tropp 2011, as in scikit-learn's PCA.
     """
     if width < 1:
-        raise DataError(f"features cannot be reduced to {width} columns: choose --feature-dim of at least 1")
+        raise DataError(
+            f"features cannot be reduced to {width} columns: choose --feature-dim of at least 1"
+        )
     values = np.asarray(values, dtype=np.float32)
     if width >= values.shape[1]:
         return values, None
     rows = np.flatnonzero(present if fitted is None else present & fitted)
     if rows.size < width:
         raise DataError(
-            f"features present for {rows.size} items {'' if fitted is None else 'in training '}only cannot be reduced to "
+            f"features present for {rows.size} items "
+            f"{'' if fitted is None else 'in training '}only cannot be reduced to "
             f"{width} columns: choose --feature-dim of at most {max(rows.size, 1)}"
         )
-    from sklearn.decomposition import PCA  # first: it loads a BLAS of its own, which the limit has to find
+    # first: it loads a BLAS of its own, which the limit has to find
+    from sklearn.decomposition import PCA
     from threadpoolctl import threadpool_limits
 
     if rows.size > MOST_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
-    with threadpool_limits(1):  # a sum's last bits hang on how many share it, and the data's hash on the bits
+    # a sum's last bits hang on how many share it, and the data's hash on the bits
+    with threadpool_limits(1):
         pca = PCA(n_components=width, random_state=seed).fit(values[rows])
         reduction = Reduction(pca.mean_, pca.components_)
         return reduction.apply(values, present), reduction

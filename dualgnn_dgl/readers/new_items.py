@@ -1,4 +1,7 @@
-"""Features of videos that are in no log yet: the files that `preprocess --features` reads, without a log to align them with."""
+"""Features of videos that are in no log yet.
+
+The files that `preprocess --features` reads, without a log to align them with.
+"""
 
 from __future__ import annotations
 
@@ -22,40 +25,57 @@ def read_new_items(
     known: np.ndarray,
     reductions: Mapping[str, Reduction] | None = None,
 ) -> Features:
-    """Ids (N,) of the new videos, in order of first appearance, and their modalities; a video that a file lacks is missing there.
+    """Ids (N,) of the new videos, in order of first appearance, and their modalities.
 
-    A table is keyed by item id. Row r of an array belongs to line r of `<array>.ids.txt` or `<array>_ids.txt` beside it; without
-    such a list, the video is called by its row number.
+    A video that a file lacks is missing there.
+
+    A table is keyed by item id. Row r of an array belongs to line r of `<array>.ids.txt` or
+    `<array>_ids.txt` beside it; without such a list, the video is called by its row number.
 
     Parameters
     ----------
     paths : feature files, each named after one of the catalogue's modalities.
     catalogue : the modalities of the trained items.
     known : (I,) their ids.
-    reductions : the data's maps, by which features come to be as wide as the catalogue's if they are not yet.
+    reductions : the data's maps, by which features come to be as wide as the catalogue's if they
+        are not yet.
 
     Raises
     ------
     DataError
-        for a file that is not named after a modality, has neither the catalogue's columns nor its map's, or describes a
-        known video.
+        for a file that is not named after a modality, has neither the catalogue's columns nor its
+        map's, or describes a known video.
     """
     found = {}
     for path in map(Path, paths):
         name = modality_name(path)
         if name not in catalogue:
-            raise DataError(f"{path}: {unknown('modality', name, catalogue)}; name the file after its modality")
+            raise DataError(
+                f"{path}: {unknown('modality', name, catalogue)}; name the file after its modality"
+            )
         if name in found:
             raise DataError(f"{path}: {name} was given before: give one file for each modality")
         read = read_modality(path, None, "")
-        values = narrow(str(path), name, read.values, read.present, catalogue[name].width, (reductions or {}).get(name))
+        values = narrow(
+            str(path),
+            name,
+            read.values,
+            read.present,
+            catalogue[name].width,
+            (reductions or {}).get(name),
+        )
         found[name] = replace(read, values=values)
-    order = list(dict.fromkeys(name for modality in found.values() for name in modality.ids.tolist()))
+    order = list(
+        dict.fromkeys(name for modality in found.values() for name in modality.ids.tolist())
+    )
     ids = np.array(order, dtype=np.str_)
     old = np.isin(ids, known)
     if old.any():
         first = clean(ids[old][0])
-        raise DataError(f"the micro-video '{first}' is in the catalogue already ({int(old.sum())} of its kind): leave it out")
+        raise DataError(
+            f"the micro-video '{first}' is in the catalogue already ({int(old.sum())} of its "
+            f"kind): leave it out"
+        )
     place = {name: row for row, name in enumerate(order)}
     features = {}
     for name, modality in found.items():

@@ -1,4 +1,7 @@
-"""Which column is the user, the item, the rating, …: by the name given, or by names that people use."""
+"""Which column is the user, the item, the rating, ….
+
+By the name given, or by names that people use.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,77 @@ from collections.abc import Sequence
 from dualgnn_dgl.errors import DataError, unknown
 from dualgnn_dgl.readers.opened import Table
 
-# Column names that are found by themselves, without case, spaces, dashes and underscores. For rating, time, split and title the
-# earlier name wins; two columns that could be the user (or the item) are an error.
+# Column names that are found by themselves, without case, spaces, dashes and underscores. For
+# rating, time, split and title the earlier name wins; two columns that could be the user (or the
+# item) are an error.
 NAMES = {
     "user": (
-        *("user", "userid", "uid", "userno", "viewer", "viewerid", "reviewerid", "customerid", "memberid", "visitorid"),
+        *(
+            "user",
+            "userid",
+            "uid",
+            "userno",
+            "viewer",
+            "viewerid",
+            "reviewerid",
+            "customerid",
+            "memberid",
+            "visitorid",
+        ),
         *("accountid", "watcher", "watcherid", "personid"),
     ),
     "item": (
-        *("item", "itemid", "iid", "itemno", "video", "videoid", "vid", "microvideo", "microvideoid", "photo", "photoid"),
-        *("movie", "movieid", "clip", "clipid", "asin", "parentasin", "product", "productid", "newsid", "songid", "trackid"),
+        *(
+            "item",
+            "itemid",
+            "iid",
+            "itemno",
+            "video",
+            "videoid",
+            "vid",
+            "microvideo",
+            "microvideoid",
+            "photo",
+            "photoid",
+        ),
+        *(
+            "movie",
+            "movieid",
+            "clip",
+            "clipid",
+            "asin",
+            "parentasin",
+            "product",
+            "productid",
+            "newsid",
+            "songid",
+            "trackid",
+        ),
         *("bookid", "artistid", "businessid", "articleid", "noteid", "postid"),
     ),
     "rating": ("rating", "ratings", "score", "stars", "overall"),
-    "time": ("timestamp", "timems", "datetime", "time", "ts", "unixreviewtime", "date", "watchedat", "createdat"),
+    "time": (
+        "timestamp",
+        "timems",
+        "datetime",
+        "time",
+        "ts",
+        "unixreviewtime",
+        "date",
+        "watchedat",
+        "createdat",
+    ),
     "split": ("xlabel", "split"),
-    "title": ("title", "titles", "itemtitle", "videotitle", "movietitle", "name", "itemname", "caption"),
+    "title": (
+        "title",
+        "titles",
+        "itemtitle",
+        "videotitle",
+        "movietitle",
+        "name",
+        "itemname",
+        "caption",
+    ),
 }
 OPTIONS = {role: f"--{role}-col" for role in ("user", "item", "rating", "time", "split")}
 
@@ -38,7 +96,9 @@ def plain(name: str) -> str:
 
 
 def listed(columns: Sequence[str]) -> str:
-    """The first columns by name, for a message; a file that is no table can have one of a million letters.
+    """The first columns by name, for a message.
+
+    A file that is no table can have one of a million letters.
 
     >>> listed(["user", "x" * 60])
     'user, xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…'
@@ -47,28 +107,37 @@ def listed(columns: Sequence[str]) -> str:
 
 
 def candidates(table: Table, role: str, wanted: str | None = None) -> list[str]:
-    """The columns that can play a role, the best first: the one wanted (in another case, if need be), or common names."""
+    """The columns that can play a role, the best first.
+
+    The one wanted (in another case, if need be), or common names.
+    """
     if wanted:
         exact = [name for name in table.columns if name == wanted]
-        return exact or [name for name in table.columns if name.split(":")[0].lower() == wanted.lower()]
+        return exact or [
+            name for name in table.columns if name.split(":")[0].lower() == wanted.lower()
+        ]
     known = [(plain(name), name) for name in table.columns]
     return [name for wanted in NAMES[role] for short, name in known if short == wanted]
 
 
 def find_column(table: Table, role: str, wanted: str | None = None) -> str | None:
-    """The column that plays a role, by the name given or among the common ones; None if there is none.
+    """The column that plays a role, by the name given or among the common ones.
+
+    None if there is none.
 
     Raises
     ------
     DataError
-        if the wanted column is not there, if two could be the user or the item, or if the name stands twice.
+        if the wanted column is not there, if two could be the user or the item, or if the name
+        stands twice.
     """
     found = candidates(table, role, wanted)
     if wanted and not found:
         raise DataError(f"{table.name}: {unknown('column', wanted, table.columns[:200])}")
     if not wanted and role in ("user", "item") and len(set(found)) > 1:
         raise DataError(
-            f"{table.name} has {len(found)} columns that could be the {role} ({', '.join(found)}): choose with {OPTIONS[role]}"
+            f"{table.name} has {len(found)} columns that could be the {role} "
+            f"({', '.join(found)}): choose with {OPTIONS[role]}"
         )
     if found and table.columns.count(found[0]) > 1:
         raise DataError(f"{table.name} has the column {found[0]} twice: rename one")
@@ -81,9 +150,13 @@ def need_column(table: Table, role: str, wanted: str | None = None) -> str:
     if found is None:
         hint = ""
         if table.separator and all(re.fullmatch(r"[-+.\d]+", name) for name in table.columns):
-            hint = " (its first line seems to be data: add a header such as user,item,rating,timestamp)"
+            hint = (
+                " (its first line seems to be data: add a header such as "
+                "user,item,rating,timestamp)"
+            )
         raise DataError(
-            f"{table.name} has the columns {listed(table.columns)}; none is known to be the {role}{hint}: "
+            f"{table.name} has the columns {listed(table.columns)}; none is known to be the "
+            f"{role}{hint}: "
             f"name it with {OPTIONS[role]}"
         )
     return found

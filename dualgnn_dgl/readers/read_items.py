@@ -1,4 +1,6 @@
-"""Item tables and lists: which items there are, in which order (for arrays aligned with them), and their titles."""
+"""Item tables and lists: which items there are, in which order (for arrays aligned with them), and
+their titles.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ HEADERLESS = ("item", "title")  # the first columns of MovieLens' movies.dat and
 
 @dataclass(frozen=True, eq=False)
 class ItemList:
-    """Items in the order of a file; `titles` in the same order, or None. Ids (n,) text, each once."""
+    """Items in the order of a file; `titles` in the same order, or None.
+
+    Ids (n,) text, each once.
+    """
 
     ids: np.ndarray
     titles: list[str] | None
@@ -28,7 +33,9 @@ class ItemList:
 
 
 def id_column(table: Table, wanted: str | None = None) -> str | None:
-    """The column of item ids: the one wanted (if it is there), a common item name, `id`, or the only name that ends in "id"."""
+    """The column of item ids: the one wanted (if it is there), a common item name, `id`, or the
+    only name that ends in "id".
+    """
     if wanted and wanted in table.columns:
         return wanted
     found = find_column(table, "item")
@@ -40,7 +47,8 @@ def id_column(table: Table, wanted: str | None = None) -> str | None:
 
 
 def read_items(path: Path, item_col: str | None = None) -> ItemList:
-    """Read an item table (a column of ids, perhaps one of titles) or a list (`.txt`, one id a line).
+    """Read an item table (a column of ids, perhaps one of titles) or a list (`.txt`, one id a
+    line).
 
     Raises
     ------
@@ -48,10 +56,15 @@ def read_items(path: Path, item_col: str | None = None) -> ItemList:
         if the file is not readable, has no column of ids, or names an item twice or not at all.
     """
     table = _open(path)
-    id_name = table.columns[0] if len(table.columns) == 1 and suffix(path) == ".txt" else id_column(table, item_col)
+    id_name = (
+        table.columns[0]
+        if len(table.columns) == 1 and suffix(path) == ".txt"
+        else id_column(table, item_col)
+    )
     if id_name is None:
         raise DataError(
-            f"{path.name} has the columns {listed(table.columns)}; none is known to hold item ids: rename it to item_id"
+            f"{path.name} has the columns {listed(table.columns)}; none is known to hold item "
+            f"ids: rename it to item_id"
         )
     title_name = find_column(table, "title")
     names = [id_name] + ([title_name] if title_name and title_name != id_name else [])
@@ -62,24 +75,32 @@ def read_items(path: Path, item_col: str | None = None) -> ItemList:
         ids.append(texts.take(pa.array(codes)))
         start += len(codes)
         if len(names) > 1:
-            titles += [text.strip() for text in as_text(batch[1], f"{path.name}, {title_name}").to_pylist()]
+            titles += [
+                text.strip() for text in as_text(batch[1], f"{path.name}, {title_name}").to_pylist()
+            ]
     if not ids or not start:
         raise DataError(f"{path} lists no items: give one item a row")
-    return ItemList(unique_ids(pa.concat_arrays(ids), path.name), titles or None, path.name, tuple(notes))
+    return ItemList(
+        unique_ids(pa.concat_arrays(ids), path.name), titles or None, path.name, tuple(notes)
+    )
 
 
 def unique_ids(texts: pa.Array, file: str) -> np.ndarray:
     """Ids (n,) as NumPy text, after the check that each is there and stands once."""
     empty = np.flatnonzero(blank(texts))
     if empty.size:
-        raise DataError(f"{file}, row {int(empty[0]) + 1}, has no item id: name the item, or take the row out")
+        raise DataError(
+            f"{file}, row {int(empty[0]) + 1}, has no item id: name the item, or take the row out"
+        )
     coded = texts.dictionary_encode()
     if len(coded.dictionary) < len(texts):
         codes = coded.indices.to_numpy(zero_copy_only=False)
-        again = int(np.argmax(np.diff(np.maximum.accumulate(codes), prepend=-1) == 0))  # the first row that brings no new id
+        # the first row that brings no new id
+        again = int(np.argmax(np.diff(np.maximum.accumulate(codes), prepend=-1) == 0))
         first = int(np.argmax(codes == codes[again]))
         raise DataError(
-            f"{file} lists item '{texts[again].as_py()}' twice, in rows {first + 1} and {again + 1}: give each item once"
+            f"{file} lists item '{texts[again].as_py()}' twice, in rows {first + 1} and "
+            f"{again + 1}: give each item once"
         )
     return text_array(undotted(texts))
 
@@ -94,5 +115,11 @@ def _open(path: Path) -> Table:
         if not any(mark in first for mark in ("\t", ",", ";", "|", "::")):
             header = plain(first) in (*NAMES["item"], "id")
             # a list: one id a line, which may hold blanks; the unit separator stands in no line
-            return Table(path, (first.strip(),) if header else ("item",), "\x1f", header, blank=blank_lines(path))
+            return Table(
+                path,
+                (first.strip(),) if header else ("item",),
+                "\x1f",
+                header,
+                blank=blank_lines(path),
+            )
     return open_table(path)

@@ -1,8 +1,9 @@
 """A log from a pipe: `/dev/stdin`, and the `/dev/fd/63` that a shell writes for `<(zcat log.gz)`.
 
-Readers open a log several times and go by its name. So a pipe is copied once into a temporary file that is called after what
-its first bytes say it is. Only the pipes and sockets that this process was started with are read; a FIFO named by its own
-path is refused (`inputs.open_regular`), because it may never have a writer.
+Readers open a log several times and go by its name. So a pipe is copied once into a temporary file
+that is called after what its first bytes say it is. Only the pipes and sockets that this process
+was started with are read; a FIFO named by its own path is refused (`inputs.open_regular`), because
+it may never have a writer.
 """
 
 from __future__ import annotations
@@ -24,18 +25,26 @@ from dualgnn_dgl.errors import DataError, DualGNNError
 OWN = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d{1,9})")
 MOST = 1 << 34  # bytes copied
 CHUNK = 1 << 20
-FIRST_BYTES = ((b"PAR1", ".parquet"), (b"\x1f\x8b", ".gz"), (b"BZh", ".bz2"), (b"\x28\xb5\x2f\xfd", ".zst"))
+FIRST_BYTES = (
+    (b"PAR1", ".parquet"),
+    (b"\x1f\x8b", ".gz"),
+    (b"BZh", ".bz2"),
+    (b"\x28\xb5\x2f\xfd", ".zst"),
+)
 
 
 @contextmanager
 def as_file(path: str | Path) -> Iterator[Path]:
-    """Gives a path that can be opened several times: a copy where `path` is this process's own pipe, else `path` itself.
+    """Gives a path that can be opened several times.
 
-    A file that was redirected (`< log.csv.gz`) is read by its own name and suffix. `-` is `/dev/stdin`.
+    A copy where `path` is this process's own pipe, else `path` itself.
+
+    A file that was redirected (`< log.csv.gz`) is read by its own name and suffix. `-` is
+    `/dev/stdin`.
 
     Raises:
-        DataError: if standard input is closed or a terminal, or more than 16 GB come out of the pipe. Errors raised inside
-            the block name `path` instead of the copy.
+        DataError: if standard input is closed or a terminal, or more than 16 GB come out of the
+            pipe. Errors raised inside the block name `path` instead of the copy.
     """
     named = "/dev/stdin" if path == "-" else str(path)
     own = OWN.fullmatch(named)
@@ -50,7 +59,8 @@ def as_file(path: str | Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="dualgnn-") as folder, tempfile.TemporaryFile() as file:
         copy = Path(folder) / _copy(named, descriptor, file)
         try:
-            # the file itself has no name, so that nothing of the log is left behind when this process is killed
+            # the file itself has no name, so that nothing of the log is left behind when this
+            # process is killed
             copy.symlink_to(f"/proc/self/fd/{file.fileno()}")
             if not copy.exists():  # no /proc here
                 copy.unlink()
@@ -65,7 +75,8 @@ def as_file(path: str | Path) -> Iterator[Path]:
 def _file_of(named: str, descriptor: int) -> Path | None:
     """The file or folder behind a descriptor; None for one that has to be copied.
 
-    That is a pipe or socket, a file without a name (as of a here-document), and one that somebody has begun to read.
+    That is a pipe or socket, a file without a name (as of a here-document), and one that somebody
+    has begun to read.
     """
     if descriptor == 0 and sys.__stdin__ is None:
         raise DataError("standard input is closed: name the log, or pipe one in")
@@ -74,7 +85,10 @@ def _file_of(named: str, descriptor: int) -> Path | None:
     except OSError:
         return Path(named)  # not open: the readers say that it does not exist
     if os.isatty(descriptor):
-        raise DataError(f"{named} is a terminal: pipe a log in, as in 'zcat log.csv.gz | dualgnn …', or name the log")
+        raise DataError(
+            f"{named} is a terminal: pipe a log in, as in 'zcat log.csv.gz | dualgnn …', or name "
+            f"the log"
+        )
     if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
         return None
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
@@ -88,12 +102,16 @@ def _file_of(named: str, descriptor: int) -> Path | None:
 
 
 def _copy(named: str, descriptor: int, file: BinaryIO) -> str:
-    """Copy the whole of a pipe and return the name for the copy, with the suffix that its first bytes ask for."""
+    """Copy the whole of a pipe and return the name for the copy, with the suffix that its first
+    bytes ask for.
+    """
     part, start, count = _read(descriptor), b"", 0
     while part:
         count += len(part)
         if count > MOST:
-            raise DataError(f"{named} gives more than {MOST:,} bytes: write it to a file and name that file")
+            raise DataError(
+                f"{named} gives more than {MOST:,} bytes: write it to a file and name that file"
+            )
         start += part[: 4 - len(start)]
         file.write(part)
         part = _read(descriptor)
@@ -103,7 +121,10 @@ def _copy(named: str, descriptor: int, file: BinaryIO) -> str:
 
 
 def _read(descriptor: int) -> bytes:
-    """The next bytes of a pipe, b"" at its end; another process may have made it one that does not wait."""
+    """The next bytes of a pipe, b"" at its end.
+
+    Another process may have made it one that does not wait.
+    """
     while True:
         try:
             return os.read(descriptor, CHUNK)

@@ -1,7 +1,10 @@
-"""Quotation marks that swallow lines: one that never closes, and two stray ones with rows between them.
+"""Quotation marks that swallow lines.
 
-Arrow reads what stands between two marks as one field, line ends and all, as it must for text of several lines. Two stray
-marks in a column that nobody reads therefore hide the rows between them without a word; here they are found.
+One that never closes, and two stray ones with rows between them.
+
+Arrow reads what stands between two marks as one field, line ends and all, as it must for text of
+several lines. Two stray marks in a column that nobody reads therefore hide the rows between them
+without a word; here they are found.
 """
 
 from __future__ import annotations
@@ -21,7 +24,9 @@ NEWLINE, RETURN = ord("\n"), ord("\r")
 
 
 def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
-    """Hold the rows that were read against the lines of the file; only a file with quotation marks is read again.
+    """Hold the rows that were read against the lines of the file.
+
+    Only a file with quotation marks is read again.
 
     Parameters
     ----------
@@ -54,15 +59,21 @@ def _refuse_unclosed(table: Table) -> None:
         except csv.Error as error:
             if "unexpected end" in str(error) or "field larger" in str(error):
                 raise _never_closes(table, number) from None
-            # else a mark within a field: nothing is lost by it, unless lines are, and they are counted
+            # else a mark within a field: nothing is lost by it, unless lines are, and they are
+            # counted
 
 
 def _never_closes(table: Table, number: int) -> DataError:
-    return DataError(f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line")
+    return DataError(
+        f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line"
+    )
 
 
 def _spanning(table: Table, columns: Sequence[str]) -> str:
-    """A note on the rows that span several lines; an error where one of those lines looks like a row itself."""
+    """A note on the rows that span several lines.
+
+    An error where one of those lines looks like a row itself.
+    """
     places = [table.columns.index(name) for name in columns[:2]]
     first, spanning, number = 0, 0, 1
     with _text(table) as lines:
@@ -70,11 +81,15 @@ def _spanning(table: Table, columns: Sequence[str]) -> str:
         reader = csv.reader(_kept(lines, seen), delimiter=table.separator or ",")
         try:
             for _ in reader:
-                hidden = next((at for at, line in enumerate(seen[1:], 1) if _is_row(line, table, places)), 0)
+                hidden = next(
+                    (at for at, line in enumerate(seen[1:], 1) if _is_row(line, table, places)), 0
+                )
                 if hidden:
                     raise DataError(
-                        f"{table.name}, line {number}, opens a quotation mark that closes in a later line, and line "
-                        f"{number + hidden} in between looks like a row: take stray marks out, or double them in quoted text"
+                        f"{table.name}, line {number}, opens a quotation mark that closes in a "
+                        f"later line, and line "
+                        f"{number + hidden} in between looks like a row: take stray marks out, or "
+                        f"double them in quoted text"
                     )
                 if len(seen) > 1:
                     first, spanning = first or number, spanning + 1
@@ -84,11 +99,17 @@ def _spanning(table: Table, columns: Sequence[str]) -> str:
             raise _never_closes(table, number) from None
     if not spanning:
         return ""
-    return f"{table.name}: {spanning:,} rows span several lines, the first from line {first} on: check the quotation marks there"
+    return (
+        f"{table.name}: {spanning:,} rows span several lines, the first from line {first} on: "
+        f"check the quotation marks there"
+    )
 
 
 def _text(table: Table) -> io.TextIOWrapper:
-    """The file as text. What a column that nobody reads holds need not be: only lines, marks and ids matter here."""
+    """The file as text. What a column that nobody reads holds need not be.
+
+    Only lines, marks and ids matter here.
+    """
     return io.TextIOWrapper(open_stream(table.path), table.encoding, "replace", newline="")
 
 
@@ -116,9 +137,14 @@ def _kept(lines: Iterator[str], seen: list[str]) -> Iterator[str]:
 
 
 def _is_row(line: str, table: Table, places: Sequence[int]) -> bool:
-    """Whether a line by itself has all fields of a row, with ids where ids belong: text of several words seldom has."""
+    """Whether a line by itself has all fields of a row, with ids where ids belong.
+
+    Text of several words seldom has.
+    """
     separator, line = table.separator or ",", line.rstrip("\r\n")
     for fields in (line.split(separator), next(csv.reader([line], delimiter=separator), [])):
-        if len(fields) == len(table.columns) and all(re.fullmatch(r"[^\s\"]+", fields[place]) for place in places):
+        if len(fields) == len(table.columns) and all(
+            re.fullmatch(r"[^\s\"]+", fields[place]) for place in places
+        ):
             return True
     return False

@@ -1,6 +1,8 @@
-"""Files as streams of bytes, compressed ones expanded as they are read, and no further than any honest log expands.
+"""Files as streams of bytes, compressed ones expanded as they are read, and no further than any
+honest log expands.
 
-Archives of several members (zip, tar, .npz) are not read at all (`files.refuse_foreign`); .gz, .bz2 and .zst hold one stream.
+Archives of several members (zip, tar, .npz) are not read at all (`files.refuse_foreign`); .gz, .bz2
+and .zst hold one stream.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from dualgnn_dgl.errors import DataError
 
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # suffix -> Arrow's codec
 BLOCK = 1 << 24  # bytes of text read at once: bounds the memory, and the longest line
-# Logs shrink to a tenth or, written very regularly, to a fiftieth. A file beyond both limits was made to fill memory.
+# Logs shrink to a tenth or, written very regularly, to a fiftieth. A file beyond both limits was
+# made to fill memory.
 MOST_TIMES, MOST_BYTES = 250, 1 << 30
 
 
@@ -37,7 +40,10 @@ def open_stream(path: Path) -> pa.NativeFile:
 
 
 def read_fully(stream: pa.NativeFile, size: int) -> bytes:
-    """Read `size` bytes, or fewer where the stream ends; a single read may give fewer before the end, too."""
+    """Read `size` bytes, or fewer where the stream ends.
+
+    A single read may give fewer before the end, too.
+    """
     parts: list[bytes] = []
     while size > 0 and (part := stream.read(size)):
         parts.append(part)
@@ -60,7 +66,8 @@ class _Bounded:
         self.count += len(chunk)
         if self.count > self.most:
             raise DataError(
-                f"{self.path} expands to more than {MOST_TIMES} times its size: it is no log. If it is, expand it yourself first"
+                f"{self.path} expands to more than {MOST_TIMES} times its size: it is no log. If "
+                f"it is, expand it yourself first"
             )
         return chunk
 

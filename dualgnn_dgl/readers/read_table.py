@@ -1,6 +1,7 @@
 """Text tables and Parquet files, opened and read in batches: what every other reader stands on.
 
-Text is read as text, column by column, and nothing is inferred from a sample; `read_values` turns it into numbers.
+Text is read as text, column by column, and nothing is inferred from a sample; `read_values` turns
+it into numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from dualgnn_dgl.readers.read_quotes import check_quotes
 from dualgnn_dgl.readers.read_stream import BLOCK, open_stream, read_fully
 
 ROWS = 1 << 19  # rows of Parquet read at once
-HEAD = 1 << 16  # bytes read of a file to see what it is; more where its first line is longer, up to BLOCK
+# bytes read of a file to see what it is; more where its first line is longer, up to BLOCK
+HEAD = 1 << 16
 TEXT = (".csv", ".tsv", ".txt", ".inter", ".item", ".dat", ".data", ".tab", "")
 # Separators to look for in the first line, by suffix; the first one found there wins.
 SEPARATORS = {
@@ -44,8 +46,8 @@ def head(path: Path) -> list[str]:
     Raises
     ------
     DataError
-        if the file is missing, empty, binary or not text in UTF-8 (or, for `.dat` and `.data`, Latin-1), or if its first line is
-        longer than a block.
+        if the file is missing, empty, binary or not text in UTF-8 (or, for `.dat` and `.data`,
+        Latin-1), or if its first line is longer than a block.
     """
     refuse_special(path)
     if not path.exists():
@@ -56,26 +58,38 @@ def head(path: Path) -> list[str]:
     if not start.strip():
         raise DataError(f"{path} is empty: give a file with a header and rows")
     if start[:4] == b"PAR1":
-        raise DataError(f"{path} is a Parquet file by another name: rename it to {stem(path)}.parquet")
+        raise DataError(
+            f"{path} is a Parquet file by another name: rename it to {stem(path)}.parquet"
+        )
     if b"\0" in start:
-        raise DataError(f"{path} is not a text table (a NUL byte at position {start.index(0)}): is it binary, or text in UTF-16?")
+        raise DataError(
+            f"{path} is not a text table (a NUL byte at position {start.index(0)}): is it binary, "
+            f"or text in UTF-16?"
+        )
     if start.startswith(codecs.BOM_UTF8):
         start = start[3:]
-    text = codecs.getincrementaldecoder("utf-8")("replace" if suffix(path) in (".dat", ".data") else "strict")
+    text = codecs.getincrementaldecoder("utf-8")(
+        "replace" if suffix(path) in (".dat", ".data") else "strict"
+    )
     try:
         lines = text.decode(start).splitlines()
     except UnicodeDecodeError:
         raise _encoding_error(path) from None
     lines = [line for line in (lines if ended else lines[:-1]) if line.strip()]
     if not lines and not ended:
-        raise DataError(f"{path} has a first line longer than {BLOCK >> 20} MB: is it a table, and one row a line?")
+        raise DataError(
+            f"{path} has a first line longer than {BLOCK >> 20} MB: is it a table, and one row a "
+            f"line?"
+        )
     if not lines:
         raise DataError(f"{path} is empty: give a file with a header and rows")
     return lines[:256]
 
 
 def _start(path: Path) -> tuple[bytes, bool]:
-    """The first bytes of a text file, which hold its first line that is not blank, and whether that is all of it."""
+    """The first bytes of a text file, which hold its first line that is not blank, and whether that
+    is all of it.
+    """
     with explained(path), open_stream(path) as stream:
         start = read_fully(stream, HEAD)
         wanted = HEAD
@@ -86,7 +100,10 @@ def _start(path: Path) -> tuple[bytes, bool]:
 
 
 def blank_lines(path: Path) -> int:
-    """Count the blank lines that a text file begins with: Arrow counts them when it leaves out the header."""
+    """Count the blank lines that a text file begins with.
+
+    Arrow counts them when it leaves out the header.
+    """
     start = _start(path)[0].removeprefix(codecs.BOM_UTF8)
     return len(re.findall(rb"\r\n|\r|\n", start[: len(start) - len(start.lstrip())]))
 
@@ -108,17 +125,26 @@ def split_line(line: str, separator: str) -> list[str]:
 
 
 def sniff_separator(path: Path, line: str) -> str:
-    """The separator of a text table: the first of those usual for the suffix that the first line holds."""
-    found = [separator for separator in SEPARATORS.get(suffix(path), OTHER_SEPARATORS) if separator in line]
+    """The separator of a text table: the first of those usual for the suffix that the first line
+    holds.
+    """
+    found = [
+        separator
+        for separator in SEPARATORS.get(suffix(path), OTHER_SEPARATORS)
+        if separator in line
+    ]
     return found[0] if found else ","
 
 
-def open_table(path: Path, separator: str | None = None, names: Sequence[str] | None = None) -> Table:
+def open_table(
+    path: Path, separator: str | None = None, names: Sequence[str] | None = None
+) -> Table:
     """Look at a table's head: its columns and its separator.
 
     Parameters
     ----------
-    names : of the columns, for a file without a header; cut to the number of fields of the first line.
+    names : of the columns, for a file without a header; cut to the number of fields of the first
+        line.
     """
     refuse_foreign(path)
     if not path.exists():
@@ -143,20 +169,28 @@ def open_table(path: Path, separator: str | None = None, names: Sequence[str] | 
     return Table(path, tuple(names[: len(fields)]), separator, False, encoding, blank_lines(path))
 
 
-def batches(table: Table, columns: Sequence[str], notes: list[str] | None = None) -> Iterator[list[pa.Array]]:
-    """Read the named columns batch by batch, in file order: text as large strings, Parquet in its own types.
+def batches(
+    table: Table, columns: Sequence[str], notes: list[str] | None = None
+) -> Iterator[list[pa.Array]]:
+    """Read the named columns batch by batch, in file order.
 
-    The first two columns hold ids. What is odd about a text file, though not wrong, is added to `notes`.
+    Text as large strings, Parquet in its own types.
+
+    The first two columns hold ids. What is odd about a text file, though not wrong, is added to
+    `notes`.
 
     Raises
     ------
     DataError
-        if the file is damaged, binary or in another encoding, or a line has too few or too many fields.
+        if the file is damaged, binary or in another encoding, or a line has too few or too many
+        fields.
     """
     if table.separator is None:
         with explained(table.path), open_regular(table.path) as handle:
             for batch in pq.ParquetFile(handle).iter_batches(ROWS, columns=list(columns)):
-                found = [(name, batch.column(batch.schema.get_field_index(name))) for name in columns]
+                found = [
+                    (name, batch.column(batch.schema.get_field_index(name))) for name in columns
+                ]
                 yield [decoded(column, f"{table.name}, column {name},") for name, column in found]
         return
     with explained(table.path, table):
@@ -173,16 +207,24 @@ def batches(table: Table, columns: Sequence[str], notes: list[str] | None = None
 
 
 def decoded(column: pa.Array, where: str) -> pa.Array:
-    """A column of Parquet, a dictionary-encoded one (a pandas category) as its values; text is checked, Parquet does not."""
+    """A column of Parquet, a dictionary-encoded one (a pandas category) as its values.
+
+    Text is checked, Parquet does not.
+    """
     column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     try:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise DataError(f"{where} is damaged or no text in UTF-8 ({' '.join(str(error).split())[:80]}): write it anew") from None
+        raise DataError(
+            f"{where} is damaged or no text in UTF-8 ({' '.join(str(error).split())[:80]}): write "
+            f"it anew"
+        ) from None
     return column
 
 
-def csv_options(table: Table, kinds: dict[str, pa.DataType], **convert: Any) -> tuple[Any, Any, Any]:
+def csv_options(
+    table: Table, kinds: dict[str, pa.DataType], **convert: Any
+) -> tuple[Any, Any, Any]:
     """Arrow's read, parse and convert options for the columns `kinds` of a text table."""
     several = len(table.separator or "") > 1
     quote = _quote(table)
@@ -193,13 +235,19 @@ def csv_options(table: Table, kinds: dict[str, pa.DataType], **convert: Any) -> 
             skip_rows=table.blank + table.header,
             encoding=table.encoding,
         ),
-        pa_csv.ParseOptions(delimiter=UNIT if several else table.separator, quote_char=quote, newlines_in_values=bool(quote)),
+        pa_csv.ParseOptions(
+            delimiter=UNIT if several else table.separator,
+            quote_char=quote,
+            newlines_in_values=bool(quote),
+        ),
         pa_csv.ConvertOptions(column_types=kinds, include_columns=list(kinds), **convert),
     )
 
 
 def _quote(table: Table) -> str | bool:
-    """The quotation mark, or False: RecBole's and MovieLens' files do not quote, a title may begin with a mark there."""
+    """The quotation mark, or False: RecBole's and MovieLens' files do not quote, a title may begin
+    with a mark there.
+    """
     return '"' if table.separator in (",", ";") or suffix(table.path) in (".csv", ".tsv") else False
 
 
@@ -214,7 +262,14 @@ class _OneCharacter:
         chunk = self.stream.read(size - len(self.rest) if size and size > len(self.rest) else size)
         data = (self.rest + chunk).replace(self.separator, UNIT.encode())
         # a separator cut in two by the end of the chunk waits for its other half
-        keep = max((k for k in range(1, len(self.separator)) if data.endswith(self.separator[:k])), default=0) if chunk else 0
+        keep = (
+            max(
+                (k for k in range(1, len(self.separator)) if data.endswith(self.separator[:k])),
+                default=0,
+            )
+            if chunk
+            else 0
+        )
         self.rest, ready = data[len(data) - keep :], data[: len(data) - keep]
         return ready if ready or not chunk else self.read(size)
 
@@ -228,7 +283,9 @@ def text_stream(table: Table) -> Any:
     """What Arrow reads the table from."""
     separator = table.separator or ""
     stream = open_stream(table.path)
-    return pa.PythonFile(_OneCharacter(stream, separator), mode="r") if len(separator) > 1 else stream
+    return (
+        pa.PythonFile(_OneCharacter(stream, separator), mode="r") if len(separator) > 1 else stream
+    )
 
 
 def _encoding(path: Path) -> str:
@@ -257,7 +314,8 @@ def explained(path: Path, table: Table | None = None) -> Iterator[None]:
             raise _encoding_error(path) from None
         if "straddling" in text:
             raise DataError(
-                f"{path} holds a line longer than {BLOCK >> 20} MB, or a quotation mark that never closes: is it a table?"
+                f"{path} holds a line longer than {BLOCK >> 20} MB, or a quotation mark that "
+                f"never closes: is it a table?"
             ) from None
         if "Empty CSV" in text:
             raise DataError(f"{path} is empty: give a file with a header and rows") from None
@@ -266,7 +324,10 @@ def explained(path: Path, table: Table | None = None) -> Iterator[None]:
 
 
 def _ragged_error(table: Table, said: str) -> DataError:
-    """Name the line with too few or too many fields; a slow second reading, only on the way to an error."""
+    """Name the line with too few or too many fields.
+
+    A slow second reading, only on the way to an error.
+    """
     width, separator = len(table.columns), table.separator or ","
     with io.BufferedReader(open_stream(table.path)) as stream:
         lines = (line.decode(table.encoding, "replace") for line in stream)
@@ -283,7 +344,10 @@ def _ragged_error(table: Table, said: str) -> DataError:
         except csv.Error:
             number, fields = 0, 0
     if not number:
-        return DataError(f"{table.path} has a row of another width ({said}): mend it, or name the separator with --separator")
+        return DataError(
+            f"{table.path} has a row of another width ({said}): mend it, or name the separator "
+            f"with --separator"
+        )
     return DataError(
         f"{table.name}, line {number}, has {fields} fields, but the table has {width} columns: "
         "mend the line, or name the separator with --separator"
@@ -299,5 +363,6 @@ def _encoding_error(path: Path) -> DataError:
                 where = f", line {number},"
                 break
     return DataError(
-        f"{path.name}{where} is not text in UTF-8: convert it (iconv -f LATIN1 -t UTF-8 old > new), or is it a binary file?"
+        f"{path.name}{where} is not text in UTF-8: convert it (iconv -f LATIN1 -t UTF-8 old > "
+        f"new), or is it a binary file?"
     )

@@ -1,7 +1,10 @@
-"""Times become whole numbers in the same order, exactly: integers of every width, dates, decimals, fractions, text of all these.
+"""Times become whole numbers in the same order, exactly.
 
-What 64 bits cannot hold is marked and counted by the reader, never wrapped or rounded. Batches are read one by one; each gives
-whole numbers if it can, else fractions, and `join_times` brings all of a log to one form.
+Integers of every width, dates, decimals, fractions, text of all these.
+
+What 64 bits cannot hold is marked and counted by the reader, never wrapped or rounded. Batches are
+read one by one; each gives whole numbers if it can, else fractions, and `join_times` brings all of
+a log to one form.
 """
 
 from __future__ import annotations
@@ -31,11 +34,14 @@ Times = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def times(column: pa.Array, dates: bool) -> Times:
-    """Times (n,), int64, or float64 or `WIDE` if any is fractional; masks (n,) of the unreadable and of those beyond 64 bits.
+    """Times (n,), int64, or float64 or `WIDE` if any is fractional.
+
+    Masks (n,) of the unreadable and of those beyond 64 bits.
 
     Args:
         column: one batch.
-        dates: the text is ISO dates, which become microseconds since 1970; a time without a zone counts as UTC.
+        dates: the text is ISO dates, which become microseconds since 1970; a time without a zone
+            counts as UTC.
     """
     kind = column.type
     if pa.types.is_date32(kind):
@@ -56,16 +62,24 @@ def times(column: pa.Array, dates: bool) -> Times:
 
 
 def holds_dates(column: pa.Array) -> bool | None:
-    """Whether the text looks like ISO dates more often than like numbers; None if it never looks like either."""
+    """Whether the text looks like ISO dates more often than like numbers.
+
+    None if it never looks like either.
+    """
     if not is_text(column.type):
         return False
     text = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
-    dates, others = (pc.sum(pc.match_substring_regex(text, pattern)).as_py() or 0 for pattern in (DATE, NUMBER))
+    dates, others = (
+        pc.sum(pc.match_substring_regex(text, pattern)).as_py() or 0 for pattern in (DATE, NUMBER)
+    )
     return dates > others if dates or others else None
 
 
 def clock(column: pa.Array, dates: bool | None) -> str | None:
-    """What the numbers count, which has to be the same in all files of a log; None where nothing says it."""
+    """What the numbers count, which has to be the same in all files of a log.
+
+    None where nothing says it.
+    """
     kind = column.type
     if pa.types.is_timestamp(kind):
         return UNITS[kind.unit]
@@ -79,8 +93,8 @@ def clock(column: pa.Array, dates: bool | None) -> str | None:
 def join_times(parts: Sequence[np.ndarray], where: str = "the log") -> np.ndarray:
     """Times of all batches as (E,) int64 in the same order; equal times stay equal.
 
-    Fractions become microseconds. Where microseconds could not tell two of them apart, or do not fit, every time becomes its
-    rank among all: only the order counts.
+    Fractions become microseconds. Where microseconds could not tell two of them apart, or do not
+    fit, every time becomes its rank among all: only the order counts.
 
     Raises:
         DataError: if the types of the batches cannot be compared exactly.
@@ -89,10 +103,22 @@ def join_times(parts: Sequence[np.ndarray], where: str = "the log") -> np.ndarra
         return np.concatenate(parts)
     floating = any(part.dtype == np.float64 for part in parts)
     if floating and any(part.dtype == WIDE for part in parts):
-        raise DataError(f"{where} gives times as floats and as decimals, which do not compare exactly: write one of them")
+        raise DataError(
+            f"{where} gives times as floats and as decimals, which do not compare exactly: write "
+            f"one of them"
+        )
     if not floating:
-        return _shortest(np.concatenate([part if part.dtype == WIDE else _wide(pa.array(part).cast(DECIMAL)) for part in parts]))
-    values = np.concatenate([part if part.dtype == np.float64 else _as_doubles(part, where) for part in parts])
+        return _shortest(
+            np.concatenate(
+                [
+                    part if part.dtype == WIDE else _wide(pa.array(part).cast(DECIMAL))
+                    for part in parts
+                ]
+            )
+        )
+    values = np.concatenate(
+        [part if part.dtype == np.float64 else _as_doubles(part, where) for part in parts]
+    )
     different, place = np.unique(values, return_inverse=True)
     if np.abs(different).max() < LARGEST // 10**6:
         micro = np.round(different * 1e6).astype(np.int64)
@@ -140,7 +166,10 @@ def _from_text(text: pa.Array) -> Times:
     plain = pc.fill_null(pc.match_substring_regex(text, PLAIN), False)
     numbers = pc.fill_null(pc.match_substring_regex(text, NUMBER), False)
     nothing = pa.scalar(None, pa.large_string())
-    exact, unread = pc.if_else(plain, text, nothing).cast(DECIMAL), ~numbers.to_numpy(zero_copy_only=False)
+    exact, unread = (
+        pc.if_else(plain, text, nothing).cast(DECIMAL),
+        ~numbers.to_numpy(zero_copy_only=False),
+    )
     beyond = np.zeros(len(text), dtype=bool)
     if not pc.all(pc.equal(plain, numbers)).as_py():  # exponents, or more digits
         rest = pc.if_else(pc.and_not(numbers, plain), text, nothing).to_pylist()
@@ -150,22 +179,39 @@ def _from_text(text: pa.Array) -> Times:
 
 
 def _one_by_one(numbers: Sequence[decimal.Decimal | None]) -> tuple[pa.Array, np.ndarray]:
-    """The numbers as `DECIMAL`, null for those that it does not hold exactly, and the mask (n,) of these."""
-    kept = [EXACT.normalize(number) if number is not None and _fits(number) else None for number in numbers]
-    beyond = np.array([number is not None and one is None for number, one in zip(numbers, kept, strict=True)], dtype=bool)
+    """The numbers as `DECIMAL`, null for those that it does not hold exactly, and the mask (n,) of
+    these.
+    """
+    kept = [
+        EXACT.normalize(number) if number is not None and _fits(number) else None
+        for number in numbers
+    ]
+    beyond = np.array(
+        [number is not None and one is None for number, one in zip(numbers, kept, strict=True)],
+        dtype=bool,
+    )
     return pa.array(kept, DECIMAL), beyond
 
 
 def _fits(number: decimal.Decimal) -> bool:
-    return LEAST <= number <= LARGEST and -int(EXACT.normalize(number).as_tuple().exponent) <= PLACES
+    return (
+        LEAST <= number <= LARGEST and -int(EXACT.normalize(number).as_tuple().exponent) <= PLACES
+    )
 
 
 def _shortened(exact: pa.Array, unread: np.ndarray, beyond: np.ndarray) -> Times:
-    """Decimals with nulls as int64 if all are whole, else as `WIDE`; those outside int64 are beyond as well."""
-    outside = pc.or_(pc.less(exact, decimal.Decimal(LEAST)), pc.greater(exact, decimal.Decimal(LARGEST)))
+    """Decimals with nulls as int64 if all are whole, else as `WIDE`.
+
+    Those outside int64 are beyond as well.
+    """
+    outside = pc.or_(
+        pc.less(exact, decimal.Decimal(LEAST)), pc.greater(exact, decimal.Decimal(LARGEST))
+    )
     outside = pc.fill_null(outside, False)
     beyond = beyond | outside.to_numpy(zero_copy_only=False)
-    exact = pc.if_else(pc.or_(outside, exact.is_null()), pa.scalar(decimal.Decimal(0), DECIMAL), exact)
+    exact = pc.if_else(
+        pc.or_(outside, exact.is_null()), pa.scalar(decimal.Decimal(0), DECIMAL), exact
+    )
     try:
         return exact.cast(pa.int64()).to_numpy(zero_copy_only=False), unread, beyond
     except pa.ArrowInvalid:
@@ -173,15 +219,21 @@ def _shortened(exact: pa.Array, unread: np.ndarray, beyond: np.ndarray) -> Times
 
 
 def _from_dates(text: pa.Array) -> Times:
-    """ISO dates to microseconds; the slow reading only where some value is finer or no date, or zones are mixed."""
+    """ISO dates to microseconds; the slow reading only where some value is finer or no date, or
+    zones are mixed.
+    """
     none = np.zeros(len(text), dtype=bool)
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
             return _from_integers(text.cast(kind).cast(pa.int64()))
         except pa.ArrowInvalid:
             continue
-    finer = pc.fill_null(pc.match_substring_regex(text, FINER), False).to_numpy(zero_copy_only=False)
-    parsed = pd.to_datetime(pd.Series(text.to_pandas()).str.strip(), errors="coerce", utc=True, format="ISO8601")
+    finer = pc.fill_null(pc.match_substring_regex(text, FINER), False).to_numpy(
+        zero_copy_only=False
+    )
+    parsed = pd.to_datetime(
+        pd.Series(text.to_pandas()).str.strip(), errors="coerce", utc=True, format="ISO8601"
+    )
     unread = parsed.isna().to_numpy() | finer
     moments = parsed.dt.tz_localize(None).to_numpy()
     if moments.dtype != "datetime64[ns]":  # coarser, within the years 1 to 9999
@@ -190,7 +242,11 @@ def _from_dates(text: pa.Array) -> Times:
     if not bool((nano % 1000).any()):
         return nano // 1000, unread, none
     thousandth = pa.scalar(decimal.Decimal("0.001"), pa.decimal128(4, 3))
-    return _wide(pc.multiply(pa.array(nano).cast(pa.decimal128(19, 0)), thousandth).cast(DECIMAL)), unread, none
+    return (
+        _wide(pc.multiply(pa.array(nano).cast(pa.decimal128(19, 0)), thousandth).cast(DECIMAL)),
+        unread,
+        none,
+    )
 
 
 def _wide(exact: pa.Array) -> np.ndarray:
@@ -200,7 +256,9 @@ def _wide(exact: pa.Array) -> np.ndarray:
 
 def _shortest(wide: np.ndarray) -> np.ndarray:
     """Microseconds (E,) where all of them are whole and fit 64 bits, else ranks."""
-    exact = pa.Decimal128Array.from_buffers(DECIMAL, len(wide), [None, pa.py_buffer(np.ascontiguousarray(wide))])
+    exact = pa.Decimal128Array.from_buffers(
+        DECIMAL, len(wide), [None, pa.py_buffer(np.ascontiguousarray(wide))]
+    )
     try:
         micro = _wide(exact.cast(pa.decimal128(38, 6)))
         whole = micro["low"].view(np.int64)
@@ -222,7 +280,8 @@ def _as_doubles(part: np.ndarray, where: str) -> np.ndarray:
     wrong = np.flatnonzero(~inside | (np.where(inside, values, 0.0).astype(np.int64) != part))
     if wrong.size:
         raise DataError(
-            f"{where} gives times with fractions, and whole ones such as {part[wrong[0]]}, which a float cannot hold: "
+            f"{where} gives times with fractions, and whole ones such as {part[wrong[0]]}, which "
+            f"a float cannot hold: "
             "write all of them as whole numbers, or as text"
         )
     return values

@@ -1,4 +1,7 @@
-"""Columns become numbers: ids into codes, ratings, splits. Arrow kernels over whole batches, no loop over rows."""
+"""Columns become numbers: ids into codes, ratings, splits.
+
+Arrow kernels over whole batches, no loop over rows.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,24 @@ from dualgnn_dgl.errors import DataError
 LONGEST_ID = 256
 # What the slow reading takes for a number; narrow enough that Arrow's cast cannot fail on it.
 NUMBER = r"^-?([0-9]{1,200}[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,2})?$"
-SPLIT_WORDS = {"0": 0, "1": 1, "2": 2, "train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "dev": 1, "test": 2}
+SPLIT_WORDS = {
+    "0": 0,
+    "1": 1,
+    "2": 2,
+    "train": 0,
+    "training": 0,
+    "valid": 1,
+    "val": 1,
+    "validation": 1,
+    "dev": 1,
+    "test": 2,
+}
 
 
 def as_text(column: pa.Array, where: str, start: int = 0) -> pa.Array:
-    """Ids of any kind as text, null as "": 7 and 7.0 (a column that once held NaN) are "7", text stays as it is.
+    """Ids of any kind as text, null as "".
+
+    7 and 7.0 (a column that once held NaN) are "7", text stays as it is.
 
     Raises
     ------
@@ -27,20 +43,34 @@ def as_text(column: pa.Array, where: str, start: int = 0) -> pa.Array:
     kind = column.type
     if pa.types.is_floating(kind):
         values = doubles(column)
-        broken = np.flatnonzero(~(np.isnan(values) | ((values == np.round(values)) & (np.abs(values) < 2**53))))
+        broken = np.flatnonzero(
+            ~(np.isnan(values) | ((values == np.round(values)) & (np.abs(values) < 2**53)))
+        )
         if broken.size:
             place = f"{where}, row {start + 1 + int(broken[0])},"
-            raise DataError(f"{place} holds the number {values[broken[0]]}, ids are text or whole numbers: write them as such")
+            raise DataError(
+                f"{place} holds the number {values[broken[0]]}, ids are text or whole numbers: "
+                f"write them as such"
+            )
         column = pa.array(np.nan_to_num(values).astype(np.int64), mask=np.isnan(values))
     elif not any(
         test(kind)
-        for test in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string, _is_view, pa.types.is_null, _is_binary)
+        for test in (
+            pa.types.is_integer,
+            pa.types.is_string,
+            pa.types.is_large_string,
+            _is_view,
+            pa.types.is_null,
+            _is_binary,
+        )
     ):
         raise DataError(f"{where} holds {kind}, ids are text or whole numbers: write them as such")
     try:
         return pc.fill_null(column.cast(pa.large_string()), "")
     except pa.ArrowInvalid:
-        raise DataError(f"{where} holds bytes that are not text in UTF-8: write the ids as text") from None
+        raise DataError(
+            f"{where} holds bytes that are not text in UTF-8: write the ids as text"
+        ) from None
 
 
 def _is_view(kind: pa.DataType) -> bool:
@@ -52,7 +82,8 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def encode(column: pa.Array, where: str, start: int = 0) -> tuple[np.ndarray, pa.Array]:
-    """Codes (n,) int32 and the texts they point to, in order of first appearance, without surrounding blanks.
+    """Codes (n,) int32 and the texts they point to, in order of first appearance, without
+    surrounding blanks.
 
     Parameters
     ----------
@@ -72,7 +103,8 @@ def encode(column: pa.Array, where: str, start: int = 0) -> tuple[np.ndarray, pa
         worst = int(np.flatnonzero(long)[0])
         row, text = start + 1 + int(np.argmax(codes == worst)), texts[worst].as_py()
         raise DataError(
-            f"{where}, row {row}: an id of {len(text)} characters ({_shown(text)}), at most {LONGEST_ID} are read: "
+            f"{where}, row {row}: an id of {len(text)} characters ({_shown(text)}), at most "
+            f"{LONGEST_ID} are read: "
             "is the separator right?"
         )
     for mark, remedy in (
@@ -96,14 +128,21 @@ def blank(texts: pa.Array) -> np.ndarray:
 
 
 def unify(parts: Sequence[tuple[np.ndarray, pa.Array]]) -> tuple[np.ndarray, np.ndarray]:
-    """Join the codes of many batches: codes (E,) int64 and the distinct ids (U,) text, in order of first appearance.
+    """Join the codes of many batches: codes (E,) int64 and the distinct ids (U,) text, in order of
+    first appearance.
 
-    A column of decimals "1.0", "2.0", … throughout (written by a program that had read ids as floats) loses its ".0".
+    A column of decimals "1.0", "2.0", … throughout (written by a program that had read ids as
+    floats) loses its ".0".
     """
-    joined = pa.chunked_array([texts for _, texts in parts], pa.large_string()).dictionary_encode().combine_chunks()
+    joined = (
+        pa.chunked_array([texts for _, texts in parts], pa.large_string())
+        .dictionary_encode()
+        .combine_chunks()
+    )
     if isinstance(joined, pa.ChunkedArray):  # pyarrow < 15 leaves one chunk in a ChunkedArray
         joined = joined.chunk(0)
-    place = joined.indices.to_numpy(zero_copy_only=False).astype(np.int64)  # place in the joined list -> id
+    # place in the joined list -> id
+    place = joined.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     codes, start = np.empty(sum(len(part) for part, _ in parts), dtype=np.int64), 0
     offset = 0
     for part, texts in parts:
@@ -125,13 +164,23 @@ def text_array(ids: pa.Array) -> np.ndarray:
 
 
 def numbers(column: pa.Array) -> np.ndarray:
-    """Numbers (n,) float64, the nearest to each value; NaN where a value is empty, not a number or not finite."""
-    values = _cast(column, pa.float64(), NUMBER).to_numpy(zero_copy_only=False) if is_text(column.type) else doubles(column)
+    """Numbers (n,) float64, the nearest to each value.
+
+    NaN where a value is empty, not a number or not finite.
+    """
+    values = (
+        _cast(column, pa.float64(), NUMBER).to_numpy(zero_copy_only=False)
+        if is_text(column.type)
+        else doubles(column)
+    )
     return np.where(np.isfinite(values), values, np.nan)
 
 
 def doubles(column: pa.Array) -> np.ndarray:
-    """A column of numbers (n,) as float64, the nearest to each value; NaN for null and for what is no number."""
+    """A column of numbers (n,) as float64, the nearest to each value.
+
+    NaN for null and for what is no number.
+    """
     kind = column.type
     if pa.types.is_integer(kind):
         values, missing = filled(column)
@@ -144,11 +193,19 @@ def doubles(column: pa.Array) -> np.ndarray:
 
 
 def ratings(column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ratings (n,) float64, and masks (n,) of those that are no number and of those from 2^53 on, which float64 may round."""
+    """Ratings (n,) float64, and masks (n,) of those that are no number and of those from 2^53 on,
+    which float64 may round.
+    """
     values = numbers(column)
     unread = np.isnan(values)
     exact = pa.types.is_floating(column.type)
-    return values, unread, np.zeros(len(values), dtype=bool) if exact else np.abs(np.where(unread, 0.0, values)) >= 2.0**53
+    return (
+        values,
+        unread,
+        np.zeros(len(values), dtype=bool)
+        if exact
+        else np.abs(np.where(unread, 0.0, values)) >= 2.0**53,
+    )
 
 
 def splits(column: pa.Array, where: str, start: int = 0) -> np.ndarray:
@@ -159,8 +216,15 @@ def splits(column: pa.Array, where: str, start: int = 0) -> np.ndarray:
     DataError
         for any other value.
     """
-    if not is_text(column.type) and not pa.types.is_integer(column.type) and not pa.types.is_floating(column.type):
-        raise DataError(f"{where} holds {column.type}, a split is 0/1/2 or train/valid/test: name the column with --split-col")
+    if (
+        not is_text(column.type)
+        and not pa.types.is_integer(column.type)
+        and not pa.types.is_floating(column.type)
+    ):
+        raise DataError(
+            f"{where} holds {column.type}, a split is 0/1/2 or train/valid/test: name the column "
+            f"with --split-col"
+        )
     coded = as_text(column, where, start).dictionary_encode()
     codes = coded.indices.to_numpy(zero_copy_only=False)
     words = [str(word).strip().lower().removesuffix(".0") for word in coded.dictionary.to_pylist()]
@@ -168,7 +232,8 @@ def splits(column: pa.Array, where: str, start: int = 0) -> np.ndarray:
     if wrong:
         row = start + 1 + int(np.argmax(codes == wrong[0]))
         raise DataError(
-            f"{where}, row {row}: the split {_shown(words[wrong[0]])} is not one of 0/1/2 or train/valid/test: mend it, "
+            f"{where}, row {row}: the split {_shown(words[wrong[0]])} is not one of 0/1/2 or "
+            f"train/valid/test: mend it, "
             "or name another column with --split-col ('' for none)"
         )
     return np.array([SPLIT_WORDS[word] for word in words], dtype=np.int8)[codes]
@@ -180,7 +245,10 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def _cast(column: pa.Array, kind: pa.DataType, pattern: str) -> pa.Array:
-    """Text to numbers, null where the text does not match; the whole column at once where all of it does."""
+    """Text to numbers, null where the text does not match.
+
+    The whole column at once where all of it does.
+    """
     column = column.cast(pa.large_string())
     try:
         return column.cast(kind)

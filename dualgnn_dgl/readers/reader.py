@@ -1,4 +1,7 @@
-"""From a file or folder, as people have them, to a `RawInput`: find the log, the features and the item table, and read them."""
+"""From a file or folder, as people have them, to a `RawInput`.
+
+Find the log, the features and the item table, and read them.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,21 @@ from dualgnn_dgl.readers.read_items import ItemList, read_items
 from dualgnn_dgl.readers.read_pipe import as_file
 from dualgnn_dgl.readers.read_table import TEXT, open_table
 
-# The last word of a log's name ("MicroLens-50k_pairs.tsv") and of an item table's ("MicroLens-50k_titles.csv").
-LOG_NAMES = ("ratings", "interactions", "pairs", "log", "logs", "events", "views", "clicks", "watches", "history", "inter")
+# The last word of a log's name ("MicroLens-50k_pairs.tsv") and of an item table's
+# ("MicroLens-50k_titles.csv").
+LOG_NAMES = (
+    "ratings",
+    "interactions",
+    "pairs",
+    "log",
+    "logs",
+    "events",
+    "views",
+    "clicks",
+    "watches",
+    "history",
+    "inter",
+)
 ITEM_NAMES = ("items", "item", "movies", "videos", "titles")
 TABLE_SUFFIXES = (*(kind for kind in TEXT if kind), ".parquet")
 
@@ -41,41 +57,55 @@ def read(
 ) -> RawInput:
     r"""Read a log with its features and titles from a file or a folder.
 
-    Of a file, only the log is read, with the `features` and `items` named. In a folder (not in folders below it), what is not
-    named is found by these rules; where two files fit, that is an error which names both.
+    Of a file, only the log is read, with the `features` and `items` named. In a folder (not in
+    folders below it), what is not named is found by these rules; where two files fit, that is an
+    error which names both.
 
     log
-        1. by name: `*.inter`; `u.data`; a table whose name ends in ratings, interactions, pairs, log(s), events, views, clicks,
-           watches or history (`ratings.csv`, `MicroLens-50k_pairs.tsv`); files that share all but a last word train, valid
-           (val, validation) and test (`train.txt` and `test.txt`, `ml.train.inter`, …), which together are one log with its
-           split given. Of these, the ones in which users and items are found.
+        1. by name: `*.inter`; `u.data`; a table whose name ends in ratings, interactions, pairs,
+           log(s), events, views, clicks, watches or history (`ratings.csv`,
+           `MicroLens-50k_pairs.tsv`); files that share all but a last word train, valid (val,
+           validation) and test (`train.txt` and `test.txt`, `ml.train.inter`, …), which together
+           are one log with its split given. Of these, the ones in which users and items are found.
         2. else any table with a column of users and one of items.
     item table
         `*.item`, or a table whose name ends in items, item, movies, videos or titles.
     features
-        every `.npy` but MMRec's `user_graph_dict.npy`, and every Parquet, CSV and TSV table that `looks_like_features`.
-        The name of the modality is that of the file without `_feat`, `_features`, `_embedding` and the like.
+        every `.npy` but MMRec's `user_graph_dict.npy`, and every Parquet, CSV and TSV table that
+        `looks_like_features`. The name of the modality is that of the file without `_feat`,
+        `_features`, `_embedding` and the like.
 
-    What is no file in a folder (a pipe, a socket, a device) is left out, and `progress` says so. A log may come through a pipe:
+    What is no file in a folder (a pipe, a socket, a device) is left out, and `progress` says so. A
+    log may come through a pipe:
     `/dev/stdin` or `-`, see `read_pipe`.
 
     Parameters
     ----------
     path : the log, or a folder that holds it.
-    user_col, item_col, rating_col, time_col, split_col : names of columns; None finds the common ones (`read_columns.NAMES`), and
-        "" for rating, time or split leaves such a column unread.
-    separator : of the fields of a text log, "\t" may be written with a backslash; None finds it out.
-    features : feature files, instead of those found in the folder; a relative path may start in the folder.
+    user_col, item_col, rating_col, time_col, split_col : names of columns; None finds the common
+        ones (`read_columns.NAMES`), and "" for rating, time or split leaves such a column unread.
+    separator : of the fields of a text log, "\t" may be written with a backslash; None finds it
+        out.
+    features : feature files, instead of those found in the folder; a relative path may start in the
+        folder.
     items : the item table, instead of the one found in the folder.
     progress : called with a few words now and then.
 
     Raises
     ------
     DataError
-        for anything that cannot be read or is ambiguous; the message says which file and what to do.
+        for anything that cannot be read or is ambiguous; the message says which file and what to
+        do.
     """
     with as_file(path) as file:
-        raw = _read(file, separator, (user_col, item_col, rating_col, time_col, split_col), features, items, progress)
+        raw = _read(
+            file,
+            separator,
+            (user_col, item_col, rating_col, time_col, split_col),
+            features,
+            items,
+            progress,
+        )
     if file.exists():
         return raw
     named = "/dev/stdin" if path == "-" else str(path)  # what was read is a copy, gone by now
@@ -90,13 +120,21 @@ def _read(
     items: str | Path | None,
     progress: Callable[[str], None] | None,
 ) -> RawInput:
-    """`read` of a path that can be opened several times; `names` are those of the columns, in the order of `Columns`."""
+    """`read` of a path that can be opened several times.
+
+    `names` are those of the columns, in the order of `Columns`.
+    """
     user_col, item_col, rating_col, time_col, split_col = names
     if separator is not None:
         separator = {r"\t": "\t", "tab": "\t", "space": " "}.get(separator, separator)
         if not separator or "\n" in separator or '"' in separator:
-            raise DataError(f"{separator!r} cannot separate fields: give --separator a comma, a tab (\\t), '::' or the like")
-    columns = Columns(user_col or None, item_col or None, rating_col, time_col, split_col, separator)
+            raise DataError(
+                f"{separator!r} cannot separate fields: give --separator a comma, a tab (\\t), "
+                f"'::' or the like"
+            )
+    columns = Columns(
+        user_col or None, item_col or None, rating_col, time_col, split_col, separator
+    )
     refuse_special(path)
     if not path.exists():
         raise DataError(f"{path} does not exist: check --input")
@@ -118,7 +156,9 @@ def _read(
     log_name = parts[0][0].name
     return RawInput(
         log=log,
-        modalities=_modalities(feature_paths, log.item_ids, log_name, item_list, item_col, progress),
+        modalities=_modalities(
+            feature_paths, log.item_ids, log_name, item_list, item_col, progress
+        ),
         titles=_titles(item_list, log.item_ids, log_name),
         name=path.resolve().name if folder is not None else stem(path),
         notes=item_list.notes if item_list is not None else (),
@@ -127,19 +167,31 @@ def _read(
 
 def _files(folder: Path) -> list[Path]:
     """The files of a folder, by name, without hidden ones."""
-    return sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    return sorted(
+        file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")
+    )
 
 
 def _special(folder: Path | None) -> list[tuple[str, str]]:
-    """The names in a folder, without hidden ones, that are neither files nor folders, and what they are."""
-    found = [(file.name, special(file)) for file in sorted(folder.iterdir())] if folder is not None else []
+    """The names in a folder, without hidden ones, that are neither files nor folders, and what they
+    are.
+    """
+    found = (
+        [(file.name, special(file)) for file in sorted(folder.iterdir())]
+        if folder is not None
+        else []
+    )
     return [(name, kind) for name, kind in found if kind and not name.startswith(".")]
 
 
 def _placed(file: str | Path, folder: Path | None) -> Path:
     """A path as given, or if nothing is there, in the folder."""
     file = Path(file)
-    return folder / file if folder is not None and not file.exists() and (folder / file).exists() else file
+    return (
+        folder / file
+        if folder is not None and not file.exists() and (folder / file).exists()
+        else file
+    )
 
 
 def find_log(folder: Path, files: Sequence[Path], columns: Columns) -> list[Part]:
@@ -156,7 +208,8 @@ def find_log(folder: Path, files: Sequence[Path], columns: Columns) -> list[Part
     if len(usable) > 1:
         names = ", ".join(group[0][0].name for group in usable)
         raise DataError(
-            f"{folder} holds several logs ({names}): point --input at one of them and name its --features and --items"
+            f"{folder} holds several logs ({names}): point --input at one of them and name its "
+            f"--features and --items"
         )
     if not usable:
         seen = ", ".join(file.name for file in files[:12]) or "no files"
@@ -168,7 +221,10 @@ def find_log(folder: Path, files: Sequence[Path], columns: Columns) -> list[Part
 
 
 def _split_groups(tables: Sequence[Path]) -> list[list[Part]]:
-    """Files that share all but a last word train, valid or test, each group in that order; a lone train file has no split."""
+    """Files that share all but a last word train, valid or test, each group in that order.
+
+    A lone train file has no split.
+    """
     groups: dict[tuple[str, str], list[Part]] = {}
     for file in tables:
         if split_of(file) is not None:
@@ -180,7 +236,8 @@ def _split_groups(tables: Sequence[Path]) -> list[list[Part]]:
         held = [split for _, split in group]
         if len(set(held)) < len(held):
             raise DataError(
-                f"{group[0][0].parent} holds one split twice ({', '.join(file.name for file, _ in group)}): keep one file each"
+                f"{group[0][0].parent} holds one split twice "
+                f"({', '.join(file.name for file, _ in group)}): keep one file each"
             )
         if held[0] == 0:
             found.append(group if len(group) > 1 else [(group[0][0], None)])
@@ -196,7 +253,10 @@ def _named_log(file: Path) -> bool:
 
 
 def _can_be_log(file: Path, columns: Columns, strict: bool = False) -> bool:
-    """Whether users and items are found in a file. `strict`: by a header that names them, for a file with any name."""
+    """Whether users and items are found in a file.
+
+    `strict`: by a header that names them, for a file with any name.
+    """
     try:
         kind = kind_of(file, columns)
         if kind.read_header:
@@ -210,10 +270,16 @@ def _can_be_log(file: Path, columns: Columns, strict: bool = False) -> bool:
 def find_items(folder: Path | None, files: Sequence[Path]) -> Path | None:
     """The item table of a folder, if there is one; see `read` for the rules."""
     found = [
-        file for file in files if suffix(file) == ".item" or (suffix(file) in TABLE_SUFFIXES and _last_word(file) in ITEM_NAMES)
+        file
+        for file in files
+        if suffix(file) == ".item"
+        or (suffix(file) in TABLE_SUFFIXES and _last_word(file) in ITEM_NAMES)
     ]
     if len(found) > 1:
-        raise DataError(f"{folder} holds several item tables ({', '.join(file.name for file in found)}): choose with --items")
+        raise DataError(
+            f"{folder} holds several item tables ({', '.join(file.name for file in found)}): "
+            f"choose with --items"
+        )
     return found[0] if found else None
 
 
@@ -231,7 +297,8 @@ def _modalities(
         name = modality_name(file)
         if name in files:
             raise DataError(
-                f"{files[name].name} and {file.name} would both be the modality {name}: rename one, or choose with --features"
+                f"{files[name].name} and {file.name} would both be the modality {name}: rename "
+                f"one, or choose with --features"
             )
         files[name] = file
     modalities = {}
@@ -248,9 +315,12 @@ def _titles(items: ItemList | None, log_ids: np.ndarray, log_name: str) -> dict[
         return {}
     if not np.isin(items.ids, log_ids).any():
         raise DataError(
-            f"{items.file} shares no item with {log_name}: its ids look like '{items.ids[0]}', the log's like '{log_ids[0]}'; "
+            f"{items.file} shares no item with {log_name}: its ids look like '{items.ids[0]}', "
+            f"the log's like '{log_ids[0]}'; "
             "key it by the log's item ids"
         )
     if items.titles is None:
         return {}
-    return {item: title for item, title in zip(items.ids.tolist(), items.titles, strict=True) if title}
+    return {
+        item: title for item, title in zip(items.ids.tolist(), items.titles, strict=True) if title
+    }

@@ -1,1 +1,3 @@
-"""Keeps what a training made: the run folder, checkpoints, resuming, and folding newcomers into a run."""
+"""Keeps what a training made: the run folder, checkpoints, resuming, and folding newcomers into a
+run.
+"""

@@ -1,15 +1,20 @@
-"""The run folder: everything a trained model leaves, as JSON, TOML, safetensors and a picture; never a pickle.
+"""The run folder: everything a trained model leaves, as JSON, TOML, safetensors and a picture;
+never a pickle.
 
-run.json            the manifest: model, configuration, seed, versions, data path and hash, best epoch, seconds; and the
+run.json            the manifest: model, configuration, seed, versions, data path and hash, best
+                    epoch, seconds; and the
                     SHA-256 of every other file, and of all that it says itself
 run.toml            the configuration alone, to run again with `dualgnn train --config run.toml`
-tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs; `attention` (U, M) if there is one.
-                    A sparse table is three: `user.index` (2, n) rows and columns in order, `user.value` (n,), `user.size` (2,)
+tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs;
+                    `attention` (U, M) if there is one.
+                    A sparse table is three: `user.index` (2, n) rows and columns in order,
+                    `user.value` (n,), `user.size` (2,)
 weights.safetensors the best epoch's parameters
 history.jsonl       one line an epoch: loss, validation metric, seconds
 curve.png           the same as a picture
 
-While it trains, RUN.training lies beside it: the lock and the checkpoints to go on from, see `working.py`.
+While it trains, RUN.training lies beside it: the lock and the checkpoints to go on from, see
+`working.py`.
 """
 
 from __future__ import annotations
@@ -60,7 +65,9 @@ RUN_SCHEMA = schema.record(
         "users": schema.whole(),
         "items": schema.whole(),
         "modalities": schema.list_of(modality_name),
-        "best": schema.record({"epoch": schema.whole(), "metric": METRIC_NAME, "value": schema.maybe(schema.METRIC)}),
+        "best": schema.record(
+            {"epoch": schema.whole(), "metric": METRIC_NAME, "value": schema.maybe(schema.METRIC)}
+        ),
         "epochs": schema.whole(),
         "seconds": schema.number(0),
         "interrupted": schema.FLAG,
@@ -73,8 +80,10 @@ RUN_SCHEMA = schema.record(
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A trained run as read from its folder: `info` is run.json, `user` (U, D) and `item` (I, D) float32 on the CPU, both
-    dense or both sparse.
+    """A trained run as read from its folder.
+
+    `info` is run.json, `user` (U, D) and `item` (I, D) float32 on the CPU, both dense or both
+    sparse.
 
     `attention` (U, M) weighs `info["modalities"]` for each user; None for models without.
     """
@@ -122,7 +131,16 @@ def save_run(
     """
     with replace_folders((folder, FOLDER), force=force) as (target,):
         data = reference(data_path, folder)
-        return write_run(target, fit, model=model, config=config, train=train, data=data, dataset=dataset, device=device)
+        return write_run(
+            target,
+            fit,
+            model=model,
+            config=config,
+            train=train,
+            data=data,
+            dataset=dataset,
+            device=device,
+        )
 
 
 def write_run(
@@ -136,16 +154,27 @@ def write_run(
     dataset: Dataset,
     device: str,
 ) -> dict[str, Any]:
-    """Write all files of a run into an empty folder, beside those already there, and return what run.json says.
+    """Write all files of a run into an empty folder, beside those already there, and return what
+    run.json says.
 
     Args:
         data: The place of the data, as `reference` gives it for the folder's final place.
     """
-    info = describe(fit, model=model, config=config, train=train, data=data, dataset=dataset, device=device)
-    tables = {"user": fit.user, "item": fit.item} | ({} if fit.attention is None else {"attention": fit.attention})
+    info = describe(
+        fit, model=model, config=config, train=train, data=data, dataset=dataset, device=device
+    )
+    tables = {"user": fit.user, "item": fit.item} | (
+        {} if fit.attention is None else {"attention": fit.attention}
+    )
     for name, tensors in zip(TENSORS, (flat(tables), fit.state), strict=True):
         write_tensors(target / name, tensors)
-    schema.check(schema.list_of(history_row), fit.history, target / "history.jsonl", RunError, "report this fault")
+    schema.check(
+        schema.list_of(history_row),
+        fit.history,
+        target / "history.jsonl",
+        RunError,
+        "report this fault",
+    )
     lines = "".join(json.dumps(row) + "\n" for row in fit.history)
     (target / "history.jsonl").write_text(lines, "utf-8")
     (target / "run.toml").write_text(seal_toml(run_toml(model, config, train)), "utf-8")
@@ -217,10 +246,15 @@ def load_run(folder: str | Path) -> Run:
 def _load_run(folder: Path) -> Run:
     if not (folder / MARKER).is_file():
         hint = "run 'dualgnn train' first" if not folder.exists() else "it is not a run folder"
-        raise RunError(f"{folder / MARKER} does not exist: {hint}, or point --run to the right folder")
+        raise RunError(
+            f"{folder / MARKER} does not exist: {hint}, or point --run to the right folder"
+        )
     info = read_manifest(folder, FOLDER)
     if info.get("format") not in (1, FORMAT):
-        raise RunError(f"{folder / MARKER} has format {info.get('format')!s:.40}, this version reads {FORMAT}: train again")
+        raise RunError(
+            f"{folder / MARKER} has format {info.get('format')!s:.40}, this version reads "
+            f"{FORMAT}: train again"
+        )
     schema.check(RUN_SCHEMA, info, folder / MARKER, RunError, "damaged or edited; train again")
     if info["format"] == 1:
         _check_digests(folder, info)
@@ -229,25 +263,42 @@ def _load_run(folder: Path) -> Run:
     tensors = read_tensors(folder / "tables.safetensors")
     user, item = unflat(tensors, "user"), unflat(tensors, "item")
     shapes = (info["users"], info["items"])
-    if user is None or item is None or user.ndim != 2 or item.ndim != 2 or (user.shape[0], item.shape[0]) != shapes:
-        raise RunError(f"{folder / 'tables.safetensors'} does not hold the tables that {MARKER} describes: train again")
+    if (
+        user is None
+        or item is None
+        or user.ndim != 2
+        or item.ndim != 2
+        or (user.shape[0], item.shape[0]) != shapes
+    ):
+        raise RunError(
+            f"{folder / 'tables.safetensors'} does not hold the tables that {MARKER} describes: "
+            f"train again"
+        )
     alike = user.shape[1] == item.shape[1] and user.is_sparse == item.is_sparse
     if not alike or user.dtype != torch.float32 or item.dtype != torch.float32:
-        raise RunError(f"{folder / 'tables.safetensors'} holds tables that do not fit together: train again")
+        raise RunError(
+            f"{folder / 'tables.safetensors'} holds tables that do not fit together: train again"
+        )
     attention = tensors.get("attention")
     weights = (len(user), len(info["modalities"]))
     if attention is not None and (attention.shape != weights or attention.dtype != torch.float32):
-        raise RunError(f"{folder / 'tables.safetensors'} holds an attention that does not fit {MARKER}: train again")
+        raise RunError(
+            f"{folder / 'tables.safetensors'} holds an attention that does not fit {MARKER}: "
+            f"train again"
+        )
     return Run(folder, info, user, item, attention)
 
 
 def restore(run: Run, dataset: Dataset) -> Recommender:
-    """The trained model of a run, on the CPU, in evaluation mode: its tables can be made again, and newcomers placed.
+    """The trained model of a run, on the CPU, in evaluation mode.
+
+    Its tables can be made again, and newcomers placed.
 
     Raises
     ------
     RunError
-        if the run belongs to other data, or was written by a version whose model of this name is another one.
+        if the run belongs to other data, or was written by a version whose model of this name is
+        another one.
     """
     check_belongs(run, dataset)
     name, written = run.info["model"], run.info["versions"].get("dualgnn-dgl", "unknown")
@@ -261,25 +312,39 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
     model = Inputs.of(dataset, train).model(name, config)
     state = read_tensors(run.folder / "weights.safetensors")
     wanted = {key: tensor.dtype for key, tensor in model.state_dict().items()}
-    if other := [key for key, tensor in state.items() if tensor.dtype != wanted.get(key, tensor.dtype)]:  # torch would cast it
-        raise RunError(f"{run.folder / 'weights.safetensors'}: {other[0]:.120} is {state[other[0]].dtype}: train again")
+    # torch would cast it
+    if other := [
+        key for key, tensor in state.items() if tensor.dtype != wanted.get(key, tensor.dtype)
+    ]:
+        raise RunError(
+            f"{run.folder / 'weights.safetensors'}: {other[0]:.120} is {state[other[0]].dtype}: "
+            f"train again"
+        )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise RunError(_of_another_version(run, " ".join(str(error).split())[:160], written)) from None
+        raise RunError(
+            _of_another_version(run, " ".join(str(error).split())[:160], written)
+        ) from None
     model.eval()
     with torch.no_grad():
         made = model.embed()
     for kept, again in zip((run.user, run.item), made, strict=True):
         if not alike(kept, again):
-            raise RunError(_of_another_version(run, "its parameters give other tables than those kept", written))
+            raise RunError(
+                _of_another_version(
+                    run, "its parameters give other tables than those kept", written
+                )
+            )
     return model
 
 
 def _of_another_version(run: Run, reason: str, written: str) -> str:
     return (
-        f"the model {run.info['model']} of {run.folder} cannot be made again ({reason}): it was written by version {written}, "
-        f"this is {__version__}. Its tables still serve 'eval' and 'recommend --user'; for newcomers, train again"
+        f"the model {run.info['model']} of {run.folder} cannot be made again ({reason}): it was "
+        f"written by version {written}, "
+        f"this is {__version__}. Its tables still serve 'eval' and 'recommend --user'; for "
+        f"newcomers, train again"
     )
 
 
@@ -287,25 +352,42 @@ def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:
     """The checks of a run of format 1."""
     expected = info.get("sha256")
     if expected is None:
-        raise RunError(f"{folder / MARKER} holds no SHA-256 of the run's files (damaged or edited): train again")
-    without = {**info, "sha256": {name: value for name, value in expected.items() if name != MARKER}}
+        raise RunError(
+            f"{folder / MARKER} holds no SHA-256 of the run's files (damaged or edited): train "
+            f"again"
+        )
+    without = {
+        **info,
+        "sha256": {name: value for name, value in expected.items() if name != MARKER},
+    }
     if expected.get(MARKER) != json_digest(without):
-        raise RunError(f"{folder / MARKER} is not what was written there (damaged or edited): train again")
+        raise RunError(
+            f"{folder / MARKER} is not what was written there (damaged or edited): train again"
+        )
     check_files(folder, FOLDER, {name: expected.get(name, "") for name in TENSORS})
 
 
 def check_belongs(run: Run, dataset: Dataset) -> None:
-    """Raises `RunError` unless the run was trained on this very data set, and describes it rightly."""
+    """Raises `RunError` unless the run was trained on this very data set, and describes it
+    rightly.
+    """
     if run.info["data"]["hash"] != dataset.hash:
         trained, this = run.info["data"]["hash"][:12], dataset.hash[:12]
         raise RunError(
             f"the run {run.folder} was trained on other data (hash {trained}…, this data {this}…): "
             "point --data to the folder it was trained on, or train again"
         )
-    described = {"users": dataset.num_users, "items": dataset.num_items, "modalities": list(dataset.modalities)}
+    described = {
+        "users": dataset.num_users,
+        "items": dataset.num_items,
+        "modalities": list(dataset.modalities),
+    }
     for key, value in described.items():
         if run.info[key] != value:
-            raise RunError(f"{run.folder / MARKER} says other {key} than its data: damaged or edited; train again")
+            raise RunError(
+                f"{run.folder / MARKER} says other {key} than its data: damaged or edited; train "
+                f"again"
+            )
 
 
 def draw_curve(history: Sequence[Mapping[str, Any]], metric: str, best: int, path: Path) -> None:
@@ -325,10 +407,14 @@ def draw_curve(history: Sequence[Mapping[str, Any]], metric: str, best: int, pat
     if name is not None:
         right = left.twinx()
         points = [(row["epoch"], row[name]) for row in history if name in row]
-        right.plot(*zip(*points, strict=True), color="tab:blue", marker=".", label=f"validation {name}")
+        right.plot(
+            *zip(*points, strict=True), color="tab:blue", marker=".", label=f"validation {name}"
+        )
         right.axvline(best, color="tab:orange", linestyle="--", label=f"best epoch {best}")
         right.set_ylabel(f"validation {name}")
         right.set_ylim(bottom=0)
         handles = handles + right.get_lines()
-    left.legend(handles=handles, loc="lower center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 1.0))
+    left.legend(
+        handles=handles, loc="lower center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 1.0)
+    )
     figure.savefig(path, format="png", dpi=120)

@@ -1,7 +1,9 @@
-"""Where the data of a run is: kept as it was given and relative to the run folder, and found again from every folder.
+"""Where the data of a run is: kept as it was given and relative to the run folder, and found again
+from every folder.
 
-`path` is the data folder as it was given, `from_run` the same relative to the run folder. The first serves people and where
-only the run was moved, the second other working directories and where both were moved together.
+`path` is the data folder as it was given, `from_run` the same relative to the run folder. The first
+serves people and where only the run was moved, the second other working directories and where both
+were moved together.
 """
 
 from __future__ import annotations
@@ -32,11 +34,13 @@ def locate(about: Mapping[str, Any], run: str | Path) -> str:
     """The data folder of a run.
 
     Args:
-        about: what `reference` gave, with the data's `hash`. Runs of earlier versions have no `from_run`.
+        about: what `reference` gave, with the data's `hash`. Runs of earlier versions have no
+            `from_run`.
         run: the run folder as it is named now.
 
     Returns:
-        The first of the two places whose data has the hash; if neither has, one that holds other data, for the caller to refuse.
+        The first of the two places whose data has the hash; if neither has, one that holds other
+        data, for the caller to refuse.
 
     Raises:
         RunError: if there is prepared data in neither place.
@@ -49,12 +53,17 @@ def locate(about: Mapping[str, Any], run: str | Path) -> str:
     found = [folder for folder in tried if os.path.isfile(os.path.join(folder, MANIFEST))]
     if not found:
         places = " and ".join(os.path.abspath(folder) for folder in tried)
-        raise RunError(f"the data of {run} is not where it was (tried {places}): point --data to it, or run preprocess again")
+        raise RunError(
+            f"the data of {run} is not where it was (tried {places}): point --data to it, or run "
+            f"preprocess again"
+        )
     return next((folder for folder in found if _hash(folder) == about.get("hash")), found[-1])
 
 
 def _hash(folder: str) -> Any:
-    """What the manifest says; None where it cannot be read, which loading the data then explains."""
+    """What the manifest says; None where it cannot be read, which loading the data then
+    explains.
+    """
     try:
         return read_json(Path(folder) / MANIFEST).get("hash")
     except (DataError, OSError):

@@ -1,9 +1,11 @@
 """A day of log added to prepared data and a trained model, without training it again.
 
-`extend` makes the larger data set: old users and items keep their numbers, new ones follow; old splits stay, new pairs are for
-training; co-occurrence is counted anew. `grow` makes the larger model: what it has learned stays, the free rows of new users
-come from their nearest co-occurring users or, where a model knows better, from their history, those of new videos from the
-trained ones they resemble. Its tables are then those of its own `embed`, over the new graph and the new popularity.
+`extend` makes the larger data set: old users and items keep their numbers, new ones follow; old
+splits stay, new pairs are for training; co-occurrence is counted anew. `grow` makes the larger
+model: what it has learned stays, the free rows of new users come from their nearest co-occurring
+users or, where a model knows better, from their history, those of new videos from the trained ones
+they resemble. Its tables are then those of its own `embed`, over the new graph and the new
+popularity.
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ LENDERS = 20  # co-occurring users who lend to a new one, in proportion to the v
 
 @dataclass(frozen=True)
 class Added:
-    """What an update brought: new pairs, pairs that were known, rows left out by reason, new users and items, features for known
-    items. Every row of the log is one of the first three: `rows` = `pairs` + `known_pairs` + the sum of `dropped`.
+    """What an update brought: new pairs, pairs that were known, rows left out by reason, new users
+    and items, features for known items. Every row of the log is one of the first three: `rows` =
+    `pairs` + `known_pairs` + the sum of `dropped`.
     """
 
     rows: int
@@ -46,11 +49,15 @@ class Added:
     filled: dict[str, int]
 
 
-def extend(dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, cooc_top: int = 200) -> tuple[Dataset, Added]:
-    """The data set with the rows of a new log, and with features for new items and for items that lacked them.
+def extend(
+    dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, cooc_top: int = 200
+) -> tuple[Dataset, Added]:
+    """The data set with the rows of a new log, and with features for new items and for items that
+    lacked them.
 
-    A pair that stands in any split already changes nothing; every other goes to training. Features of items that have them are
-    left as they are; they may be as wide as the data's, or as wide as they were before `preprocess --feature-dim`.
+    A pair that stands in any split already changes nothing; every other goes to training. Features
+    of items that have them are left as they are; they may be as wide as the data's, or as wide as
+    they were before `preprocess --feature-dim`.
 
     Parameters
     ----------
@@ -69,14 +76,21 @@ def extend(dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, 
     user_ids, user = _merge(dataset.user_ids, log.user_ids, log.user[rows])
     item_ids, item = _merge(dataset.item_ids, log.item_ids, log.item[rows])
     counts = len(user_ids), len(item_ids)
-    old = {split: _counted(getattr(dataset, split), *counts) for split in ("train", "valid", "test")}
+    old = {
+        split: _counted(getattr(dataset, split), *counts) for split in ("train", "valid", "test")
+    }
     keys = np.unique(user * np.int64(counts[1]) + item)
     dropped["repeated pair"] = int(rows.sum()) - len(keys)
     new = keys[~np.isin(keys, np.concatenate([part.keys() for part in old.values()]))]
     if not new.size:
-        raise DataError(f"none of the {len(log.user):,} rows is new to the data: there is nothing to update")
+        raise DataError(
+            f"none of the {len(log.user):,} rows is new to the data: there is nothing to update"
+        )
     train = old["train"]
-    user, item = np.concatenate([train.user, new // counts[1]]), np.concatenate([train.item, new % counts[1]])
+    user, item = (
+        np.concatenate([train.user, new // counts[1]]),
+        np.concatenate([train.item, new % counts[1]]),
+    )
     train = Interactions(user, item, *counts)
     modalities, filled = _features(dataset, raw, item_ids)
     titles = dataset.titles
@@ -86,7 +100,10 @@ def extend(dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, 
     measure = dataset.co_occurrence.measure if dataset.co_occurrence is not None else "count"
     lost = sum(dropped.values())
     if log.rows_read != len(keys) + lost:
-        raise DataError(f"{log.rows_read} rows read are not {len(keys)} pairs and {lost} dropped: report this fault")
+        raise DataError(
+            f"{log.rows_read} rows read are not {len(keys)} pairs and {lost} dropped: report this "
+            f"fault"
+        )
     larger = Dataset(
         train,
         old["valid"],
@@ -111,7 +128,10 @@ def extend(dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, 
 
 
 def _merge(known: np.ndarray, ids: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Known ids with those used of `ids` that are new behind them, in the order of ids; and the codes as places in that."""
+    """Known ids with those used of `ids` that are new behind them, in the order of ids.
+
+    And the codes as places in that.
+    """
     used = np.unique(codes)
     place = {name: number for number, name in enumerate(known.tolist())}
     fresh = np.array([name for name in ids[used].tolist() if name not in place], dtype=np.str_)
@@ -126,7 +146,9 @@ def _counted(pairs: Interactions, users: int, items: int) -> Interactions:
     return Interactions(pairs.user, pairs.item, users, items)
 
 
-def _features(dataset: Dataset, raw: RawInput, item_ids: np.ndarray) -> tuple[dict[str, Modality], dict[str, int]]:
+def _features(
+    dataset: Dataset, raw: RawInput, item_ids: np.ndarray
+) -> tuple[dict[str, Modality], dict[str, int]]:
     """The modalities (I',) and, by name, how many known items got one that they lacked."""
     brought = {}
     for name, given in raw.modalities.items():
@@ -140,7 +162,9 @@ def _features(dataset: Dataset, raw: RawInput, item_ids: np.ndarray) -> tuple[di
     more = len(item_ids) - dataset.num_items
     for name, old in dataset.modalities.items():
         values = np.concatenate([old.values, np.zeros((more, old.width), np.float32)])
-        present, imputed = (np.concatenate([part, np.zeros(more, bool)]) for part in (old.present, old.imputed))
+        present, imputed = (
+            np.concatenate([part, np.zeros(more, bool)]) for part in (old.present, old.imputed)
+        )
         if name in brought:
             given_m = align(name, brought[name], item_ids)
             take = given_m.present & (~present | imputed)
@@ -184,7 +208,10 @@ def grow(
     ok = fresh & (larger.train.item < sizes[1])  # what new users watched among the trained items
     pairs = Interactions(larger.train.user[ok] - sizes[0], larger.train.item[ok], more[0], sizes[1])
     histories = Histories(pairs, town)
-    features = {key: modality.take(np.arange(sizes[1], larger.num_items)) for key, modality in modalities.items()}
+    features = {
+        key: modality.take(np.arange(sizes[1], larger.num_items))
+        for key, modality in modalities.items()
+    }
     videos = NewItems(features, town) if features else None
 
     def user_rows(key: str, old: Tensor) -> Tensor:
@@ -194,11 +221,17 @@ def grow(
         near = histories.neighbours(LENDERS, "proportional")
         lent = near @ old.reshape(len(old), -1)
         alone = ~torch.zeros(more[0]).index_fill(0, near.edges()[0].long(), 1).bool().unsqueeze(1)
-        return lent.where(~alone, old.reshape(len(old), -1).mean(0)).reshape(more[0], *old.shape[1:])
+        return lent.where(~alone, old.reshape(len(old), -1).mean(0)).reshape(
+            more[0], *old.shape[1:]
+        )
 
     def item_rows(old: Tensor) -> Tensor:
         flat = old.reshape(len(old), -1)
-        rows = flat.mean(0, keepdim=True).expand(more[1], -1) if videos is None else videos.resembling(flat, LOOK_ALIKES)
+        rows = (
+            flat.mean(0, keepdim=True).expand(more[1], -1)
+            if videos is None
+            else videos.resembling(flat, LOOK_ALIKES)
+        )
         return rows.reshape(more[1], *old.shape[1:])
 
     state, wanted = {}, grown.state_dict()
@@ -209,8 +242,13 @@ def grow(
             if old.shape == shape:
                 state[key] = old
             elif old.shape[1:] != shape[1:] or axis is None:
-                raise RunError(f"{key} of {name} cannot grow from {tuple(old.shape)} to {tuple(shape)}: train on the new data")
+                raise RunError(
+                    f"{key} of {name} cannot grow from {tuple(old.shape)} to {tuple(shape)}: "
+                    f"train on the new data"
+                )
             else:
-                state[key] = torch.cat([old, user_rows(key, old) if axis == "user" else item_rows(old)])
+                state[key] = torch.cat(
+                    [old, user_rows(key, old) if axis == "user" else item_rows(old)]
+                )
         grown.load_state_dict(state)
     return grown.eval()

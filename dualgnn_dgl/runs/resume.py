@@ -1,4 +1,7 @@
-"""What a training into a run folder sets out to do: begin, resume what was cut off, or nothing since the run is finished."""
+"""What a training into a run folder sets out to do.
+
+Begin, resume what was cut off, or nothing since the run is finished.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,12 @@ from dualgnn_dgl.training import TrainConfig
 from dualgnn_dgl.training.state import Snapshot
 
 # option of the verb → attribute of `Checkpoints`
-KEPT = {"checkpoint_every": "every", "checkpoint_minutes": "minutes", "keep_last": "last", "keep_checkpoints": "leave"}
+KEPT = {
+    "checkpoint_every": "every",
+    "checkpoint_minutes": "minutes",
+    "keep_last": "last",
+    "keep_checkpoints": "leave",
+}
 
 # What a checkpoint says of the training's options and data; `begin` writes it.
 ABOUT_SCHEMA = schema.record(
@@ -30,19 +38,27 @@ ABOUT_SCHEMA = schema.record(
         "model": schema.one_of(*MODELS),
         "config": schema.SETTINGS,
         "train": schema.SETTINGS,
-        "data": schema.record({"path": schema.TEXT, "hash": schema.HEX64}, {"from_run": schema.TEXT}),
+        "data": schema.record(
+            {"path": schema.TEXT, "hash": schema.HEX64}, {"from_run": schema.TEXT}
+        ),
         "device": schema.DEVICE,
         "versions": schema.VERSIONS,
     },
     {
         "keep": schema.record(
-            {"every": schema.whole(1), "minutes": schema.number(0), "last": schema.whole(1), "leave": schema.FLAG}
+            {
+                "every": schema.whole(1),
+                "minutes": schema.number(0),
+                "last": schema.whole(1),
+                "leave": schema.FLAG,
+            }
         ),
         "leave": schema.FLAG,  # of versions that kept nothing else
     },
 )
 
-# The settings out of the options given now over those of an earlier training, see `settings.resolve`.
+# The settings out of the options given now over those of an earlier training, see
+# `settings.resolve`.
 Resolve = Callable[[Mapping[str, Any] | None], Settings]
 
 
@@ -65,7 +81,8 @@ def refuse_unfinished(keeper: Checkpoints) -> None:
     if name := next(keeper.names(), None):
         epoch = int(name.split("-")[1])
         raise RunError(
-            f"{keeper.folder} holds a training that was cut off in epoch {epoch}: go on with --resume, or begin anew with --force"
+            f"{keeper.folder} holds a training that was cut off in epoch {epoch}: go on with "
+            f"--resume, or begin anew with --force"
         )
 
 
@@ -76,9 +93,11 @@ def go_on(
     device: int | str | torch.device | None,
     explicit: Collection[str] = (),
 ) -> Plan | None:
-    """The plan that continues from the newest valid checkpoint or from the start, or that finds the run finished.
+    """The plan that continues from the newest valid checkpoint or from the start, or that finds the
+    run finished.
 
-    None if nothing is known of an earlier training. The keeper takes the training's own way of keeping checkpoints.
+    None if nothing is known of an earlier training. The keeper takes the training's own way of
+    keeping checkpoints.
 
     Parameters
     ----------
@@ -88,7 +107,8 @@ def go_on(
     Raises
     ------
     RunError, ConfigError
-        if options or device are others than those it was begun with, or the checkpoints of an unfinished run are gone.
+        if options or device are others than those it was begun with, or the checkpoints of an
+        unfinished run are gone.
     """
     found = keeper.newest()
     done = None
@@ -99,7 +119,9 @@ def go_on(
         if found is None:
             raise
         keeper.say(f"{error}: it will be replaced")
-    about: Mapping[str, Any] | None = found.about if found else keeper.begun() or (done.info if done else None)
+    about: Mapping[str, Any] | None = (
+        found.about if found else keeper.begun() or (done.info if done else None)
+    )
     if about is None:
         keeper.say(f"there is no checkpoint in {keeper.folder}: training begins at the beginning")
         return None
@@ -113,7 +135,9 @@ def go_on(
     if found is not None:
         _check_width(config, found.snapshot)
     data = data or locate(about["data"], keeper.run)
-    plan = Plan(name, config, train, data, _device(about, device), about, found.snapshot if found else None)
+    plan = Plan(
+        name, config, train, data, _device(about, device), about, found.snapshot if found else None
+    )
     if done is not None and not done.info["interrupted"] and _same(done.info, plan, about):
         return replace(plan, finished=done)
     if found is None and not of_run:
@@ -123,15 +147,21 @@ def go_on(
     if found is None:
         cause = "was stopped early" if done and done.info["interrupted"] else "is finished"
         raise RunError(
-            f"{keeper.run} {cause} and has no checkpoints to go on from (see --keep-checkpoints): train anew with --force"
+            f"{keeper.run} {cause} and has no checkpoints to go on from (see --keep-checkpoints): "
+            f"train anew with --force"
         )
     where = found.snapshot.info
-    keeper.say(f"going on from {found.name}: epoch {where['epoch']}, {where['step']} batches of it done")
+    keeper.say(
+        f"going on from {found.name}: epoch {where['epoch']}, {where['step']} batches of it done"
+    )
     return plan
 
 
 def _check_about(about: Mapping[str, Any], path: Path, *, whole: bool) -> None:
-    """Raises `RunError` unless the saved options are valid; `whole` where `about` is that of a checkpoint, not a run.json."""
+    """Raises `RunError` unless the saved options are valid.
+
+    `whole` where `about` is that of a checkpoint, not a run.json.
+    """
     remedy = "begin again with --force"
     if whole:
         schema.check(ABOUT_SCHEMA, about, path, RunError, remedy)
@@ -140,11 +170,19 @@ def _check_about(about: Mapping[str, Any], path: Path, *, whole: bool) -> None:
 
 
 def _check_width(config: Options, start: Snapshot) -> None:
-    """Raises `RunError` for a model that is wider than what is kept of it, before memory is taken for it."""
+    """Raises `RunError` for a model that is wider than what is kept of it, before memory is taken
+    for it.
+    """
     names = [name for name in start.tensors if name.startswith("model/")]
-    widest, width = max((size for name in names for size in start.tensors[name].shape), default=0), getattr(config, "width", 0)
+    widest, width = (
+        max((size for name in names for size in start.tensors[name].shape), default=0),
+        getattr(config, "width", 0),
+    )
     if width > widest:
-        raise RunError(f"{start.where}: config.width is {width}, no kept parameter is that wide: begin again with --force")
+        raise RunError(
+            f"{start.where}: config.width is {width}, no kept parameter is that wide: begin again "
+            f"with --force"
+        )
 
 
 def _same(done: Mapping[str, Any], plan: Plan, about: Mapping[str, Any]) -> bool:
@@ -161,13 +199,15 @@ def _device(about: Mapping[str, Any], choice: int | str | torch.device | None) -
     device = pick_device(choice)
     if device.type != kind:
         raise ConfigError(
-            f"the training was begun on {about['device']}, not on {device}: their random numbers differ; leave the device out"
+            f"the training was begun on {about['device']}, not on {device}: their random numbers "
+            f"differ; leave the device out"
         )
     return device
 
 
 def check_data(plan: Plan, dataset: Dataset, say: Callable[[str], None]) -> None:
-    """Check that a training continues on the data it was begun with, and say so where versions differ.
+    """Check that a training continues on the data it was begun with, and say so where versions
+    differ.
 
     Raises
     ------
@@ -179,13 +219,21 @@ def check_data(plan: Plan, dataset: Dataset, say: Callable[[str], None]) -> None
     before = plan.about["data"]["hash"]
     if before != dataset.hash:
         raise DataError(
-            f"the training was begun on other data (hash {before[:12]}…, {plan.data} has {dataset.hash[:12]}…): "
+            f"the training was begun on other data (hash {before[:12]}…, {plan.data} has "
+            f"{dataset.hash[:12]}…): "
             "point --data to the folder it was begun on, or begin again with --force"
         )
     then = plan.about["versions"]
-    differ = [f"{key} {then.get(key)} → {value}" for key, value in _versions().items() if then.get(key) != value]
+    differ = [
+        f"{key} {then.get(key)} → {value}"
+        for key, value in _versions().items()
+        if then.get(key) != value
+    ]
     if differ and plan.start is not None:
-        say(f"other versions than it was begun with ({', '.join(differ)}): the last bits of the result may differ")
+        say(
+            f"other versions than it was begun with ({', '.join(differ)}): the last bits of the "
+            f"result may differ"
+        )
 
 
 def begin(keeper: Checkpoints, plan: Plan, dataset: Dataset) -> None:

@@ -1,4 +1,6 @@
-"""Settings of a training: a model's name, its options and those of training, out of defaults, a file and single options."""
+"""Settings of a training: a model's name, its options and those of training, out of defaults, a
+file and single options.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,10 @@ from dualgnn_dgl.training import TrainConfig
 DEFAULT_MODEL = "dualgnn"
 SECTIONS = ("name", "model", "train")
 RAISED = ("epochs", "patience")  # options that may be raised when a training is resumed
-_BEGUN_WITH = "--resume goes on with the options it was begun with ({}): leave them out, or begin anew with --force"
+_BEGUN_WITH = (
+    "--resume goes on with the options it was begun with ({}): leave them out, or begin anew with "
+    "--force"
+)
 Settings = tuple[str, Options, TrainConfig]
 
 
@@ -25,25 +30,31 @@ def resolve(
     options: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Returns name, model options and training options: the model's defaults, then `config`, then `options`.
+    """Returns name, model options and training options.
+
+    The model's defaults, then `config`, then `options`.
 
     Args:
         model: a key of `models.MODELS`; None takes the name in `config`, else dualgnn.
-        config: path of a run.toml, or its content as a mapping with `name`, `model` and `train`. Its model options are left out
-            if `model` is another one.
-        options: options of the model or of training by key; text is converted as on the command line.
-        base: `model`, `config` and `train` that a resumed training was begun with. They then replace the defaults, and only
-            more `epochs` and more `patience` are allowed.
+        config: path of a run.toml, or its content as a mapping with `name`, `model` and `train`.
+            Its model options are left out if `model` is another one.
+        options: options of the model or of training by key; text is converted as on the command
+            line.
+        base: `model`, `config` and `train` that a resumed training was begun with. They then
+            replace the defaults, and only more `epochs` and more `patience` are allowed.
 
     Raises:
-        ConfigError: for an unknown model, section or key, a value that is not allowed, or one that differs from `base`.
+        ConfigError: for an unknown model, section or key, a value that is not allowed, or one that
+            differs from `base`.
     """
     where = "config" if isinstance(config, Mapping) else str(config)
     read = _sections(config, where)
     name = model or read.get("name", base["model"] if base else DEFAULT_MODEL)
     if not isinstance(name, str):
         raise ConfigError(f'{where}: name must be a text, such as name = "dualgnn"')
-    sections: dict[str, dict[str, Any]] = {part: dict(read.get(part, {})) for part in ("model", "train")}
+    sections: dict[str, dict[str, Any]] = {
+        part: dict(read.get(part, {})) for part in ("model", "train")
+    }
     if model and model != read.get("name", model):
         sections["model"] = {}
     kind = model_class(name)
@@ -53,7 +64,10 @@ def resolve(
     if base:
         if name != base["model"]:
             raise ConfigError(_BEGUN_WITH.format(f"the model was {base['model']}, now {name}"))
-        sections = {"model": {**base["config"], **sections["model"]}, "train": {**base["train"], **sections["train"]}}
+        sections = {
+            "model": {**base["config"], **sections["model"]},
+            "train": {**base["train"], **sections["train"]},
+        }
     else:
         sections["train"] = {**kind.TRAIN, **sections["train"]}
     for key, value in (options or {}).items():
@@ -63,13 +77,18 @@ def resolve(
             sections["train"][key] = value
         else:
             raise ConfigError(unknown("key", key, [*keys(kind.Config), *keys(TrainConfig)]))
-    own, train = build(kind.Config, sections["model"], "[model]"), build(TrainConfig, sections["train"], "[train]")
+    own, train = (
+        build(kind.Config, sections["model"], "[model]"),
+        build(TrainConfig, sections["train"], "[train]"),
+    )
     if base:
         _refuse_differences(base, own, train)
     return name, own, train
 
 
-def _sections(config: str | os.PathLike[str] | Mapping[str, Any] | None, where: str) -> Mapping[str, Any]:
+def _sections(
+    config: str | os.PathLike[str] | Mapping[str, Any] | None, where: str
+) -> Mapping[str, Any]:
     """Returns the content of a configuration after a check of its sections."""
     if config is None:
         return {}
@@ -84,7 +103,9 @@ def _sections(config: str | os.PathLike[str] | Mapping[str, Any] | None, where: 
 
 
 def _refuse_differences(base: Mapping[str, Any], config: Options, train: TrainConfig) -> None:
-    """Raises `ConfigError` that names the options which differ from those that the training was begun with."""
+    """Raises `ConfigError` that names the options which differ from those that the training was
+    begun with.
+    """
     differ = []
     for before, now in ((base["config"], config), (base["train"], train)):
         for key, value in asdict(now).items():  # type: ignore[call-overload]

@@ -1,4 +1,6 @@
-"""Tensors on the disk: safetensors, with the SHA-256 of the file, which the format itself has not."""
+"""Tensors on the disk: safetensors, with the SHA-256 of the file, which the format itself has
+not.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,13 @@ from dualgnn_dgl.errors import RunError
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file and return its SHA-256; written here, so that a full disk is an OSError like everywhere."""
-    content = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+    """Write a safetensors file and return its SHA-256.
+
+    Written here, so that a full disk is an OSError like everywhere.
+    """
+    content = save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    )
     path.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
@@ -49,7 +56,11 @@ def flat(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, table in tables.items():
         if table.is_sparse:
             table = table.coalesce()
-            flat |= {f"{name}.index": table.indices(), f"{name}.value": table.values(), f"{name}.size": torch.tensor(table.shape)}
+            flat |= {
+                f"{name}.index": table.indices(),
+                f"{name}.value": table.values(),
+                f"{name}.size": torch.tensor(table.shape),
+            }
         else:
             flat[name] = table
     return flat
@@ -61,6 +72,13 @@ def unflat(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
         return tensors.get(name)
     try:
         index, value, size = (tensors[f"{name}.{part}"] for part in ("index", "value", "size"))
-        return torch.sparse_coo_tensor(index, value, size.tolist(), check_invariants=True).coalesce()
-    except (KeyError, RuntimeError, TypeError, ValueError):  # torch's many words for an entry outside the size
+        return torch.sparse_coo_tensor(
+            index, value, size.tolist(), check_invariants=True
+        ).coalesce()
+    except (
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # torch's many words for an entry outside the size
         return None

@@ -1,11 +1,16 @@
 """The working folder RUN.training: everything that a training needs to continue after a crash.
 
-begun.json                      what the training was begun with: model, options, data, device, how checkpoints are kept
-checkpoint-EEEEEE-SSSSSSSSS.safetensors   a training put down in epoch E after S batches: see `state.State`
-checkpoint-EEEEEE-SSSSSSSSS.json          options, data hash, versions, history; the SHA-256 of the file above, and its own
+begun.json                      what the training was begun with: model, options, data, device, how
+                                checkpoints are kept
+checkpoint-EEEEEE-SSSSSSSSS.safetensors   a training put down in epoch E after S batches: see
+                                          `state.State`
+checkpoint-EEEEEE-SSSSSSSSS.json          options, data hash, versions, history; the SHA-256 of the
+                                          file above, and its own
 
-It lies beside RUN, which therefore is always a whole run or none, and goes when the run is saved. The JSON is written
-last: a checkpoint without it does not exist. Every file comes to its name whole (temporary file, fsync, rename).
+It lies beside RUN, which therefore is always a whole run or none, and goes when the run is saved.
+The JSON is written
+last: a checkpoint without it does not exist. Every file comes to its name whole (temporary file,
+    fsync, rename).
 """
 
 from __future__ import annotations
@@ -29,7 +34,8 @@ from dualgnn_dgl.training.state import Snapshot
 FORMAT = 1
 NAME = re.compile(r"checkpoint-\d{6,}-\d{9,}")
 BEGUN = "begun.json"
-# `about` is checked by resume.py and `training` by state.py, which write them; `self` was taken out before.
+# `about` is checked by resume.py and `training` by state.py, which write them; `self` was taken out
+# before.
 CHECKPOINT_SCHEMA = record(
     {
         "format": one_of(FORMAT),
@@ -58,7 +64,9 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The working folder of one run, whose lock is held inside the `with` block; a `state.Keeper` for `training.fit`.
+    """The working folder of one run, whose lock is held inside the `with` block.
+
+    A `state.Keeper` for `training.fit`.
 
     Parameters
     ----------
@@ -87,7 +95,8 @@ class Checkpoints:
         self.run = Path(run).resolve()
         self.folder = self.run.with_name(f"{self.run.name}.training")
         self.every, self.minutes, self.last, self.leave, self.say = every, minutes, last, leave, say
-        self.about: dict[str, Any] = {}  # what every checkpoint says of the training's options and data
+        # what every checkpoint says of the training's options and data
+        self.about: dict[str, Any] = {}
         self.start: Snapshot | None = None
         self.stop = False
         self._kept = time.monotonic()
@@ -114,13 +123,18 @@ class Checkpoints:
             self._held.close()
 
     def begin(self, about: dict[str, Any]) -> None:
-        """Write down what the training is begun with, so that it continues with the same even before its first checkpoint."""
+        """Write down what the training is begun with, so that it continues with the same even
+        before its first checkpoint.
+        """
         self.about, self._begun = about, True
         info = {"format": FORMAT, "about": about}
         try:
             write_json(self.folder / BEGUN, {**info, "self": json_digest(info)})
         except OSError as error:
-            self.say(f"{self.folder} cannot be written ({error.strerror}): training continues without checkpoints")
+            self.say(
+                f"{self.folder} cannot be written ({error.strerror}): training continues without "
+                f"checkpoints"
+            )
 
     def begun(self) -> dict[str, Any] | None:
         """What the training was begun with; None where that was not written down.
@@ -141,7 +155,10 @@ class Checkpoints:
     # ------------------------------------------------------------ state.Keeper
 
     def due(self, epochs: int | None = None, *, last: bool = False) -> bool:
-        """After a batch, or after `epochs` whole epochs: is a checkpoint wanted? Before a saved run only with `leave`."""
+        """After a batch, or after `epochs` whole epochs.
+
+        Is a checkpoint wanted? Before a saved run only with `leave`.
+        """
         if last:
             return self.leave
         often = epochs is not None and epochs % self.every == 0
@@ -153,17 +170,28 @@ class Checkpoints:
         return "stopping after this batch, what was trained is saved"
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint and remove those that are too old. Where it cannot be written, say so: training goes on."""
+        """Write a checkpoint and remove those that are too old.
+
+        Where it cannot be written, say so: training goes on.
+        """
         name = name_of(snapshot.info)
         try:
             with atomic_file(self.folder / f"{name}.safetensors") as temporary:
                 sha256 = write_tensors(temporary, snapshot.tensors)
-            info = {"format": FORMAT, "about": self.about, "training": snapshot.info, "sha256": sha256}
+            info = {
+                "format": FORMAT,
+                "about": self.about,
+                "training": snapshot.info,
+                "sha256": sha256,
+            }
             write_json(self.folder / f"{name}.json", {**info, "self": json_digest(info)})
             for old in list(self.names())[self.last :]:
                 self._remove(old)
         except OSError as error:
-            self.say(f"no checkpoint could be written to {self.folder} ({error.strerror}): training goes on without")
+            self.say(
+                f"no checkpoint could be written to {self.folder} ({error.strerror}): training "
+                f"goes on without"
+            )
             if name not in self.names():  # tensors without their JSON only take room
                 self._remove(name)
         self._kept = time.monotonic()
@@ -171,7 +199,9 @@ class Checkpoints:
     # ------------------------------------------------------------ reading
 
     def newest(self) -> Checkpoint | None:
-        """The newest sound checkpoint; damaged ones are named to `say`. None where there is no checkpoint at all.
+        """The newest sound checkpoint; damaged ones are named to `say`.
+
+        None where there is no checkpoint at all.
 
         Raises
         ------
@@ -192,7 +222,10 @@ class Checkpoints:
         path = self.folder / f"{name}.json"
         info = self._checked(path, CHECKPOINT_SCHEMA)
         if name_of(info["training"]) != name:
-            raise RunError(f"{path}: training.epoch and training.step are those of another checkpoint: damaged or edited")
+            raise RunError(
+                f"{path}: training.epoch and training.step are those of another checkpoint: "
+                f"damaged or edited"
+            )
         tensors = read_tensors(self.folder / f"{name}.safetensors", info["sha256"])
         return Checkpoint(name, info["about"], Snapshot(tensors, info["training"], str(path)))
 
@@ -202,7 +235,9 @@ class Checkpoints:
         if info.pop("self", None) != json_digest(info):
             raise RunError(f"{path} is not what was written there (cut short or altered)")
         if info.get("format") != FORMAT:
-            raise RunError(f"{path} has format {info.get('format')!s:.40}, this version reads {FORMAT}")
+            raise RunError(
+                f"{path} has format {info.get('format')!s:.40}, this version reads {FORMAT}"
+            )
         check(schema, info, path, RunError, "damaged or edited")
         return info
 
@@ -213,8 +248,12 @@ class Checkpoints:
 
     def names(self) -> Iterator[str]:
         """Names of the checkpoints, newest first."""
-        found = {path.stem for path in self.folder.glob("checkpoint-*.json") if NAME.fullmatch(path.stem)}
-        yield from sorted(found, key=lambda name: [int(part) for part in name.split("-")[1:]], reverse=True)
+        found = {
+            path.stem for path in self.folder.glob("checkpoint-*.json") if NAME.fullmatch(path.stem)
+        }
+        yield from sorted(
+            found, key=lambda name: [int(part) for part in name.split("-")[1:]], reverse=True
+        )
 
     def _remove(self, name: str) -> None:
         """The JSON goes first: without it the other is nobody's."""

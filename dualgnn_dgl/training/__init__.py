@@ -8,4 +8,14 @@ from dualgnn_dgl.training.chain import Inputs, Trained, features, train_model
 from dualgnn_dgl.training.loop import as_it_is, fit, tables
 from dualgnn_dgl.training.state import Fit
 
-__all__ = ["Fit", "Inputs", "TrainConfig", "Trained", "as_it_is", "features", "fit", "tables", "train_model"]
+__all__ = [
+    "Fit",
+    "Inputs",
+    "TrainConfig",
+    "Trained",
+    "as_it_is",
+    "features",
+    "fit",
+    "tables",
+    "train_model",
+]

@@ -1,13 +1,17 @@
-"""Sampled blocks: a batch's loss from the users and micro-videos around it instead of the whole graph, for graphs beyond memory.
+"""Sampled blocks: a batch's loss from the users and micro-videos around it instead of the whole
+graph, for graphs beyond memory.
 
-The block of a batch holds its users and items and, for each of `hops` steps, at most `fanout` neighbours of every node that the
-step before has reached, along every graph of the model: user–item, user–user and item–item. The model then runs over the block
-as if it were the data: rows of its tables and features, and *all* edges between nodes of the block. A row of the user–item graph
-that lost d − d' of its d edges counts the others d / d' times; a block that reaches everything gives the loss of the whole graph.
+The block of a batch holds its users and items and, for each of `hops` steps, at most `fanout`
+neighbours of every node that the step before has reached, along every graph of the model:
+user–item, user–user and item–item. The model then runs over the block as if it were the data: rows
+of its tables and features, and *all* edges between nodes of the block. A row of the user–item graph
+that lost d − d' of its d edges counts the others d / d' times; a block that reaches everything
+gives the loss of the whole graph.
 
-Source: at most so many neighbours a hop: GraphSAGE (Hamilton et al., NeurIPS 2017); all edges among what was drawn: GraphSAINT
-(Zeng et al., ICLR 2020) and shaDow-GNN (Zeng et al., NeurIPS 2021). Departure: rows are rescaled by the edges they kept, not by
-the probability with which an edge is drawn. Means over users in a loss (DualGNN's penalty on attention) run over the block's.
+Source: at most so many neighbours a hop: GraphSAGE (Hamilton et al., NeurIPS 2017); all edges among
+what was drawn: GraphSAINT (Zeng et al., ICLR 2020) and shaDow-GNN (Zeng et al., NeurIPS 2021).
+Departure: rows are rescaled by the edges they kept, not by the probability with which an edge is
+drawn. Means over users in a loss (DualGNN's penalty on attention) run over the block's.
 """
 
 from __future__ import annotations
@@ -45,9 +49,20 @@ class Blocks:
         for a model without a graph, or whose edge weights are learned over the whole one.
     """
 
-    def __init__(self, model: Recommender, users: int, items: int, fanout: int, hops: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        model: Recommender,
+        users: int,
+        items: int,
+        fanout: int,
+        hops: int,
+        generator: torch.Generator,
+    ) -> None:
         if any(isinstance(module, Edges) for module in model.modules()):
-            raise ConfigError("fanout: this model learns weights for the edges of the whole graph: leave fanout at 0")
+            raise ConfigError(
+                "fanout: this model learns weights for the edges of the whole graph: leave fanout "
+                "at 0"
+            )
         if not adjacencies(model):
             raise ConfigError("fanout: this model has no graph to draw from: leave fanout at 0")
         self.model, self.fanout, self.hops, self.generator = model, fanout, hops, generator
@@ -62,7 +77,10 @@ class Blocks:
 
     def draw(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Users (U',) and items (I',) of the block around these, ascending and each once."""
-        reached = {axis: torch.zeros(size, dtype=torch.bool, device=users.device) for axis, size in self.sizes.items()}
+        reached = {
+            axis: torch.zeros(size, dtype=torch.bool, device=users.device)
+            for axis, size in self.sizes.items()
+        }
         for axis, nodes in zip(self.sizes, (users, items), strict=True):
             reached[axis][nodes] = True
         frontier, graphs = reached, adjacencies(self.model)
@@ -70,7 +88,11 @@ class Blocks:
             found = {axis: torch.zeros_like(mask) for axis, mask in reached.items()}
             for adjacency in graphs:
                 target, source = axes_of(adjacency)
-                found[source][adjacency.neighbours(frontier[target].nonzero().flatten(), self.fanout, self.generator)] = True
+                found[source][
+                    adjacency.neighbours(
+                        frontier[target].nonzero().flatten(), self.fanout, self.generator
+                    )
+                ] = True
             frontier = {axis: found[axis] & ~reached[axis] for axis in self.sizes}
             reached = {axis: reached[axis] | found[axis] for axis in self.sizes}
         drawn = [reached[axis].nonzero().flatten() for axis in self.sizes]
@@ -85,18 +107,26 @@ def adjacencies(model: nn.Module) -> list[Adjacency]:
 def axes_of(adjacency: Adjacency) -> tuple[str, str]:
     """What rows and columns of a model's graph stand for."""
     if adjacency.axes is None:
-        raise ValueError(f"an adjacency of shape {adjacency.shape} does not say what it joins: give it `axes`")
+        raise ValueError(
+            f"an adjacency of shape {adjacency.shape} does not say what it joins: give it `axes`"
+        )
     return adjacency.axes
 
 
 def restricted(
-    module: M, nodes: dict[str, Tensor], known: dict[int, nn.Module] | None = None, axis: str | None = None
+    module: M,
+    nodes: dict[str, Tensor],
+    known: dict[int, nn.Module] | None = None,
+    axis: str | None = None,
 ) -> M:
-    """The module over some users and items only: graphs, tables and features cut down to them, maps as they are.
+    """The module over some users and items only.
 
-    `nodes` has the users and the items that stay, ascending, under 'user' and 'item'. The tables' rows are differentiable:
-    gradients arrive at the module's own parameters, which are shared. A module's `row_axes` says which of its parameters and
-    buffers are tables (see `models.base`); `axis` says it of all of a list.
+    Graphs, tables and features cut down to them, maps as they are.
+
+    `nodes` has the users and the items that stay, ascending, under 'user' and 'item'. The tables'
+    rows are differentiable: gradients arrive at the module's own parameters, which are shared. A
+    module's `row_axes` says which of its parameters and buffers are tables (see `models.base`);
+    `axis` says it of all of a list.
     """
     known = {} if known is None else known
     if id(module) in known:
@@ -110,12 +140,15 @@ def restricted(
     for name, parameter in module._parameters.items():
         rows = marks.get(name, axis)
         if parameter is not None and rows is not None:
-            twin._buffers[name] = pick(parameter, nodes[rows])  # the rows are no leaf, hence no parameter
+            # the rows are no leaf, hence no parameter
+            twin._buffers[name] = pick(parameter, nodes[rows])
         else:
             twin._parameters[name] = parameter
     for name, buffer in module._buffers.items():
         rows = marks.get(name, axis)
         twin._buffers[name] = buffer if buffer is None or rows is None else buffer[nodes[rows]]
     for name, child in module._modules.items():
-        twin._modules[name] = None if child is None else restricted(child, nodes, known, marks.get(name, axis))
+        twin._modules[name] = (
+            None if child is None else restricted(child, nodes, known, marks.get(name, axis))
+        )
     return twin

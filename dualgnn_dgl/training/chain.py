@@ -22,14 +22,18 @@ from dualgnn_dgl.training.state import Fit, Keeper
 
 
 def features(dataset: Dataset, config: TrainConfig) -> Mapping[str, Modality]:
-    """The modalities that a model is to be built with: the data set's own, with holes filled where `config.impute` says so.
+    """The modalities that a model is to be built with.
+
+    The data set's own, with holes filled where `config.impute` says so.
 
     Raises
     ------
     DataError
         if there is nothing to fill from.
     """
-    return dataset.modalities if config.impute == "none" else impute(dataset, config.impute).modalities
+    return (
+        dataset.modalities if config.impute == "none" else impute(dataset, config.impute).modalities
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +43,8 @@ class Inputs:
     Attributes:
         dataset: splits and ids.
         graph: DGL heterograph of the data set.
-        modalities: modalities as the model sees them, with missing features imputed where that is wanted.
+        modalities: modalities as the model sees them, with missing features imputed where that is
+            wanted.
     """
 
     dataset: Dataset
@@ -56,7 +61,13 @@ class Inputs:
         modalities = features(dataset, train)
         return cls(dataset, heterograph(dataset), modalities)
 
-    def model(self, name: str, config: Options | None = None, seed: int = 0, device: torch.device | str = "cpu") -> Recommender:
+    def model(
+        self,
+        name: str,
+        config: Options | None = None,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Recommender:
         """Builds an untrained model, see `models.create`, and moves it to `device`."""
         return create(name, self.graph, self.modalities, config, seed).to(device)
 
@@ -96,17 +107,20 @@ def train_model(
 ) -> Trained:
     """Goes from a data set to a trained model: features, graph, model, device, fit.
 
-    Every training in this project goes through here, so that the same options give the same result everywhere.
+    Every training in this project goes through here, so that the same options give the same result
+    everywhere.
 
     Args:
         name: a key of `models.MODELS`.
-        data: data set, or the inputs made of it for several trainings; `train.impute` has then been applied.
+        data: data set, or the inputs made of it for several trainings; `train.impute` has then been
+            applied.
         config: the model's options; None takes its defaults.
         train: options of training; None takes the model's own defaults.
         device: device to train on.
         report: see `fit`.
         keeper: see `fit`.
-        ready: called with the untrained model, its inputs and the seconds so far before training begins.
+        ready: called with the untrained model, its inputs and the seconds so far before training
+            begins.
 
     Raises:
         DataError: if there is nothing to impute from.

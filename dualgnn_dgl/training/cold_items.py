@@ -1,4 +1,6 @@
-"""How good a model is for videos that nobody watched in training, each placed by its modalities alone, as a new one would be."""
+"""How good a model is for videos that nobody watched in training, each placed by its modalities
+alone, as a new one would be.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,20 @@ from dualgnn_dgl.models.base import Recommender
 
 
 def all_cold(train: Interactions, held_out: Interactions) -> bool:
-    """Whether there are held-out pairs, and none of their videos was watched in training (`--split cold-items`)."""
+    """Whether there are held-out pairs, and none of their videos was watched in training (`--split
+    cold-items`).
+    """
     watched = np.bincount(train.item, minlength=train.num_items) > 0
     return len(held_out) > 0 and not bool(watched[held_out.item].any())
 
 
 class ColdItems:
-    """Measures a model on the videos that nobody watched in training, each placed by its modalities alone.
+    """Measures a model on the videos that nobody watched in training, each placed by its modalities
+    alone.
 
-    Only these videos stand in the lists: every one that no training pair holds. With `preprocess --split cold-items` they are
-    the held-out ones; elsewhere, held-out pairs of other videos are left out.
+    Only these videos stand in the lists: every one that no training pair holds. With `preprocess
+    --split cold-items` they are the held-out ones; elsewhere, held-out pairs of other videos are
+    left out.
 
     Parameters
     ----------
@@ -53,16 +59,25 @@ class ColdItems:
         town = Town(train, modalities)
         self.items = np.flatnonzero(town.item_degree == 0)  # (N,)
         if not self.items.size:
-            raise DataError("every micro-video was watched in training, none is new: prepare the data with --split cold-items")
+            raise DataError(
+                "every micro-video was watched in training, none is new: prepare the data with "
+                "--split cold-items"
+            )
         new = np.full(train.num_items, -1)
         new[self.items] = np.arange(self.items.size)
 
         def part(pairs: Interactions) -> Interactions:
             rows = new[pairs.item] >= 0
-            return Interactions(pairs.user[rows], new[pairs.item[rows]], pairs.num_users, self.items.size)
+            return Interactions(
+                pairs.user[rows], new[pairs.item[rows]], pairs.num_users, self.items.size
+            )
 
-        self.videos = NewItems({name: modality.take(self.items) for name, modality in modalities.items()}, town)
-        self.evaluator = Evaluator(part(truth), [part(pairs) for pairs in seen], [min(k, self.items.size) for k in ks])
+        self.videos = NewItems(
+            {name: modality.take(self.items) for name, modality in modalities.items()}, town
+        )
+        self.evaluator = Evaluator(
+            part(truth), [part(pairs) for pairs in seen], [min(k, self.items.size) for k in ks]
+        )
 
     def tables(self, model: Recommender) -> tuple[Tensor, Tensor]:
         """User (U, D) of a model trained on the data, and these videos (N, D)."""

@@ -1,11 +1,15 @@
-"""Same seed, same machine, same bits: torch's deterministic algorithms, switched on for a while, and what they do not cover.
+"""Same seed, same machine, same bits.
 
-CPU: exact. Everything here sums in an order that depends on the data and the number of threads alone, with the switch or
-without; it makes the rest of torch do the same (or refuse), and fills fresh memory, so that nothing can hang on its content.
+Torch's deterministic algorithms, switched on for a while, and what they do not cover.
 
-CUDA: torch's own operations are deterministic or refused, matrix products too (CUBLAS_WORKSPACE_CONFIG); the Triton kernels
-of `ops` use no atomic additions. Not covered: cuSPARSE, which `Adjacency @ x` takes where Triton is missing; and another
-GPU, driver or torch version, which may round otherwise.
+CPU: exact. Everything here sums in an order that depends on the data and the number of threads
+alone, with the switch or without; it makes the rest of torch do the same (or refuse), and fills
+fresh memory, so that nothing can hang on its content.
+
+CUDA: torch's own operations are deterministic or refused, matrix products too
+(CUBLAS_WORKSPACE_CONFIG); the Triton kernels of `ops` use no atomic additions. Not covered:
+cuSPARSE, which `Adjacency @ x` takes where Triton is missing; and another GPU, driver or torch
+version, which may round otherwise.
 """
 
 from __future__ import annotations
@@ -34,7 +38,10 @@ def deterministic(wanted: bool = True) -> Iterator[None]:
         return
     # read by cuBLAS when it starts: in time, unless the process has multiplied on the GPU before
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -42,7 +49,9 @@ def deterministic(wanted: bool = True) -> Iterator[None]:
         if "deterministic" not in str(error):
             raise
         first = str(error).split(". ")[0].splitlines()[0][:200]
-        raise ConfigError(f"deterministic training is not possible here ({first}): train without, or on the CPU") from error
+        raise ConfigError(
+            f"deterministic training is not possible here ({first}): train without, or on the CPU"
+        ) from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
@@ -54,6 +63,13 @@ def promise(device: torch.device) -> str:
     True
     """
     if device.type == "cpu":
-        return f"deterministic: exact on the CPU, with the same versions and number of threads ({torch.get_num_threads()})"
-    sparse = "" if triton_kernel.fits(device) else "; not covered: sparse products, which cuSPARSE does here (no Triton)"
+        return (
+            f"deterministic: exact on the CPU, with the same versions and number of threads "
+            f"({torch.get_num_threads()})"
+        )
+    sparse = (
+        ""
+        if triton_kernel.fits(device)
+        else "; not covered: sparse products, which cuSPARSE does here (no Triton)"
+    )
     return f"deterministic: on the same GPU, driver and versions{sparse}"

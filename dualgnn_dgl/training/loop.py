@@ -1,4 +1,6 @@
-"""Fits any `Recommender`: batches of triples, Adam, early stopping on the validation split, best epoch restored."""
+"""Fits any `Recommender`: batches of triples, Adam, early stopping on the validation split, best
+epoch restored.
+"""
 
 from __future__ import annotations
 
@@ -37,22 +39,26 @@ def fit(
     keeper: Keeper | None = None,
     modalities: Mapping[str, Modality] | None = None,
 ) -> Fit:
-    """Trains `model` in place, on its current device, and returns the best epoch by `config.metric` on `valid`.
+    """Trains `model` in place, on its current device, and returns the best epoch by `config.metric`
+    on `valid`.
 
-    Without a `config` it trains with the model's own defaults (`Recommender.TRAIN`), as `dualgnn train` does. With an empty
-    `valid` there is nothing to choose by: all epochs run and the last one is kept. Ctrl-C ends training
-    early and returns the best epoch so far, with `interrupted` set. A `keeper` is handed snapshots when it wants them, and
-    may hold one to go on from: on the CPU the end is then the same, to the bit, as without the break. (Going on sets
-    torch's default generator, too.) Where no video of `valid` was watched in training, they are ranked among such videos, each
-    placed by its modalities alone, if `modalities` says what the model was built with.
+    Without a `config` it trains with the model's own defaults (`Recommender.TRAIN`), as `dualgnn
+    train` does. With an empty
+    `valid` there is nothing to choose by: all epochs run and the last one is kept. Ctrl-C ends
+    training early and returns the best epoch so far, with `interrupted` set. A `keeper` is handed
+    snapshots when it wants them, and may hold one to go on from: on the CPU the end is then the
+    same, to the bit, as without the break. (Going on sets torch's default generator, too.) Where no
+    video of `valid` was watched in training, they are ranked among such videos, each placed by its
+    modalities alone, if `modalities` says what the model was built with.
 
     Raises
     ------
     RunError
-        when the loss, a gradient, the parameters or the tables stop being finite numbers; the message names epoch, batch
-        and parameter.
+        when the loss, a gradient, the parameters or the tables stop being finite numbers; the
+        message names epoch, batch and parameter.
     ConfigError
-        when `config.deterministic` is set and the device has no deterministic form of something; the message names it.
+        when `config.deterministic` is set and the device has no deterministic form of something;
+        the message names it.
     KeyboardInterrupt
         when it comes before the first epoch has ended.
     """
@@ -60,7 +66,9 @@ def fit(
     with deterministic(config.deterministic):
         if not model.trainable:
             return as_it_is(model, train, valid, config)
-        return _Loop(model, train, Validation.of(train, valid, config, modalities), config, report, keeper).run()
+        return _Loop(
+            model, train, Validation.of(train, valid, config, modalities), config, report, keeper
+        ).run()
 
 
 class Validation:
@@ -72,14 +80,23 @@ class Validation:
         cold: ranks videos without training pairs instead, where the split holds no others.
     """
 
-    def __init__(self, metric: str, evaluator: Evaluator | None, cold: ColdItems | None = None) -> None:
+    def __init__(
+        self, metric: str, evaluator: Evaluator | None, cold: ColdItems | None = None
+    ) -> None:
         self.metric, self.evaluator, self.cold = metric, evaluator, cold
 
     @classmethod
     def of(
-        cls, train: Interactions, valid: Interactions, config: TrainConfig, modalities: Mapping[str, Modality] | None = None
+        cls,
+        train: Interactions,
+        valid: Interactions,
+        config: TrainConfig,
+        modalities: Mapping[str, Modality] | None = None,
     ) -> Validation:
-        """Chooses between ranking the whole catalogue and ranking cold items; cuts K down to the catalogue."""
+        """Chooses between ranking the whole catalogue and ranking cold items.
+
+        Cuts K down to the catalogue.
+        """
         metric, k = config.metric_within(train.num_items)
         if modalities and all_cold(train, valid):
             cold = ColdItems(train, modalities, valid, [train], ks=(k,))
@@ -90,14 +107,18 @@ class Validation:
         """Returns the metric of a model with the tables `user` (U, D) and `item` (I, D)."""
         if self.cold is not None:
             return float(self.cold(model).means[self.metric])
-        return None if self.evaluator is None else float(self.evaluator(user, item).means[self.metric])
+        return (
+            None if self.evaluator is None else float(self.evaluator(user, item).means[self.metric])
+        )
 
     def __bool__(self) -> bool:
         return self.evaluator is not None or self.cold is not None
 
 
 class _Loop:
-    """Epochs of batches until the patience is used up; holds everything that one training changes."""
+    """Epochs of batches until the patience is used up; holds everything that one training
+    changes.
+    """
 
     def __init__(
         self,
@@ -109,7 +130,13 @@ class _Loop:
         keeper: Keeper | None,
     ) -> None:
         device = next(iter((*model.parameters(), *model.buffers()))).device
-        self.model, self.validation, self.config, self.report, self.keeper = model, validation, config, report, keeper
+        self.model, self.validation, self.config, self.report, self.keeper = (
+            model,
+            validation,
+            config,
+            report,
+            keeper,
+        )
         self.sampler = TripleSampler(train, device)
         self.draw = torch.Generator(device).manual_seed(config.seed)
         draw_graph = torch.Generator().manual_seed(config.seed)
@@ -117,13 +144,17 @@ class _Loop:
         self.optimiser = torch.optim.Adam(model.parameters(), lr=config.lr, fused=True)
         self.size = config.batch_size * config.share_propagation
         self.steps = math.ceil(len(self.sampler) / self.size)
-        self.state = State(model, self.optimiser, device, batches=self.draw, graph=draw_graph, blocks=draw_blocks)
+        self.state = State(
+            model, self.optimiser, device, batches=self.draw, graph=draw_graph, blocks=draw_blocks
+        )
         sizes = train.num_users, train.num_items
         self.gradient = Step(
             model,
             device,
             share=config.share_propagation,
-            blocks=Blocks(model, *sizes, config.fanout, config.hops, draw_blocks) if config.fanout else None,
+            blocks=Blocks(model, *sizes, config.fanout, config.hops, draw_blocks)
+            if config.fanout
+            else None,
             capture=config.cuda_graph,
             bfloat16=config.precision == "bfloat16",
         )
@@ -132,7 +163,9 @@ class _Loop:
             self.state.restore(keeper.start, self.steps)
 
     def run(self) -> Fit:
-        """Trains to the end, or until Ctrl-C after at least one epoch, and restores the best epoch."""
+        """Trains to the end, or until Ctrl-C after at least one epoch, and restores the best
+        epoch.
+        """
         state, interrupted = self.state, False
         try:
             while state.epoch <= self.config.epochs and state.since_best < self.config.patience:
@@ -188,24 +221,39 @@ class _Loop:
                 self._keep()
 
     def _validate(self, epoch: int, row: dict[str, Any]) -> None:
-        """Measures the epoch, notes the metric in its row of the history, and keeps the best tables."""
+        """Measures the epoch, notes the metric in its row of the history, and keeps the best
+        tables.
+        """
         state = self.state
         user, item = tables(self.model, epoch)
         state.value = row[self.validation.metric] = self.validation.value(self.model, user, item)
         if state.best_value is None or (state.value is not None and state.value > state.best_value):
             state.since_best = 0
-            state.best = Fit(user, item, _copy(self.model), best_epoch=epoch, best_value=state.value)
+            state.best = Fit(
+                user, item, _copy(self.model), best_epoch=epoch, best_value=state.value
+            )
         else:
             state.since_best += 1
 
     def _tell(self, epoch: int, step: int, loss: float | None, finished: bool = False) -> None:
         """Reports progress."""
         if self.report is not None:
-            shown: dict[str, Any] = {"epochs": self.config.epochs, "metric": self.validation.metric, "finished": finished}
-            self.report(Progress(epoch, step, self.steps, loss, self.state.value, self.state.best_value, **shown))
+            shown: dict[str, Any] = {
+                "epochs": self.config.epochs,
+                "metric": self.validation.metric,
+                "finished": finished,
+            }
+            self.report(
+                Progress(
+                    epoch, step, self.steps, loss, self.state.value, self.state.best_value, **shown
+                )
+            )
 
     def _keep(self, last: bool = False) -> None:
-        """Hands over a snapshot, of finite numbers only; and ends the training here if that is wanted."""
+        """Hands over a snapshot, of finite numbers only.
+
+        And ends the training here if that is wanted.
+        """
         self.watch.check(self.state.epoch)
         check_parameters(self.model, self.state.epoch, self.state.step)
         assert self.keeper is not None
@@ -222,7 +270,9 @@ def tables(model: Recommender, epoch: int = 0) -> tuple[Tensor, Tensor]:
     if bad := not_finite({"user": entries(user), "item": entries(item)}):
         parameters = not_finite(dict(model.named_parameters()))
         cause = f" ({listed(parameters)} is not finite)" if parameters else ""
-        raise RunError(f"the {' and the '.join(bad)} table is not finite after epoch {epoch}{cause}: {REMEDY}")
+        raise RunError(
+            f"the {' and the '.join(bad)} table is not finite after epoch {epoch}{cause}: {REMEDY}"
+        )
     return user.detach().clone(), item.detach().clone()
 
 
@@ -230,18 +280,26 @@ def _copy(model: Recommender) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def as_it_is(model: Recommender, train: Interactions, valid: Interactions, config: TrainConfig) -> Fit:
-    """The tables of a model that is not trained, or not any further, and its figure on `valid`, as an epoch 0."""
+def as_it_is(
+    model: Recommender, train: Interactions, valid: Interactions, config: TrainConfig
+) -> Fit:
+    """The tables of a model that is not trained, or not any further, and its figure on `valid`, as
+    an epoch 0.
+    """
     user, item = tables(model)
     row: dict[str, Any] = {"epoch": 0, "loss": None, "seconds": 0.0}
     validation = Validation.of(train, valid, config)
     value = validation.value(model, user, item)
     if value is not None:
         row[validation.metric] = value
-    return Fit(user, item, _copy(model), [row], best_epoch=0, best_value=value, attention=_attention(model))
+    return Fit(
+        user, item, _copy(model), [row], best_epoch=0, best_value=value, attention=_attention(model)
+    )
 
 
 def _attention(model: Recommender) -> Tensor | None:
-    """What the model says of its users' attention now, (U, M), on its own; None where it has none."""
+    """What the model says of its users' attention now, (U, M), on its own; None where it has
+    none.
+    """
     attention = model.user_attention()
     return None if attention is None else attention.detach().clone()

@@ -1,7 +1,8 @@
 """Training triples (user, watched item, unwatched item), vectorised and on the device.
 
-A negative is uniform over the items its user has not watched in training, exactly and without rejection: draw a rank
-among the unwatched, then step over the watched items below it with one binary search.
+A negative is uniform over the items its user has not watched in training, exactly and without
+rejection: draw a rank among the unwatched, then step over the watched items below it with one
+binary search.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class TripleSampler:
         usable = degree[user] < train.num_items
         if not bool(usable.any()):
             raise DataError(
-                f"nothing to learn from: {len(train)} training pairs, {train.num_items} items, and no user with an unwatched item"
+                f"nothing to learn from: {len(train)} training pairs, {train.num_items} items, "
+                f"and no user with an unwatched item"
             )
         self.num_items = train.num_items
         self.user, self.item = user[usable].to(device), item[usable].to(device)
@@ -51,14 +53,25 @@ class TripleSampler:
     def negatives(self, users: Tensor, generator: torch.Generator) -> Tensor:
         """One unwatched item for each of `users` (B,) → (B,) int64, uniform."""
         free = self._free[users]
-        draw = torch.rand(users.shape, dtype=torch.float64, device=users.device, generator=generator)
+        draw = torch.rand(
+            users.shape, dtype=torch.float64, device=users.device, generator=generator
+        )
         rank = torch.minimum((draw * free).long(), free - 1)
         passed = torch.searchsorted(self._below, users * (self.num_items + 1) + rank, right=True)
         return rank + passed - self._start[users]
 
-    def epoch(self, batch_size: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches of (users, positives, negatives), (B,) int64 each; the last one may be shorter."""
+    def epoch(
+        self, batch_size: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches of (users, positives, negatives), (B,) int64 each; the last one may be
+        shorter.
+        """
         order = torch.randperm(len(self), device=self.user.device, generator=generator)
         users, positives = self.user[order], self.item[order]
         negatives = self.negatives(users, generator)
-        yield from zip(users.split(batch_size), positives.split(batch_size), negatives.split(batch_size), strict=True)
+        yield from zip(
+            users.split(batch_size),
+            positives.split(batch_size),
+            negatives.split(batch_size),
+            strict=True,
+        )

@@ -1,9 +1,10 @@
 """What a training changes while it runs, so that it can be put down and taken up again to the bit.
 
-A training is put down between two batches. What is kept: the model's parameters and buffers, the optimiser's moments, every
-generator's state, the place among the epoch's batches, the epoch's loss so far, the history, and the best epoch's tables and
-parameters. What the epoch has drawn (the order of its batches, their negatives, what `Recommender.new_epoch` drew) is not
-kept but drawn again: the states that the generators had when the epoch began are.
+A training is put down between two batches. What is kept: the model's parameters and buffers, the
+optimiser's moments, every generator's state, the place among the epoch's batches, the epoch's loss
+so far, the history, and the best epoch's tables and parameters. What the epoch has drawn (the order
+of its batches, their negatives, what `Recommender.new_epoch` drew) is not kept but drawn again: the
+states that the generators had when the epoch began are.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dualgnn_dgl.core.schema import METRIC, Mismatch, check, list_of, maybe, number, record, text, whole
+from dualgnn_dgl.core.schema import (
+    METRIC,
+    Mismatch,
+    check,
+    list_of,
+    maybe,
+    number,
+    record,
+    text,
+    whole,
+)
 from dualgnn_dgl.errors import RunError
 from dualgnn_dgl.models.base import Recommender
 
@@ -28,7 +39,8 @@ REMEDY = "remove this checkpoint to continue from an older one, or begin again w
 class Fit:
     """What training leaves: the best epoch's tables and parameters, and the curve.
 
-    `history` has one dictionary an epoch: epoch (from 1), loss, seconds, and the validation metric where it was taken.
+    `history` has one dictionary an epoch: epoch (from 1), loss, seconds, and the validation metric
+        where it was taken.
     `attention` (U, M) is what `Recommender.user_attention` says at the best epoch.
     """
 
@@ -44,7 +56,9 @@ class Fit:
 
 METRIC_NAME = text(r"[a-z]+@[1-9]\d{0,8}", "a metric such as recall@20", 40)
 _ROW = record(
-    {"epoch": whole(), "loss": maybe(number()), "seconds": number(0)}, {"total_seconds": number(0)}, extra=METRIC
+    {"epoch": whole(), "loss": maybe(number()), "seconds": number(0)},
+    {"total_seconds": number(0)},
+    extra=METRIC,
 )
 _SNAPSHOT = record(
     {
@@ -58,18 +72,31 @@ _SNAPSHOT = record(
 
 
 def history_row(value: Any, place: str) -> None:
-    """Allows a line of history.jsonl (a schema): the epoch's figures, and its validation metric where it was taken."""
+    """Allows a line of history.jsonl (a schema).
+
+    The epoch's figures, and its validation metric where it was taken.
+    """
     _ROW(value, place)
     for name in value.keys() - {"epoch", "loss", "seconds", "total_seconds"}:
         METRIC_NAME(name, f"a key of {place}")
 
 
 def snapshot_info(value: Any, place: str) -> None:
-    """Allows the `info` of a snapshot (a schema); the best epoch and the patience left must follow from the history."""
+    """Allows the `info` of a snapshot (a schema).
+
+    The best epoch and the patience left must follow from the history.
+    """
     _SNAPSHOT(value, place)
-    history, metrics = value["history"], {key for row in value["history"] for key in row if "@" in key}
+    history, metrics = (
+        value["history"],
+        {key for row in value["history"] for key in row if "@" in key},
+    )
     epochs = [row["epoch"] for row in history]
-    if epochs != list(range(1, len(history) + 1)) or value["epoch"] != len(history) + 1 or None in [r["loss"] for r in history]:
+    if (
+        epochs != list(range(1, len(history) + 1))
+        or value["epoch"] != len(history) + 1
+        or None in [r["loss"] for r in history]
+    ):
         raise Mismatch("history does not hold every epoch before the present one, with its loss")
     taken = [(row[name], -row["epoch"]) for name in metrics for row in history if name in row]
     best = max(taken, default=None)
@@ -85,7 +112,9 @@ def snapshot_info(value: Any, place: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """A training put down: tensors by name, and the rest as a JSON object. `info` names the epoch and the batches done.
+    """A training put down: tensors by name, and the rest as a JSON object.
+
+    `info` names the epoch and the batches done.
 
     `where` is its place in messages, the checkpoint's path.
     """
@@ -102,14 +131,18 @@ class Keeper(Protocol):
     stop: bool  # training shall end: after the batch at hand, with a snapshot kept
 
     def due(self, epochs: int | None = None, *, last: bool = False) -> bool:
-        """Whether to keep one now: after a batch, or after `epochs` whole epochs, of which this was the `last`."""
+        """Whether to keep one now: after a batch, or after `epochs` whole epochs, of which this was
+        the `last`.
+        """
 
     def keep(self, snapshot: Snapshot) -> None:
         """Keep it; a full disk must not end the training."""
 
 
 class State:
-    """All of it, while training runs. Between two epochs `step` is 0 and `epoch` the one that comes.
+    """All of it, while training runs.
+
+    Between two epochs `step` is 0 and `epoch` the one that comes.
 
     Parameters
     ----------
@@ -117,7 +150,11 @@ class State:
     """
 
     def __init__(
-        self, model: Recommender, optimiser: torch.optim.Optimizer, device: torch.device, **generators: torch.Generator
+        self,
+        model: Recommender,
+        optimiser: torch.optim.Optimizer,
+        device: torch.device,
+        **generators: torch.Generator,
     ) -> None:
         self.model, self.optimiser, self.device, self._given = model, optimiser, device, generators
         self.epoch, self.step, self.seconds = 1, 0, 0.0
@@ -135,17 +172,27 @@ class State:
         return None if self.best is None else self.best.best_value
 
     def generators(self) -> dict[str, torch.Generator]:
-        """Every generator that may be drawn from: training's, those that the model holds, and the default ones."""
+        """Every generator that may be drawn from.
+
+        Training's, those that the model holds, and the default ones.
+        """
         found = dict(self._given)
         for path, module in self.model.named_modules():
-            found |= {f"model.{path}.{k}": g for k, g in vars(module).items() if isinstance(g, torch.Generator)}
+            found |= {
+                f"model.{path}.{k}": g
+                for k, g in vars(module).items()
+                if isinstance(g, torch.Generator)
+            }
         found["default"] = torch.default_generator
         if self.device.type == "cuda":
             found["default_cuda"] = torch.cuda.default_generators[self.device.index or 0]
         return found
 
     def begin(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The epoch's batches that are left, the model made ready for it. `batches` must not have drawn anything yet."""
+        """The epoch's batches that are left, the model made ready for it.
+
+        `batches` must not have drawn anything yet.
+        """
         pending, self._pending = self._pending, None
         if pending is not None and self.step:
             self._set(pending, "began/")  # draw again what the epoch had drawn
@@ -166,10 +213,16 @@ class State:
         self.total = torch.zeros_like(self.total)
 
     def snapshot(self) -> Snapshot:
-        """Everything as it is now; the tensors are the live ones, to be written before training goes on."""
+        """Everything as it is now; the tensors are the live ones, to be written before training
+        goes on.
+        """
         tensors = {f"model/{name}": tensor for name, tensor in self.model.state_dict().items()}
         for index, values in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser/{index}/{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+            tensors |= {
+                f"optimiser/{index}/{name}": value
+                for name, value in values.items()
+                if isinstance(value, Tensor)
+            }
         now = {name: generator.get_state() for name, generator in self.generators().items()}
         tensors |= {f"now/{name}": state for name, state in now.items()}
         if self.step:
@@ -178,7 +231,10 @@ class State:
         if self.best is not None:
             tensors |= {"best/user": self.best.user, "best/item": self.best.item}
             tensors |= {f"best/state/{name}": tensor for name, tensor in self.best.state.items()}
-        info = {name: getattr(self, name) for name in ("epoch", "step", "seconds", "history", "value", "since_best")}
+        info = {
+            name: getattr(self, name)
+            for name in ("epoch", "step", "seconds", "history", "value", "since_best")
+        }
         if self.best is not None:
             info["best"] = {"epoch": self.best.best_epoch, "value": self.best.best_value}
         return Snapshot(tensors, info)
@@ -191,33 +247,55 @@ class State:
             steps: batches an epoch.
 
         Raises:
-            RunError: if the snapshot is of another model or training, or was altered; the message names the checkpoint.
+            RunError: if the snapshot is of another model or training, or was altered; the message
+                names the checkpoint.
         """
         info = snapshot.info
         check(snapshot_info, info, snapshot.where, RunError, REMEDY)
         if info["step"] > steps:
-            raise RunError(f"{snapshot.where}: step is {info['step']}, an epoch has {steps} batches: {REMEDY}")
+            raise RunError(
+                f"{snapshot.where}: step is {info['step']}, an epoch has {steps} batches: {REMEDY}"
+            )
         check_tensors(self, snapshot, (info["epoch"] - 1) * steps + info["step"])
         if "best" in info:
             state = _under(snapshot.tensors, "best/state/", self.device)
-            user, item = (snapshot.tensors[f"best/{table}"].to(self.device) for table in ("user", "item"))
+            user, item = (
+                snapshot.tensors[f"best/{table}"].to(self.device) for table in ("user", "item")
+            )
             self._check_best(state, (user, item), snapshot.where)
-            self.best = Fit(user, item, state, best_epoch=info["best"]["epoch"], best_value=info["best"]["value"])
+            self.best = Fit(
+                user,
+                item,
+                state,
+                best_epoch=info["best"]["epoch"],
+                best_value=info["best"]["value"],
+            )
         self._load(snapshot)
         self._set(snapshot, "now/")
         self._pending = snapshot
         self.epoch, self.step, self.seconds = info["epoch"], info["step"], info["seconds"]
-        self.history, self.value, self.since_best = list(info["history"]), info["value"], info["since_best"]
+        self.history, self.value, self.since_best = (
+            list(info["history"]),
+            info["value"],
+            info["since_best"],
+        )
 
-    def _check_best(self, state: dict[str, Tensor], kept: tuple[Tensor, Tensor], where: str) -> None:
-        """Raises `RunError` unless the best epoch's parameters give the tables that were kept with them."""
+    def _check_best(
+        self, state: dict[str, Tensor], kept: tuple[Tensor, Tensor], where: str
+    ) -> None:
+        """Raises `RunError` unless the best epoch's parameters give the tables that were kept with
+        them.
+        """
         self.model.load_state_dict(state)
         self.model.eval()
         with torch.no_grad():
             made = self.model.embed()
         for one, two in zip(kept, made, strict=True):
             if not alike(one, two):
-                raise RunError(f"{where}: the parameters of the best epoch give other tables than those kept: {REMEDY}")
+                raise RunError(
+                    f"{where}: the parameters of the best epoch give other tables than those "
+                    f"kept: {REMEDY}"
+                )
 
     def _load(self, snapshot: Snapshot) -> None:
         self.model.load_state_dict(_under(snapshot.tensors, "model/"))
@@ -238,7 +316,10 @@ class State:
                 generators[name].set_state(state)
             except (RuntimeError, TypeError) as error:
                 reason = str(error).splitlines()[0][:80]
-                raise RunError(f"{snapshot.where}: {prefix}{name} is no state of a generator ({reason}): {REMEDY}") from None
+                raise RunError(
+                    f"{snapshot.where}: {prefix}{name} is no state of a generator ({reason}): "
+                    f"{REMEDY}"
+                ) from None
 
 
 def alike(kept: Tensor, made: Tensor) -> bool:
@@ -246,11 +327,15 @@ def alike(kept: Tensor, made: Tensor) -> bool:
     if kept.shape != made.shape:
         return False
     scale = float(kept.abs().max())
-    return math.isfinite(scale) and torch.allclose(kept, made.detach(), rtol=1e-3, atol=1e-3 * scale)
+    return math.isfinite(scale) and torch.allclose(
+        kept, made.detach(), rtol=1e-3, atol=1e-3 * scale
+    )
 
 
 def check_tensors(state: State, snapshot: Snapshot, done: int) -> None:
-    """Checks the tensors of a snapshot against the training that is to continue: names, shapes, types, finite values.
+    """Checks the tensors of a snapshot against the training that is to continue.
+
+    Names, shapes, types, finite values.
 
     Args:
         state: the training.
@@ -265,7 +350,8 @@ def check_tensors(state: State, snapshot: Snapshot, done: int) -> None:
     expected = {f"model/{name}": tensor for name, tensor in model.items()} | {"total": state.total}
     if "best" in info:
         expected |= {f"best/state/{name}": tensor for name, tensor in model.items()}
-        expected |= dict.fromkeys(("best/user", "best/item"), torch.empty(0))  # `State._check_best` compares their shapes
+        # `State._check_best` compares their shapes
+        expected |= dict.fromkeys(("best/user", "best/item"), torch.empty(0))
     for index, parameter in enumerate(state.model.parameters()):
         names = [f"optimiser/{index}/{name}" for name in ("step", "exp_avg", "exp_avg_sq")]
         if tensors.keys() & set(names):  # a parameter without a gradient has none
@@ -273,21 +359,38 @@ def check_tensors(state: State, snapshot: Snapshot, done: int) -> None:
     generators = state.generators()
     for part in ("now/", "began/") if info["step"] else ("now/",):
         expected |= {part + name: generator.get_state() for name, generator in generators.items()}
-        own = [name for name in tensors if name.startswith(f"{part}model.") and name not in expected]
-        expected |= dict.fromkeys(own, generators["graph"].get_state())  # a model may make its own later, always on the CPU
+        own = [
+            name for name in tensors if name.startswith(f"{part}model.") and name not in expected
+        ]
+        # a model may make its own later, always on the CPU
+        expected |= dict.fromkeys(own, generators["graph"].get_state())
 
     if different := sorted(expected.keys() ^ tensors.keys()):
         how = "an unknown tensor" if different[0] in tensors else "lacking"
-        raise RunError(f"{where}: {different[0]:.120} is {how}, the checkpoint is of another model: {REMEDY}")
+        raise RunError(
+            f"{where}: {different[0]:.120} is {how}, the checkpoint is of another model: {REMEDY}"
+        )
     for name, wanted in expected.items():
         found = tensors[name]
-        fits = found.dtype == wanted.dtype and (found.shape == wanted.shape or name in ("best/user", "best/item"))
+        fits = found.dtype == wanted.dtype and (
+            found.shape == wanted.shape or name in ("best/user", "best/item")
+        )
         if not fits:
-            shapes = f"{found.dtype} {tuple(found.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
-            raise RunError(f"{where}: {name:.120} is {shapes}, the checkpoint is of another model: {REMEDY}")
-        low = 0 if name.endswith(("/exp_avg_sq", "/step")) and name.startswith("optimiser/") else -torch.inf
+            shapes = (
+                f"{found.dtype} {tuple(found.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
+            )
+            raise RunError(
+                f"{where}: {name:.120} is {shapes}, the checkpoint is of another model: {REMEDY}"
+            )
+        low = (
+            0
+            if name.endswith(("/exp_avg_sq", "/step")) and name.startswith("optimiser/")
+            else -torch.inf
+        )
         high = done if low == 0 and name.endswith("/step") else torch.finfo(torch.float64).max
-        if found.is_floating_point() and not bool(((found >= low) & (found <= high) & found.isfinite()).all()):
+        if found.is_floating_point() and not bool(
+            ((found >= low) & (found <= high) & found.isfinite()).all()
+        ):
             raise RunError(f"{where}: {name:.120} holds numbers outside its range: {REMEDY}")
 
 
@@ -296,8 +399,12 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def _under(tensors: dict[str, Tensor], prefix: str, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def _under(
+    tensors: dict[str, Tensor], prefix: str, device: torch.device | str = "cpu"
+) -> dict[str, Tensor]:
     """Those whose names begin with `prefix`, by the rest of the name, as copies on `device`."""
     return {
-        name.removeprefix(prefix): tensor.to(device, copy=True) for name, tensor in tensors.items() if name.startswith(prefix)
+        name.removeprefix(prefix): tensor.to(device, copy=True)
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
     }

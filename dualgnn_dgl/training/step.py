@@ -1,6 +1,8 @@
-"""The gradient of one batch: plainly, from sampled blocks, from several batches that share one propagation, or replayed by CUDA.
+"""The gradient of one batch: plainly, from sampled blocks, from several batches that share one
+propagation, or replayed by CUDA.
 
-A whole-graph model pays a propagation for every step, whatever the batch: what a propagation serves is what speed depends on.
+A whole-graph model pays a propagation for every step, whatever the batch: what a propagation serves
+is what speed depends on.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ class _Loss(nn.Module):
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """No garbage is collected meanwhile: to free an earlier training's recording while CUDA records ends what it records."""
+    """No garbage is collected meanwhile.
+
+    To free an earlier training's recording while CUDA records ends what it records.
+    """
     gc.collect()
     enabled = gc.isenabled()
     gc.disable()
@@ -45,7 +50,10 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def put_back(device: torch.device) -> Iterator[None]:
-    """What a refused recording would leave behind: its stream the current one, CUDA's generator in the midst of recording."""
+    """What a refused recording would leave behind.
+
+    Its stream the current one, CUDA's generator in the midst of recording.
+    """
     if device.type != "cuda":
         yield
         return
@@ -61,23 +69,28 @@ def put_back(device: torch.device) -> Iterator[None]:
 
 
 def first_cause(error: BaseException) -> str:
-    """The first line of what went wrong first: a recording that an error ends complains once more when it is closed."""
+    """The first line of what went wrong first.
+
+    A recording that an error ends complains once more when it is closed.
+    """
     while error.__context__ is not None:
         error = error.__context__
     return str(error).partition("\n")[0]
 
 
 class Step:
-    """`step(batch)` leaves the gradient of a batch's mean loss in the model's parameters, and returns the loss.
+    """`step(batch)` leaves the gradient of a batch's mean loss in the model's parameters, and
+    returns the loss.
 
     Parameters
     ----------
-    share : batches that one propagation serves. A batch is then cut into that many; each is compared on the same tables, the
-        tables' gradients are summed, and go back through the graph once. For losses that are means over triples the result is
-        that of the whole batch; what is held at once is that of a part.
+    share : batches that one propagation serves. A batch is then cut into that many; each is
+        compared on the same tables, the tables' gradients are summed, and go back through the graph
+        once. For losses that are means over triples the result is that of the whole batch; what is
+        held at once is that of a part.
     blocks : draws the graph anew for every batch; None takes the whole.
-    capture : record the step of a full batch once as a CUDA graph, and replay it. Only where every step is the same
-        (`Recommender.static_step`), on CUDA; a shorter batch goes the plain way.
+    capture : record the step of a full batch once as a CUDA graph, and replay it. Only where every
+        step is the same (`Recommender.static_step`), on CUDA; a shorter batch goes the plain way.
     bfloat16 : dense products in bfloat16 (autocast).
 
     Raises
@@ -97,11 +110,28 @@ class Step:
         bfloat16: bool = False,
     ) -> None:
         if share > 1 and type(model).loss is not Recommender.loss:
-            raise ConfigError(f"share_propagation: {type(model).__name__}'s loss is more than its tables: leave it at 1")
+            raise ConfigError(
+                f"share_propagation: {type(model).__name__}'s loss is more than its tables: leave "
+                f"it at 1"
+            )
         if share > 1 and blocks is not None:
-            raise ConfigError("share_propagation wants the whole graph, fanout a block a batch: give one of them")
-        self.model, self.device, self.share, self.blocks, self.bfloat16 = model, device, share, blocks, bfloat16
-        self.capture = capture and device.type == "cuda" and blocks is None and share == 1 and model.static_step
+            raise ConfigError(
+                "share_propagation wants the whole graph, fanout a block a batch: give one of them"
+            )
+        self.model, self.device, self.share, self.blocks, self.bfloat16 = (
+            model,
+            device,
+            share,
+            blocks,
+            bfloat16,
+        )
+        self.capture = (
+            capture
+            and device.type == "cuda"
+            and blocks is None
+            and share == 1
+            and model.static_step
+        )
         self.replayed: Any = None  # the loss of a batch of `size`, captured
         self.size = 0
 
@@ -128,26 +158,41 @@ class Step:
         total = torch.zeros((), device=self.device)
         for part in zip(*(whole.split(size) for whole in batch), strict=True):
             with self.autocast():
-                loss = self.model.loss_of((held[0], held[1]), *part) * (len(part[0]) / len(batch[0]))
+                loss = self.model.loss_of((held[0], held[1]), *part) * (
+                    len(part[0]) / len(batch[0])
+                )
             loss.backward()
             total = total + loss.detach()
         torch.autograd.backward(list(tables), [table.grad for table in held])
         return total
 
     def record(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Capture the loss and its gradient for batches of this size; where CUDA cannot, say so and go on plainly."""
+        """Capture the loss and its gradient for batches of this size.
+
+        Where CUDA cannot, say so and go on plainly.
+        """
         samples = tuple(part.clone() for part in batch)
         try:
             with undisturbed(), put_back(self.device), self.autocast(cache=False):
-                self.replayed = torch.cuda.make_graphed_callables(_Loss(self.model), samples, allow_unused_input=True)
+                self.replayed = torch.cuda.make_graphed_callables(
+                    _Loss(self.model), samples, allow_unused_input=True
+                )
             self.size = len(batch[0])
-            # the recording lives on a stream of its own, which torch mentions at the first replay: it waits where it must
-            if quiet := getattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None):
+            # the recording lives on a stream of its own, which torch mentions at the first replay:
+            # it waits where it must
+            if quiet := getattr(
+                torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None
+            ):
                 quiet(False)
         except RuntimeError as error:
             self.capture = False
-            warnings.warn(f"cuda_graph: the step cannot be captured ({first_cause(error)[:160]})", stacklevel=2)
+            warnings.warn(
+                f"cuda_graph: the step cannot be captured ({first_cause(error)[:160]})",
+                stacklevel=2,
+            )
 
     def autocast(self, *, cache: bool = True) -> torch.autocast:
         """Dense products in bfloat16, if they are to be."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=cache)
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=cache
+        )

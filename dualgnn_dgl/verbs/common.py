@@ -41,7 +41,8 @@ def load_data(data: Data | None) -> Source:
     """Loads a prepared folder, or takes a data set as it is.
 
     Args:
-        data: data set or path of a prepared folder; None takes the folder `data` in the current directory.
+        data: data set or path of a prepared folder; None takes the folder `data` in the current
+            directory.
 
     Raises:
         DataError: if the folder is missing, damaged or of another format.
@@ -50,4 +51,5 @@ def load_data(data: Data | None) -> Source:
         return Source(data, None, {})
     path = DEFAULT_DATA if data is None else os.fspath(data)
     dataset = datasets.load(path)
-    return Source(dataset, path, read_options(path))  # read now: the folder may be gone when the work ends
+    # read now: the folder may be gone when the work ends
+    return Source(dataset, path, read_options(path))

@@ -1,4 +1,6 @@
-"""Compares runs on the same data: tests their differences user by user, for groups of users and items, and their lists."""
+"""Compares runs on the same data: tests their differences user by user, for groups of users and
+items, and their lists.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,26 @@ import numpy as np
 from dualgnn_dgl.core.devices import pick_device
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, RunError
-from dualgnn_dgl.evaluation import METRICS, Evaluation, Evaluator, beyond_accuracy, holm, paired, slices
+from dualgnn_dgl.evaluation import (
+    METRICS,
+    Evaluation,
+    Evaluator,
+    beyond_accuracy,
+    holm,
+    paired,
+    slices,
+)
 from dualgnn_dgl.evaluation import bootstrap as intervals_of
 from dualgnn_dgl.runs.checkpoint import Run, load_run
-from dualgnn_dgl.verbs.opening import Device, Opened, check_choice, check_whole, known_before, open_run, run_name
+from dualgnn_dgl.verbs.opening import (
+    Device,
+    Opened,
+    check_choice,
+    check_whole,
+    known_before,
+    open_run,
+    run_name,
+)
 
 Interval = tuple[float, float]
 
@@ -27,7 +45,8 @@ class Versus:
     Args:
         difference: Mean over users.
         interval: Its 95 % bootstrap interval.
-        p_bootstrap: Two-sided p-value of the bootstrap; `p_bootstrap_holm` corrects it for the number of runs.
+        p_bootstrap: Two-sided p-value of the bootstrap; `p_bootstrap_holm` corrects it for the
+            number of runs.
         p_wilcoxon: Two-sided p-value of Wilcoxon's signed-rank test; `p_wilcoxon_holm` likewise.
         better: The number of users for whom the run is better.
         worse: The number of users for whom it is worse.
@@ -45,7 +64,9 @@ class Versus:
 
 @dataclass(frozen=True)
 class Standing:
-    """One run by one metric: its mean over users, the interval of the mean, and the difference to the base (None for it)."""
+    """One run by one metric: its mean over users, the interval of the mean, and the difference to
+    the base (None for it).
+    """
 
     mean: float
     interval: Interval
@@ -56,13 +77,20 @@ class Standing:
         row: dict[str, Any] = {"mean": self.mean, "interval": list(self.interval)}
         if self.versus is not None:
             values = dict(vars(self.versus))
-            row |= {"difference": values.pop("difference"), "difference_interval": list(values.pop("interval")), **values}
+            row |= {
+                "difference": values.pop("difference"),
+                "difference_interval": list(values.pop("interval")),
+                **values,
+            }
         return row
 
 
 @dataclass(frozen=True)
 class Part:
-    """One run within a group of users or items: mean, and difference to the base with its interval (None for the base)."""
+    """One run within a group of users or items.
+
+    Mean, and difference to the base with its interval (None for the base).
+    """
 
     mean: float
     difference: float | None = None
@@ -72,7 +100,11 @@ class Part:
         """The cell as JSON holds it."""
         if self.interval is None:
             return {"mean": self.mean}
-        return {"mean": self.mean, "difference": self.difference, "difference_interval": list(self.interval)}
+        return {
+            "mean": self.mean,
+            "difference": self.difference,
+            "difference_interval": list(self.interval),
+        }
 
 
 @dataclass(frozen=True)
@@ -93,7 +125,10 @@ class Slice:
 
     def to_dict(self) -> dict[str, Any]:
         """The group as JSON holds it."""
-        metrics = {name: {run: part.to_dict() for run, part in parts.items()} for name, parts in self.metrics.items()}
+        metrics = {
+            name: {run: part.to_dict() for run, part in parts.items()}
+            for name, parts in self.metrics.items()
+        }
         return {"from": self.low, "to": self.high, "users": self.users, "metrics": metrics}
 
 
@@ -136,7 +171,10 @@ class ComparisonResult:
             "split": self.split,
             "mask": self.mask,
             "users": self.users,
-            "metrics": {name: {run: row.to_dict() for run, row in rows.items()} for name, rows in self.metrics.items()},
+            "metrics": {
+                name: {run: row.to_dict() for run, row in rows.items()}
+                for name, rows in self.metrics.items()
+            },
             "slices": {
                 "user_training_pairs": [part.to_dict() for part in self.by_user_activity],
                 "item_training_users": [part.to_dict() for part in self.by_item_popularity],
@@ -165,7 +203,8 @@ def compare(
 
     Args:
         runs: Run folders, or runs already loaded; the others are compared with the first.
-        data: The data they were trained on, as a folder or loaded; None for the folder that the first run names.
+        data: The data they were trained on, as a folder or loaded; None for the folder that the
+            first run names.
         k: List length.
         metrics: Names out of `evaluation.METRICS`.
         best: Compares with the best run by the first metric instead of the first run.
@@ -173,7 +212,8 @@ def compare(
         mask: What the lists leave out: 'all' that is known before the split, or 'train' alone.
         bootstrap: Resamples of the users.
         seed: Seed of the resamples.
-        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA where it is there.
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA
+            where it is there.
 
     Raises:
         DualGNNError: If runs, data or options are not usable, or do not belong together.
@@ -181,7 +221,9 @@ def compare(
     if isinstance(runs, str | Path | Run) or len(runs) < 2:
         raise ConfigError("one run was given: name the runs to compare, at least two")
     if isinstance(metrics, str) or not metrics:
-        raise ConfigError(f"the metrics are {metrics!r:.40}: give a list, such as ('recall', 'ndcg')")
+        raise ConfigError(
+            f"the metrics are {metrics!r:.40}: give a list, such as ('recall', 'ndcg')"
+        )
     for metric in metrics:
         check_choice("metric", metric, list(METRICS))
     check_whole("bootstrap", bootstrap, 1)
@@ -192,16 +234,24 @@ def compare(
     seen = known_before(dataset, split, mask)
     truth = getattr(dataset, split)
     evaluator = Evaluator(truth, list(seen.values()), (k,))
-    lists = {name: evaluator.rank(run.user.to(place), run.item.to(place)) for name, run in opened.items()}  # (B, K) each
+    # (B, K) each
+    lists = {
+        name: evaluator.rank(run.user.to(place), run.item.to(place)) for name, run in opened.items()
+    }
     found = {name: evaluator.measure(items) for name, items in lists.items()}
     names = tuple(f"{metric}@{k}" for metric in dict.fromkeys(metrics))
     base = max(given, key=lambda run: found[run].means[names[0]]) if best else given[0]
     order = [base, *(run for run in given if run != base)]
 
-    by_activity, by_popularity = slices.activity(dataset.train, evaluator.users), slices.popularity(dataset.train, truth)
+    by_activity, by_popularity = (
+        slices.activity(dataset.train, evaluator.users),
+        slices.popularity(dataset.train, truth),
+    )
     activity = {run: list(slices.sliced(evaluator, lists[run], by_activity)) for run in order}
     popularity = {run: list(slices.sliced(evaluator, lists[run], by_popularity)) for run in order}
-    rest = {run: beyond_accuracy(lists[run], (k,), dataset.train, dataset.modalities) for run in order}
+    rest = {
+        run: beyond_accuracy(lists[run], (k,), dataset.train, dataset.modalities) for run in order
+    }
     return ComparisonResult(
         base=base,
         runs={run: str(opened[run].info["model"]) for run in order},
@@ -220,18 +270,24 @@ def compare(
     )
 
 
-def _open(runs: Sequence[str | Path | Run], data: str | Path | Dataset | None) -> tuple[dict[str, Run], Opened]:
+def _open(
+    runs: Sequence[str | Path | Run], data: str | Path | Dataset | None
+) -> tuple[dict[str, Run], Opened]:
     """All runs by name, and the first of them with the one data set they were trained on."""
     names = [run_name(run) for run in runs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise RunError(f"{twice} is named {names.count(twice)} times: name each run once")
-    opened = {name: run if isinstance(run, Run) else load_run(run) for name, run in zip(names, runs, strict=True)}
+    opened = {
+        name: run if isinstance(run, Run) else load_run(run)
+        for name, run in zip(names, runs, strict=True)
+    }
     hashes = {name: loaded.info["data"]["hash"] for name, loaded in opened.items()}
     stranger = next((name for name in names if hashes[name] != hashes[names[0]]), None)
     if stranger is not None:
         raise RunError(
-            f"{names[0]} and {stranger} were trained on different data (hash {hashes[names[0]][:12]}… and "
+            f"{names[0]} and {stranger} were trained on different data (hash "
+            f"{hashes[names[0]][:12]}… and "
             f"{hashes[stranger][:12]}…): compare runs on the same prepared folder"
         )
     return opened, open_run(opened[names[0]], data)
@@ -240,7 +296,9 @@ def _open(runs: Sequence[str | Path | Run], data: str | Path | Dataset | None) -
 def _against(
     found: Mapping[str, Evaluation], order: Sequence[str], metric: str, seed: int, resamples: int
 ) -> dict[str, Standing]:
-    """Run → its mean with interval, and for all but the base (the first) its difference to the base with both tests."""
+    """Run → its mean with interval, and for all but the base (the first) its difference to the base
+    with both tests.
+    """
     values = {run: found[run].per_user[metric] for run in order}
     intervals = intervals_of(values, seed, resamples)
     differences = paired(values[order[0]], {run: values[run] for run in order[1:]}, seed, resamples)
@@ -257,9 +315,13 @@ def _against(
             better=d.better,
             worse=d.worse,
         )
-        for (run, d), p_bootstrap, p_wilcoxon in zip(differences.items(), bootstrapped, ranked, strict=True)
+        for (run, d), p_bootstrap, p_wilcoxon in zip(
+            differences.items(), bootstrapped, ranked, strict=True
+        )
     }
-    return {run: Standing(float(values[run].mean()), intervals[run], versus.get(run)) for run in order}
+    return {
+        run: Standing(float(values[run].mean()), intervals[run], versus.get(run)) for run in order
+    }
 
 
 def _sliced(
@@ -274,10 +336,16 @@ def _sliced(
     for n, (bounds, base) in enumerate(parts[order[0]]):
         shown: dict[str, dict[str, Part]] = {}
         for metric in metrics:
-            values: dict[str, np.ndarray] = {run: parts[run][n][1].per_user[metric] for run in order}
-            differences = paired(values[order[0]], {run: values[run] for run in order[1:]}, seed, resamples)
+            values: dict[str, np.ndarray] = {
+                run: parts[run][n][1].per_user[metric] for run in order
+            }
+            differences = paired(
+                values[order[0]], {run: values[run] for run in order[1:]}, seed, resamples
+            )
             shown[metric] = {order[0]: Part(float(values[order[0]].mean()))}
             for run, d in differences.items():
-                shown[metric][run] = Part(float(values[run].mean()), d.mean, (float(d.low or 0), float(d.high or 0)))
+                shown[metric][run] = Part(
+                    float(values[run].mean()), d.mean, (float(d.low or 0), float(d.high or 0))
+                )
         found.append(Slice(bounds[0], bounds[1], len(base.users), shown))
     return tuple(found)

@@ -39,8 +39,10 @@ class EvaluationResult:
         users: The number of users with a held-out item.
         metrics: 'recall@10' and so on: the mean over users; NaN where no user has a value.
         intervals: The 95 % bootstrap interval of a metric; empty without resamples.
-        per_user: Columns of equal length: `user` in the user's own ids, then every metric of that user.
-        cold_items: The number of items that were ranked where only those without a training pair were; else None.
+        per_user: Columns of equal length: `user` in the user's own ids, then every metric of that
+            user.
+        cold_items: The number of items that were ranked where only those without a training pair
+            were; else None.
     """
 
     run: str
@@ -57,7 +59,9 @@ class EvaluationResult:
     cold_items: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it: without the values of single users, and None instead of NaN."""
+        """The result as JSON holds it: without the values of single users, and None instead of
+        NaN.
+        """
         return {
             "run": self.run,
             "data": self.data,
@@ -65,7 +69,9 @@ class EvaluationResult:
             "mask": self.mask,
             "users": self.users,
             **({} if self.cold_items is None else {"cold_items": self.cold_items}),
-            "metrics": {name: None if np.isnan(value) else value for name, value in self.metrics.items()},
+            "metrics": {
+                name: None if np.isnan(value) else value for name, value in self.metrics.items()
+            },
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
         }
 
@@ -89,16 +95,19 @@ def evaluate(
 
     Args:
         run: A run folder, or a run already loaded.
-        data: The data it was trained on, as a folder or loaded; None for the folder that the run names.
+        data: The data it was trained on, as a folder or loaded; None for the folder that the run
+            names.
         topk: List lengths.
         split: 'test' or 'valid'.
         mask: What the lists leave out: 'all' that is known before the split, or 'train' alone.
         beyond: Also measures Gini, novelty, and diversity in each modality.
-        cold_items: Ranks only the items without a training pair, each placed by its modalities alone.
+        cold_items: Ranks only the items without a training pair, each placed by its modalities
+            alone.
         per_user: A Parquet file to write with every metric of every user.
         bootstrap: Resamples of the users for the intervals; 0 for none.
         seed: Seed of the resamples.
-        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA where it is there.
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA
+            where it is there.
         force: Replaces the file `per_user`.
 
     Raises:
@@ -125,7 +134,8 @@ def evaluate(
     if beyond:
         lists = beyond_accuracy(items, found.ks, dataset.train, dataset.modalities)
         columns, figures = columns | lists.per_user, figures | lists.whole | lists.means
-        for name, values in lists.per_user.items():  # each has its own users: those whose lists can be measured
+        # each has its own users: those whose lists can be measured
+        for name, values in lists.per_user.items():
             if bootstrap and np.isfinite(values).any():
                 intervals |= intervals_of({name: values[np.isfinite(values)]}, seed, bootstrap)
     columns = {"user": dataset.user_ids[found.users], **columns}
@@ -140,7 +150,12 @@ def evaluate(
         left_out=tuple(seen),
         ks=found.ks,
         users=len(found.users),
-        metrics={name: value for k in found.ks for name, value in figures.items() if name.endswith(f"@{k}")},
+        metrics={
+            name: value
+            for k in found.ks
+            for name, value in figures.items()
+            if name.endswith(f"@{k}")
+        },
         intervals=intervals,
         per_user=columns,
         cold_items=len(tables[1]) if cold_items else None,
@@ -150,7 +165,9 @@ def evaluate(
 def _cold_items(
     opened: Opened, split: str, seen: Sequence[Interactions], ks: Sequence[int]
 ) -> tuple[Evaluator, tuple[Tensor, Tensor]]:
-    """The evaluator of the items without a training pair, and tables (U, D) and (N, D) with a row for each of them."""
+    """The evaluator of the items without a training pair, and tables (U, D) and (N, D) with a row
+    for each of them.
+    """
     dataset, info = opened.dataset, opened.run.info
     model = checkpoint.restore(opened.run, dataset)
     filled = training.features(dataset, build(training.TrainConfig, info["train"]))

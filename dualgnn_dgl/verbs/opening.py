@@ -56,7 +56,9 @@ def open_run(run: str | Path | Run, data: str | Path | Dataset | None = None) ->
     if isinstance(data, Dataset):
         dataset = data
     else:
-        folder = checkpoint.locate(loaded.info["data"], loaded.folder) if data is None else str(data)
+        folder = (
+            checkpoint.locate(loaded.info["data"], loaded.folder) if data is None else str(data)
+        )
         dataset = datasets.load(folder)
     checkpoint.check_belongs(loaded, dataset)
     return Opened(loaded, dataset, run_name(run), folder)
@@ -87,7 +89,9 @@ def lengths(topk: int | Iterable[int]) -> tuple[int, ...]:
     """
     ks = (topk,) if isinstance(topk, int) else tuple(topk)
     if wrong := [k for k in ks if not isinstance(k, int) or isinstance(k, bool)]:
-        raise ConfigError(f"a list length is {wrong[0]!r:.40}: give whole numbers, such as (10, 20)")
+        raise ConfigError(
+            f"a list length is {wrong[0]!r:.40}: give whole numbers, such as (10, 20)"
+        )
     return ks
 
 

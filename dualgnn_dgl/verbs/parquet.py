@@ -22,24 +22,34 @@ def check_output(path: str | Path, option: str, force: bool) -> None:
     """Refuses, before any work, a Parquet file that cannot be written.
 
     Raises:
-        ConfigError: If the name does not end in .parquet, or the file exists and `force` is not set.
+        ConfigError: If the name does not end in .parquet, or the file exists and `force` is not
+            set.
         RunError: If the file belongs to a prepared folder.
     """
     if Path(path).suffix != ".parquet" or Path(path).is_dir():
-        raise ConfigError(f"{option} writes Parquet and was given '{path}': name a file that ends in .parquet")
+        raise ConfigError(
+            f"{option} writes Parquet and was given '{path}': name a file that ends in .parquet"
+        )
     refuse_own(path, FOLDER)
     if Path(path).exists() and not force:
-        raise ConfigError(f"{path} is already there: choose another name, or replace it with --force")
+        raise ConfigError(
+            f"{path} is already there: choose another name, or replace it with --force"
+        )
 
 
 def write_per_user(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
     """Writes a row per evaluated user, whole or not at all.
 
     Args:
-        columns: `user` (B,) in the user's own ids, then every metric (B,); NaN is written as missing.
+        columns: `user` (B,) in the user's own ids, then every metric (B,); NaN is written as
+            missing.
     """
     arrays = {"user": pa.array(columns["user"].tolist(), pa.string())}
-    arrays |= {name: pa.array(values, from_pandas=True) for name, values in columns.items() if name != "user"}
+    arrays |= {
+        name: pa.array(values, from_pandas=True)
+        for name, values in columns.items()
+        if name != "user"
+    }
     with atomic_file(path) as temporary:
         write_columns(temporary, pa.table(arrays))
 
@@ -68,9 +78,20 @@ def write_lists(
         The number of rows.
     """
     users, items = (pa.array(ids.tolist(), pa.string()) for ids in (user_ids, item_ids))
-    schema = pa.schema([("user", pa.string()), ("rank", pa.int32()), ("item", pa.string()), ("score", pa.float32())])
+    schema = pa.schema(
+        [
+            ("user", pa.string()),
+            ("rank", pa.int32()),
+            ("item", pa.string()),
+            ("score", pa.float32()),
+        ]
+    )
     rows = 0
-    with atomic_file(path) as temporary, temporary.open("wb") as handle, pq.ParquetWriter(handle, schema) as writer:
+    with (
+        atomic_file(path) as temporary,
+        temporary.open("wb") as handle,
+        pq.ParquetWriter(handle, schema) as writer,
+    ):
         for start in range(0, len(users), step):
             block = np.arange(start, min(start + step, len(users)))
             found, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, block))

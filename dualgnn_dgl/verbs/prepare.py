@@ -84,23 +84,32 @@ def prepare(
     Args:
         source: A log as a file or a folder, or raw tables already read; None for the built-in demo.
         data: The folder to write; None to keep the data in memory alone.
-        user_col, item_col, rating_col, time_col, split_col: Names of the log's columns; None for those with common names.
+        user_col, item_col, rating_col, time_col, split_col: Names of the log's columns; None for
+            those with common names.
         separator: The separator of a text log; None to find it.
-        features: Feature files, each named after its modality; by default those found in the folder `source`.
+        features: Feature files, each named after its modality; by default those found in the folder
+            `source`.
         items: The item table; None for the one found in the folder `source`.
-        min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute: See `preprocess.Options`.
-        check: Reads and checks everything, leaves out co-occurrence and homophily, and writes nothing.
+        min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute: See
+        `preprocess.Options`.
+        check: Reads and checks everything, leaves out co-occurrence and homophily, and writes
+            nothing.
         force: Replaces a prepared folder.
         progress: Receives each step as it begins, and the share done of a long one.
 
     Raises:
         DualGNNError: If the log, the features, the options or the folder are not usable.
     """
-    options = Options(min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute=impute)
+    options = Options(
+        min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute=impute
+    )
     columns = LogColumns(user_col, item_col, rating_col, time_col, split_col, separator, items)
-    if not isinstance(source, str | Path) and (features or any(value is not None for value in vars(columns).values())):
+    if not isinstance(source, str | Path) and (
+        features or any(value is not None for value in vars(columns).values())
+    ):
         raise ConfigError(
-            "columns, separator, features and items belong to a log: name it with --input; the built-in demo takes none of them"
+            "columns, separator, features and items belong to a log: name it with --input; the "
+            "built-in demo takes none of them"
         )
     say, target = _say(progress), None if check else data
     with ExitStack() as held:
@@ -112,7 +121,9 @@ def prepare(
         if target is not None:
             say(f"writing {target}")
             used = {"input": _name(source)} | made.report["options"]
-            prepared_folder.save(made.dataset, target, options=used, report=made.report, force=force)
+            prepared_folder.save(
+                made.dataset, target, options=used, report=made.report, force=force
+            )
     return Prepared(made.dataset, made.report, None if target is None else str(target))
 
 
@@ -133,7 +144,12 @@ def _say(report: Report | None) -> Say:
     return say
 
 
-def _raw(source: str | Path | RawInput | None, columns: LogColumns, features: Sequence[str | Path], say: Say) -> RawInput:
+def _raw(
+    source: str | Path | RawInput | None,
+    columns: LogColumns,
+    features: Sequence[str | Path],
+    say: Say,
+) -> RawInput:
     """The raw tables."""
     if isinstance(source, RawInput):
         return source
@@ -144,7 +160,9 @@ def _raw(source: str | Path | RawInput | None, columns: LogColumns, features: Se
 
 
 def _name(source: str | Path | RawInput | None) -> str | None:
-    """The log's name in the manifest; None is the demo, whose planted preferences `train` then checks."""
+    """The log's name in the manifest; None is the demo, whose planted preferences `train` then
+    checks.
+    """
     if isinstance(source, RawInput):
         return source.name or "in memory"
     return None if source is None else str(source)

@@ -1,4 +1,6 @@
-"""Recommends: top-K lists of known and new users, over known and new items, in the user's own ids."""
+"""Recommends: top-K lists of known and new users, over known and new items, in the user's own
+ids.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ from dualgnn_dgl.runs.newcomers import Newcomers
 from dualgnn_dgl.verbs.opening import Device, Opened, open_run
 from dualgnn_dgl.verbs.parquet import check_output, write_lists
 
-# A log of new users, new users by name, or histories alone, whose users are called "new user 1" and so on.
+# A log of new users, new users by name, or histories alone, whose users are called "new user 1" and
+# so on.
 Histories = str | Path | Mapping[str, Sequence[str]] | Sequence[Sequence[str]]
 
 
@@ -64,7 +67,13 @@ class RecommendationResult:
         """User → list of rows: rank, item, score, and title where the data have titles."""
         found: dict[str, list[dict[str, Any]]] = {user: [] for user in self.users}
         titles = [None] * len(self.user) if self.title is None else self.title.tolist()
-        columns = (self.user.tolist(), self.rank.tolist(), self.item.tolist(), self.score.tolist(), titles)
+        columns = (
+            self.user.tolist(),
+            self.rank.tolist(),
+            self.item.tolist(),
+            self.score.tolist(),
+            titles,
+        )
         for user, rank, item, score, title in zip(*columns, strict=True):
             row = {"rank": rank, "item": item, "score": score}
             found[user].append(row if title is None else row | {"title": title})
@@ -120,15 +129,19 @@ def recommend(
 
     Args:
         run: A run folder, or a run already loaded.
-        data: The data it was trained on, as a folder or loaded; None for the folder that the run names.
+        data: The data it was trained on, as a folder or loaded; None for the folder that the run
+            names.
         users: Ids of users; None for all of them, or for all new ones where `histories` is given.
-        histories: New users: a log in a form that `prepare` reads, user → items, or one list of items a user.
-        skip_unknown: Leaves out items of the histories that the data lack, instead of refusing them.
+        histories: New users: a log in a form that `prepare` reads, user → items, or one list of
+            items a user.
+        skip_unknown: Leaves out items of the histories that the data lack, instead of refusing
+            them.
         new_items: Feature files of new items, each named after its modality; they join the ranking.
         only_new: Ranks the new items alone.
         k: List length.
         include_seen: Also ranks items that the user has watched (train and valid).
-        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA where it is there.
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA
+            where it is there.
 
     Raises:
         DualGNNError: If run, data or options are not usable, or an id is unknown.
@@ -136,9 +149,16 @@ def recommend(
     wanted = (users,) if isinstance(users, str) else users
     if wanted is not None and (histories is not None or not len(wanted)):
         raise ConfigError("name at least one user, or give histories of new users instead")
-    place, found = pick_device(device), _ranking(run, data, histories, skip_unknown, new_items, only_new)
+    place, found = (
+        pick_device(device),
+        _ranking(run, data, histories, skip_unknown, new_items, only_new),
+    )
     k = found.length(k)
-    names = found.user_ids.tolist() if wanted is None else list(dict.fromkeys(str(user) for user in wanted))
+    names = (
+        found.user_ids.tolist()
+        if wanted is None
+        else list(dict.fromkeys(str(user) for user in wanted))
+    )
     chosen = None if wanted is None else _places(names, found)
     tables, seen = found.tables(place), None if include_seen else found.seen
     items, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, chosen))
@@ -173,27 +193,42 @@ def write_recommendations(
     device: Device | None = None,
     force: bool = False,
 ) -> WrittenLists:
-    """Writes the lists of all users, or of all new users, to a Parquet file, some thousand users at a time.
+    """Writes the lists of all users, or of all new users, to a Parquet file, some thousand users at
+    a time.
 
     Args:
         file: A file that ends in .parquet.
         force: Replaces the file.
-        run, data, histories, skip_unknown, new_items, only_new, k, include_seen, device: As in `recommend`.
+        run, data, histories, skip_unknown, new_items, only_new, k, include_seen, device: As in
+        `recommend`.
 
     Raises:
         DualGNNError: If run, data or options are not usable, or an id is unknown.
     """
     check_output(file, "--all", force)
-    place, found = pick_device(device), _ranking(run, data, histories, skip_unknown, new_items, only_new)
+    place, found = (
+        pick_device(device),
+        _ranking(run, data, histories, skip_unknown, new_items, only_new),
+    )
     k = found.length(k)
     seen = None if include_seen else found.seen
     rows = write_lists(file, found.tables(place), k, seen, found.user_ids, found.item_ids)
-    return WrittenLists(str(file), found.opened.name, found.opened.folder, k, len(found.user_ids), rows, found.skipped)
+    return WrittenLists(
+        str(file),
+        found.opened.name,
+        found.opened.folder,
+        k,
+        len(found.user_ids),
+        rows,
+        found.skipped,
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class _Ranking:
-    """What is to be ranked: users (U, D) and items (I, D) with their ids, and the pairs (U, I) to leave out."""
+    """What is to be ranked: users (U, D) and items (I, D) with their ids, and the pairs (U, I) to
+    leave out.
+    """
 
     opened: Opened
     user: Tensor
@@ -222,7 +257,9 @@ def _ranking(
     new_items: Sequence[str | Path],
     only_new: bool,
 ) -> _Ranking:
-    """The new users or all known ones, and the catalogue with the new items below it, or these alone."""
+    """The new users or all known ones, and the catalogue with the new items below it, or these
+    alone.
+    """
     if isinstance(new_items, str | Path):
         raise ConfigError(f"new_items is one path, {new_items}: give a list of files")
     if skip_unknown and histories is None:
@@ -243,26 +280,39 @@ def _ranking(
         pairs = placed.pairs(watched, skip_unknown=skip_unknown)
         user, seen, user_ids = placed.place(pairs), pairs.csr(), np.array(names, np.str_)
     if new_items:
-        ids, features = read_new_items(new_items, placed.town.modalities, dataset.item_ids, dataset.reductions)
-        new, none = placed.items(features), sparse.csr_matrix((len(user), len(ids)), dtype=np.float32)
+        ids, features = read_new_items(
+            new_items, placed.town.modalities, dataset.item_ids, dataset.reductions
+        )
+        new, none = (
+            placed.items(features),
+            sparse.csr_matrix((len(user), len(ids)), dtype=np.float32),
+        )
         if only_new:
             item, item_ids, titles, seen = new, ids, None, none
         else:
-            titles = None if titles is None else np.concatenate([titles, np.full(len(ids), "(new)")])
+            titles = (
+                None if titles is None else np.concatenate([titles, np.full(len(ids), "(new)")])
+            )
             item = torch.cat([item, new]).coalesce() if item.is_sparse else torch.cat([item, new])
             item_ids, seen = np.concatenate([item_ids, ids]), sparse.hstack([seen, none], "csr")
     return _Ranking(opened, user, item, seen, user_ids, item_ids, titles, skipped, only_new)
 
 
-def _histories(histories: Histories, skip_unknown: bool, placed: Newcomers) -> tuple[list[str], list[list[str]], int]:
+def _histories(
+    histories: Histories, skip_unknown: bool, placed: Newcomers
+) -> tuple[list[str], list[list[str]], int]:
     """Names of the new users, what each watched, and how many were left out.
 
-    With `skip_unknown`, users of a log or a mapping who watched nothing known are left out; one of a plain list is an error.
+    With `skip_unknown`, users of a log or a mapping who watched nothing known are left out; one of
+    a plain list is an error.
     """
     if isinstance(histories, str | Path):
         names, watched = read_histories(histories)
     elif isinstance(histories, Mapping):
-        names, watched = [str(name) for name in histories], [_history(items) for items in histories.values()]
+        names, watched = (
+            [str(name) for name in histories],
+            [_history(items) for items in histories.values()],
+        )
     else:
         watched = [_history(items) for items in histories]
         return [f"new user {number}" for number in range(1, len(watched) + 1)], watched, 0
@@ -275,7 +325,9 @@ def _histories(histories: Histories, skip_unknown: bool, placed: Newcomers) -> t
 
 def _history(items: Sequence[str]) -> list[str]:
     if isinstance(items, str):
-        raise ConfigError(f"a history is the text '{items:.40}': give a list of item ids for each user")
+        raise ConfigError(
+            f"a history is the text '{items:.40}': give a list of item ids for each user"
+        )
     return [str(item) for item in items]
 
 
@@ -283,12 +335,18 @@ def read_histories(log: str | Path) -> tuple[list[str], list[list[str]]]:
     """The users of a log and what each of them watched, in the order of their first rows."""
     raw = read(log).log
     order = np.argsort(raw.user, kind="stable")
-    parts = np.split(raw.item_ids[raw.item[order]], np.cumsum(np.bincount(raw.user, minlength=len(raw.user_ids)))[:-1])
+    parts = np.split(
+        raw.item_ids[raw.item[order]],
+        np.cumsum(np.bincount(raw.user, minlength=len(raw.user_ids)))[:-1],
+    )
     return raw.user_ids.tolist(), [part.tolist() for part in parts]
 
 
 def _places(users: list[str], found: _Ranking) -> np.ndarray:
-    """Rows (B,) of the users. The message for an unknown one says whom preprocessing left out, and what serves them."""
+    """Rows (B,) of the users.
+
+    The message for an unknown one says whom preprocessing left out, and what serves them.
+    """
     try:
         return Ids(found.user_ids, "user", found.opened.where).places(users)
     except DataError as error:
@@ -296,11 +354,16 @@ def _places(users: list[str], found: _Ranking) -> np.ndarray:
         if not cores:
             raise
         way = "for such a user name what they watched with --history"
-        raise DataError(f"{error} (preprocess left out who is not in the {cores[0]}; {way})") from None
+        raise DataError(
+            f"{error} (preprocess left out who is not in the {cores[0]}; {way})"
+        ) from None
 
 
 def _left_out(folder: str | None) -> dict[str, int]:
-    """Why preprocessing left out how many rows, as its report says; empty where there is no valid report."""
+    """Why preprocessing left out how many rows, as its report says.
+
+    Empty where there is no valid report.
+    """
     if folder is None:
         return {}
     try:

@@ -63,7 +63,9 @@ def robustness(
     device: Device | None = None,
     progress: Report | None = None,
 ) -> RobustnessResult:
-    """Measures how models rank when modalities go missing; the same call continues where it was stopped.
+    """Measures how models rank when modalities go missing.
+
+    The same call continues where it was stopped.
 
     For every rate, pattern and seed the same features go missing for all models.
 
@@ -74,13 +76,15 @@ def robustness(
         rates: Shares that go missing.
         patterns: 'random', 'rare', 'one-modality', 'whole-modality'.
         stages: 'train+test', 'test-only'.
-        strategies: 'mask', an imputer, 'drop-items', or 'mask:KEY=VALUE' for the mask with an option of the model.
+        strategies: 'mask', an imputer, 'drop-items', or 'mask:KEY=VALUE' for the mask with an
+            option of the model.
         seeds: The number of draws and trainings.
         epochs: Epochs at most, for every model; None for the models' own.
         patience: Validations without a better one, for every model; None for the models' own.
         changes: Keys of training for every model, or 'MODEL.KEY' for a model's own.
         minutes: Begins no cell after that many minutes.
-        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA where it is there.
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA
+            where it is there.
         progress: Receives a line about every finished cell, with the time left.
 
     Raises:
@@ -88,10 +92,21 @@ def robustness(
     """
     report = progress or silent
     if any(isinstance(given, str) for given in (models, rates, patterns, stages, strategies)):
-        raise ConfigError("models, rates, patterns, stages and strategies are lists: write ['dualgnn'], not 'dualgnn'")
+        raise ConfigError(
+            "models, rates, patterns, stages and strategies are lists: write ['dualgnn'], not "
+            "'dualgnn'"
+        )
     check_whole("seeds", seeds, 1)
     chosen = settings(models, changes or {}, epochs=epochs, patience=patience)
-    plan = Plan(tuple(models), chosen, tuple(rates), tuple(patterns), tuple(stages), tuple(strategies), seeds)
+    plan = Plan(
+        tuple(models),
+        chosen,
+        tuple(rates),
+        tuple(patterns),
+        tuple(stages),
+        tuple(strategies),
+        seeds,
+    )
     place = pick_device(device)
     dataset = data if isinstance(data, Dataset) else datasets.load(data)
     plan = replace(plan, ks=tuple(sorted({min(k, dataset.num_items) for k in plan.ks})))
@@ -104,7 +119,9 @@ def robustness(
         (out / "cells").mkdir(parents=True, exist_ok=True)
         limit = float("inf") if minutes is None else 60 * minutes
         left = experiment.run(plan, dataset, out, place, seconds=limit, report=_reporter(report))
-        summary = experiment.summarise(plan, dataset, out, f"recall@{plan.ks[-1]}") | {"missing_cells": left}
+        summary = experiment.summarise(plan, dataset, out, f"recall@{plan.ks[-1]}") | {
+            "missing_cells": left
+        }
         write_json(out / "summary.json", summary)
         table = experiment.markdown(summary)
         with atomic_file(out / "table.md") as temporary:
@@ -121,9 +138,17 @@ def _reporter(report: Report) -> Callable[[int, int, Cell, Mapping[str, Any]], N
         nonlocal first
         first = first or done
         each = (time.perf_counter() - started) / (done - first + 1)
-        recall = [name for name in found.get("metrics", ()) if name.startswith("recall@")]  # the longest lists come last
-        said = f"{recall[-1]} {found['metrics'][recall[-1]]:.4f}" if recall else f"refused: {found['refused']}"
-        line = f"{done}/{total} · {cell} · {said} · {found['seconds']:.0f} s · {each * (total - done) / 60:.0f} min left"
+        # the longest lists come last
+        recall = [name for name in found.get("metrics", ()) if name.startswith("recall@")]
+        said = (
+            f"{recall[-1]} {found['metrics'][recall[-1]]:.4f}"
+            if recall
+            else f"refused: {found['refused']}"
+        )
+        line = (
+            f"{done}/{total} · {cell} · {said} · {found['seconds']:.0f} s · "
+            f"{each * (total - done) / 60:.0f} min left"
+        )
         report(Progress(step=done, steps=total, finished=True, message=line))
 
     return cell_done
@@ -133,4 +158,7 @@ def _check_own(out: Path) -> None:
     """Raises `RunError` if a file under the name of a result was not written by an experiment."""
     found = next((out / name for name in RESULTS if (out / name).exists()), None)
     if found is not None and not (out / "cells").is_dir():
-        raise RunError(f"{found} has a name that results take, but was not written as one: move it, or choose another --out")
+        raise RunError(
+            f"{found} has a name that results take, but was not written as one: move it, or "
+            f"choose another --out"
+        )

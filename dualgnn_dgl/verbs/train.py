@@ -35,7 +35,8 @@ class AttentionSummary:
 
     Attributes:
         shares: modality → share of users for whom it weighs most.
-        planted: on the built-in demo, share of its users for whom it is the modality that was planted in them; else None.
+        planted: on the built-in demo, share of its users for whom it is the modality that was
+            planted in them; else None.
         updated: whether the data are the demo after an update.
         new_users: users that the update added, which `planted` leaves out.
         users: number of users.
@@ -57,7 +58,8 @@ class TrainResult:
         user: user table (U, D).
         item: item table (I, D).
         attention: weight of each modality for each user (U, M); None for models without.
-        history: one dictionary an epoch: epoch, loss, seconds, and the validation metric where it was taken.
+        history: one dictionary an epoch: epoch, loss, seconds, and the validation metric where it
+            was taken.
         dataset: data set that the model was trained on.
         model: the trained model; None where a finished run was found and nothing was trained.
         folder: run folder; None in memory.
@@ -104,11 +106,13 @@ def train(
 ) -> TrainResult:
     """Trains a model on a data set and keeps its best epoch, as `dualgnn train` does.
 
-    The epoch is chosen on the validation split; the test split is not looked at. Without `run` nothing is written. With `run` the
-    training writes checkpoints, and `resume` continues from the newest one, on the CPU bit-identically.
+    The epoch is chosen on the validation split; the test split is not looked at. Without `run`
+    nothing is written. With `run` the training writes checkpoints, and `resume` continues from the
+    newest one, on the CPU bit-identically.
 
     Args:
-        data: data set, or path of a prepared folder; None takes what a resumed training was begun with, else the folder `data`.
+        data: data set, or path of a prepared folder; None takes what a resumed training was begun
+            with, else the folder `data`.
         model: a key of `models.MODELS`; None takes the one in `config`, else dualgnn.
         run: run folder to write; it records the place of its data, so `data` must then be a path.
         config: path of a run.toml, or its content as a mapping with `name`, `model` and `train`.
@@ -118,14 +122,16 @@ def train(
         resume: continue from the newest checkpoint of `run`, or begin if there is none.
         force: replace a run that is already there.
         checkpoint_every: most epochs between two checkpoints, 10 by default.
-        checkpoint_minutes: most minutes between two checkpoints, 5 by default, also within an epoch.
+        checkpoint_minutes: most minutes between two checkpoints, 5 by default, also within an
+            epoch.
         keep_last: number of checkpoints that are kept, 2 by default.
         keep_checkpoints: leave the checkpoints when the run is finished.
-        stop: its `ask` is set while a training into `run` can be asked to end after the present batch.
-        **overrides: the same as `options`, as keywords: `layers=2, epochs=50`.
+        stop: its `ask` is set while a training into `run` can be asked to end after the present
+        batch. **overrides: the same as `options`, as keywords: `layers=2, epochs=50`.
 
     Raises:
-        ConfigError: for an unknown model, option or device, a value that is not allowed, or options that exclude each other.
+        ConfigError: for an unknown model, option or device, a value that is not allowed, or options
+            that exclude each other.
         DataError: if the data cannot be read or do not fit the model.
         RunError: if the run folder is occupied or in use, or numbers stop being finite.
         KeyboardInterrupt: if it comes before the first epoch has ended.
@@ -150,14 +156,19 @@ def train(
             raise ConfigError("a training in memory has no checkpoints: give a run folder")
         return _in_memory(settings(None), data, device, report)
     if isinstance(data, Dataset):
-        raise ConfigError("a run folder records where its data are: save the data set first and give the path of its folder")
+        raise ConfigError(
+            "a run folder records where its data are: save the data set first and give the path "
+            "of its folder"
+        )
     _check_kept(given)
     if not resume:
         settings(None)  # reports mistakes before any work
     return _into_folder(os.fspath(run), settings, data, device, report, resume, force, given, stop)
 
 
-def configuration(model: str | None = None, config: Config | None = None, options: Mapping[str, Any] | None = None) -> str:
+def configuration(
+    model: str | None = None, config: Config | None = None, options: Mapping[str, Any] | None = None
+) -> str:
     """Returns the settings that `train` would use as TOML, which its `config` accepts."""
     return checkpoint.run_toml(*resolve(model, config, options))
 
@@ -170,7 +181,9 @@ def _check_kept(given: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} is {value}: give at least {low}")
 
 
-def _in_memory(settings: Settings, data: Data | None, choice: Device, report: Report) -> TrainResult:
+def _in_memory(
+    settings: Settings, data: Data | None, choice: Device, report: Report
+) -> TrainResult:
     """Trains without a run folder."""
     name, config, train = settings
     device, source = pick_device(choice), load_data(data)
@@ -178,7 +191,14 @@ def _in_memory(settings: Settings, data: Data | None, choice: Device, report: Re
     started = time.perf_counter()
     trained = _fit(source.dataset, settings, device, report)
     place = {} if source.path is None else {"path": source.path}
-    about = {"model": name, "config": config, "train": train, "data": place, "dataset": source.dataset, "device": str(device)}
+    about = {
+        "model": name,
+        "config": config,
+        "train": train,
+        "data": place,
+        "dataset": source.dataset,
+        "device": str(device),
+    }
     info = checkpoint.describe(trained.fit, **about)  # type: ignore[arg-type]
     return _result(info, trained, source, seconds=time.perf_counter() - started)
 
@@ -218,7 +238,15 @@ def _into_folder(
                 keeper.clear()  # a process was killed between saving the run and this
             done = plan.finished
             history = checkpoint.read_history(run)
-            return TrainResult(done.info, done.user, done.item, done.attention, history, source.dataset, folder=Path(run))
+            return TrainResult(
+                done.info,
+                done.user,
+                done.item,
+                done.attention,
+                history,
+                source.dataset,
+                folder=Path(run),
+            )
         if force:
             keeper.clear()
         begin(keeper, plan, source.dataset)
@@ -228,7 +256,14 @@ def _into_folder(
             if stop is not None:
                 stop.ask = keeper.ask
 
-        trained = _fit(source.dataset, (plan.name, plan.config, plan.train), plan.device, report, keeper, stoppable)
+        trained = _fit(
+            source.dataset,
+            (plan.name, plan.config, plan.train),
+            plan.device,
+            report,
+            keeper,
+            stoppable,
+        )
         seconds = time.perf_counter() - started
         info = checkpoint.save_run(
             run,
@@ -254,7 +289,10 @@ def _fit(
     keeper: Keeper | None = None,
     begins: Callable[[], None] = lambda: None,
 ) -> Trained:
-    """Trains, and reports what is worth knowing about it; `begins` is called before the first batch."""
+    """Trains, and reports what is worth knowing about it.
+
+    `begins` is called before the first batch.
+    """
     name, config, train = settings
 
     def ready(model: Recommender, inputs: Inputs, seconds: float) -> None:
@@ -262,18 +300,27 @@ def _fit(
             say(report, line)
         begins()
 
-    return train_model(name, dataset, config, train, device=device, report=report, keeper=keeper, ready=ready)
+    return train_model(
+        name, dataset, config, train, device=device, report=report, keeper=keeper, ready=ready
+    )
 
 
 def _remarks(
-    dataset: Dataset, inputs: Inputs, train: TrainConfig, device: torch.device, model: Recommender, seconds: float
+    dataset: Dataset,
+    inputs: Inputs,
+    train: TrainConfig,
+    device: torch.device,
+    model: Recommender,
+    seconds: float,
 ) -> list[str]:
     """Lines about a training that is about to begin."""
     lines = []
     for label, modality in inputs.modalities.items():
         if modality.imputed.any():
             how = "before training" if train.impute == "none" else f"by {train.impute}"
-            lines.append(f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items filled {how}")
+            lines.append(
+                f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items filled {how}"
+            )
     count = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"graph and model ready in {seconds:.1f} s · {count:,} parameters")
     if train.deterministic:
@@ -300,8 +347,12 @@ def _result(info: dict[str, Any], trained: Trained, source: Source, **more: Any)
     )
 
 
-def summarise_attention(options: Mapping[str, Any], dataset: Dataset, attention: Tensor | None) -> AttentionSummary | None:
-    """Summarises which modality weighs most; on the built-in demo also how often it is the planted one.
+def summarise_attention(
+    options: Mapping[str, Any], dataset: Dataset, attention: Tensor | None
+) -> AttentionSummary | None:
+    """Summarises which modality weighs most.
+
+    On the built-in demo also how often it is the planted one.
 
     Args:
         options: options that the data were prepared with.
@@ -322,4 +373,10 @@ def summarise_attention(options: Mapping[str, Any], dataset: Dataset, attention:
     users = zip(strongest.tolist(), dataset.user_ids.tolist(), strict=True)
     found = [names[m] == favourite[user] for m, user in users if user in favourite]
     share = float(np.mean(found)) if found else None
-    return AttentionSummary(shares, share, bool(options.get("updated_from")), len(strongest) - len(found), len(strongest))
+    return AttentionSummary(
+        shares,
+        share,
+        bool(options.get("updated_from")),
+        len(strongest) - len(found),
+        len(strongest),
+    )

@@ -46,7 +46,10 @@ class TuneResult:
 
     @property
     def config(self) -> dict[str, Any] | None:
-        """The best settings, as `config` of `dualgnn_dgl.train` accepts them; None before one trial has run to its end."""
+        """The best settings, as `config` of `dualgnn_dgl.train` accepts them.
+
+        None before one trial has run to its end.
+        """
         if self.best is None:
             return None
         config, train = self.plan.resolved(self.best.params)
@@ -74,13 +77,15 @@ def tune(
 ) -> TuneResult:
     """Searches for a model's best options, as `dualgnn tune` does.
 
-    Trial 0 is what `train` would do; then Optuna proposes values of the model's `SEARCH`, all with one seed. The test split is
-    not looked at. A study folder remembers every trial, so that the same call continues an interrupted search.
+    Trial 0 is what `train` would do; then Optuna proposes values of the model's `SEARCH`, all with
+    one seed. The test split is not looked at. A study folder remembers every trial, so that the
+    same call continues an interrupted search.
 
     Args:
         data: data set, or path of a prepared folder; None takes the folder `data`.
         model: a key of `models.MODELS`; None takes that of the study or of `config`, else dualgnn.
-        study: study folder, in which `{model}` stands for the model's name; None keeps the search in a temporary folder.
+        study: study folder, in which `{model}` stands for the model's name; None keeps the search
+            in a temporary folder.
         trials: number of trials in all, earlier ones included.
         prune: end trials early that are among the worst so far.
         config: path of a run.toml, or its content as a mapping; the search starts from it.
@@ -94,7 +99,8 @@ def tune(
         The search so far; `interrupted` is set if it was ended by Ctrl-C.
 
     Raises:
-        ConfigError: if Optuna is not installed, the data have no validation split, or an option is not allowed.
+        ConfigError: if Optuna is not installed, the data have no validation split, or an option is
+            not allowed.
         RunError: if the folder holds something else, a study of something else, or is in use.
     """
     report = silent if progress is None else progress
@@ -118,8 +124,13 @@ def tune(
         folder = named.replace("{model}", name) if named is not None else None
         place = folder or str(Path(held.enter_context(tempfile.TemporaryDirectory())) / "study")
         search = held.enter_context(Study(place, plan, prune=prune, force=force))
-        say(report, f"data: {source} · study: {folder or 'in memory'} · model: {name} · device: {chosen}")
-        tried = " · ".join(f"{key} {', '.join(map(str, values))}" for key, values in plan.space.items())
+        say(
+            report,
+            f"data: {source} · study: {folder or 'in memory'} · model: {name} · device: {chosen}",
+        )
+        tried = " · ".join(
+            f"{key} {', '.join(map(str, values))}" for key, values in plan.space.items()
+        )
         say(report, f"values to try: {tried or 'none, this model has nothing to choose'}")
         if before := len(search.trials()):
             say(report, f"{before} trials are there already")
@@ -130,7 +141,9 @@ def tune(
             whole = search.tune(inputs, trials, device=chosen, begin=begin, end=end)
         except KeyboardInterrupt:
             interrupted = True
-        return TuneResult(plan, search.trials(), search.best(), folder, source.path, not whole, interrupted)
+        return TuneResult(
+            plan, search.trials(), search.best(), folder, source.path, not whole, interrupted
+        )
 
 
 def _begin(report: Report, trials: int) -> Callable[[int, dict[str, Any]], Report]:
@@ -147,11 +160,18 @@ def _end(report: Report, study: Study) -> Callable[[Trial], None]:
     """Returns a function that reports a finished trial in one line."""
 
     def end(trial: Trial) -> None:
-        words = {"complete": f"best epoch {trial.epoch} of {trial.epochs}", "pruned": f"ended early, after epoch {trial.epochs}"}
+        words = {
+            "complete": f"best epoch {trial.epoch} of {trial.epochs}",
+            "pruned": f"ended early, after epoch {trial.epochs}",
+        }
         how = words.get(trial.state, f"failed: {trial.error}")
         metric, best = study.plan.train.metric, study.best()
         result = "" if trial.value is None else f"{metric} {trial.value:.4f}, "
-        shown = f" · best {best.value:.4f} of trial {best.number}" if best is not None and best.value is not None else ""
+        shown = (
+            f" · best {best.value:.4f} of trial {best.number}"
+            if best is not None and best.value is not None
+            else ""
+        )
         values = " ".join(f"{key}={value}" for key, value in trial.params.items()) or "the defaults"
         line = f"trial {trial.number}: {values}: {result}{how}, {trial.seconds:.1f} s{shown}"
         report(Progress(message=line, task=f"trial {trial.number}", finished=True))

@@ -95,7 +95,8 @@ def update(
 ) -> UpdateResult:
     """Adds a new log to prepared data and a trained run, and writes both to new folders.
 
-    New pairs go to training, held-out ones stay. New users are placed by their histories, new items by their features.
+    New pairs go to training, held-out ones stay. New users are placed by their histories, new items
+    by their features.
 
     Args:
         run: A run folder, or a run already loaded.
@@ -119,9 +120,19 @@ def update(
         raise ConfigError("update reads the data's folder and a list of feature files: give paths")
     opened = open_run(run, data)
     folder = str(opened.folder)
-    new_data, new_run = str(new_data or f"{folder.rstrip('/')}-updated"), str(new_run or f"{opened.name.rstrip('/')}-updated")
-    request: dict[str, Any] = {"run": opened.name, "data": opened.dataset.hash, "input": str(source)}
-    request |= {"features": [str(file) for file in features], "items": None if items is None else str(items)}
+    new_data, new_run = (
+        str(new_data or f"{folder.rstrip('/')}-updated"),
+        str(new_run or f"{opened.name.rstrip('/')}-updated"),
+    )
+    request: dict[str, Any] = {
+        "run": opened.name,
+        "data": opened.dataset.hash,
+        "input": str(source),
+    }
+    request |= {
+        "features": [str(file) for file in features],
+        "items": None if items is None else str(items),
+    }
     request |= {"new_data": new_data, "epochs": epochs, "lr": lr}
     check_apart(new_data, new_run)
     with ExitStack() as held:
@@ -136,7 +147,10 @@ def update(
         say(report, f"reading {source}")
         raw = read(source, features=features, items=items)
         larger, added = growth.extend(
-            opened.dataset, raw, min_rating=options.get("min_rating"), cooc_top=options.get("cooc_top", 200)
+            opened.dataset,
+            raw,
+            min_rating=options.get("min_rating"),
+            cooc_top=options.get("cooc_top", 200),
         )
         before, fit = _grown(opened, model, larger, added, train, epochs, report)
         result = UpdateResult(
@@ -151,14 +165,20 @@ def update(
         )
         both = ((new_data, data_folder.FOLDER), (new_run, checkpoint.FOLDER))
         with replace_folders(*both, force=force) as (data_files, run_files):
-            data_folder.write(larger, data_files, options=options | {"updated_from": opened.dataset.hash})
+            data_folder.write(
+                larger, data_files, options=options | {"updated_from": opened.dataset.hash}
+            )
             said = {"request": request, "result": result.to_dict()}
             (run_files / UPDATE).write_text(json_text(said, indent=2), "utf-8")
             checkpoint.write_run(
                 run_files,
                 fit,
                 model=str(opened.run.info["model"]),
-                config=build(model_class(str(opened.run.info["model"])).Config, opened.run.info["config"], typed=True),
+                config=build(
+                    model_class(str(opened.run.info["model"])).Config,
+                    opened.run.info["config"],
+                    typed=True,
+                ),
                 train=train,
                 data=checkpoint.reference(new_data, new_run),
                 dataset=larger,
@@ -174,9 +194,17 @@ def _training(opened: Opened, epochs: int, lr: float | None) -> TrainConfig:
 
 
 def _grown(
-    opened: Opened, model: Recommender, larger: Dataset, added: Added, train: TrainConfig, epochs: int, report: Report
+    opened: Opened,
+    model: Recommender,
+    larger: Dataset,
+    added: Added,
+    train: TrainConfig,
+    epochs: int,
+    report: Report,
 ) -> tuple[Fit, Fit]:
-    """The model with the newcomers placed, and the better of that and the model after further training."""
+    """The model with the newcomers placed, and the better of that and the model after further
+    training.
+    """
     name = str(opened.run.info["model"])
     config = build(model_class(name).Config, opened.run.info["config"], typed=True)
     modalities = training.features(larger, train)
@@ -198,6 +226,12 @@ def _completed(run: str, request: dict[str, Any]) -> UpdateResult | None:
     kept = read_json(path)
     if kept.get("request") != request:
         return None
-    schema.check(schema.record({"request": schema.plain, "result": RESULT_SCHEMA}), kept, path, RunError, "update again")
+    schema.check(
+        schema.record({"request": schema.plain, "result": RESULT_SCHEMA}),
+        kept,
+        path,
+        RunError,
+        "update again",
+    )
     result = dict(kept["result"])
     return UpdateResult(**{**result, "added": Added(**result["added"])}, repeated=True)

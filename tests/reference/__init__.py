@@ -1,1 +1,4 @@
-"""Models written as slowly as their equations: one loop a sum, one line an equation, float64. Read beside the papers."""
+"""Models written as slowly as their equations: one loop a sum, one line an equation, float64.
+
+Read beside the papers.
+"""

@@ -1,4 +1,7 @@
-"""BM3 as its equations stand, pair by pair, in float64. Source: Zhou et al., WWW 2023; letters as in the model's file."""
+"""BM3 as its equations stand, pair by pair, in float64.
+
+Source: Zhou et al., WWW 2023; letters as in the model's file.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import torch
 from torch import Tensor
 
 
-def tables(p: Tensor, q: Tensor, pairs: list[tuple[int, int]], layers: int) -> tuple[list[Tensor], list[Tensor]]:
+def tables(
+    p: Tensor, q: Tensor, pairs: list[tuple[int, int]], layers: int
+) -> tuple[list[Tensor], list[Tensor]]:
     """u and i: the mean of layers 0…L, and for items their own vector once more."""
     watched = [[i for v, i in pairs if v == u] for u in range(len(p))]
     watchers = [[u for u, j in pairs if j == i] for i in range(len(q))]
@@ -17,13 +22,22 @@ def tables(p: Tensor, q: Tensor, pairs: list[tuple[int, int]], layers: int) -> t
         last_u, last_i = users[-1], items[-1]
         users.append(
             [
-                sum((last_i[i] / math.sqrt(len(watched[u]) * len(watchers[i])) for i in watched[u]), torch.zeros_like(p[0]))
+                sum(
+                    (last_i[i] / math.sqrt(len(watched[u]) * len(watchers[i])) for i in watched[u]),
+                    torch.zeros_like(p[0]),
+                )
                 for u in range(len(p))
             ]
         )
         items.append(
             [
-                sum((last_u[u] / math.sqrt(len(watched[u]) * len(watchers[i])) for u in watchers[i]), torch.zeros_like(q[0]))
+                sum(
+                    (
+                        last_u[u] / math.sqrt(len(watched[u]) * len(watchers[i]))
+                        for u in watchers[i]
+                    ),
+                    torch.zeros_like(q[0]),
+                )
                 for i in range(len(q))
             ]
         )
@@ -36,10 +50,14 @@ def predict(named: dict[str, Tensor], x: Tensor) -> Tensor:
     return named["predictor.weight"] @ x + named["predictor.bias"]
 
 
-def embed(named: dict[str, Tensor], pairs: list[tuple[int, int]], layers: int) -> tuple[Tensor, Tensor]:
+def embed(
+    named: dict[str, Tensor], pairs: list[tuple[int, int]], layers: int
+) -> tuple[Tensor, Tensor]:
     """ũ (U, D) and ĩ (I, D)."""
     user, item = tables(named["user"], named["item"], pairs, layers)
-    return torch.stack([predict(named, x) for x in user]), torch.stack([predict(named, x) for x in item])
+    return torch.stack([predict(named, x) for x in user]), torch.stack(
+        [predict(named, x) for x in item]
+    )
 
 
 def apart(x: Tensor, y: Tensor) -> Tensor:
@@ -57,7 +75,9 @@ def loss(
     masks: list[Tensor],
     config,
 ) -> Tensor:
-    """`masks`: what stays of the targets of users, items, and each modality; (B, D) each of zeros and ones."""
+    """`masks`: what stays of the targets of users, items, and each modality; (B, D) each of zeros
+    and ones.
+    """
     user, item = tables(named["user"], named["item"], pairs, config.layers)
     total = torch.zeros((), dtype=torch.float64)
     for b, (u, i) in enumerate(batch):

@@ -1,4 +1,7 @@
-"""What the slow twins of models with features share: plain rows, in float64. Nothing here is fast or clever."""
+"""What the slow twins of models with features share: plain rows, in float64.
+
+Nothing here is fast or clever.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +49,15 @@ def bpr(user: Tensor, item: Tensor, triples: list[tuple[int, int, int]]) -> Tens
 def released_penalty(
     user: Tensor, item: Tensor, preference: list[Tensor], triples: list[tuple[int, int, int]]
 ) -> Tensor:
-    """Mean of Q_u² + Q_i² over the pairs and columns, plus Σ_m mean P_m[batch]², as MMGCN and GRCN have it."""
+    """Mean of Q_u² + Q_i² over the pairs and columns, plus Σ_m mean P_m[batch]², as MMGCN and GRCN
+    have it.
+    """
     pairs = [(u, i) for u, p, n in triples for i in (p, n)]
-    total = sum((user[u] ** 2 + item[i] ** 2).sum() for u, i in pairs) / (len(pairs) * user.shape[1])
+    total = sum((user[u] ** 2 + item[i] ** 2).sum() for u, i in pairs) / (
+        len(pairs) * user.shape[1]
+    )
     for table in preference:
-        total = total + sum((table[u] ** 2).sum() for u, _, _ in triples) / (len(triples) * table.shape[1])
+        total = total + sum((table[u] ** 2).sum() for u, _, _ in triples) / (
+            len(triples) * table.shape[1]
+        )
     return total

@@ -1,6 +1,9 @@
-"""DualGNN as its equations stand, node by node and edge by edge, in float64. Nothing here is fast or clever.
+"""DualGNN as its equations stand, node by node and edge by edge, in float64.
 
-Source: Wang et al., IEEE TMM 25 (2023); letters as there: P preference, z encoded feature, α attention, Ω user-user weights.
+Nothing here is fast or clever.
+
+Source: Wang et al., IEEE TMM 25 (2023); letters as there: P preference, z encoded feature, α
+    attention, Ω user-user weights.
 """
 
 from __future__ import annotations
@@ -15,7 +18,10 @@ from torch import Tensor
 
 @dataclass
 class Parameters:
-    """Everything that is learned. `encoder[m]` is [W1, b1, W2, b2], [W, b] or []; `join` is [W, b] or []; `absent` e_m or []."""
+    """Everything that is learned.
+
+    `encoder[m]` is [W1, b1, W2, b2], [W, b] or []; `join` is [W, b] or []; `absent` e_m or [].
+    """
 
     preference: list[Tensor]
     encoder: list[list[Tensor]]
@@ -64,7 +70,9 @@ def encode(feature: Tensor, weights: list[Tensor]) -> Tensor:
     return weights[2] @ leaky_relu(weights[0] @ feature + weights[1]) + weights[3]
 
 
-def single_modal(parameters: Parameters, setting: Setting, m: int) -> tuple[list[Tensor], list[Tensor]]:
+def single_modal(
+    parameters: Parameters, setting: Setting, m: int
+) -> tuple[list[Tensor], list[Tensor]]:
     """r_m of every user and item: the sum over layers of x⁰, Âx⁰, Â²x⁰, …"""
     s = setting
     user = [unit(parameters.preference[m][u]) for u in range(s.users)]
@@ -74,7 +82,9 @@ def single_modal(parameters: Parameters, setting: Setting, m: int) -> tuple[list
     if s.missing == "learned":
         item = [x if s.present[m][i] else unit(parameters.absent[m][0]) for i, x in enumerate(item)]
     if s.missing == "neighbours":
-        item = filled(s, m, [x if s.present[m][i] else torch.zeros_like(x) for i, x in enumerate(item)])
+        item = filled(
+            s, m, [x if s.present[m][i] else torch.zeros_like(x) for i, x in enumerate(item)]
+        )
     pairs = [(u, i) for u, i in s.pairs if s.present[m][i] or not s.drop_edges]
     degree_u = [sum(1 for v, _ in pairs if v == u) for u in range(s.users)]
     degree_i = [sum(1 for _, j in pairs if j == i) for i in range(s.items)]
@@ -92,7 +102,10 @@ def single_modal(parameters: Parameters, setting: Setting, m: int) -> tuple[list
 
 
 def filled(setting: Setting, m: int, item: list[Tensor]) -> list[Tensor]:
-    """Rows of items without the modality: over all who watched it, the sum over all that they watched, at length one."""
+    """Rows of items without the modality.
+
+    Over all who watched it, the sum over all that they watched, at length one.
+    """
     watched_by = [sum(1 for v, _ in setting.pairs if v == u) for u in range(setting.users)]
     watching = [sum(1 for _, j in setting.pairs if j == i) for i in range(setting.items)]
     rows = list(item)
@@ -109,18 +122,26 @@ def filled(setting: Setting, m: int, item: list[Tensor]) -> list[Tensor]:
 
 def own(setting: Setting, u: int) -> list[bool]:
     """Which modalities at least one of the user's training items has."""
-    return [any(setting.present[m][i] for v, i in setting.pairs if v == u) for m in range(len(setting.features))]
+    return [
+        any(setting.present[m][i] for v, i in setting.pairs if v == u)
+        for m in range(len(setting.features))
+    ]
 
 
 def lenders(setting: Setting, u: int, m: int) -> list[int]:
-    """Co-occurring users who have what u lacks; nobody where u has it, or where borrowing is off."""
+    """Co-occurring users who have what u lacks; nobody where u has it, or where borrowing is
+    off.
+    """
     if not setting.borrow or own(setting, u)[m]:
         return []
     return [w for w in range(setting.users) if setting.omega[u][w] and own(setting, w)[m]]
 
 
 def observed(setting: Setting, u: int) -> list[bool]:
-    """Which modalities the user's training items have or co-occurring users supply; all of them where there is none."""
+    """Which modalities the user's training items have or co-occurring users supply.
+
+    All of them where there is none.
+    """
     have = [has or bool(lenders(setting, u, m)) for m, has in enumerate(own(setting, u))]
     return have if any(have) else [True] * len(have)
 
@@ -144,22 +165,29 @@ def alpha(parameters: Parameters, setting: Setting, u: int) -> list[Tensor]:
     if setting.attention == "released":
         return list(row)
     there = observed(setting, u) if setting.missing != "zero" else [True] * count
-    mass = [row[m].exp() if there[m] else torch.zeros((), dtype=torch.float64) for m in range(count)]
+    mass = [
+        row[m].exp() if there[m] else torch.zeros((), dtype=torch.float64) for m in range(count)
+    ]
     return [value / sum(mass) for value in mass]
 
 
 def fuse(parameters: Parameters, setting: Setting, u: int, seen: list[Tensor]) -> Tensor:
-    """The user's modalities joined: Σ_m α u_m, their concatenation through one linear map, or their maximum."""
+    """The user's modalities joined: Σ_m α u_m, their concatenation through one linear map, or their
+    maximum.
+    """
     if setting.user_fusion == "aliased":  # the first has become the sum of all
         seen = [sum(seen[1:], seen[0]), *seen[1:]]
     weighted = [a * x for a, x in zip(alpha(parameters, setting, u), seen, strict=True)]
     if setting.user_fusion == "concat":
         return parameters.join[0] @ torch.cat(weighted) + parameters.join[1]
     if setting.user_fusion == "max":
-        if setting.missing != "zero" and setting.attention == "softmax":  # what is not there does not compete
+        # what is not there does not compete
+        if setting.missing != "zero" and setting.attention == "softmax":
             weighted = [x for x, there in zip(weighted, observed(setting, u), strict=True) if there]
         columns = zip(*weighted, strict=True)  # the M values of one place
-        return torch.stack([max(column, key=lambda value: float(value.detach())) for column in columns])
+        return torch.stack(
+            [max(column, key=lambda value: float(value.detach())) for column in columns]
+        )
     return sum(weighted)
 
 
@@ -185,7 +213,10 @@ def embed(parameters: Parameters, setting: Setting) -> tuple[Tensor, Tensor]:
 
 
 def loss(parameters: Parameters, setting: Setting, triples: list[tuple[int, int, int]]) -> Tensor:
-    """BPR plus λ [ Σ_m mean P_m[batch]² + mean a² ]; with concatenation, mean W² in the place of mean a²."""
+    """BPR plus λ [ Σ_m mean P_m[batch]² + mean a² ].
+
+    With concatenation, mean W² in the place of mean a².
+    """
     user, item = embed(parameters, setting)
     total = torch.zeros((), dtype=torch.float64)
     for u, p, n in triples:
@@ -194,7 +225,9 @@ def loss(parameters: Parameters, setting: Setting, triples: list[tuple[int, int,
     total = total / len(triples)
     penalty = torch.zeros((), dtype=torch.float64)
     for table in parameters.preference:
-        penalty = penalty + sum(table[u].square().sum() for u, _, _ in triples) / (len(triples) * table.shape[1])
+        penalty = penalty + sum(table[u].square().sum() for u, _, _ in triples) / (
+            len(triples) * table.shape[1]
+        )
     if setting.user_fusion == "concat":
         penalty = penalty + parameters.join[0].square().sum() / parameters.join[0].numel()
     elif parameters.attention is not None:
@@ -202,14 +235,23 @@ def loss(parameters: Parameters, setting: Setting, triples: list[tuple[int, int,
     return total + setting.l2 * penalty
 
 
-def user_graph(pairs: list[tuple[int, int]], users: int, k: int, weight: str, store: int = 200) -> list[list[float]]:
-    """Ω from shared training items: the k strongest (count down, then user number up), no filling up."""
+def user_graph(
+    pairs: list[tuple[int, int]], users: int, k: int, weight: str, store: int = 200
+) -> list[list[float]]:
+    """Ω from shared training items: the k strongest (count down, then user number up), no filling
+    up.
+    """
     watched = [{i for v, i in pairs if v == u} for u in range(users)]
     omega = [[0.0] * users for _ in range(users)]
     for u in range(users):
         shared = [(len(watched[u] & watched[w]), w) for w in range(users) if w != u]
-        near = sorted(((c, w) for c, w in shared if c >= 1), key=lambda pair: (-pair[0], pair[1]))[:store][:k]
-        mass = {w: {"softmax": math.exp(c), "mean": 1.0, "proportional": float(c)}[weight] for c, w in near}
+        near = sorted(((c, w) for c, w in shared if c >= 1), key=lambda pair: (-pair[0], pair[1]))[
+            :store
+        ][:k]
+        mass = {
+            w: {"softmax": math.exp(c), "mean": 1.0, "proportional": float(c)}[weight]
+            for c, w in near
+        }
         for w, value in mass.items():
             omega[u][w] = value / sum(mass.values())
     return omega

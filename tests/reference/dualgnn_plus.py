@@ -1,4 +1,7 @@
-"""DualGNN-Plus as its equations stand, user by user and item by item, in float64; see the model's docstring."""
+"""DualGNN-Plus as its equations stand, user by user and item by item, in float64.
+
+See the model's docstring.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from torch import Tensor
 
 
 def nearest(features: Tensor, present: list[bool], k: int) -> list[list[int]]:
-    """For each item the k others of largest cosine among those present; nothing for an absent one."""
+    """For each item the k others of largest cosine among those present; nothing for an absent
+    one.
+    """
     found = []
     for i, row in enumerate(features):
         if not present[i]:
@@ -66,38 +71,63 @@ def embed(
     resembling = []
     for table, there in zip(features, present, strict=True):
         lists = nearest(table, there, config.item_k)
-        resembling.append([sum((q[j] for j in near), torch.zeros_like(q[0])) / max(len(near), 1) for near in lists])
+        resembling.append(
+            [
+                sum((q[j] for j in near), torch.zeros_like(q[0])) / max(len(near), 1)
+                for near in lists
+            ]
+        )
     sent = [send_to_users(table) for table in resembling]
     behaviour = list(user)
     for u in range(len(p)):
-        seen = [m for m, there in enumerate(present) if any(there[i] for i in watched[u])] or list(range(len(present)))
+        seen = [m for m, there in enumerate(present) if any(there[i] for i in watched[u])] or list(
+            range(len(present))
+        )
         mass = {m: torch.ones(()) for m in seen}
         if isinstance(attention, tuple):
             sharpness, offset = attention
-            mass = {m: (sharpness * cosine(behaviour[u], sent[m][u]) + offset[m]).exp() for m in seen}
+            mass = {
+                m: (sharpness * cosine(behaviour[u], sent[m][u]) + offset[m]).exp() for m in seen
+            }
         elif attention is not None:
             mass = {m: attention[u, m].exp() for m in seen}
         total = sum(mass.values()) if attention is not None else 1
         for m in seen:
             user[u] = user[u] + config.user_weight * mass[m] / total * sent[m][u]
     for i in range(len(q)):
-        item[i] = item[i] + config.item_weight * sum(table[i] for table in resembling) / len(resembling)
-    user = [user[u] + config.cooc_share * sum((w * user[v] for v, w in omega[u]), torch.zeros_like(p[0])) for u in range(len(p))]
+        item[i] = item[i] + config.item_weight * sum(table[i] for table in resembling) / len(
+            resembling
+        )
+    user = [
+        user[u]
+        + config.cooc_share * sum((w * user[v] for v, w in omega[u]), torch.zeros_like(p[0]))
+        for u in range(len(p))
+    ]
     users_out = torch.stack([row / row.norm().clamp(min=1e-12) for row in user])
     items_out = torch.stack([row / row.norm() for row in item])
     if bias is None:
         return users_out, items_out
-    return torch.cat([users_out, torch.ones_like(p[:, :1])], dim=1), torch.cat([items_out, bias], dim=1)
+    return torch.cat([users_out, torch.ones_like(p[:, :1])], dim=1), torch.cat(
+        [items_out, bias], dim=1
+    )
 
 
-def loss(tables: tuple[Tensor, Tensor], p: Tensor, q: Tensor, triples: list[tuple[int, int, int]], config) -> Tensor:
-    """Mean of −log softmax of the positive among itself and the shared negatives, and the penalty."""
+def loss(
+    tables: tuple[Tensor, Tensor], p: Tensor, q: Tensor, triples: list[tuple[int, int, int]], config
+) -> Tensor:
+    """Mean of −log softmax of the positive among itself and the shared negatives, and the
+    penalty.
+    """
     user, item = tables
     shared = [negative for _, _, negative in triples][: config.negatives]
     total = torch.zeros((), dtype=torch.float64)
     for u, positive, _ in triples:
         right = (user[u] @ item[positive] / config.temperature).exp()
-        wrong = sum((user[u] @ item[j] / config.temperature).exp() for j in shared) * (len(q) - 1) / len(shared)
+        wrong = (
+            sum((user[u] @ item[j] / config.temperature).exp() for j in shared)
+            * (len(q) - 1)
+            / len(shared)
+        )
         total = total - torch.log(right / (right + wrong))
         total = total + config.l2 * ((p[u] ** 2).sum() + (q[positive] ** 2).sum()) / 2
     return total / len(triples)

@@ -1,4 +1,7 @@
-"""FREEDOM as its equations stand, node by node, in float64. Source: Zhou & Shen, ACM MM 2023; letters as in the model's file."""
+"""FREEDOM as its equations stand, node by node, in float64.
+
+Source: Zhou & Shen, ACM MM 2023; letters as in the model's file.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,10 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def nearest(features: Tensor, present: list[bool], k: int) -> list[list[int]]:
-    """For each item itself and the k − 1 others of largest cosine among those present; nothing for an absent one."""
+    """For each item itself and the k − 1 others of largest cosine among those present.
+
+    Nothing for an absent one.
+    """
     lists = []
     for i, row in enumerate(features):
         others = [j for j in range(len(features)) if j != i and present[j] and present[i]]
@@ -24,8 +30,12 @@ def nearest(features: Tensor, present: list[bool], k: int) -> list[list[int]]:
     return lists
 
 
-def item_graph(features: list[Tensor], present: list[list[bool]], shares: list[float], k: int) -> list[dict[int, float]]:
-    """S: D^-½ of ones D^-½ in each modality, with D the row sums; mixed by the shares of what the item has."""
+def item_graph(
+    features: list[Tensor], present: list[list[bool]], shares: list[float], k: int
+) -> list[dict[int, float]]:
+    """S: D^-½ of ones D^-½ in each modality, with D the row sums; mixed by the shares of what the
+    item has.
+    """
     mixed: list[dict[int, float]] = [{} for _ in present[0]]
     for table, there, share in zip(features, present, shares, strict=True):
         lists = nearest(table, there, k)
@@ -49,11 +59,16 @@ def smooth(p: Tensor, q: Tensor, pairs: list[tuple[int, int]], layers: int) -> t
             new_i[i] = new_i[i] + users[-1][u] / math.sqrt(du[u] * di[i])
         users.append(new_u)
         items.append(new_i)
-    mean = [[sum(layer[n] for layer in side) / (layers + 1) for n in range(len(side[0]))] for side in (users, items)]
+    mean = [
+        [sum(layer[n] for layer in side) / (layers + 1) for n in range(len(side[0]))]
+        for side in (users, items)
+    ]
     return mean[0], mean[1]
 
 
-def embed(p: Tensor, q: Tensor, pairs: list[tuple[int, int]], similar: list[dict[int, float]], config) -> tuple[Tensor, Tensor]:
+def embed(
+    p: Tensor, q: Tensor, pairs: list[tuple[int, int]], similar: list[dict[int, float]], config
+) -> tuple[Tensor, Tensor]:
     """u (U, D) and i + h (I, D)."""
     user, item = smooth(p, q, pairs, config.layers)
     h = list(q)
@@ -73,15 +88,24 @@ def loss(
     triples: list[tuple[int, int, int]],
     config,
 ) -> Tensor:
-    """BPR, the feature loss of each modality over the triples that have it, and the penalty; `pairs` are the thinned ones."""
+    """BPR, the feature loss of each modality over the triples that have it, and the penalty.
+
+    `pairs` are the thinned ones.
+    """
     user, item = embed(p, q, pairs, similar, config)
     total = torch.zeros((), dtype=torch.float64)
     for u, i, j in triples:
-        total = total + torch.log(1 + torch.exp(user[u] @ item[j] - user[u] @ item[i])) / len(triples)
-        total = total + config.l2 * ((p[u] ** 2).sum() + (q[i] ** 2).sum() + (q[j] ** 2).sum()) / (2 * len(triples))
+        total = total + torch.log(1 + torch.exp(user[u] @ item[j] - user[u] @ item[i])) / len(
+            triples
+        )
+        total = total + config.l2 * ((p[u] ** 2).sum() + (q[i] ** 2).sum() + (q[j] ** 2).sum()) / (
+            2 * len(triples)
+        )
     for table, there, weight in zip(features, present, maps, strict=True):
         whole = [(u, i, j) for u, i, j in triples if there[i] and there[j]]
         for u, i, j in whole:
             difference = user[u] @ (weight @ table[i]) - user[u] @ (weight @ table[j])
-            total = total + config.feature_weight * torch.log(1 + torch.exp(-difference)) / len(whole)
+            total = total + config.feature_weight * torch.log(1 + torch.exp(-difference)) / len(
+                whole
+            )
     return total

@@ -17,17 +17,27 @@ def attend(own: Tensor, others: dict[int, Tensor]) -> dict[int, Tensor]:
     return {name: value / sum(mass.values()) for name, value in mass.items()}
 
 
-def content(named: Named, setting: Setting, m: int, config) -> tuple[list[Tensor], list[Tensor], Weights, Weights]:
+def content(
+    named: Named, setting: Setting, m: int, config
+) -> tuple[list[Tensor], list[Tensor], Weights, Weights]:
     """r_m of users and items, and α by (user, item) towards users and towards items."""
     item = []
     for i in range(setting.items):
-        row = leaky_relu(named[f"encoders.{m}.weight"] @ setting.features[m][i] + named[f"encoders.{m}.bias"])
+        row = leaky_relu(
+            named[f"encoders.{m}.weight"] @ setting.features[m][i] + named[f"encoders.{m}.bias"]
+        )
         item.append(unit(row) if setting.present[m][i] else row * 0)
     user = [unit(named[f"preference.{m}"][u]) for u in range(setting.users)]
     for _ in range(config.routing if config.routing_edges == "intended" else 0):
         for u in range(setting.users):
             near = {i: item[i] for i in setting.watched(u)}
-            user[u] = unit(user[u] + sum((a * near[i] for i, a in attend(user[u], near).items()), torch.zeros_like(user[u])))
+            user[u] = unit(
+                user[u]
+                + sum(
+                    (a * near[i] for i, a in attend(user[u], near).items()),
+                    torch.zeros_like(user[u]),
+                )
+            )
     to_user, to_item, users, items = {}, {}, list(user), list(item)
     for u in range(setting.users):
         for i, a in attend(user[u], {i: item[i] for i in setting.watched(u)}).items():
@@ -51,7 +61,11 @@ def refined(alphas: list[Weights], confidence: Tensor | None, end: int, config) 
         if config.edge_weight == "confidence":
             values = [value * confidence[pair[end], m] for m, value in enumerate(values)]
         best = max(values, key=lambda value: float(value.detach()))
-        weights[pair] = best * 0 if config.edge_weight == "confidence" and config.prune and float(best.detach()) < 0 else best
+        weights[pair] = (
+            best * 0
+            if config.edge_weight == "confidence" and config.prune and float(best.detach()) < 0
+            else best
+        )
     return weights
 
 

@@ -7,11 +7,18 @@ from scipy.linalg import expm
 
 
 def item_graph(pairs: list[tuple[int, int]], items: int, k: int) -> np.ndarray:
-    """A[i][j] = 1 if j is among the k items that share most users with i, or i among those of j; (I, I)."""
+    """A[i][j] = 1 if j is among the k items that share most users with i, or i among those of j.
+
+    (I, I).
+    """
     watchers = [{u for u, j in pairs if j == i} for i in range(items)]
     graph = np.zeros((items, items))
     for i in range(items):
-        shared = [(-len(watchers[i] & watchers[j]), j) for j in range(items) if j != i and watchers[i] & watchers[j]]
+        shared = [
+            (-len(watchers[i] & watchers[j]), j)
+            for j in range(items)
+            if j != i and watchers[i] & watchers[j]
+        ]
         for _, j in sorted(shared)[:k]:
             graph[i, j] = graph[j, i] = 1
     return graph
@@ -26,8 +33,12 @@ def normalised(graph: np.ndarray) -> np.ndarray:
     return step
 
 
-def operator(method: str, graph: np.ndarray, present: np.ndarray, hops: int, alpha: float, time: float) -> np.ndarray:
-    """L (I, I) of each method; for multi_hop, the matrix that `hops` steps with known rows set back amount to."""
+def operator(
+    method: str, graph: np.ndarray, present: np.ndarray, hops: int, alpha: float, time: float
+) -> np.ndarray:
+    """L (I, I) of each method; for multi_hop, the matrix that `hops` steps with known rows set back
+    amount to.
+    """
     items, step = len(graph), normalised(graph)
     if method == "mean":
         return np.ones((items, items))
@@ -54,10 +65,17 @@ def impute(
     alpha: float,
     time: float,
 ) -> np.ndarray:
-    """x̃_i = (L X)_i / (L p)_i for absent i, the mean of the present rows where no weight arrives; (I, F)."""
+    """x̃_i = (L X)_i / (L p)_i for absent i, the mean of the present rows where no weight arrives.
+
+    (I, F).
+    """
     known = [i for i in range(len(values)) if present[i]]
     filled = values.astype(np.float64).copy()
-    weights = operator(method, item_graph(pairs, len(values), k), present, hops, alpha, time) if method != "zero" else None
+    weights = (
+        operator(method, item_graph(pairs, len(values), k), present, hops, alpha, time)
+        if method != "zero"
+        else None
+    )
     for i in range(len(values)):
         if present[i]:
             continue

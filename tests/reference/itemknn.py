@@ -1,4 +1,7 @@
-"""ItemKNN as its equations stand, by comparing sets. Sources: Sarwar et al., WWW 2001; Deshpande & Karypis, TOIS 2004."""
+"""ItemKNN as its equations stand, by comparing sets.
+
+Sources: Sarwar et al., WWW 2001; Deshpande & Karypis, TOIS 2004.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,13 @@ def scores(pairs: list[tuple[int, int]], users: int, items: int, config) -> list
             common = sum(1 / len(watched[u]) ** config.activity for u in watchers[i] & watchers[j])
             if i != j and common:
                 cosine = config.similarity == "cosine"
-                total = math.sqrt(len(watchers[i]) * len(watchers[j])) if cosine else len(watchers[i])
+                total = (
+                    math.sqrt(len(watchers[i]) * len(watchers[j])) if cosine else len(watchers[i])
+                )
                 found[i] = common / (total + config.shrink)
         best = sorted(found, key=lambda i: (-round(found[i], 12), i))[: config.k]
         near.append({i: found[i] for i in best})
-    return [[sum(s for i, s in near[j].items() if u in watchers[i]) for j in range(items)] for u in range(users)]
+    return [
+        [sum(s for i, s in near[j].items() if u in watchers[i]) for j in range(items)]
+        for u in range(users)
+    ]

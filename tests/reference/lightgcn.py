@@ -1,4 +1,7 @@
-"""LightGCN as its equations stand, edge by edge, in float64. Source: He et al., SIGIR 2020, equations 3, 4 and 15."""
+"""LightGCN as its equations stand, edge by edge, in float64.
+
+Source: He et al., SIGIR 2020, equations 3, 4 and 15.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,12 @@ import torch
 from torch import Tensor
 
 
-def embed(user: Tensor, item: Tensor, pairs: list[tuple[int, int]], layers: int) -> tuple[Tensor, Tensor]:
-    """The mean of e⁰ … e^L, with e_u^{l+1} = Σ_{i∈N(u)} e_i^l / √(|N_u| |N_i|) and the same for items."""
+def embed(
+    user: Tensor, item: Tensor, pairs: list[tuple[int, int]], layers: int
+) -> tuple[Tensor, Tensor]:
+    """The mean of e⁰ … e^L, with e_u^{l+1} = Σ_{i∈N(u)} e_i^l / √(|N_u| |N_i|) and the same for
+    items.
+    """
     degree_u = [sum(1 for v, _ in pairs if v == u) for u in range(len(user))]
     degree_i = [sum(1 for _, j in pairs if j == i) for i in range(len(item))]
     users, items = [list(user)], [list(item)]
@@ -34,7 +41,9 @@ def loss(
     l2: float,
     penalty: str = "square",
 ) -> Tensor:
-    """BPR over the triples, plus λ times ½ Σ ‖e⁰‖² / B ("square") or Σ ‖e⁰ rows‖_F / B ("norm") of the triples' rows."""
+    """BPR over the triples, plus λ times ½ Σ ‖e⁰‖² / B ("square") or Σ ‖e⁰ rows‖_F / B ("norm") of
+    the triples' rows.
+    """
     final_u, final_i = embed(user, item, pairs, layers)
     total = torch.zeros((), dtype=torch.float64)
     squares = [torch.zeros((), dtype=torch.float64) for _ in range(3)]

@@ -1,4 +1,7 @@
-"""MGCN as its equations stand, node by node, in float64. Source: Yu et al., ACM MM 2023; letters as in the model's file."""
+"""MGCN as its equations stand, node by node, in float64.
+
+Source: Yu et al., ACM MM 2023; letters as in the model's file.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,26 @@ Rows = list[Tensor]
 
 
 def item_graph(features: Tensor, present: list[bool], k: int) -> list[dict[int, float]]:
-    """S: each present item itself and its k − 1 nearest, cosines (negative ones as zero), D^-½ S D^-½ with D the row sums."""
+    """S: each present item itself and its k − 1 nearest, cosines (negative ones as zero), D^-½ S
+    D^-½ with D the row sums.
+    """
     rows: list[dict[int, float]] = []
     for i, row in enumerate(features):
         if not present[i]:
             rows.append({})
             continue
-        cosine = {j: float(row @ other / row.norm() / other.norm()) for j, other in enumerate(features) if present[j] and j != i}
+        cosine = {
+            j: float(row @ other / row.norm() / other.norm())
+            for j, other in enumerate(features)
+            if present[j] and j != i
+        }
         near = sorted(cosine, key=lambda j: -cosine[j])[: k - 1]
         rows.append({i: 1.0} | {j: max(cosine[j], 0.0) for j in near})
     degree = [sum(row.values()) for row in rows]
-    return [{j: w / math.sqrt(degree[i] * degree[j]) for j, w in row.items()} for i, row in enumerate(rows)]
+    return [
+        {j: w / math.sqrt(degree[i] * degree[j]) for j, w in row.items()}
+        for i, row in enumerate(rows)
+    ]
 
 
 def to_users(items: Rows, pairs: list[tuple[int, int]], users: int) -> Rows:
@@ -54,7 +66,12 @@ def side(named: dict[str, Tensor], views: Rows, behaviour: Tensor, there: list[b
         return torch.zeros_like(behaviour)
     weight = {m: torch.ones((), dtype=torch.float64) for m in having}
     if len(there) > 1:
-        weight = {m: torch.exp(linear(named, "attend.2", torch.tanh(linear(named, "attend.0", views[m])))[0]) for m in having}
+        weight = {
+            m: torch.exp(
+                linear(named, "attend.2", torch.tanh(linear(named, "attend.0", views[m])))[0]
+            )
+            for m in having
+        }
     common = sum(weight[m] * views[m] for m in having) / sum(weight.values())
     total = common
     for m in having if len(there) > 1 else []:
@@ -82,16 +99,24 @@ def views(
     user_views: list[Rows] = [[] for _ in p]
     item_views: list[Rows] = [[] for _ in q]
     for m, table in enumerate(features):
-        rows = [q[i] * sigmoid(linear(named, f"gate.{m}", linear(named, f"project.{m}", table[i]))) for i in range(len(q))]
+        rows = [
+            q[i] * sigmoid(linear(named, f"gate.{m}", linear(named, f"project.{m}", table[i])))
+            for i in range(len(q))
+        ]
         similar = item_graph(table, present[m], config.item_k)
         for _ in range(config.item_layers):
-            rows = [sum((w * rows[j] for j, w in near.items()), torch.zeros_like(q[0])) for near in similar]
+            rows = [
+                sum((w * rows[j] for j, w in near.items()), torch.zeros_like(q[0]))
+                for near in similar
+            ]
         for found, view in zip(item_views, rows, strict=True):
             found.append(view)
         for found, view in zip(user_views, to_users(rows, pairs, len(p)), strict=True):
             found.append(view)
     user_side = [side(named, user_views[u], user[u], observed[u]) for u in range(len(p))]
-    item_side = [side(named, item_views[i], item[i], [there[i] for there in present]) for i in range(len(q))]
+    item_side = [
+        side(named, item_views[i], item[i], [there[i] for there in present]) for i in range(len(q))
+    ]
     return user, item, user_side, item_side
 
 
@@ -102,12 +127,21 @@ def embed(parts: tuple[Rows, Rows, Rows, Rows]) -> tuple[Tensor, Tensor]:
     return tuple(torch.stack([a + b for a, b in zip(x, s, strict=True)]) for x, s in both)
 
 
-def info_nce(side: Rows, behaviour: Rows, chosen: list[int], counted: list[bool], temperature: float) -> Tensor:
-    """Mean over counted rows of −log softmax of the cosine with the row's own behaviour among all rows of the batch."""
+def info_nce(
+    side: Rows, behaviour: Rows, chosen: list[int], counted: list[bool], temperature: float
+) -> Tensor:
+    """Mean over counted rows of −log softmax of the cosine with the row's own behaviour among all
+    rows of the batch.
+    """
     total, rows = torch.zeros((), dtype=torch.float64), [n for n in chosen if counted[n]]
     for n in rows:
-        shares = [torch.exp(side[n] @ behaviour[j] / (side[n].norm() * behaviour[j].norm()) / temperature) for j in chosen]
-        own = torch.exp(side[n] @ behaviour[n] / (side[n].norm() * behaviour[n].norm()) / temperature)
+        shares = [
+            torch.exp(side[n] @ behaviour[j] / (side[n].norm() * behaviour[j].norm()) / temperature)
+            for j in chosen
+        ]
+        own = torch.exp(
+            side[n] @ behaviour[n] / (side[n].norm() * behaviour[n].norm()) / temperature
+        )
         total = total - torch.log(own / sum(shares)) / len(rows)
     return total
 
@@ -123,12 +157,20 @@ def loss(
     user, item = embed(parts)
     total = torch.zeros((), dtype=torch.float64)
     for u, i, j in triples:
-        total = total + torch.log(1 + torch.exp(user[u] @ item[j] - user[u] @ item[i])) / len(triples)
+        total = total + torch.log(1 + torch.exp(user[u] @ item[j] - user[u] @ item[i])) / len(
+            triples
+        )
         squares = user[u] @ user[u] + item[i] @ item[i] + item[j] @ item[j]
         total = total + config.l2 * squares / (2 * len(triples))
     user_b, item_b, user_s, item_s = parts
     has_any = [any(there[i] for there in present) for i in range(len(item))]
     total = total + config.contrast * info_nce(
-        user_s, user_b, [u for u, _, _ in triples], [any(row) for row in observed], config.temperature
+        user_s,
+        user_b,
+        [u for u, _, _ in triples],
+        [any(row) for row in observed],
+        config.temperature,
     )
-    return total + config.contrast * info_nce(item_s, item_b, [i for _, i, _ in triples], has_any, config.temperature)
+    return total + config.contrast * info_nce(
+        item_s, item_b, [i for _, i, _ in triples], has_any, config.temperature
+    )

@@ -10,7 +10,9 @@ from reference.common import Setting, bpr, leaky_relu, released_penalty, unit
 Named = dict[str, Tensor]
 
 
-def layer(named: Named, where: str, own: Tensor, others: list[Tensor], identity: Tensor, combine: str) -> Tensor:
+def layer(
+    named: Named, where: str, own: Tensor, others: list[Tensor], identity: Tensor, combine: str
+) -> Tensor:
     """x^l of one node from itself, its neighbours and its identity."""
     message = torch.zeros_like(own)
     for other in others:
@@ -18,7 +20,9 @@ def layer(named: Named, where: str, own: Tensor, others: list[Tensor], identity:
     h = leaky_relu(message)
     g = leaky_relu(named[f"{where}.keep.weight"] @ own + named[f"{where}.keep.bias"]) + identity
     weight, bias = named[f"{where}.join.weight"], named[f"{where}.join.bias"]
-    return leaky_relu(weight @ torch.cat([h, g]) + bias if combine == "concat" else weight @ h + bias + g)
+    return leaky_relu(
+        weight @ torch.cat([h, g]) + bias if combine == "concat" else weight @ h + bias + g
+    )
 
 
 def embed(named: Named, setting: Setting, config) -> tuple[Tensor, Tensor]:
@@ -35,11 +39,25 @@ def embed(named: Named, setting: Setting, config) -> tuple[Tensor, Tensor]:
         for step in range(config.layers):
             where = f"layers.{m}.{step}"
             next_user = [
-                layer(named, where, user[u], [item[i] for i in setting.watched(u)], named["user"][u], config.combine)
+                layer(
+                    named,
+                    where,
+                    user[u],
+                    [item[i] for i in setting.watched(u)],
+                    named["user"][u],
+                    config.combine,
+                )
                 for u in range(setting.users)
             ]
             item = [
-                layer(named, where, item[i], [user[u] for u in setting.watchers(i)], named["item"][i], config.combine)
+                layer(
+                    named,
+                    where,
+                    item[i],
+                    [user[u] for u in setting.watchers(i)],
+                    named["item"][i],
+                    config.combine,
+                )
                 for i in range(setting.items)
             ]
             user = next_user

@@ -31,20 +31,29 @@ def embed(named: Named, setting: Setting, config) -> tuple[Tensor, Tensor]:
     """Tables whose inner product is γ_u · γ_i + θ_u · x_i + β_i + Σ β' · f."""
     users, items = [], []
     for u in range(setting.users):
-        users.append(torch.cat([named["user"][u], torch.ones(1).double()]) if config.bias else named["user"][u])
+        users.append(
+            torch.cat([named["user"][u], torch.ones(1).double()])
+            if config.bias
+            else named["user"][u]
+        )
     for i in range(setting.items):
         row = vector(named, setting, i, config.features)
         if config.bias:
             bias = named["item_bias"][i, 0]
             for m in range(len(setting.features)):
-                bias = bias + feature(setting, m, i, config.features) @ named[f"feature_bias.{m}"][:, 0]
+                bias = (
+                    bias
+                    + feature(setting, m, i, config.features) @ named[f"feature_bias.{m}"][:, 0]
+                )
             row = torch.cat([row, bias.reshape(1)])
         items.append(row)
     return torch.stack(users), torch.stack(items)
 
 
 def loss(named: Named, setting: Setting, triples: list[tuple[int, int, int]], config) -> Tensor:
-    """BPR plus λ times ½ Σ ‖row‖² / B, or Σ ‖rows‖_F / B, of user, items' vectors and item biases."""
+    """BPR plus λ times ½ Σ ‖row‖² / B, or Σ ‖rows‖_F / B, of user, items' vectors and item
+    biases.
+    """
     user, item = embed(named, setting, config)
     parts = [[named["user"][u] for u, _, _ in triples]]
     for place in (1, 2):
@@ -52,5 +61,7 @@ def loss(named: Named, setting: Setting, triples: list[tuple[int, int, int]], co
         if config.bias:
             parts.append([named["item_bias"][triple[place]] for triple in triples])
     squares = [sum((row**2).sum() for row in rows) for rows in parts]
-    rule = sum(squares) / 2 if config.penalty == "square" else sum(square.sqrt() for square in squares)
+    rule = (
+        sum(squares) / 2 if config.penalty == "square" else sum(square.sqrt() for square in squares)
+    )
     return bpr(user, item, triples) + config.l2 * rule / len(triples)

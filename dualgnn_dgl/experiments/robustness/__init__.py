@@ -1,11 +1,15 @@
-"""How well models rank when modalities go missing: one experiment, the same holes for every model, resumable cell by cell.
+"""How well models rank when modalities go missing.
 
-`Plan` says what to run, `run` runs what is not there yet, `summarise` turns the cells into curves, intervals and paired
-comparisons, `draw` into a picture. The folder:
+One experiment, the same holes for every model, resumable cell by cell.
+
+`Plan` says what to run, `run` runs what is not there yet, `summarise` turns the cells into curves,
+intervals and paired comparisons, `draw` into a picture. The folder:
 
 holes/        which item had which modality in each draw, Parquet
-cells/        one JSON a cell (model, strategy, pattern, rate, stage, seed): metrics, groups of items, settings; named by its key
-per_user/     recall and NDCG of every user of a cell, Parquet: what intervals and comparisons are made of
+cells/        one JSON a cell (model, strategy, pattern, rate, stage, seed): metrics, groups of
+              items, settings; named by its key
+per_user/     recall and NDCG of every user of a cell, Parquet: what intervals and comparisons are
+              made of
 weights/      parameters of models trained on everything, safetensors, for the stage test-only
 summary.json, table.md, curves.png
 """

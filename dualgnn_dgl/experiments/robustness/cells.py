@@ -1,4 +1,6 @@
-"""Run the cells of an experiment: holes, strategy, training, lists, metrics by group of items; each is kept at once."""
+"""Run the cells of an experiment: holes, strategy, training, lists, metrics by group of items; each
+is kept at once.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl import training
-from dualgnn_dgl.core.files import atomic_file, json_digest, read_columns, read_json, sweep_inside, write_columns, write_json
+from dualgnn_dgl.core.files import (
+    atomic_file,
+    json_digest,
+    read_columns,
+    read_json,
+    sweep_inside,
+    write_columns,
+    write_json,
+)
 from dualgnn_dgl.core.folders import file_digest
 from dualgnn_dgl.core.schema import (
     DEVICE,
@@ -65,7 +75,8 @@ def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
         "ks": list(plan.ks),
     }
     if dataset.modalities and all_cold(dataset.train, dataset.valid):
-        content["epoch"] = "chosen among cold items"  # older results of such data were chosen by another rule
+        # older results of such data were chosen by another rule
+        content["epoch"] = "chosen among cold items"
     return json_digest(content)[:16]
 
 
@@ -109,7 +120,9 @@ def run(
 def schema_of(ks: Sequence[int]) -> Schema:
     """The schema of a cell's JSON file without `self`; its lists are `ks` long."""
     names = [f"{name}@{k}" for name in REPORTED for k in ks]
-    figures = record({**dict.fromkeys(("users", "pairs", "items"), whole(1)), **dict.fromkeys(names, METRIC)})
+    figures = record(
+        {**dict.fromkeys(("users", "pairs", "items"), whole(1)), **dict.fromkeys(names, METRIC)}
+    )
     about = {
         "key": TEXT,
         "cell": record(dict.fromkeys(Cell.__dataclass_fields__, scalar)),
@@ -131,7 +144,9 @@ def schema_of(ks: Sequence[int]) -> Schema:
 
 
 def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[str, Any] | None:
-    """A cell's result from its file; None where it has not been run with these settings on this data, or is damaged."""
+    """A cell's result from its file; None where it has not been run with these settings on this
+    data, or is damaged.
+    """
     name = name_of(plan, cell, dataset)
     file = folder / "cells" / f"{name}.json"
     if not file.is_file():
@@ -141,7 +156,12 @@ def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[st
         if result["key"] != key_of(plan, cell, dataset):
             return None
         config, train = plan.settings_of(cell)
-        described = {"cell": asdict(cell), "config": asdict(config), "train": asdict(train), "data": dataset.hash}
+        described = {
+            "cell": asdict(cell),
+            "config": asdict(config),
+            "train": asdict(train),
+            "data": dataset.hash,
+        }
         if wrong := [key for key in described if result[key] != described[key]]:
             raise RunError(f"{file}: {wrong[0]} is not that of this experiment")
         if "refused" not in result:
@@ -154,20 +174,27 @@ def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[st
 
 
 def _check_figures(result: Mapping[str, Any], dataset: Dataset, file: Path) -> None:
-    """Raises `RunError` or `DataError` unless the result agrees with itself and with the users' figures in `file`."""
+    """Raises `RunError` or `DataError` unless the result agrees with itself and with the users'
+    figures in `file`.
+    """
     if file_digest(file) != result["per_user"]:
         raise RunError(f"{file} is not what was written there (cut short or altered)")
     pairs = {group: figures["pairs"] for group, figures in result["groups"].items()}
     for parts in (("warm", "cold"), ("complete", "incomplete")):
         if sum(pairs.get(group, 0) for group in parts) != result["metrics"]["pairs"]:
-            raise RunError(f"{file}: the pairs of {' and '.join(parts)} items of its cell do not add up")
+            raise RunError(
+                f"{file}: the pairs of {' and '.join(parts)} items of its cell do not add up"
+            )
     names = [name for name in result["metrics"] if "@" in name]
     columns = read_columns(file, user=pa.string(), **{name: pa.float32() for name in names})
     if not np.array_equal(columns["user"], dataset.user_ids[np.unique(dataset.test.user)]):
         raise RunError(f"{file} holds other users than the test split")
     for name in names:
         value = columns[name]
-        if not ((value >= 0) & (value <= 1 + 1e-6)).all() or abs(float(value.mean(dtype=float)) - result["metrics"][name]) > 1e-5:
+        if (
+            not ((value >= 0) & (value <= 1 + 1e-6)).all()
+            or abs(float(value.mean(dtype=float)) - result["metrics"][name]) > 1e-5
+        ):
             raise RunError(f"{file} holds other figures than its cell: {name}")
 
 
@@ -177,7 +204,10 @@ def _write_checked(file: Path, value: Mapping[str, Any]) -> None:
 
 
 def _checked(file: Path, schema: Schema) -> dict[str, Any]:
-    """Reads what `_write_checked` wrote; raises `RunError` where the file was altered or does not fit the schema."""
+    """Reads what `_write_checked` wrote.
+
+    Raises `RunError` where the file was altered or does not fit the schema.
+    """
     value = read_json(file, RunError)
     if value.pop("self", None) != json_digest(value):
         raise RunError(f"{file} is not what was written there (cut short or altered)")
@@ -198,10 +228,16 @@ class Bench:
         self.graph = heterographs.heterograph(self.dataset)
 
     def run(self, cell: Cell) -> dict[str, Any]:
-        """Run one cell and keep its result. What a model refuses (no row left to fill from, say) is a result too: its reason."""
+        """Run one cell and keep its result.
+
+        What a model refuses (no row left to fill from, say) is a result too: its reason.
+        """
         started = time.perf_counter()
         name = name_of(self.plan, cell, self.dataset)
-        result: dict[str, Any] = {"key": key_of(self.plan, cell, self.dataset), "cell": asdict(cell)}
+        result: dict[str, Any] = {
+            "key": key_of(self.plan, cell, self.dataset),
+            "cell": asdict(cell),
+        }
         try:
             holed = self.holed(cell)
             user, item, about = self.tables(cell, holed)
@@ -212,7 +248,12 @@ class Bench:
             result["refused"] = str(error)[:1000]
         config, train = self.plan.settings_of(cell)
         seconds = round(time.perf_counter() - started, 2)
-        result |= {"config": asdict(config), "train": asdict(train), "data": self.dataset.hash, "seconds": seconds}
+        result |= {
+            "config": asdict(config),
+            "train": asdict(train),
+            "data": self.dataset.hash,
+            "seconds": seconds,
+        }
         result |= {"device": str(self.device), "versions": checkpoint.versions()}
         _write_checked(self.folder / "cells" / f"{name}.json", result)
         return result
@@ -233,18 +274,30 @@ class Bench:
         return holed
 
     def tables(self, cell: Cell, holed: Dataset) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """User (U, D) and item (I, D) of the cell's model, and what is to be said about its training."""
+        """User (U, D) and item (I, D) of the cell's model, and what is to be said about its
+        training.
+        """
         kept = complete(holed)  # (I,)
         dropping = cell.strategy == "drop-items"
         if cell.stage == STAGES[0]:
             if dropping:
                 user, item, about = self.fitted(cell, reduced(holed, kept))
                 return *banish(user, item, kept), about
-            keep = self.weights(cell) if cell.pattern == NO_HOLES and STAGES[1] in self.plan.stages else None
-            return self.fitted(cell, training.Inputs(self.dataset, self.graph, filled(holed, cell.strategy).modalities), keep)
+            keep = (
+                self.weights(cell)
+                if cell.pattern == NO_HOLES and STAGES[1] in self.plan.stages
+                else None
+            )
+            return self.fitted(
+                cell,
+                training.Inputs(self.dataset, self.graph, filled(holed, cell.strategy).modalities),
+                keep,
+            )
         modalities = (self.dataset if dropping else filled(holed, cell.strategy)).modalities
         config, _ = self.plan.settings_of(cell)
-        model = training.Inputs(self.dataset, self.graph, modalities).model(cell.model, config, cell.seed)
+        model = training.Inputs(self.dataset, self.graph, modalities).model(
+            cell.model, config, cell.seed
+        )
         model.load_state_dict(self.trained(cell, model.state_dict()))
         user, item = training.tables(model.to(self.device))
         return *(banish(user, item, kept) if dropping else (user, item)), {}
@@ -261,21 +314,34 @@ class Bench:
             with atomic_file(keep) as temporary:
                 sha256 = write_tensors(temporary, fit.state)
             _write_checked(keep.with_suffix(".json"), {"sha256": sha256})
-        return fit.user, fit.item, {"best_epoch": fit.best_epoch, "epochs": len(fit.history), "valid": fit.best_value}
+        return (
+            fit.user,
+            fit.item,
+            {"best_epoch": fit.best_epoch, "epochs": len(fit.history), "valid": fit.best_value},
+        )
 
     def weights(self, whole: Cell) -> Path:
         """Where the parameters of a cell without holes are kept."""
-        name = f"{whole.model}_{whole.strategy}_s{whole.seed}_{key_of(self.plan, whole, self.dataset)[:8]}".translate(SAFE)
+        name = f"{whole.model}_{whole.strategy}_s{whole.seed}_{key_of(self.plan, whole, self.dataset)[:8]}".translate(
+            SAFE
+        )
         return self.folder / "weights" / f"{name}.safetensors"
 
     def trained(self, cell: Cell, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters of the cell's model trained on everything, from their file or by training; shapes are those of `like`."""
+        """Parameters of the cell's model trained on everything, from their file or by training.
+
+        Shapes are those of `like`.
+        """
         whole = self.plan.whole(cell)
         file = self.weights(whole)
         try:
             if file.is_file():
-                state = checkpoint.read_tensors(file, _checked(file.with_suffix(".json"), WEIGHTS_SCHEMA)["sha256"])
-                if form(state) != form(like) or not all(bool(tensor.isfinite().all()) for tensor in state.values()):
+                state = checkpoint.read_tensors(
+                    file, _checked(file.with_suffix(".json"), WEIGHTS_SCHEMA)["sha256"]
+                )
+                if form(state) != form(like) or not all(
+                    bool(tensor.isfinite().all()) for tensor in state.values()
+                ):
                     raise RunError(f"{file} holds other parameters than those of {cell.model}")
                 return state
         except RunError as error:
@@ -284,15 +350,24 @@ class Bench:
         return checkpoint.read_tensors(file)
 
     def measure(self, user: Tensor, item: Tensor, holed: Dataset, file: Path) -> dict[str, Any]:
-        """Metrics over all test pairs, and over those whose item is warm, cold, complete, incomplete; the lists are the same."""
+        """Metrics over all test pairs, and over those whose item is warm, cold, complete,
+        incomplete; the lists are the same.
+        """
         test = self.dataset.test
         if not len(test):
-            raise DataError("no user has a held-out item: prepare the data with a split that has a test part")
+            raise DataError(
+                "no user has a held-out item: prepare the data with a split that has a test part"
+            )
         evaluator = Evaluator(test, [self.dataset.train, self.dataset.valid], self.plan.ks)
         lists = evaluator.rank(user, item)  # (B, K)
-        masks = slices.warmth(self.dataset.train) | slices.completeness(holed.modalities.values(), holed.num_items)
+        masks = slices.warmth(self.dataset.train) | slices.completeness(
+            holed.modalities.values(), holed.num_items
+        )
         whole = evaluator.measure(lists)
-        found = {name: self.figures(part, masks[name].chosen) for name, part in slices.sliced(evaluator, lists, masks)}
+        found = {
+            name: self.figures(part, masks[name].chosen)
+            for name, part in slices.sliced(evaluator, lists, masks)
+        }
         metrics = self.figures(whole, np.ones(holed.num_items, dtype=bool))
         values = _reported(whole)
         intervals = bootstrap(values, seed=0)
@@ -300,18 +375,28 @@ class Bench:
         with atomic_file(file) as temporary:
             ids = pa.array(self.dataset.user_ids[whole.users].tolist(), pa.string())
             write_columns(temporary, pa.table({"user": ids} | columns))
-        rounded = {name: [round(end, 6) for end in interval] for name, interval in intervals.items()}
+        rounded = {
+            name: [round(end, 6) for end in interval] for name, interval in intervals.items()
+        }
         return {"metrics": metrics, "intervals": rounded, "groups": found}
 
     def figures(self, found: Evaluation, items: np.ndarray) -> dict[str, Any]:
         """Sizes and mean metrics of a group of items (I,), as a cell keeps them."""
-        sizes = {"users": len(found.users), "pairs": int(items[self.dataset.test.item].sum()), "items": int(items.sum())}
-        return sizes | {name: round(float(value.mean()), 6) for name, value in _reported(found).items()}
+        sizes = {
+            "users": len(found.users),
+            "pairs": int(items[self.dataset.test.item].sum()),
+            "items": int(items.sum()),
+        }
+        return sizes | {
+            name: round(float(value.mean()), 6) for name, value in _reported(found).items()
+        }
 
 
 def _reported(found: Evaluation) -> dict[str, np.ndarray]:
     """The metrics that a cell keeps, of each evaluated user (B,)."""
-    return {name: value for name, value in found.per_user.items() if name.partition("@")[0] in REPORTED}
+    return {
+        name: value for name, value in found.per_user.items() if name.partition("@")[0] in REPORTED
+    }
 
 
 def form(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
@@ -326,7 +411,9 @@ def complete(dataset: Dataset) -> np.ndarray:
 
 def filled(holed: Dataset, strategy: str) -> Dataset:
     """The data set as the strategy shows it to the model."""
-    return holed if strategy == NO_FEATURES or strategy.startswith("mask") else impute(holed, strategy)
+    return (
+        holed if strategy == NO_FEATURES or strategy.startswith("mask") else impute(holed, strategy)
+    )
 
 
 def reduced(holed: Dataset, kept: np.ndarray) -> training.Inputs:
@@ -341,17 +428,32 @@ def reduced(holed: Dataset, kept: np.ndarray) -> training.Inputs:
 
     def part(pairs: Interactions) -> Interactions:
         rows = kept[pairs.item]
-        return Interactions(pairs.user[rows], place[pairs.item[rows]], pairs.num_users, int(kept.sum()))
+        return Interactions(
+            pairs.user[rows], place[pairs.item[rows]], pairs.num_users, int(kept.sum())
+        )
 
     if not kept[holed.train.item].any():
-        raise DataError("no item that has every modality was watched in training: nothing is left to learn from")
-    modalities = {name: Modality(m.values[kept], m.present[kept], m.imputed[kept]) for name, m in holed.modalities.items()}
-    dataset = Dataset(part(holed.train), part(holed.valid), part(holed.test), modalities, holed.user_ids, holed.item_ids[kept])
+        raise DataError(
+            "no item that has every modality was watched in training: nothing is left to learn from"
+        )
+    modalities = {
+        name: Modality(m.values[kept], m.present[kept], m.imputed[kept])
+        for name, m in holed.modalities.items()
+    }
+    dataset = Dataset(
+        part(holed.train),
+        part(holed.valid),
+        part(holed.test),
+        modalities,
+        holed.user_ids,
+        holed.item_ids[kept],
+    )
     return training.Inputs(dataset, heterographs.heterograph(dataset), modalities)
 
 
 def banish(user: Tensor, item: Tensor, kept: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Tables with one column more, by which every item (I,) that is not kept ranks behind all that are.
+    """Tables with one column more, by which every item (I,) that is not kept ranks behind all that
+    are.
 
     `item` has a row for every item, or for the kept ones alone.
     """

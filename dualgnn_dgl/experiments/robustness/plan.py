@@ -16,7 +16,12 @@ from dualgnn_dgl.models import model_class
 STRATEGIES = strategies(IMPUTERS)
 NO_HOLES = "none"  # the pattern of a cell without holes
 NO_FEATURES = "no features"  # the strategy of a model that reads none
-WITHOUT_HOLES: dict[str, Any] = {"pattern": NO_HOLES, "rate": 0.0, "modality": None, "stage": STAGES[0]}
+WITHOUT_HOLES: dict[str, Any] = {
+    "pattern": NO_HOLES,
+    "rate": 0.0,
+    "modality": None,
+    "stage": STAGES[0],
+}
 Panel = tuple[str, str | None, tuple[float, ...]]  # pattern, modality, rates
 
 
@@ -35,11 +40,13 @@ class Cell:
 
     Parameters
     ----------
-    strategy : 'mask' (the model is told what is missing), an imputer (filled, and taken as present), or 'drop-items' (items that
-        lack a modality leave the catalogue: their pairs are not learnt from, and they are recommended to nobody); and
-        'mask:KEY=VALUE', the mask with another option of the model, such as mask:missing=learned.
+    strategy : 'mask' (the model is told what is missing), an imputer (filled, and taken as
+        present), or 'drop-items' (items that lack a modality leave the catalogue: their pairs are
+        not learnt from, and they are recommended to nobody); and 'mask:KEY=VALUE', the mask with
+        another option of the model, such as mask:missing=learned.
     modality : that the holes are in, for the patterns that need one.
-    stage : 'train+test' (holes are there from the start), or 'test-only' (trained on everything, holes come afterwards).
+    stage : 'train+test' (holes are there from the start), or 'test-only' (trained on everything,
+        holes come afterwards).
     seed : of the holes and of the training.
     """
 
@@ -57,7 +64,10 @@ class Cell:
         return self.pattern if self.modality is None else f"{self.pattern}:{self.modality}"
 
     def __str__(self) -> str:
-        return f"{self.stage} · {self.holes} {self.rate:.0%} · {self.model} {self.strategy} · seed {self.seed}"
+        return (
+            f"{self.stage} · {self.holes} {self.rate:.0%} · {self.model} {self.strategy} · seed "
+            f"{self.seed}"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,29 +98,47 @@ class Plan:
         for kind, given, known in (
             ("pattern", self.patterns, PATTERNS),
             ("stage", self.stages, STAGES),
-            ("strategy", [name.partition(":")[0] if own_option(name) else name for name in self.strategies], STRATEGIES),
+            (
+                "strategy",
+                [name.partition(":")[0] if own_option(name) else name for name in self.strategies],
+                STRATEGIES,
+            ),
         ):
             for name in given:
                 if name not in known:
                     raise ConfigError(unknown(kind, name, known))
         for rate in self.rates:
             if not 0 <= rate <= 1:
-                raise ConfigError(f"{rate:g} of the features were to go missing: give shares from 0 to 1, such as 0,.2,.4,.6")
-        if self.seeds < 1 or not all((self.models, self.rates, self.patterns, self.stages, self.strategies)):
-            raise ConfigError("an experiment needs at least one model, rate, pattern, stage, strategy and seed")
+                raise ConfigError(
+                    f"{rate:g} of the features were to go missing: give shares from 0 to 1, such "
+                    f"as 0,.2,.4,.6"
+                )
+        if self.seeds < 1 or not all(
+            (self.models, self.rates, self.patterns, self.stages, self.strategies)
+        ):
+            raise ConfigError(
+                "an experiment needs at least one model, rate, pattern, stage, strategy and seed"
+            )
         if 0.0 not in self.rates:  # what is kept is measured against it
             object.__setattr__(self, "rates", (0.0, *self.rates))
         object.__setattr__(self, "rates", tuple(sorted(set(self.rates))))
         for row in self.rows():
-            self.settings_of(Cell(*row, NO_HOLES, 0.0, STAGES[0], 0))  # says what is wrong with an option of a strategy
+            # says what is wrong with an option of a strategy
+            self.settings_of(Cell(*row, NO_HOLES, 0.0, STAGES[0], 0))
         taken = {strategy for _, strategy in self.rows()}
         for strategy in self.strategies:
             own = own_option(strategy)
             if own is not None and strategy not in taken:
-                raise ConfigError(f"strategy {strategy} sets an option '{own[0]}' that no model of {', '.join(self.models)} has")
+                raise ConfigError(
+                    f"strategy {strategy} sets an option '{own[0]}' that no model of "
+                    f"{', '.join(self.models)} has"
+                )
 
     def rows(self) -> list[tuple[str, str]]:
-        """(model, strategy) of every curve; a model that reads no features has one, and options that it has not are left out."""
+        """(model, strategy) of every curve.
+
+        A model that reads no features has one, and options that it has not are left out.
+        """
         found = []
         for model in self.models:
             kind = model_class(model)
@@ -125,12 +153,18 @@ class Plan:
         config, train = self.settings[cell.model]
         own = own_option(cell.strategy)
         if own is not None:
-            config = build(model_class(cell.model).Config, asdict(config) | {own[0]: own[1]}, f"strategy {cell.strategy}")
+            config = build(
+                model_class(cell.model).Config,
+                asdict(config) | {own[0]: own[1]},
+                f"strategy {cell.strategy}",
+            )
         return config, replace(train, seed=cell.seed)
 
     def whole(self, cell: Cell) -> Cell:
         """The cell that is trained on everything, for the stage test-only."""
-        return replace(cell, strategy=cell.strategy if own_option(cell.strategy) else "mask", **WITHOUT_HOLES)
+        return replace(
+            cell, strategy=cell.strategy if own_option(cell.strategy) else "mask", **WITHOUT_HOLES
+        )
 
     def holes(self, dataset: Dataset) -> list[Panel]:
         """Every panel; a whole modality is there or not."""
@@ -144,14 +178,22 @@ class Plan:
         return panels
 
     def curve(self, dataset: Dataset, row: tuple[str, str], panel: Panel, stage: str) -> list[Cell]:
-        """The cells of one curve, for all rates and seeds, as they are to be run: equal ones are one."""
+        """The cells of one curve, for all rates and seeds, as they are to be run.
+
+        Equal ones are one.
+        """
         pattern, modality, rates = panel
         return [
-            self.same(Cell(*row, pattern, rate, stage, seed, modality), dataset) for rate in rates for seed in range(self.seeds)
+            self.same(Cell(*row, pattern, rate, stage, seed, modality), dataset)
+            for rate in rates
+            for seed in range(self.seeds)
         ]
 
     def same(self, cell: Cell, dataset: Dataset) -> Cell:
-        """The cell that gives this one's result: a model without features meets no holes, and without holes all ways are one."""
+        """The cell that gives this one's result.
+
+        A model without features meets no holes, and without holes all ways are one.
+        """
         if not model_class(cell.model).uses_modalities:
             return replace(cell, strategy=NO_FEATURES, **WITHOUT_HOLES)
         if cell.rate == 0:
@@ -163,7 +205,9 @@ class Plan:
         return cell
 
     def cells(self, dataset: Dataset) -> list[Cell]:
-        """Everything to run, each once: a whole seed before the next, so that one that is stopped still has all curves."""
+        """Everything to run, each once: a whole seed before the next, so that one that is stopped
+        still has all curves.
+        """
         found: dict[Cell, None] = {}
         for row in self.rows():
             for panel in self.holes(dataset):

@@ -8,13 +8,29 @@ from typing import Any
 
 from dualgnn_dgl.core.files import atomic_file
 
-STYLES = {"mask": "-", "drop-items": (0, (1, 1)), "zero": "--", "mean": "-.", "ppr": (0, (5, 1, 1, 1, 1, 1))}
+STYLES = {
+    "mask": "-",
+    "drop-items": (0, (1, 1)),
+    "zero": "--",
+    "mean": "-.",
+    "ppr": (0, (5, 1, 1, 1, 1, 1)),
+}
 OTHER = ":"
-MARKERS = {"mask": "o", "drop-items": "x", "zero": "s", "mean": "D", "neighbour_mean": "^", "multi_hop": "v", "ppr": "P"}
+MARKERS = {
+    "mask": "o",
+    "drop-items": "x",
+    "zero": "s",
+    "mean": "D",
+    "neighbour_mean": "^",
+    "multi_hop": "v",
+    "ppr": "P",
+}
 
 
 def draw(summary: Mapping[str, Any], path: str | Path) -> None:
-    """A panel for each stage and kind of holes: the metric over the share that is missing, with the users' 95 % band.
+    """A panel for each stage and kind of holes.
+
+    The metric over the share that is missing, with the users' 95 % band.
 
     A model has a colour, a strategy a line and a marker.
     """
@@ -34,13 +50,28 @@ def draw(summary: Mapping[str, Any], path: str | Path) -> None:
     handles: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=False):
         for row in panel["rows"]:
-            points = [(rate, row["points"][f"{rate:g}"]) for rate in panel["rates"] if f"{rate:g}" in row["points"]]
-            rates, means = [100 * rate for rate, _ in points], [point["mean"] for _, point in points]
+            points = [
+                (rate, row["points"][f"{rate:g}"])
+                for rate in panel["rates"]
+                if f"{rate:g}" in row["points"]
+            ]
+            rates, means = (
+                [100 * rate for rate, _ in points],
+                [point["mean"] for _, point in points],
+            )
             low, high = ([point["interval"][end] for _, point in points] for end in (0, 1))
             colour = f"C{models.index(row['model']) % 10}"
             label = f"{row['model']} · {row['strategy']}"
             style, marker = STYLES.get(row["strategy"], OTHER), MARKERS.get(row["strategy"], ".")
-            (line,) = axis.plot(rates, means, color=colour, linestyle=style, marker=marker, markersize=4, linewidth=1.5)
+            (line,) = axis.plot(
+                rates,
+                means,
+                color=colour,
+                linestyle=style,
+                marker=marker,
+                markersize=4,
+                linewidth=1.5,
+            )
             axis.fill_between(rates, low, high, color=colour, alpha=0.08, linewidth=0)
             handles.setdefault(label, line)
         axis.set_title(f"holes: {panel['holes']}, {panel['stage']}", fontsize=10)
@@ -50,7 +81,15 @@ def draw(summary: Mapping[str, Any], path: str | Path) -> None:
         axis.grid(alpha=0.25)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    wide = {"ncols": min(2 * columns, len(handles)), "handlelength": 4}  # a long stretch of line, to tell the dashes apart
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", frameon=False, fontsize=8, **wide)
+    # a long stretch of line, to tell the dashes apart
+    wide = {"ncols": min(2 * columns, len(handles)), "handlelength": 4}
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        frameon=False,
+        fontsize=8,
+        **wide,
+    )
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)

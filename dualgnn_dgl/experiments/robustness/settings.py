@@ -1,4 +1,6 @@
-"""Settings of the models in a robustness experiment, from what is given for all of them and for single ones."""
+"""Settings of the models in a robustness experiment, from what is given for all of them and for
+single ones.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +15,22 @@ from dualgnn_dgl.training import TrainConfig
 FIXED = ("seed", "impute")  # what the experiment itself varies
 
 
-def settings(models: Sequence[str], changes: Mapping[str, Any], **train: Any) -> dict[str, tuple[Any, Any]]:
-    """For each model its `Config` and `TrainConfig`: the model's defaults, then `changes`, then `train`.
+def settings(
+    models: Sequence[str], changes: Mapping[str, Any], **train: Any
+) -> dict[str, tuple[Any, Any]]:
+    """For each model its `Config` and `TrainConfig`.
+
+    The model's defaults, then `changes`, then `train`.
 
     Args:
         models: Names of `models.MODELS`.
-        changes: A key of training for every model, or 'MODEL.KEY' for one of a model's own; values may be text.
+        changes: A key of training for every model, or 'MODEL.KEY' for one of a model's own; values
+            may be text.
         train: Keys of training for every model; None changes nothing.
 
     Raises:
-        ConfigError: For an unknown model or key, a value outside its range, or a key that the experiment itself varies.
+        ConfigError: For an unknown model or key, a value outside its range, or a key that the
+            experiment itself varies.
     """
     for key, value in changes.items():
         _check(key, f"--set {key}={value}", models)
@@ -38,7 +46,9 @@ def _check(key: str, said: str, models: Sequence[str]) -> None:
         known = unknown("key of training", owner, keys(TrainConfig))
         raise ConfigError(f"{said}: {known}; a model's own: MODEL.{owner}=…")
     if rest.strip() in FIXED or owner.strip() in FIXED:
-        raise ConfigError(f"{said}: seeds and filling belong to the experiment, use --seeds and --strategies")
+        raise ConfigError(
+            f"{said}: seeds and filling belong to the experiment, use --seeds and --strategies"
+        )
 
 
 def _settings(model: str, changes: Mapping[str, Any], train: Mapping[str, Any]) -> tuple[Any, Any]:

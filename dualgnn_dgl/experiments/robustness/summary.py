@@ -1,9 +1,11 @@
-"""From cells to curves: means over seeds, intervals over users, what is kept, the area under the curve, paired comparisons.
+"""From cells to curves: means over seeds, intervals over users, what is kept, the area under the
+curve, paired comparisons.
 
-Every interval comes from one set of bootstrap resamples of the test users, shared by all models, rates and strategies, so that
-differences are paired (Efron & Tibshirani 1993, chapter 13). A user's value is the mean over the seeds: intervals speak of other
-users, not of other seeds, whose deviation stands beside them. The p-value of a difference is that of `evaluation.p_value`,
-adjusted for the number of rows compared at the same rate (Holm 1979).
+Every interval comes from one set of bootstrap resamples of the test users, shared by all models,
+rates and strategies, so that differences are paired (Efron & Tibshirani 1993, chapter 13). A user's
+value is the mean over the seeds: intervals speak of other users, not of other seeds, whose
+deviation stands beside them. The p-value of a difference is that of `evaluation.p_value`, adjusted
+for the number of rows compared at the same rate (Holm 1979).
 """
 
 from __future__ import annotations
@@ -27,17 +29,22 @@ TEST = "shifted bootstrap with Holm's correction"
 LOOKED_AT = 0.6  # the rate at which rows are compared in the table: the nearest one of the plan
 
 
-def summarise(plan: Plan, dataset: Dataset, folder: str | Path, metric: str = "recall@20", seed: int = 0) -> dict[str, Any]:
-    """Everything that the cells say, as a JSON object; cells that are not there yet, or were refused, are left out.
+def summarise(
+    plan: Plan, dataset: Dataset, folder: str | Path, metric: str = "recall@20", seed: int = 0
+) -> dict[str, Any]:
+    """Everything that the cells say, as a JSON object.
+
+    Cells that are not there yet, or were refused, are left out.
 
     Returns
     -------
     dict
-        `panels`, one for every stage, pattern and modality, with `rows`: model, strategy, and for each rate the mean of the
-        metric with its interval, the deviation over seeds, `kept` (the share of the value without holes that is left) with its
-        interval, the other metrics and the groups of items; the `area` under the curve as the mean over the range of rates,
-        and `kept_area`, the same of the kept shares; `versus`, the first row's value minus this one's at each rate, with
-        interval and adjusted p, and the same of the kept shares (`kept_versus`).
+        `panels`, one for every stage, pattern and modality, with `rows`: model, strategy, and for
+        each rate the mean of the metric with its interval, the deviation over seeds, `kept` (the
+        share of the value without holes that is left) with its interval, the other metrics and the
+        groups of items; the `area` under the curve as the mean over the range of rates, and
+        `kept_area`, the same of the kept shares; `versus`, the first row's value minus this one's
+        at each rate, with interval and adjusted p, and the same of the kept shares (`kept_versus`).
     """
     bench = _Table(plan, dataset, Path(folder), metric)
     curves = {}  # stage, panel and row → its cells, a list a rate
@@ -45,19 +52,42 @@ def summarise(plan: Plan, dataset: Dataset, folder: str | Path, metric: str = "r
         for panel in plan.holes(dataset):
             for row in plan.rows():
                 cells = plan.curve(dataset, row, panel, stage)
-                curves[stage, panel, row] = [cells[n : n + plan.seeds] for n in range(0, len(cells), plan.seeds)]
+                curves[stage, panel, row] = [
+                    cells[n : n + plan.seeds] for n in range(0, len(cells), plan.seeds)
+                ]
     bench.resample([cells for by_rate in curves.values() for cells in by_rate], seed)
     panels = []
     for stage in plan.stages:
         for pattern, modality, rates in plan.holes(dataset):
-            rows = [bench.row(row, rates, curves[stage, (pattern, modality, rates), row]) for row in plan.rows()]
-            rows = [row for row in rows if any(rate > 0 or max(rates) == 0 for rate in row["points"])]
+            rows = [
+                bench.row(row, rates, curves[stage, (pattern, modality, rates), row])
+                for row in plan.rows()
+            ]
+            rows = [
+                row for row in rows if any(rate > 0 or max(rates) == 0 for rate in row["points"])
+            ]
             bench.compare(rows)
             holes = pattern if modality is None else f"{pattern}:{modality}"
-            panels.append({"stage": stage, "holes": holes, "rates": list(rates), "rows": [_public(row) for row in rows]})
+            panels.append(
+                {
+                    "stage": stage,
+                    "holes": holes,
+                    "rates": list(rates),
+                    "rows": [_public(row) for row in rows],
+                }
+            )
     refused = {name: result["refused"] for name, result in bench.refused.items()}
-    settings = {model: {"config": _plain(config), "train": _plain(train)} for model, (config, train) in plan.settings.items()}
-    about = {"metric": metric, "data": dataset.hash, "seeds": plan.seeds, "settings": settings, "test": TEST}
+    settings = {
+        model: {"config": _plain(config), "train": _plain(train)}
+        for model, (config, train) in plan.settings.items()
+    }
+    about = {
+        "metric": metric,
+        "data": dataset.hash,
+        "seeds": plan.seeds,
+        "settings": settings,
+        "test": TEST,
+    }
     return about | {"panels": panels, "refused": refused}
 
 
@@ -68,18 +98,26 @@ class _Table:
         self.plan, self.dataset, self.folder, self.metric = plan, dataset, folder, metric
         self.refused: dict[str, Any] = {}
         self.results: dict[str, dict[str, Any]] = {}  # cell name → its result
-        self.means: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}  # cells of a point → their mean, (R,) resampled
+        # cells of a point → their mean, (R,) resampled
+        self.means: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
 
     def resample(self, points: Sequence[Sequence[Cell]], seed: int) -> None:
-        """Read the cells of every point, the seeds of one rate, and resample the test users once for all points."""
+        """Read the cells of every point, the seeds of one rate, and resample the test users once
+        for all points.
+        """
         values: dict[tuple[str, ...], np.ndarray] = {}
         for cells in points:
             names = self.names(cells)
             if names and names not in values:
-                values[names] = np.stack([self.per_user(name) for name in names]).mean(axis=0)  # (B,)
+                # of shape (B,)
+                values[names] = np.stack([self.per_user(name) for name in names]).mean(axis=0)
         if values:
-            resampled = resampled_means(np.stack(list(values.values()), axis=1), seed, RESAMPLES)  # (R, points)
-            self.means = {names: (float(value.mean()), resampled[:, n]) for n, (names, value) in enumerate(values.items())}
+            # of shape (R, points)
+            resampled = resampled_means(np.stack(list(values.values()), axis=1), seed, RESAMPLES)
+            self.means = {
+                names: (float(value.mean()), resampled[:, n])
+                for n, (names, value) in enumerate(values.items())
+            }
 
     def names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
         """Names of the cells that have a result; those that were refused are noted."""
@@ -98,11 +136,19 @@ class _Table:
     def per_user(self, name: str) -> np.ndarray:
         """The metric of every test user in one cell, (B,) float64."""
         with open_regular(self.folder / "per_user" / f"{name}.parquet") as handle:
-            return pq.read_table(handle, columns=[self.metric])[self.metric].to_numpy().astype(np.float64)
+            return (
+                pq.read_table(handle, columns=[self.metric])[self.metric]
+                .to_numpy()
+                .astype(np.float64)
+            )
 
     def point(self, cells: Sequence[Cell]) -> dict[str, Any] | None:
         """Mean over the seeds that are there, with what goes with it."""
-        names = tuple(name for cell in cells if (name := name_of(self.plan, cell, self.dataset)) in self.results)
+        names = tuple(
+            name
+            for cell in cells
+            if (name := name_of(self.plan, cell, self.dataset)) in self.results
+        )
         if names not in self.means:
             return None
         results, (mean, resampled) = [self.results[name] for name in names], self.means[names]
@@ -114,20 +160,31 @@ class _Table:
             "seeds": len(results),
             "metrics": _average([result["metrics"] for result in results]),
             "groups": {
-                group: _average([result["groups"][group] for result in results if group in result["groups"]])
+                group: _average(
+                    [result["groups"][group] for result in results if group in result["groups"]]
+                )
                 for group in results[0]["groups"]
             },
             "resampled": resampled,
         }
 
-    def row(self, row: tuple[str, str], rates: Sequence[float], cells: Sequence[Sequence[Cell]]) -> dict[str, Any]:
+    def row(
+        self, row: tuple[str, str], rates: Sequence[float], cells: Sequence[Sequence[Cell]]
+    ) -> dict[str, Any]:
         """One curve."""
-        points = {rate: point for rate, part in zip(rates, cells, strict=True) if (point := self.point(part)) is not None}
+        points = {
+            rate: point
+            for rate, part in zip(rates, cells, strict=True)
+            if (point := self.point(part)) is not None
+        }
         start = points.get(0.0)
         for point in points.values():
             if start is not None and start["mean"] > 0:
                 point["kept_resampled"] = point["resampled"] / np.maximum(start["resampled"], 1e-12)
-                point |= {"kept": point["mean"] / start["mean"], "kept_interval": _interval(point["kept_resampled"])}
+                point |= {
+                    "kept": point["mean"] / start["mean"],
+                    "kept_interval": _interval(point["kept_resampled"]),
+                }
         found: dict[str, Any] = {"model": row[0], "strategy": row[1], "points": points}
         if len(points) == len(rates) > 1:
             found["area"] = _area(rates, [points[rate]["mean"] for rate in rates])
@@ -136,26 +193,43 @@ class _Table:
         return found
 
     def compare(self, rows: list[dict[str, Any]]) -> None:
-        """The first row against every other, at every rate, by the plain values and by what is kept."""
+        """The first row against every other, at every rate, by the plain values and by what is
+        kept.
+        """
         for rate in sorted({rate for row in rows for rate in row["points"]}):
             if not rows or rate not in rows[0]["points"]:
                 continue
-            first, others = rows[0]["points"][rate], [row["points"][rate] for row in rows[1:] if rate in row["points"]]
-            for what, base, label in (("mean", "resampled", "versus"), ("kept", "kept_resampled", "kept_versus")):
+            first, others = (
+                rows[0]["points"][rate],
+                [row["points"][rate] for row in rows[1:] if rate in row["points"]],
+            )
+            for what, base, label in (
+                ("mean", "resampled", "versus"),
+                ("kept", "kept_resampled", "kept_versus"),
+            ):
                 pairs = [
                     (other, first[what] - other[what], first[base] - other[base])
                     for other in others
                     if base in other and base in first
                 ]
-                adjusted = holm([float(p_value(difference, resampled)) for _, difference, resampled in pairs])
+                adjusted = holm(
+                    [float(p_value(difference, resampled)) for _, difference, resampled in pairs]
+                )
                 for (other, difference, resampled), p in zip(pairs, adjusted, strict=True):
-                    other[label] = {"difference": difference, "interval": _interval(resampled), "p": p}
+                    other[label] = {
+                        "difference": difference,
+                        "interval": _interval(resampled),
+                        "p": p,
+                    }
 
 
 def _public(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row as it is written: resamples are left out, rates are text (JSON's keys are)."""
     hidden = ("resampled", "kept_resampled")
-    points = {f"{rate:g}": {k: v for k, v in point.items() if k not in hidden} for rate, point in row["points"].items()}
+    points = {
+        f"{rate:g}": {k: v for k, v in point.items() if k not in hidden}
+        for rate, point in row["points"].items()
+    }
     return {**row, "points": points}
 
 
@@ -168,17 +242,26 @@ def _interval(resampled: np.ndarray) -> list[float]:
 
 
 def _average(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([each[name] for each in figures])) for name in figures[0]} if figures else {}
+    return (
+        {name: float(np.mean([each[name] for each in figures])) for name in figures[0]}
+        if figures
+        else {}
+    )
 
 
 def _area(rates: Sequence[float], values: Sequence[float]) -> float:
-    """Area under the curve over the range of rates, divided by its width: the mean value if every rate is as likely."""
+    """Area under the curve over the range of rates, divided by its width.
+
+    The mean value if every rate is as likely.
+    """
     x, y = np.asarray(rates), np.asarray(values)
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """The summary as Markdown tables: the curves, then every row against the first one at the rate nearest to 60 %."""
+    """The summary as Markdown tables: the curves, then every row against the first one at the rate
+    nearest to 60 %.
+    """
     parts = []
     for panel in summary["panels"]:
         rates = panel["rates"]
@@ -191,7 +274,11 @@ def markdown(summary: Mapping[str, Any]) -> str:
             areas = [f"{row[name]:.4f}" if name in row else "–" for name in ("area", "kept_area")]
             lines.append([row["model"], row["strategy"], *cells, *areas])
         parts.append(_grid(head, lines))
-        rate = min((rate for rate in rates if rate > 0), key=lambda rate: abs(rate - LOOKED_AT), default=None)
+        rate = min(
+            (rate for rate in rates if rate > 0),
+            key=lambda rate: abs(rate - LOOKED_AT),
+            default=None,
+        )
         if rate is not None and panel["rows"]:
             parts.append(_versus(panel, f"{rate:g}", f"{rate:.0%}", summary["metric"]))
     for name, reason in summary["refused"].items():
@@ -208,16 +295,34 @@ def _versus(panel: Mapping[str, Any], key: str, label: str, metric: str) -> str:
             continue
         low, high = point["interval"]
         spread = "" if point["deviation"] is None else f" (± {point['deviation']:.4f})"
-        cells = [row["model"], row["strategy"], f"{point['seeds']}{spread}", f"{point['mean']:.4f} [{low:.4f}, {high:.4f}]"]
+        cells = [
+            row["model"],
+            row["strategy"],
+            f"{point['seeds']}{spread}",
+            f"{point['mean']:.4f} [{low:.4f}, {high:.4f}]",
+        ]
         ends = [f"{end:.1%}" for end in point.get("kept_interval", ())]
         cells.append(f"{point['kept']:.1%} [{', '.join(ends)}]" if ends else "–")
         for name in ("versus", "kept_versus"):
             found = point.get(name)
-            cells.append("–" if found is None else f"{found['difference']:+.4f} (p {found['p']:.3f})")
+            cells.append(
+                "–" if found is None else f"{found['difference']:+.4f} (p {found['p']:.3f})"
+            )
         figures = [point["groups"].get(group, {}).get(metric) for group in groups]
         lines.append([*cells, *("–" if figure is None else f"{figure:.4f}" for figure in figures)])
-    head = ["model", "strategy", "seeds", f"{metric} at {label}", "kept", "first − this", "kept: first − this", *groups]
-    return f"Against {first['model']} {first['strategy']}, at {label} missing:\n\n" + _grid(head, lines)
+    head = [
+        "model",
+        "strategy",
+        "seeds",
+        f"{metric} at {label}",
+        "kept",
+        "first − this",
+        "kept: first − this",
+        *groups,
+    ]
+    return f"Against {first['model']} {first['strategy']}, at {label} missing:\n\n" + _grid(
+        head, lines
+    )
 
 
 def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

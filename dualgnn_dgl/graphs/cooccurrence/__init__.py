@@ -1,16 +1,20 @@
-"""Who watches what you watch: for every user the k users who share the most training items, exactly.
+"""Who watches what you watch: for every user the k users who share the most training items,
+exactly.
 
-The published builders intersect Python sets for all pairs of users and fill a dense (U, U) matrix. The same lists come from
-counting: walk the viewers of each of a user's items and add one per visit, the sum over items of degree² in all. Two things
-keep that quick when a few items are watched by nearly everyone:
+The published builders intersect Python sets for all pairs of users and fill a dense (U, U) matrix.
+The same lists come from
+counting: walk the viewers of each of a user's items and add one per visit, the sum over items of
+degree² in all. Two things keep that quick when a few items are watched by nearly everyone:
 
-- The 64 most watched items are bits of one word per user. A viewer met through the other, *light* items gets his whole
-  count at once: visits + popcount(word[u] & word[w]).
-- A user met through no light item shares at most the r *heavy* items that are still unread, which bounds his score. Once k
-  better users are held, the rest of the remaining lists, the longest ones, is not read.
+- The 64 most watched items are bits of one word per user. A viewer met through the other, *light*
+  items gets his whole count at once: visits + popcount(word[u] & word[w]).
+- A user met through no light item shares at most the r *heavy* items that are still unread, which
+  bounds his score. Once k better users are held, the rest of the remaining lists, the longest ones,
+  is not read.
 
-Where users meet few others, as in most logs of micro-videos, neither is worth its price, and plain counting is quicker: see
-`tally`. All are exact, ties included: the tests compare with Python sets and with the dense product R·Rᵀ.
+Where users meet few others, as in most logs of micro-videos, neither is worth its price, and plain
+counting is quicker: see `tally`. All are exact, ties included: the tests compare with Python sets
+and with the dense product R·Rᵀ.
 """
 
 from __future__ import annotations
@@ -37,7 +41,9 @@ BLOCKS = 64  # at least so many, for balance between threads and a progress bar 
 
 
 def _blocks(limit: np.ndarray, visits: np.ndarray, room: int) -> list[tuple[int, int]]:
-    """Cut the users into runs whose lists fit `room` entries and which cost at most 1/BLOCKS of the visits, or one user."""
+    """Cut the users into runs whose lists fit `room` entries and which cost at most 1/BLOCKS of the
+    visits, or one user.
+    """
     cost = limit / max(room, 1) + visits * (BLOCKS / max(int(visits.sum()), 1))
     cuts = np.flatnonzero(np.diff(np.floor(np.cumsum(cost)))) + 1
     edges = [0, *cuts.tolist(), len(limit)]
@@ -54,19 +60,22 @@ def co_occurrence(
 ) -> CoOccurrence:
     """For each user the k others who share the most training items, exactly and in a fixed order.
 
-    With c shared items and d training items each, the weight of w for u is c (count), c/√(d_u·d_w) (cosine) or
-    c/(d_u+d_w−c) (jaccard). Only users with c ≥ 1 are listed, never u itself; the larger weight stands first, equal ones by
-    internal index, and at the cut-off the smaller index stays. The order is decided before the weights are rounded to float32.
-    Source: Wang et al., *DualGNN*, IEEE TMM 2023, the user co-occurrence graph; the published code keeps 200 by count.
+    With c shared items and d training items each, the weight of w for u is c (count), c/√(d_u·d_w)
+    (cosine) or c/(d_u+d_w−c) (jaccard). Only users with c ≥ 1 are listed, never u itself; the
+    larger weight stands first, equal ones by internal index, and at the cut-off the smaller index
+    stays. The order is decided before the weights are rounded to float32.
+    Source: Wang et al., *DualGNN*, IEEE TMM 2023, the user co-occurrence graph; the published code
+        keeps 200 by count.
 
     Parameters
     ----------
     train : training pairs only; nothing else may enter the user graph.
     k : length of a list, at most.
     measure : 'count', 'cosine' or 'jaccard'.
-    memory : bytes of working space beside the pairs and the result; it sets the size of the blocks of users. A block is one
-        user at least, and each thread needs 1 MB whatever this says. By default `memory.budget`, at most 256 MiB, and
-        half of that, with a word about it, where memory runs out.
+    memory : bytes of working space beside the pairs and the result; it sets the size of the blocks
+        of users. A block is one user at least, and each thread needs 1 MB whatever this says. By
+        default `memory.budget`, at most 256 MiB, and half of that, with a word about it, where
+        memory runs out.
     progress : called with the share of the work done, in (0, 1], ending with 1.
 
     Raises
@@ -86,9 +95,14 @@ def co_occurrence(
     if measure not in CO_MEASURES:
         raise ConfigError(unknown("co-occurrence measure", measure, CO_MEASURES))
     if k < 1:
-        raise ConfigError(f"the co-occurrence lists cannot be {k} long: give a length of at least 1, such as 200")
+        raise ConfigError(
+            f"the co-occurrence lists cannot be {k} long: give a length of at least 1, such as 200"
+        )
     if memory is not None and memory < 1:
-        raise ConfigError(f"{memory} bytes of working space are not enough: give at least 1, or nothing for a share")
+        raise ConfigError(
+            f"{memory} bytes of working space are not enough: give at least 1, or nothing for a "
+            f"share"
+        )
 
     def within(size: int) -> CoOccurrence:
         return _count(train, k, measure, size, progress)
@@ -98,25 +112,37 @@ def co_occurrence(
     return halving(min(WORKING_SPACE, budget()), within, what="co-occurrence, bytes")
 
 
-def _count(train: Interactions, k: int, measure: str, memory: int, progress: Callable[[float], None] | None) -> CoOccurrence:
+def _count(
+    train: Interactions, k: int, measure: str, memory: int, progress: Callable[[float], None] | None
+) -> CoOccurrence:
     """The lists of `co_occurrence`, in blocks for which `memory` bytes are room enough."""
     users = train.num_users
     if not len(train):
-        return CoOccurrence(np.zeros(users + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), measure)
-    table = sparse.csr_matrix((np.ones(len(train), np.int8), (train.user, train.item)), shape=(users, train.num_items))
+        return CoOccurrence(
+            np.zeros(users + 1, np.int64), np.empty(0, np.int64), np.empty(0, np.float32), measure
+        )
+    table = sparse.csr_matrix(
+        (np.ones(len(train), np.int8), (train.user, train.item)), shape=(users, train.num_items)
+    )
     owner = np.repeat(np.arange(users), np.diff(table.indptr))  # (E,)
-    others = np.bincount(table.indices, minlength=train.num_items) - 1  # viewers of each item beside the one who asks
-    visits = np.bincount(owner, weights=others[table.indices], minlength=users).astype(np.int64)  # what a user's row costs, (U,)
+    # viewers of each item beside the one who asks
+    others = np.bincount(table.indices, minlength=train.num_items) - 1
+    # what a user's row costs, (U,)
+    visits = np.bincount(owner, weights=others[table.indices], minlength=users).astype(np.int64)
     limit = np.minimum(visits, min(k, users - 1))  # (U,): no list is longer
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    blocks = _blocks(limit, visits, memory // (2 * threads * 16))  # two blocks a thread wait or run, 16 bytes an entry
+    threads = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    # two blocks a thread wait or run, 16 bytes an entry
+    blocks = _blocks(limit, visits, memory // (2 * threads * 16))
 
     if measure == "count" and users <= SPAN and FEW * int(visits.sum()) <= users**2:
         fill = by_tally(table, limit)
     else:
         fill = by_sweep(table, limit, measure, SPAN)
 
-    # As large as the lists can get; the part that stays unused is never touched and takes no memory.
+    # As large as the lists can get; the part that stays unused is never touched and takes no
+    # memory.
     neighbour, weight = np.empty(int(limit.sum()), np.int64), np.empty(int(limit.sum()), np.float32)
     indptr = np.zeros(users + 1, np.int64)
     done, total = 0, max(int(visits.sum()), 1)

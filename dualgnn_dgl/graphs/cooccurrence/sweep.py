@@ -1,6 +1,8 @@
-"""Counting with bounds, for logs in which a few items are watched by nearly everyone, and for the cosine and Jaccard measures.
+"""Counting with bounds, for logs in which a few items are watched by nearly everyone, and for the
+cosine and Jaccard measures.
 
-See the head of `dualgnn_dgl.graphs.cooccurrence` for how the most watched items are kept from costing what they would.
+See the head of `dualgnn_dgl.graphs.cooccurrence` for how the most watched items are kept from
+costing what they would.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from scipy import sparse
 from dualgnn_dgl.core.vocabulary import CO_MEASURES
 
 HEAVY = 64  # bits of a uint64
-Fill = Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]  # users first…last → ids, weights, lengths
+# users first…last → ids, weights, lengths
+Fill = Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
 _COSINE, _JACCARD = CO_MEASURES.index("cosine"), CO_MEASURES.index("jaccard")
 
-# Compiled at the first call, within a second or two: Numba's cache on disk is made of pickles, and we read none.
+# Compiled at the first call, within a second or two: Numba's cache on disk is made of pickles, and
+# we read none.
 _compiled = partial(njit, nogil=True, error_model="numpy")
 
 
@@ -34,11 +38,14 @@ def _popcount(word):
 
 @_compiled
 def _key(measure, shared, mine, theirs):
-    """What users are ranked by, for one user's list: the count, the squared cosine times his own degree, or Jaccard.
+    """What users are ranked by, for one user's list.
 
-    All operands are whole numbers below 2^53 and IEEE division rounds correctly, so equal fractions give equal keys and
-    the order never turns round. Different ones stay different as long as 1/(a·d) > 2^-52 for fractions a/b and c/d:
-    up to 165,000 training items a user for the cosine (a·d ≤ D³), 47 million for Jaccard (a·d ≤ 2·D²).
+    The count, the squared cosine times his own degree, or Jaccard.
+
+    All operands are whole numbers below 2^53 and IEEE division rounds correctly, so equal fractions
+    give equal keys and the order never turns round. Different ones stay different as long as
+    1/(a·d) > 2^-52 for fractions a/b and c/d: up to 165,000 training items a user for the cosine
+    (a·d ≤ D³), 47 million for Jaccard (a·d ≤ 2·D²).
     """
     if measure == _COSINE:
         return float(shared * shared) / float(theirs)
@@ -49,14 +56,19 @@ def _key(measure, shared, mine, theirs):
 
 @_compiled
 def _place(keys, ids, size, key, user):
-    """Put (key, user) in place of the root of a heap, the worst held: smallest key, then largest index."""
+    """Put (key, user) in place of the root of a heap, the worst held.
+
+    Smallest key, then largest index.
+    """
     at = 0
     while True:
         child = 2 * at + 1
         if child >= size:
             break
         other = child + 1
-        if other < size and (keys[other] < keys[child] or (keys[other] == keys[child] and ids[other] > ids[child])):
+        if other < size and (
+            keys[other] < keys[child] or (keys[other] == keys[child] and ids[other] > ids[child])
+        ):
             child = other
         if keys[child] > key or (keys[child] == key and ids[child] < user):
             break
@@ -66,19 +78,55 @@ def _place(keys, ids, size, key, user):
 
 
 @_compiled
-def _sweep(span, users, start, ptr, viewer, light_ptr, light_item, heavy, word, degree, limit, measure, visits, keys, ids):
-    """Meet every viewer of one span of users, for the users of one block, and offer each to the user's heap.
+def _sweep(
+    span,
+    users,
+    start,
+    ptr,
+    viewer,
+    light_ptr,
+    light_item,
+    heavy,
+    word,
+    degree,
+    limit,
+    measure,
+    visits,
+    keys,
+    ids,
+):
+    """Meet every viewer of one span of users, for the users of one block, and offer each to the
+    user's heap.
 
-    `span` and `users` are (first, last); `ptr` (I+1,) and `viewer` list, for each item, its viewers in the span, counted from
-    the span's first; u's heap stands in `keys` and `ids` from `start[u - users[0]]` on, free places holding the key −1.
+    `span` and `users` are (first, last); `ptr` (I+1,) and `viewer` list, for each item, its viewers
+    in the span, counted from the span's first; u's heap stands in `keys` and `ids` from `start[u -
+    users[0]]` on, free places holding the key −1.
     """
-    base, here, word_here, degree_here = span[0], span[1] - span[0], word[span[0] : span[1]], degree[span[0] : span[1]]
-    seen = np.empty(here + 1, np.uint16)  # users met, each once; one slot more, for the write that is not kept
+    base, here, word_here, degree_here = (
+        span[0],
+        span[1] - span[0],
+        word[span[0] : span[1]],
+        degree[span[0] : span[1]],
+    )
+    # users met, each once; one slot more, for the write that is not kept
+    seen = np.empty(here + 1, np.uint16)
     for u in range(users[0], users[1]):
-        at, room, mine, own, myself = start[u - users[0]], limit[u], word[u], np.int64(degree[u]), u - base
+        at, room, mine, own, myself = (
+            start[u - users[0]],
+            limit[u],
+            word[u],
+            np.int64(degree[u]),
+            u - base,
+        )
         if room == 0:
             continue
-        top, who, met, unread, read = keys[at : at + room], ids[at : at + room], 0, _popcount(mine), np.uint64(0)
+        top, who, met, unread, read = (
+            keys[at : at + room],
+            ids[at : at + room],
+            0,
+            _popcount(mine),
+            np.uint64(0),
+        )
         for e in range(light_ptr[u], light_ptr[u + 1]):
             item = light_item[e]
             for f in range(ptr[item], ptr[item + 1]):
@@ -100,7 +148,8 @@ def _sweep(span, users, start, ptr, viewer, light_ptr, light_item, heavy, word, 
             for f in range(ptr[heavy[b]], ptr[heavy[b] + 1]):
                 w = viewer[f]
                 theirs = np.int64(degree_here[w])
-                best = _key(measure, unread, own, theirs)  # no smaller than his, if he was not met before
+                # no smaller than his, if he was not met before
+                best = _key(measure, unread, own, theirs)
                 if best < top[0] or (best == top[0] and base + w > who[0]):
                     break  # all after him have a smaller bound, or the same and a larger index
                 if w != myself and visits[w] == 0 and not word_here[w] & read:
@@ -136,12 +185,14 @@ def _settle(users, start, degree, limit, measure, keys, ids, weight, length):
 
 @dataclass(frozen=True)
 class _Viewers:
-    """The training pairs as the kernel reads them, the users cut into spans, so that random look-ups stay in the cache.
+    """The training pairs as the kernel reads them, the users cut into spans, so that random
+    look-ups stay in the cache.
 
-    The viewers of item i in span s are `viewer[ptr[s, i]:ptr[s, i + 1]]`, counted from the span's first user, ascending
-    (those of heavy items by degree, for cosine and Jaccard). The light items of user u are
-    `light_item[light_ptr[u]:light_ptr[u + 1]]`; bit b of `word[u]` says that u watched `heavy[b]`, and the heavy items
-    ascend by number of viewers. `degree` (U,) counts training items.
+    The viewers of item i in span s are `viewer[ptr[s, i]:ptr[s, i + 1]]`, counted from the span's
+    first user, ascending (those of heavy items by degree, for cosine and Jaccard). The light items
+    of user u are `light_item[light_ptr[u]:light_ptr[u + 1]]`; bit b of `word[u]` says that u
+    watched `heavy[b]`, and the heavy items ascend by number of viewers. `degree` (U,) counts
+    training items.
     """
 
     ptr: np.ndarray
@@ -192,7 +243,11 @@ def by_sweep(table: sparse.csr_matrix, limit: np.ndarray, measure: str, span: in
     def fill(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         start = np.cumsum(limit[first:last]) - limit[first:last]
         room = int(limit[first:last].sum())
-        keys, ids, weight = np.full(room, -1.0), np.full(room, users, np.int32), np.empty(room, np.float32)
+        keys, ids, weight = (
+            np.full(room, -1.0),
+            np.full(room, users, np.int32),
+            np.empty(room, np.float32),
+        )
         length, counts = np.empty(last - first, np.int64), np.zeros(min(span, users), counter)
         for ptr, base in zip(v.ptr, range(0, users, span), strict=True):
             here = (base, min(base + span, users))

@@ -1,8 +1,11 @@
-"""The plain way of counting, for logs in which a user meets few others: add up visits, then pick by counting, without a heap.
+"""The plain way of counting, for logs in which a user meets few others.
 
-Counts of shared items are small whole numbers. So no comparison is needed to order a user's list: a histogram of the counts
-says which count the k-th place has, a bitmap of those who reach it gives them by index, and the histogram's running sum gives
-each his place. Costs a visit each viewer of each of the user's items, U/64 words a user for the bitmap, and a write a place.
+Add up visits, then pick by counting, without a heap.
+
+Counts of shared items are small whole numbers. So no comparison is needed to order a user's list: a
+histogram of the counts says which count the k-th place has, a bitmap of those who reach it gives
+them by index, and the histogram's running sum gives each his place. Costs a visit each viewer of
+each of the user's items, U/64 words a user for the bitmap, and a write a place.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from scipy import sparse
 
 from dualgnn_dgl.graphs.cooccurrence.sweep import Fill
 
-# The place of a lone bit in a 64-bit word by multiplication with a de Bruijn sequence (Leiserson, Prokop & Randall 1998).
+# The place of a lone bit in a 64-bit word by multiplication with a de Bruijn sequence (Leiserson,
+# Prokop & Randall 1998).
 _SEQUENCE = np.uint64(0x03F79D71B4CB0A89)
 _PLACE = np.zeros(64, np.int64)
 for _bit in range(64):
@@ -22,14 +26,19 @@ for _bit in range(64):
 
 @njit(nogil=True)
 def _tally(users, ptr, viewer, item_ptr, item, limit, degree_max, spare, ids, weight, length):
-    """Fill the lists of the users of one block, (first, last); they stand one behind the other in `ids` and `weight`.
+    """Fill the lists of the users of one block, (first, last).
 
-    `ptr` (I+1,) and `viewer` list each item's viewers, `item_ptr` (U+1,) and `item` each user's items; user u's list has
-    `limit[u]` places at most. `spare` (U,) is working space, all zero before and after. `length` receives
-    each list's length; returned is their sum.
+    They stand one behind the other in `ids` and `weight`.
+
+    `ptr` (I+1,) and `viewer` list each item's viewers, `item_ptr` (U+1,) and `item` each user's
+        items; user u's list has
+    `limit[u]` places at most. `spare` (U,) is working space, all zero before and after. `length`
+    receives each list's length; returned is their sum.
     """
-    seen = np.empty(spare.size + 1, np.int64)  # users met, each once; one slot more, for the write that is not kept
-    histogram = np.zeros(degree_max + 2, np.int64)  # users met by count; afterwards the next place of each count
+    # users met, each once; one slot more, for the write that is not kept
+    seen = np.empty(spare.size + 1, np.int64)
+    # users met by count; afterwards the next place of each count
+    histogram = np.zeros(degree_max + 2, np.int64)
     bits = np.zeros(spare.size // 64 + 1, np.uint64)
     end = 0
     for u in range(users[0], users[1]):
@@ -50,7 +59,8 @@ def _tally(users, ptr, viewer, item_ptr, item, limit, degree_max, spare, ids, we
             histogram[count] += 1
             most = max(most, count)
         histogram[0] = 0
-        cut, room = most, limit[u]  # counts above `cut` enter whole, of `cut` itself the first `room` users
+        # counts above `cut` enter whole, of `cut` itself the first `room` users
+        cut, room = most, limit[u]
         while cut > 0 and histogram[cut] <= room:
             room -= histogram[cut]
             cut -= 1
@@ -95,14 +105,20 @@ def by_tally(table: sparse.csr_matrix, limit: np.ndarray) -> Fill:
     """The lists of a block of users by `tally`."""
     by_item = table.tocsc()
     ptr, viewer = by_item.indptr.astype(np.int64), by_item.indices.astype(np.uint16)
-    item_ptr, item, most = table.indptr.astype(np.int64), table.indices, int(np.diff(table.indptr).max())
+    item_ptr, item, most = (
+        table.indptr.astype(np.int64),
+        table.indices,
+        int(np.diff(table.indptr).max()),
+    )
     counter = np.uint16 if most < 2**16 else np.uint32
 
     def fill(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         room, length = int(limit[first:last].sum()), np.empty(last - first, np.int64)
         ids, weight = np.empty(room, np.int32), np.empty(room, np.float32)
         spare = np.zeros(len(limit), counter)
-        end = _tally((first, last), ptr, viewer, item_ptr, item, limit, most, spare, ids, weight, length)
+        end = _tally(
+            (first, last), ptr, viewer, item_ptr, item, limit, most, spare, ids, weight, length
+        )
         return ids[:end], weight[:end], length
 
     return fill
