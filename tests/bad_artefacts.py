@@ -216,7 +216,7 @@ def spoilt_holes(draw: random.Random, world: trial.World, folder: Path) -> tuple
 
 
 def spoilt_newcomers(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Histories of new users from a log, features of new videos."""
+    """UserHistories of new users from a log, features of new videos."""
     words: list[Any] = [
         "recommend",
         "--run",

@@ -159,9 +159,9 @@ def sound(run: str) -> None:
     if Path(run).exists():
         load_run(run)
     complaints: list[str] = []
-    keeper = Checkpoints(run, say=complaints.append)  # looked at from outside, without the lock
-    if keeper.folder.exists():
-        keeper.newest()
+    hook = Checkpoints(run, say=complaints.append)  # looked at from outside, without the lock
+    if hook.folder.exists():
+        hook.newest()
     assert not complaints, complaints
 
 

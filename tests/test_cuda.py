@@ -88,10 +88,10 @@ def test_a_training_repeats_to_the_bit_and_is_resumed_to_the_bit(
         return fit(make(name, data, **switches).cuda(), data.train, data.valid, config, **keeping)
 
     whole, box = train(), Box((2, 7))
-    assert same(whole, train(keeper=box))
+    assert same(whole, train(hook=box))
     for kept in box.kept.values():
         torch.manual_seed(99)  # whatever the new process begins with
-        assert same(whole, train(keeper=Box(start=kept)))
+        assert same(whole, train(hook=Box(start=kept)))
 
 
 @pytest.mark.parametrize(

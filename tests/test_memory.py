@@ -324,12 +324,16 @@ def looks(items: int = 37, seed: int = 1) -> Modality:
 
 
 def new_looks() -> torch.Tensor:
-    town = arrivals.Town(log(50, 37), {"visual": looks()})
-    return arrivals.NewItems({"visual": looks(70, seed=3)}, town).nearest("visual", 4).dense()
+    index = arrivals.TrainingIndex(log(50, 37), {"visual": looks()})
+    return arrivals.NewItems({"visual": looks(70, seed=3)}, index).nearest("visual", 4).dense()
 
 
 def new_users() -> torch.Tensor:
-    return arrivals.Histories(log(20, 37), arrivals.Town(log(50, 37), {})).neighbours(4).dense()
+    return (
+        arrivals.UserHistories(log(20, 37), arrivals.TrainingIndex(log(50, 37), {}))
+        .neighbours(4)
+        .dense()
+    )
 
 
 def similarities() -> torch.Tensor:
@@ -364,7 +368,7 @@ EXHAUSTED = {
     "newcomers": (
         "users nearest to newcomers, bytes",
         new_users,
-        (arrivals.Histories, "_nearest_of"),
+        (arrivals.UserHistories, "_nearest_of"),
         3,
         lambda histories, rows, k: len(rows),
     ),

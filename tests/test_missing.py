@@ -136,14 +136,14 @@ def test_what_is_borrowed_is_the_neighbours_taste():
     has = [w for w in near if model.observed[w, 0]]
     assert has
     expected = sum(omega[blind, w] * view[w] for w in has) / sum(omega[blind, w] for w in has)
-    torch.testing.assert_close(model.there.lend(0, view)[blind], expected)
-    own, theirs = model.fused(model.there)[0][blind].detach().clone(), None
+    torch.testing.assert_close(model.mask.lend(0, view)[blind], expected)
+    own, theirs = model.fused(model.mask)[0][blind].detach().clone(), None
     with torch.no_grad():
         model.preference[0][blind] = torch.randn(6)
-    assert torch.equal(model.fused(model.there)[0][blind], own)
+    assert torch.equal(model.fused(model.mask)[0][blind], own)
     with torch.no_grad():
         model.preference[0][has[0]] = torch.randn(6)
-    theirs = model.fused(model.there)[0][blind]
+    theirs = model.fused(model.mask)[0][blind]
     assert not torch.allclose(theirs, own)
 
 
@@ -153,7 +153,7 @@ def test_dropped_edges_neither_send_nor_receive():
     for m, modality in enumerate(data.modalities.values()):
         assert (model.single_modal(m)[1][~torch.from_numpy(modality.present)] == 0).all()
         kept = [(u, i) for u, i in small.pairs_of(data.train) if modality.present[i]]
-        dense = model.there.to_user[m].dense()
+        dense = model.mask.to_user[m].dense()
         assert {tuple(pair) for pair in dense.nonzero().tolist()} == set(kept)
         for u, i in kept:
             degrees = sum(v == u for v, _ in kept) * sum(j == i for _, j in kept)

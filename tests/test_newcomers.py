@@ -15,7 +15,7 @@ from dualgnn_dgl import data
 from dualgnn_dgl.data import CoOccurrence, Modality
 from dualgnn_dgl.errors import DataError, RunError
 from dualgnn_dgl.evaluation import Evaluator, top_k
-from dualgnn_dgl.graphs.arrivals import Histories, NewItems, Town
+from dualgnn_dgl.graphs.arrivals import NewItems, TrainingIndex, UserHistories
 from dualgnn_dgl.graphs.cooccurrence import co_occurrence
 from dualgnn_dgl.graphs.heterographs import heterograph, user_item, user_user
 from dualgnn_dgl.models import MODELS, create, model_class
@@ -46,8 +46,8 @@ def own_histories(dataset, *, exclude=True):
     Their own history, and nothing borrowed from themselves.
     """
     lists = dataset.co_occurrence
-    town = Town(dataset.train, dataset.modalities, lists.measure)
-    return Histories(dataset.train, town, np.arange(dataset.num_users) if exclude else None)
+    index = TrainingIndex(dataset.train, dataset.modalities, lists.measure)
+    return UserHistories(dataset.train, index, np.arange(dataset.num_users) if exclude else None)
 
 
 # ---------------------------------------------------------------- what a model is told
@@ -86,7 +86,7 @@ def test_many_histories_at_once_are_those_one_by_one(monkeypatch):
 def test_histories_of_another_catalogue_are_refused():
     dataset = small.dataset()
     with pytest.raises(DataError, match="count 4 items, the training pairs 19"):
-        Histories(small.interactions([(0, 1)], 2, 4), Town(dataset.train, {}))
+        UserHistories(small.interactions([(0, 1)], 2, 4), TrainingIndex(dataset.train, {}))
 
 
 # ---------------------------------------------------------------- every model
@@ -180,12 +180,12 @@ def test_a_training_users_own_history_leads_back_to_their_row(name, switches):
     """
     dataset = small.checkerboard()
     model, done = trained(name, dataset, **switches)
-    rule = model.user_rule()
+    rule = model.user_foldin()
     with torch.no_grad():
         folded = rule(own_histories(dataset))
     near = torch.nn.functional.cosine_similarity(folded, done.user)
     # the default rule knows nothing of the model
-    bound = 0.85 if name in small.overriding("user_rule") else 0.8
+    bound = 0.85 if name in small.overriding("user_foldin") else 0.8
     assert near.median() > bound, near.median()
     matrix = torch.nn.functional.normalize(folded) @ torch.nn.functional.normalize(done.user).T
     place = (matrix > near.unsqueeze(1)).sum(1)  # how many rows are nearer than their own
@@ -202,7 +202,7 @@ def test_a_model_of_layers_misses_layer_zero_and_nothing_else(name):
     model = create(name, heterograph(dataset), dataset.modalities)
     with torch.no_grad():
         model.user.zero_()
-        torch.testing.assert_close(model.user_rule()(own_histories(dataset)), model.embed()[0])
+        torch.testing.assert_close(model.user_foldin()(own_histories(dataset)), model.embed()[0])
 
 
 def test_dualgnn_with_the_known_preference_and_attention_is_the_trained_row():
@@ -225,7 +225,7 @@ def test_dualgnn_with_the_known_preference_and_attention_is_the_trained_row():
             for m in range(3):
                 model.preference[m].copy_(histories.to_user @ model.single_modal(m, 1)[1])
         torch.testing.assert_close(
-            model.user_rule()(histories), model.embed()[0], rtol=1e-4, atol=1e-5
+            model.user_foldin()(histories), model.embed()[0], rtol=1e-4, atol=1e-5
         )
 
 
@@ -265,7 +265,7 @@ def test_attention_from_the_history_needs_no_neighbours():
         model.sharpness.fill_(5.0)
         histories = own_histories(dataset)
         histories.neighbours = None  # asking for them would fail
-        rule = model.user_rule()
+        rule = model.user_foldin()
         model._own_rows = lambda histories, user, *_: torch.zeros_like(user)
         torch.testing.assert_close(rule(histories), model.embed()[0], rtol=1e-4, atol=1e-5)
         attention = model.user_attention()
@@ -348,7 +348,7 @@ def test_a_town_without_co_occurrence_lists_counts(run):
     _, dataset, model = run
     assert isinstance(dataset.co_occurrence, CoOccurrence)
     door = Newcomers(model, dataclasses.replace(dataset, co_occurrence=None))
-    assert door.town.measure == "count"
+    assert door.index.measure == "count"
 
 
 # ---------------------------------------------------------------- new videos
@@ -416,8 +416,8 @@ def test_an_absent_modality_of_a_new_video_changes_nothing(name):
 
 def test_nearest_are_the_nearest_trained_videos_by_cosine():
     dataset = small.dataset()
-    town = Town(dataset.train, dataset.modalities)
-    videos = NewItems(new_videos(dataset), town)
+    index = TrainingIndex(dataset.train, dataset.modalities)
+    videos = NewItems(new_videos(dataset), index)
     for name, modality in dataset.modalities.items():
         trained = modality.present & (
             np.bincount(dataset.train.item, minlength=dataset.num_items) > 0
@@ -469,11 +469,11 @@ def test_dualgnn_encodes_a_new_video_as_it_encodes_a_trained_one():
         name: modality.take(np.array([small.LONELY_ITEM]))
         for name, modality in dataset.modalities.items()
     }
-    videos = NewItems(lonely, Town(dataset.train, dataset.modalities))
+    videos = NewItems(lonely, TrainingIndex(dataset.train, dataset.modalities))
     with torch.no_grad():
-        received = sum(model.single_modal(m)[1] - model.start(m, model.there)[1] for m in range(3))
+        received = sum(model.single_modal(m)[1] - model.start(m, model.mask)[1] for m in range(3))
         expected = model.embed()[1][small.LONELY_ITEM] + videos.resembling(received, 10)
-        torch.testing.assert_close(model.item_rule()(videos), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model.item_foldin()(videos), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_vbpr_sees_features_only():
@@ -555,7 +555,7 @@ def test_cold_items_are_ranked_among_themselves_and_placed_by_features():
         and found.means[f"recall@{len(measure.items)}"] == 1.0
     )
     with torch.no_grad():
-        user, item = model.embed()[0], model.item_rule()(measure.videos)
+        user, item = model.embed()[0], model.item_foldin()(measure.videos)
     user_of = {int(i): place for place, i in enumerate(measure.items)}
     for place, u in enumerate(found.users.tolist()):
         seen = [user_of[i] for v, i in small.pairs_of(dataset.valid) if v == u]

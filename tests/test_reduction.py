@@ -21,7 +21,7 @@ from sklearn.decomposition import PCA
 from dualgnn_dgl import data, modality
 from dualgnn_dgl.cli.main import group
 from dualgnn_dgl.data import MANIFEST, Dataset, Modality
-from dualgnn_dgl.data.projection import Reduction, narrow
+from dualgnn_dgl.data.projection import FeatureProjection, narrow
 from dualgnn_dgl.data.raw import RawInput, RawLog, RawModality
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.preprocess import Options, prepare
@@ -73,7 +73,7 @@ def dataset() -> Dataset:
 def test_the_map_is_that_of_the_pca(monkeypatch: pytest.MonkeyPatch) -> None:
     values, present = raw_visual(), np.arange(ITEMS) != HOLE
     pca = PCA(n_components=WIDTH, random_state=0).fit(values[present])
-    reduction = Reduction(pca.mean_, pca.components_)
+    reduction = FeatureProjection(pca.mean_, pca.components_)
     reduced = reduction.apply(values, present)
     assert reduced.dtype == np.float32 and not reduced[HOLE].any()
     np.testing.assert_allclose(reduced[present], pca.transform(values[present]), atol=1e-5)
@@ -96,13 +96,13 @@ def test_the_map_is_that_of_the_pca(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 def test_what_is_no_map_is_refused(mean: np.ndarray, components: np.ndarray, words: str) -> None:
     with pytest.raises(DataError, match=words):
-        Reduction(mean, components)
+        FeatureProjection(mean, components)
 
 
 def test_either_width_is_taken_and_no_other(dataset: Dataset) -> None:
     """Rows of the original data, raw, come out as preprocess made them."""
-    kept, visual = dataset.reductions["visual"], dataset.modalities["visual"]
-    assert set(dataset.reductions) == {"visual"}, "sound was narrow enough"
+    kept, visual = dataset.projections["visual"], dataset.modalities["visual"]
+    assert set(dataset.projections) == {"visual"}, "sound was narrow enough"
     given = (visual.present, WIDTH, kept)
     np.testing.assert_allclose(
         narrow("file", "visual", raw_visual(), *given), visual.values, atol=1e-5
@@ -128,13 +128,14 @@ def test_videos_held_out_whole_have_no_say_in_the_map() -> None:
     assert 0 < (~watched).sum() < ITEMS / 2
     visual[~watched] *= -50
     other = made(visual, split="cold-items")
-    assert one.reductions["visual"].hash == other.reductions["visual"].hash
+    assert one.projections["visual"].hash == other.projections["visual"].hash
     mine, theirs = one.modalities["visual"], other.modalities["visual"]
     np.testing.assert_allclose(mine.values[watched], theirs.values[watched], atol=1e-5)
     assert not np.allclose(mine.values[~watched], theirs.values[~watched])
     visual[np.flatnonzero(watched)[-1]] *= -50
     assert (
-        made(visual, split="cold-items").reductions["visual"].hash != one.reductions["visual"].hash
+        made(visual, split="cold-items").projections["visual"].hash
+        != one.projections["visual"].hash
     )
 
 
@@ -143,27 +144,27 @@ def test_a_modality_that_no_trained_video_has_is_left_as_it_is() -> None:
     watched = np.bincount(made(split="cold-items").train.item, minlength=ITEMS) > 0
     visual[watched] = np.nan
     found = made(visual, split="cold-items")
-    assert found.modalities["visual"].width == RAW and not found.reductions
+    assert found.modalities["visual"].width == RAW and not found.projections
 
 
 # ---------------------------------------------------------------- kept with the data
 
 
 def test_the_hash_is_that_of_what_a_model_sees(dataset: Dataset) -> None:
-    assert dataclasses.replace(dataset, reductions={}).hash == dataset.hash == made().hash
-    changed = Reduction(
-        dataset.reductions["visual"].mean + 1, dataset.reductions["visual"].components
+    assert dataclasses.replace(dataset, projections={}).hash == dataset.hash == made().hash
+    changed = FeatureProjection(
+        dataset.projections["visual"].mean + 1, dataset.projections["visual"].components
     )
-    assert changed.hash != dataset.reductions["visual"].hash
+    assert changed.hash != dataset.projections["visual"].hash
 
 
 def test_a_map_stays_with_its_modality(dataset: Dataset) -> None:
-    kept = dataset.reductions["visual"]
-    assert modality.drop(dataset, 0.3).reductions["visual"] is kept
-    assert modality.impute(dataset, "mean").reductions["visual"] is kept
+    kept = dataset.projections["visual"]
+    assert modality.drop(dataset, 0.3).projections["visual"] is kept
+    assert modality.impute(dataset, "mean").projections["visual"] is kept
     assert not dataclasses.replace(
         dataset, modalities={"sound": dataset.modalities["sound"]}
-    ).reductions
+    ).projections
     wide = {"visual": Modality(np.ones((ITEMS, 5)), np.ones(ITEMS, bool))}
     with pytest.raises(DataError, match="visual has 5 columns, its reduction gives 3"):
         dataclasses.replace(dataset, modalities=wide)
@@ -178,14 +179,14 @@ def folder(dataset: Dataset, tmp_path: Path) -> Path:
 def test_saved_and_read_back(dataset: Dataset, folder: Path) -> None:
     found = data.load(folder)
     assert (
-        set(found.reductions) == {"visual"}
-        and found.reductions["visual"].hash == dataset.reductions["visual"].hash
+        set(found.projections) == {"visual"}
+        and found.projections["visual"].hash == dataset.projections["visual"].hash
     )
-    assert found.reductions["visual"].components.dtype == np.float32
+    assert found.projections["visual"].components.dtype == np.float32
     manifest = json.loads((folder / MANIFEST).read_text())
     assert manifest["modalities"]["visual"]["reduction"] == {
         "from": RAW,
-        "hash": dataset.reductions["visual"].hash,
+        "hash": dataset.projections["visual"].hash,
     }
     assert "reduction" not in manifest["modalities"]["sound"]
     assert {path.name for path in folder.glob("*.components.npy")} == {FILES[1]}
@@ -203,7 +204,7 @@ def without_map(folder: Path) -> None:
 def test_data_without_a_map_is_read_as_before(dataset: Dataset, folder: Path) -> None:
     without_map(folder)
     found = data.load(folder)
-    assert not found.reductions and found.hash == dataset.hash
+    assert not found.projections and found.hash == dataset.hash
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -281,7 +282,7 @@ def test_files_of_new_videos_may_be_raw(dataset: Dataset, tmp_path: Path) -> Non
     np.save(tmp_path / "visual.npy", values)
     (tmp_path / "visual_ids.txt").write_text("new1\nnew2\nnew3\n")
     ids, found = read_new_items(
-        [tmp_path / "visual.npy"], dataset.modalities, dataset.item_ids, dataset.reductions
+        [tmp_path / "visual.npy"], dataset.modalities, dataset.item_ids, dataset.projections
     )
     assert ids.tolist() == ["new1", "new2", "new3"] and found["visual"].present.tolist() == [
         True,
@@ -302,12 +303,12 @@ def test_an_update_takes_raw_features_and_carries_the_map_over(dataset: Dataset)
     def day(values: np.ndarray) -> RawInput:
         return RawInput(log, {"visual": RawModality(ids, values, np.ones(2, bool), "visual.npy")})
 
-    kept = dataset.reductions["visual"]
+    kept = dataset.projections["visual"]
     wide, added = growth.extend(dataset, day(raw))
     narrowed, _ = growth.extend(dataset, day(kept.apply(raw, np.ones(2, bool))))
     assert (
         wide.hash == narrowed.hash
-        and wide.reductions["visual"] is kept
+        and wide.projections["visual"] is kept
         and added.filled == {"visual": 1}
     )
     np.testing.assert_allclose(
@@ -350,7 +351,7 @@ def test_from_the_raw_log_to_a_raw_new_video(
     door, values = newcomers.load("runs/dualgnn"), raw_visual()[[2, 7]]
     there = np.array([True, False])
     wide = door.items({"visual": Modality(values, there)})
-    kept = door.dataset.reductions["visual"]
+    kept = door.dataset.projections["visual"]
     torch.testing.assert_close(
         wide, door.items({"visual": Modality(kept.apply(values, there), there)})
     )
@@ -381,7 +382,7 @@ def test_from_the_raw_log_to_a_raw_new_video(
     assert grown.exit_code == 0 and "2 micro-videos" in grown.stdout, grown.output
     larger = data.load("data-updated")
     assert (
-        larger.reductions["visual"].hash == kept.hash
+        larger.projections["visual"].hash == kept.hash
         and larger.modalities["visual"].present[-2:].all()
     )
 

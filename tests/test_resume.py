@@ -36,7 +36,7 @@ def make(name="bprmf", data=None, **switches):
 
 
 class Box:
-    """A keeper in memory: keeps what comes at the given moments, and stops after one of them."""
+    """A hook in memory: keeps what comes at the given moments, and stops after one of them."""
 
     def __init__(self, moments=(), stop_at=None, start=None):
         self.moments, self.stop_at, self.start, self.stop = set(moments), stop_at, start, False
@@ -83,7 +83,7 @@ def test_resumed_at_any_moment_is_the_same_to_the_bit(name, switches):
     whole = fit(make(name, data, **switches), data.train, data.valid, CONFIG)
     box = Box(every)
     assert same(
-        whole, fit(make(name, data, **switches), data.train, data.valid, CONFIG, keeper=box)
+        whole, fit(make(name, data, **switches), data.train, data.valid, CONFIG, hook=box)
     ), "keeping changes nothing"
     last = max(box.kept)
     moments = {
@@ -101,7 +101,7 @@ def test_resumed_at_any_moment_is_the_same_to_the_bit(name, switches):
         torch.manual_seed(moment)  # whatever the new process begins with
         kept = box.kept[moment]
         done = fit(
-            make(name, data, **switches), data.train, data.valid, CONFIG, keeper=Box(start=kept)
+            make(name, data, **switches), data.train, data.valid, CONFIG, hook=Box(start=kept)
         )
         assert same(whole, done), (
             f"put down in epoch {kept.info['epoch']} after {kept.info['step']} batches"
@@ -112,11 +112,11 @@ def test_resumed_at_any_moment_is_the_same_to_the_bit(name, switches):
 def test_resumed_with_blocks_or_shared_propagations_too(changes):
     data, config = small.dataset(), dataclasses.replace(CONFIG, **changes)
     whole, box = fit(make("lightgcn", data), data.train, data.valid, config), Box(range(1, 12))
-    assert same(whole, fit(make("lightgcn", data), data.train, data.valid, config, keeper=box))
+    assert same(whole, fit(make("lightgcn", data), data.train, data.valid, config, hook=box))
     for kept in box.kept.values():
         assert same(
             whole,
-            fit(make("lightgcn", data), data.train, data.valid, config, keeper=Box(start=kept)),
+            fit(make("lightgcn", data), data.train, data.valid, config, hook=Box(start=kept)),
         )
 
 
@@ -126,18 +126,18 @@ def test_stopped_again_and_again(tmp_path):
     whole = fit(make("dualgnn", data), data.train, data.valid, CONFIG)
     pieces, interrupted = 0, True
     while interrupted:
-        with Checkpoints(tmp_path / "run", minutes=1e9) as keeper:
-            found = keeper.newest()
-            keeper.start = found.snapshot if found else None
+        with Checkpoints(tmp_path / "run", minutes=1e9) as hook:
+            found = hook.newest()
+            hook.start = found.snapshot if found else None
             asked = Box(stop_at=2)
 
-            def due(epochs=None, *, last=False, asked=asked, keeper=keeper):
-                keeper.stop = asked.due()
-                return keeper.stop
+            def due(epochs=None, *, last=False, asked=asked, hook=hook):
+                hook.stop = asked.due()
+                return hook.stop
 
-            keeper.due = due
+            hook.due = due
             try:
-                done = fit(make("dualgnn", data), data.train, data.valid, CONFIG, keeper=keeper)
+                done = fit(make("dualgnn", data), data.train, data.valid, CONFIG, hook=hook)
                 interrupted = done.interrupted
             except KeyboardInterrupt:
                 interrupted = True
@@ -149,9 +149,9 @@ def test_stopped_again_and_again(tmp_path):
 def test_stop_returns_the_best_so_far_and_goes_through_before_the_first_epoch_is_over():
     data = small.dataset()
     with pytest.raises(KeyboardInterrupt):
-        fit(make(), data.train, data.valid, CONFIG, keeper=Box(stop_at=2))
+        fit(make(), data.train, data.valid, CONFIG, hook=Box(stop_at=2))
     steps = math.ceil(len(data.train) / CONFIG.batch_size)
-    done = fit(make(), data.train, data.valid, CONFIG, keeper=Box(stop_at=steps + 3))
+    done = fit(make(), data.train, data.valid, CONFIG, hook=Box(stop_at=steps + 3))
     assert done.interrupted and len(done.history) == 1 and done.best_epoch == 1
 
 
@@ -161,10 +161,10 @@ def test_more_epochs_and_more_patience_go_on():
     steps = math.ceil(len(data.train) / CONFIG.batch_size)
     short = TrainConfig(epochs=3, lr=0.02, batch_size=13, seed=5, patience=2, metric="ndcg@19")
     box = Box([3 * (steps + 1)])
-    fit(make(), data.train, data.valid, short, keeper=box)
+    fit(make(), data.train, data.valid, short, hook=box)
     (kept,) = box.kept.values()
     assert kept.info["epoch"] == 4 and kept.info["step"] == 0
-    done = fit(make(), data.train, data.valid, long, keeper=Box(start=kept))
+    done = fit(make(), data.train, data.valid, long, hook=Box(start=kept))
     assert same(done, fit(make(), data.train, data.valid, long)) and len(done.history) > 3
 
 
@@ -173,21 +173,21 @@ def test_stopping_by_patience_is_remembered(monkeypatch):
     data = small.dataset()
     eager = TrainConfig(epochs=60, lr=0.3, batch_size=13, patience=2, metric="ndcg@19")
     box = Box(range(1, 2000))
-    whole = fit(make(), data.train, data.valid, eager, keeper=box)
+    whole = fit(make(), data.train, data.valid, eager, hook=box)
     assert len(whole.history) < 60
     for moment in sorted(box.kept)[-4:]:
         assert same(
-            whole, fit(make(), data.train, data.valid, eager, keeper=Box(start=box.kept[moment]))
+            whole, fit(make(), data.train, data.valid, eager, hook=Box(start=box.kept[moment]))
         )
 
 
 def test_a_snapshot_of_another_model_is_refused():
     data = small.dataset()
     box = Box([1])
-    fit(make("bprmf"), data.train, data.valid, CONFIG, keeper=box)
+    fit(make("bprmf"), data.train, data.valid, CONFIG, hook=box)
     for other in (make("lightgcn", width=7), make("dualgnn")):
         with pytest.raises(RunError, match="another model") as error:
-            fit(other, data.train, data.valid, CONFIG, keeper=Box(start=box.kept[1]))
+            fit(other, data.train, data.valid, CONFIG, hook=Box(start=box.kept[1]))
         assert "\n" not in str(error.value)
 
 
@@ -207,9 +207,9 @@ def test_every_generator_is_kept_also_one_that_the_model_holds():
 
     torch.manual_seed(1)
     box = Box([7])
-    whole = fit(noisy(), data.train, data.valid, CONFIG, keeper=box)
+    whole = fit(noisy(), data.train, data.valid, CONFIG, hook=box)
     torch.manual_seed(2)
-    assert same(whole, fit(noisy(), data.train, data.valid, CONFIG, keeper=Box(start=box.kept[7])))
+    assert same(whole, fit(noisy(), data.train, data.valid, CONFIG, hook=Box(start=box.kept[7])))
     assert {"now/batches", "now/graph", "now/model..noise", "now/default"} <= box.kept[
         7
     ].tensors.keys()
@@ -234,7 +234,7 @@ def test_numbers_that_are_none_are_never_kept():
     # does not see items
     model.loss = lambda users, positives, negatives: model.user.square().mean()
     with pytest.raises(RunError, match=r"epoch 1 within 3 batches: item is not finite"):
-        fit(model, data.train, data.valid, CONFIG, keeper=box)
+        fit(model, data.train, data.valid, CONFIG, hook=box)
     assert sorted(box.kept) == [1, 2]
     assert all(
         bool(tensor.isfinite().all())

@@ -25,8 +25,8 @@ from dualgnn_dgl.experiments.robustness import Cell, Plan
 from dualgnn_dgl.experiments.robustness.cells import (
     Bench,
     _write_checked,
-    banish,
     complete,
+    demote,
     name_of,
     reduced,
     result_of,
@@ -358,7 +358,7 @@ def test_dropped_items_are_neither_learnt_from_nor_listed():
         torch.randn(small.USERS, 4, generator=draw),
         torch.randn(int(kept.sum()), 4, generator=draw),
     )
-    wide, full = banish(user, item, kept)
+    wide, full = demote(user, item, kept)
     lists = top_k(wide, full, int(kept.sum()))[0]
     assert kept[lists.numpy()].all(), "as long as kept items are left, no other is listed"
     short = top_k(user, item, int(kept.sum()))[0]

@@ -20,7 +20,7 @@ from dualgnn_dgl.errors import ConfigError, DataError, RunError
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
-from dualgnn_dgl.training import TrainConfig, finite, fit, loop
+from dualgnn_dgl.training import TrainConfig, divergence, fit, loop
 
 
 def make(name="bprmf", data=None, seed=0, **switches):
@@ -73,7 +73,7 @@ def test_fit_has_no_door_for_test_data():
         "valid",
         "config",
         "report",
-        "keeper",
+        "hook",
         "modalities",
     ]
     assert not any(
@@ -370,7 +370,7 @@ def test_asked_rarely_the_watch_still_names_the_first_bad_batch(monkeypatch):
     """
     data = small.dataset()
     model, calls = make(), []
-    begin, loss = finite.Watch.begin, model.loss
+    begin, loss = divergence.DivergenceMonitor.begin, model.loss
 
     def rarely(self, done):
         self._every = 64
@@ -380,7 +380,7 @@ def test_asked_rarely_the_watch_still_names_the_first_bad_batch(monkeypatch):
         calls.append(1)
         return loss(*batch) * (math.nan if len(calls) == 3 else 1)
 
-    monkeypatch.setattr(finite.Watch, "begin", rarely)
+    monkeypatch.setattr(divergence.DivergenceMonitor, "begin", rarely)
     model.loss = broken
     with pytest.raises(RunError, match=r"epoch 1, batch 3: the loss is nan"):
         fit(model, data.train, nothing(data), TrainConfig(epochs=5, batch_size=5))

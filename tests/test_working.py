@@ -45,27 +45,27 @@ def same(one: Snapshot, two: Snapshot) -> bool:
 def filled(tmp_path):
     """(run, what was said): a working folder with the checkpoints of epochs 4 and 5."""
     said: list[str] = []
-    with Checkpoints(tmp_path / "runs" / "a", say=said.append) as keeper:
-        keeper.about = {"model": "bprmf"}
+    with Checkpoints(tmp_path / "runs" / "a", say=said.append) as hook:
+        hook.about = {"model": "bprmf"}
         for epoch in range(1, 6):
-            keeper.keep(shot(epoch, fill=epoch))
-    return keeper, said
+            hook.keep(shot(epoch, fill=epoch))
+    return hook, said
 
 
-def reopened(keeper: Checkpoints):
-    with Checkpoints(keeper.run, say=keeper.say) as again:
+def reopened(hook: Checkpoints):
+    with Checkpoints(hook.run, say=hook.say) as again:
         return again.newest()
 
 
 def test_the_newest_comes_back_equal_and_the_last_two_stay(filled):
-    keeper, said = filled
-    assert sorted(path.name for path in keeper.folder.iterdir()) == [
+    hook, said = filled
+    assert sorted(path.name for path in hook.folder.iterdir()) == [
         "checkpoint-000004-000000000.json",
         "checkpoint-000004-000000000.safetensors",
         "checkpoint-000005-000000000.json",
         "checkpoint-000005-000000000.safetensors",
     ]
-    found = reopened(keeper)
+    found = reopened(hook)
     assert (
         found.name == "checkpoint-000005-000000000"
         and found.about == {"model": "bprmf"}
@@ -75,10 +75,10 @@ def test_the_newest_comes_back_equal_and_the_last_two_stay(filled):
 
 
 def test_newest_is_by_number_not_by_letter(tmp_path):
-    with Checkpoints(tmp_path / "a", last=9) as keeper:
+    with Checkpoints(tmp_path / "a", last=9) as hook:
         for epoch, step in ((2, 11), (1_000_000, 0), (999_999, 7), (2, 1_000_000_000)):
-            keeper.keep(shot(epoch, step))
-        assert [name.split("-")[1:] for name in keeper.names()] == [
+            hook.keep(shot(epoch, step))
+        assert [name.split("-")[1:] for name in hook.names()] == [
             ["1000000", "000000000"],
             ["999999", "000000007"],
             ["000002", "1000000000"],
@@ -91,9 +91,9 @@ def test_nothing_is_left_where_nothing_was_kept(tmp_path):
         assert (tmp_path / "deep" / "er" / ".a.lock").read_text() == str(os.getpid())
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "there").mkdir()
-    with Checkpoints(tmp_path / "there" / "a") as keeper:
-        keeper.keep(shot(1))
-        keeper.clear()
+    with Checkpoints(tmp_path / "there" / "a") as hook:
+        hook.keep(shot(1))
+        hook.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["there"] and not list(
         (tmp_path / "there").iterdir()
     )
@@ -102,16 +102,16 @@ def test_nothing_is_left_where_nothing_was_kept(tmp_path):
 def test_foreign_files_in_the_folder_stay(tmp_path):
     (tmp_path / "a.training").mkdir()
     (tmp_path / "a.training" / "letter.txt").write_text("precious")
-    with Checkpoints(tmp_path / "a") as keeper:
-        keeper.keep(shot(1))
-        keeper.clear()
+    with Checkpoints(tmp_path / "a") as hook:
+        hook.keep(shot(1))
+        hook.clear()
     assert (tmp_path / "a.training" / "letter.txt").read_text() == "precious"
 
 
 @pytest.mark.parametrize("ending", ["json", "safetensors"])
 def test_any_damage_is_noticed_and_the_one_before_is_used(filled, ending):
-    keeper, said = filled
-    path = keeper.folder / f"checkpoint-000005-000000000.{ending}"
+    hook, said = filled
+    path = hook.folder / f"checkpoint-000005-000000000.{ending}"
     content = path.read_bytes()
     draw = np.random.default_rng(1)
     flipped = []
@@ -129,7 +129,7 @@ def test_any_damage_is_noticed_and_the_one_before_is_used(filled, ending):
     ):
         path.write_bytes(damaged)
         said.clear()
-        found = reopened(keeper)
+        found = reopened(hook)
         # spaces between the words of the JSON say nothing
         if found.name.startswith("checkpoint-000005"):
             assert ending == "json" and same(found.snapshot, shot(5, fill=5)) and said == []
@@ -144,8 +144,8 @@ def test_any_damage_is_noticed_and_the_one_before_is_used(filled, ending):
 
 
 def test_every_single_changed_number_in_the_json_is_noticed(filled):
-    keeper, said = filled
-    path = keeper.folder / "checkpoint-000005-000000000.json"
+    hook, said = filled
+    path = hook.folder / "checkpoint-000005-000000000.json"
     info = json.loads(path.read_text())
     for change in (
         lambda i: i["training"].update(step=3),
@@ -157,15 +157,15 @@ def test_every_single_changed_number_in_the_json_is_noticed(filled):
         altered = json.loads(json.dumps(info))
         change(altered)
         path.write_text(json.dumps(altered))
-        assert reopened(keeper).name == "checkpoint-000004-000000000"
+        assert reopened(hook).name == "checkpoint-000004-000000000"
 
 
 def test_nothing_sound_is_one_line_and_none_at_all_is_none(filled, tmp_path):
-    keeper, said = filled
-    for path in keeper.folder.glob("*.safetensors"):
+    hook, said = filled
+    for path in hook.folder.glob("*.safetensors"):
         path.write_bytes(b"x")
     with pytest.raises(RunError, match="--force"):
-        reopened(keeper)
+        reopened(hook)
     assert len(said) == 2
     with Checkpoints(tmp_path / "other") as other:
         assert other.newest() is None
@@ -173,40 +173,38 @@ def test_nothing_sound_is_one_line_and_none_at_all_is_none(filled, tmp_path):
 
 def test_what_a_kill_left_is_cleared_away(filled):
     """Half a write, and a pair whose JSON never came; nothing that only looks like it."""
-    keeper, _ = filled
-    (keeper.folder / files.temporary_name("checkpoint-000006-000000000.safetensors")).write_bytes(
+    hook, _ = filled
+    (hook.folder / files.temporary_name("checkpoint-000006-000000000.safetensors")).write_bytes(
         b"half"
     )
-    (keeper.folder / "checkpoint-000006-000000000.safetensors").write_bytes(b"whole, but nobody's")
-    (keeper.folder / ".checkpoint-000006-000000000.safetensors.abcd1234.tmp").write_bytes(
-        b"a user's"
-    )
-    (keeper.folder / "model.safetensors").write_bytes(b"a user's")
-    assert reopened(keeper).name == "checkpoint-000005-000000000"
-    assert len(list(keeper.folder.iterdir())) == 6
+    (hook.folder / "checkpoint-000006-000000000.safetensors").write_bytes(b"whole, but nobody's")
+    (hook.folder / ".checkpoint-000006-000000000.safetensors.abcd1234.tmp").write_bytes(b"a user's")
+    (hook.folder / "model.safetensors").write_bytes(b"a user's")
+    assert reopened(hook).name == "checkpoint-000005-000000000"
+    assert len(list(hook.folder.iterdir())) == 6
 
 
 def test_a_pickle_in_the_place_of_a_checkpoint_does_not_run(filled, tmp_path):
-    keeper, said = filled
+    hook, said = filled
     trap = tmp_path / "executed"
 
     class Exploit:
         def __reduce__(self):
             return (open, (str(trap), "w"))
 
-    torch.save({"model/user": Exploit()}, keeper.folder / "checkpoint-000005-000000000.safetensors")
-    assert reopened(keeper).name == "checkpoint-000004-000000000"
+    torch.save({"model/user": Exploit()}, hook.folder / "checkpoint-000005-000000000.safetensors")
+    assert reopened(hook).name == "checkpoint-000004-000000000"
     assert not trap.exists()
 
 
 @pytest.mark.parametrize("place", ["write_tensors", "write_json"])
 def test_a_full_disk_is_said_keeps_the_last_and_does_not_end_training(filled, monkeypatch, place):
-    keeper, said = filled
+    hook, said = filled
 
     def full(*arguments, **keywords):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with Checkpoints(keeper.run, say=said.append) as again:
+    with Checkpoints(hook.run, say=said.append) as again:
         monkeypatch.setattr(working, place, full)
         again.keep(shot(6))
         monkeypatch.undo()
@@ -214,32 +212,30 @@ def test_a_full_disk_is_said_keeps_the_last_and_does_not_end_training(filled, mo
         assert again.newest().name == "checkpoint-000005-000000000"
         again.keep(shot(7, fill=7))
         assert same(again.newest().snapshot, shot(7, fill=7)), "when there is room again"
-    assert len(list(keeper.folder.iterdir())) == 4
+    assert len(list(hook.folder.iterdir())) == 4
 
 
 def test_due(tmp_path, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr(working.time, "monotonic", lambda: clock[0])
-    keeper = Checkpoints(tmp_path / "a", every=3, minutes=2)
-    assert [epoch for epoch in range(1, 10) if keeper.due(epoch)] == [3, 6, 9] and not keeper.due()
+    hook = Checkpoints(tmp_path / "a", every=3, minutes=2)
+    assert [epoch for epoch in range(1, 10) if hook.due(epoch)] == [3, 6, 9] and not hook.due()
     clock[0] += 119
-    assert not keeper.due() and not keeper.due(1)
+    assert not hook.due() and not hook.due(1)
     clock[0] += 2
-    assert keeper.due() and keeper.due(1) and not keeper.due(3, last=True), (
-        "within a long epoch, too"
-    )
-    with keeper:
-        keeper.keep(shot(1))
-        assert not keeper.due()
-        assert "saved" in keeper.ask() and keeper.due() and not keeper.due(1, last=True)
-        keeper.clear()
+    assert hook.due() and hook.due(1) and not hook.due(3, last=True), "within a long epoch, too"
+    with hook:
+        hook.keep(shot(1))
+        assert not hook.due()
+        assert "saved" in hook.ask() and hook.due() and not hook.due(1, last=True)
+        hook.clear()
     assert Checkpoints(tmp_path / "a", leave=True).due(1, last=True)
 
 
 HOLDER = """
 import sys, time
 from dualgnn_dgl.runs.working import Checkpoints
-with Checkpoints(sys.argv[1]) as keeper:
+with Checkpoints(sys.argv[1]) as hook:
     print("held", flush=True)
     time.sleep(600)
 """
@@ -290,9 +286,9 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", none)
-    with pytest.warns(UserWarning, match="without locks"), Checkpoints(tmp_path / "a") as keeper:
-        keeper.keep(shot(1))
-        assert keeper.newest().name == "checkpoint-000001-000000000"
+    with pytest.warns(UserWarning, match="without locks"), Checkpoints(tmp_path / "a") as hook:
+        hook.keep(shot(1))
+        assert hook.newest().name == "checkpoint-000001-000000000"
 
 
 def test_files_are_flushed_with_the_folder_that_names_them(tmp_path, monkeypatch):
@@ -310,8 +306,8 @@ def test_files_are_flushed_with_the_folder_that_names_them(tmp_path, monkeypatch
 
 def test_what_a_training_is_begun_with_is_known_before_its_first_checkpoint(tmp_path):
     about = {"model": "bprmf", "keep": {"every": 3}}
-    with pytest.raises(KeyboardInterrupt), Checkpoints(tmp_path / "a") as keeper:
-        keeper.begin(about)
+    with pytest.raises(KeyboardInterrupt), Checkpoints(tmp_path / "a") as hook:
+        hook.begin(about)
         raise KeyboardInterrupt
     with Checkpoints(tmp_path / "a") as again:
         assert again.begun() == about

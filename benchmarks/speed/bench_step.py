@@ -32,7 +32,7 @@ from dualgnn_dgl import data, models
 from dualgnn_dgl.core.files import read_json, write_json
 from dualgnn_dgl.evaluation import Evaluator
 from dualgnn_dgl.training import Inputs, TrainConfig, tables
-from dualgnn_dgl.training.finite import Watch
+from dualgnn_dgl.training.divergence import DivergenceMonitor
 from dualgnn_dgl.training.sampling import TripleSampler
 from dualgnn_dgl.training.step import Step
 
@@ -51,7 +51,10 @@ class Loop:
         self.model.new_epoch(torch.Generator().manual_seed(0))
         self.model.train()
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
-        self.step, self.watch = Step(self.model, device, capture=capture), Watch(self.model, device)
+        self.step, self.watch = (
+            Step(self.model, device, capture=capture),
+            DivergenceMonitor(self.model, device),
+        )
         drawn = TripleSampler(dataset.train, device).epoch(
             batch, torch.Generator(device).manual_seed(0)
         )

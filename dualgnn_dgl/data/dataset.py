@@ -17,7 +17,7 @@ from scipy import sparse
 from dualgnn_dgl.core.files import content_hash
 from dualgnn_dgl.core.vocabulary import SPLITS
 from dualgnn_dgl.data.manifest import usable
-from dualgnn_dgl.data.projection import Reduction
+from dualgnn_dgl.data.projection import FeatureProjection
 from dualgnn_dgl.errors import DataError
 
 
@@ -235,7 +235,7 @@ class Dataset:
     item_ids: np.ndarray
     titles: np.ndarray | None = None
     co_occurrence: CoOccurrence | None = None
-    reductions: Mapping[str, Reduction] = field(default_factory=dict)
+    projections: Mapping[str, FeatureProjection] = field(default_factory=dict)
     hash: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -272,7 +272,7 @@ class Dataset:
                     f"modality {name} has {len(modality.present)} rows for {items} items: give "
                     f"one row per item"
                 )
-            map_ = self.reductions.get(name)
+            map_ = self.projections.get(name)
             if map_ is not None and map_.width != modality.width:
                 raise DataError(
                     f"modality {name} has {modality.width} columns, its reduction gives "
@@ -289,8 +289,8 @@ class Dataset:
             )
         object.__setattr__(
             self,
-            "reductions",
-            {name: kept for name, kept in self.reductions.items() if name in self.modalities},
+            "projections",
+            {name: kept for name, kept in self.projections.items() if name in self.modalities},
         )
         object.__setattr__(self, "hash", content_hash(_arrays(self)))
 

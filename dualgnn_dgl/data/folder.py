@@ -79,7 +79,7 @@ def write(
             target / "co_occurrence.parquet",
             pa.table({"neighbour": lists.neighbour, "weight": lists.weight}),
         )
-    maps = projection.write(dataset.reductions, target)
+    maps = projection.write(dataset.projections, target)
     if report is not None:
         (target / "report.json").write_text(json_text(dict(report), indent=2) + "\n", "utf-8")
     manifest = {
@@ -185,7 +185,7 @@ def _load(folder: Path) -> Dataset:
         item_ids=items["id"],
         titles=items.get("title"),
         co_occurrence=lists,
-        reductions=projection.read(folder, names),
+        projections=projection.read(folder, names),
     )
     figures = {name: _figures(modality) for name, modality in dataset.modalities.items()}
     described = {

@@ -27,7 +27,7 @@ SCHEMA = schema.record({"from": schema.whole(2), "hash": schema.HEX64})
 
 
 @dataclass(frozen=True, eq=False)
-class Reduction:
+class FeatureProjection:
     """x ↦ components · (x − mean).
 
     Parameters
@@ -101,7 +101,7 @@ def narrow(
     values: np.ndarray,
     present: np.ndarray,
     width: int,
-    reduction: Reduction | None,
+    reduction: FeatureProjection | None,
 ) -> np.ndarray:
     """Features (n, N) as the data holds them, from (n, N), or from (n, F) where the map is kept.
 
@@ -138,23 +138,23 @@ def narrow(
     )
 
 
-def write(reductions: Mapping[str, Reduction], folder: Path) -> dict[str, dict[str, Any]]:
+def write(projections: Mapping[str, FeatureProjection], folder: Path) -> dict[str, dict[str, Any]]:
     """Write the maps into a prepared folder that is being made.
 
     What its manifest says of them, by modality.
     """
-    for name, reduction in reductions.items():
+    for name, reduction in projections.items():
         for part in PARTS:
             np.save(
                 folder / f"modality.{name}.{part}.npy", getattr(reduction, part), allow_pickle=False
             )
     return {
         name: {"reduction": {"from": kept.raw_width, "hash": kept.hash}}
-        for name, kept in reductions.items()
+        for name, kept in projections.items()
     }
 
 
-def read(folder: Path, names: Mapping[str, Any]) -> dict[str, Reduction]:
+def read(folder: Path, names: Mapping[str, Any]) -> dict[str, FeatureProjection]:
     """The maps that a manifest speaks of; data of a version that kept none has none.
 
     Parameters
@@ -173,7 +173,7 @@ def read(folder: Path, names: Mapping[str, Any]) -> dict[str, Reduction]:
             continue
         what = f"the map that reduces {name} in {folder}"
         try:
-            found[name] = Reduction(
+            found[name] = FeatureProjection(
                 *(load_array(folder / f"modality.{name}.{part}.npy") for part in PARTS)
             )
         except DataError as error:

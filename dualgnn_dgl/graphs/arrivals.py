@@ -1,7 +1,7 @@
 """What a model is told about users and videos that came after training, so that it can place them
 without being trained again.
 
-`Histories`: B new users, each known by the videos they watched. `NewItems`: N new videos, each
+`UserHistories`: B new users, each known by the videos they watched. `NewItems`: N new videos, each
 known by its modalities. Both look at the training pairs and features only through what a model asks
 of them: an `Adjacency` from the trained items or users to the newcomers, which costs time by the
 newcomers, not by the catalogue.
@@ -29,7 +29,7 @@ VISITS, ENTRY = 2**24, 16
 BLOCK = 1024  # new videos compared together at most
 
 
-class Town:
+class TrainingIndex:
     """The training pairs and features as newcomers meet them, made once.
 
     Who watched which video, and what it looks like.
@@ -53,7 +53,7 @@ class Town:
         self.modalities, self.measure = dict(modalities), measure
         self._unit: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def exhibits(self, name: str) -> tuple[Tensor, Tensor]:
+    def trained_features(self, name: str) -> tuple[Tensor, Tensor]:
         """Trained items that have the modality, (P,) int64, and their features at length one, (P,
         F).
 
@@ -66,13 +66,13 @@ class Town:
         return self._unit[name]
 
 
-class Histories:
+class UserHistories:
     """B users known by their histories alone.
 
     Parameters
     ----------
     pairs : (B users, I items); any order of the pairs gives the same bits everywhere.
-    town : the training pairs.
+    index : the training pairs.
     exclude : (B,) int64, optional
         for each history one training user who must not count as a neighbour (the user in person, in
         a test); −1 for none.
@@ -83,14 +83,16 @@ class Histories:
         if the items are not those of the training pairs.
     """
 
-    def __init__(self, pairs: Interactions, town: Town, exclude: np.ndarray | None = None) -> None:
-        if pairs.num_items != town.num_items:
+    def __init__(
+        self, pairs: Interactions, index: TrainingIndex, exclude: np.ndarray | None = None
+    ) -> None:
+        if pairs.num_items != index.num_items:
             raise DataError(
-                f"histories count {pairs.num_items} items, the training pairs {town.num_items}: "
+                f"histories count {pairs.num_items} items, the training pairs {index.num_items}: "
                 f"number them alike"
             )
         self.watched: sparse.csr_matrix = pairs.csr()  # (B, I), columns ascending
-        self.town, self.exclude = town, exclude
+        self.index, self.exclude = index, exclude
         self._lists: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
@@ -103,7 +105,7 @@ class Histories:
         """
         row, column = self.edges()
         left = torch.from_numpy(np.diff(self.watched.indptr)).float().clamp(min=1).rsqrt()
-        right = torch.from_numpy(self.town.item_degree).float().clamp(min=1).rsqrt()
+        right = torch.from_numpy(self.index.item_degree).float().clamp(min=1).rsqrt()
         return Adjacency(row, column, self.watched.shape, left=left, right=right)
 
     def edges(self) -> tuple[Tensor, Tensor]:
@@ -125,7 +127,7 @@ class Histories:
         """
         row, user, strength = self._nearest(k)
         value = neighbour_weights(strength, row, len(self), weight)
-        return Adjacency(row, user, (len(self), self.town.num_users), weight=value)
+        return Adjacency(row, user, (len(self), self.index.num_users), weight=value)
 
     def _nearest(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """History (N,), training user (N,), strength (N,).
@@ -133,7 +135,7 @@ class Histories:
         Strongest first, equal ones by index, as in `cooccurrence`.
         """
         if k not in self._lists:
-            cost = self.watched @ self.town.item_degree.astype(np.float64)  # (B,) viewers met
+            cost = self.watched @ self.index.item_degree.astype(np.float64)  # (B,) viewers met
 
             def within(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 blocks = (
@@ -153,7 +155,7 @@ class Histories:
         return row, user, strength.float()
 
     def _nearest_of(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        shared = (self.watched[rows] @ self.town.viewers).tocsr()  # (block, U)
+        shared = (self.watched[rows] @ self.index.viewers).tocsr()  # (block, U)
         shared.sort_indices()
         users, strengths, lengths = [], [], []
         for place, b in enumerate(rows.tolist()):
@@ -163,12 +165,12 @@ class Histories:
                 user, count = user[user != self.exclude[b]], count[user != self.exclude[b]]
             mine, theirs = (
                 self.watched.indptr[b + 1] - self.watched.indptr[b],
-                self.town.user_degree[user],
+                self.index.user_degree[user],
             )
             strength = count
-            if self.town.measure == "cosine":
+            if self.index.measure == "cosine":
                 strength = count / np.sqrt(float(mine) * theirs)
-            elif self.town.measure == "jaccard":
+            elif self.index.measure == "jaccard":
                 strength = count / (mine + theirs - count)
             chosen = strongest(strength, k)
             users.append(user[chosen].astype(np.int64))
@@ -199,7 +201,7 @@ class NewItems:
     ----------
     features : modality → `data.Modality` of the N new videos; what is absent is zero. A modality
         may be left out for all.
-    town : the catalogue they come into.
+    index : the catalogue they come into.
 
     Raises
     ------
@@ -208,14 +210,14 @@ class NewItems:
         videos.
     """
 
-    def __init__(self, features: Mapping[str, Modality], town: Town) -> None:
+    def __init__(self, features: Mapping[str, Modality], index: TrainingIndex) -> None:
         for name, modality in features.items():
-            if name not in town.modalities:
-                raise DataError(unknown("modality", name, town.modalities))
-            if modality.width != town.modalities[name].width:
+            if name not in index.modalities:
+                raise DataError(unknown("modality", name, index.modalities))
+            if modality.width != index.modalities[name].width:
                 raise DataError(
                     f"{name} of the new videos has {modality.width} columns, the catalogue's "
-                    f"{town.modalities[name].width}: "
+                    f"{index.modalities[name].width}: "
                     "make both with the same encoder"
                 )
         sizes = {len(modality.present) for modality in features.values()}
@@ -224,13 +226,13 @@ class NewItems:
                 f"the modalities describe {sorted(sizes) or 'no'} new videos: give one row per "
                 f"video in each"
             )
-        self.town, (self._count,) = town, sizes
+        self.index, (self._count,) = index, sizes
         self._found: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
         absent = np.zeros(self._count, dtype=bool)
         self.features = {  # in the catalogue's order
             name: features.get(name)
             or Modality(np.zeros((self._count, known.width), np.float32), absent)
-            for name, known in town.modalities.items()
+            for name, known in index.modalities.items()
         }
 
     def __len__(self) -> int:
@@ -250,7 +252,7 @@ class NewItems:
         """
         target, source = self._nearest(name, k)
         weight = 1 / torch.bincount(target, minlength=len(self)).clamp(min=1).float()
-        return Adjacency(target, source, (len(self), self.town.num_items), weight=weight[target])
+        return Adjacency(target, source, (len(self), self.index.num_items), weight=weight[target])
 
     def resembling(self, table: Tensor, k: int) -> Tensor:
         """Mean row of `table` (I, D) over the k nearest in each modality that a video has, (N, D).
@@ -274,13 +276,13 @@ class NewItems:
         ) / count.clamp(min=1)
         if not bool((count == 0).any()):
             return found
-        trained = table[torch.from_numpy(self.town.item_degree > 0)]
+        trained = table[torch.from_numpy(self.index.item_degree > 0)]
         return found.where(count > 0, trained.mean(0) if len(trained) else trained.new_zeros(()))
 
     def _nearest(self, name: str, k: int) -> tuple[Tensor, Tensor]:
         """New video (N·k,) and trained video (N·k,), nearest first; found once."""
         if (name, k) not in self._found:
-            items, known = self.town.exhibits(name)
+            items, known = self.index.trained_features(name)
             modality, count = self.features[name], min(k, len(items))
             rows = torch.from_numpy(np.flatnonzero(modality.present))
             source = items[:0]

@@ -17,13 +17,13 @@ from torch.autograd.function import once_differentiable
 from dualgnn_dgl.core.options import Options, build, keys
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError, unknown
-from dualgnn_dgl.graphs.arrivals import Histories, NewItems
+from dualgnn_dgl.graphs.arrivals import NewItems, UserHistories
 from dualgnn_dgl.models.losses import bpr, pick
 from dualgnn_dgl.models.train_config import TrainConfig
 from dualgnn_dgl.ops import Adjacency
 
-UserRule = Callable[[Histories], Tensor]
-ItemRule = Callable[[NewItems], Tensor]
+UserFoldin = Callable[[UserHistories], Tensor]
+ItemFoldin = Callable[[NewItems], Tensor]
 LOOK_ALIKES = 10  # trained videos that lend to a new one, in each modality
 
 
@@ -76,7 +76,7 @@ class Recommender(nn.Module):
         """
         return type(self).new_epoch is Recommender.new_epoch
 
-    def compared(self) -> tuple[Tensor, Tensor]:
+    def training_tables(self) -> tuple[Tensor, Tensor]:
         """The tables that the loss compares, (U, D) and (I, D).
 
         Those of `embed`, unless training hides something.
@@ -88,12 +88,12 @@ class Recommender(nn.Module):
 
         A scalar.
         """
-        return self.loss_of(self.compared(), users, positives, negatives)
+        return self.loss_of(self.training_tables(), users, positives, negatives)
 
     def loss_of(
         self, tables: tuple[Tensor, Tensor], users: Tensor, positives: Tensor, negatives: Tensor
     ) -> Tensor:
-        """The same from the tables that `compared` gave, so that several batches can share them
+        """The loss from the tables of `training_tables`, so that several batches can share them
         (step.py).
 
         A model whose loss is more than its tables overrides `loss` instead, and its batches share
@@ -114,10 +114,10 @@ class Recommender(nn.Module):
         """
         return None
 
-    def user_rule(self) -> UserRule:
+    def user_foldin(self) -> UserFoldin:
         """How users who come after training get their vectors.
 
-        Called once, gives a function of `Histories` → (B, D).
+        Called once, gives a function of `UserHistories` → (B, D).
 
         Like `embed` it is pure; what it keeps is its own. By default one more propagation step over
         the item table, û = Σ_{i∈history} i / √(d_û d_i): every watched video speaks for what is
@@ -128,7 +128,7 @@ class Recommender(nn.Module):
             item = self.embed()[1].detach().clone()
         return lambda histories: histories.to_user @ item
 
-    def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
+    def newcomer_rows(self, name: str, histories: UserHistories) -> Tensor | None:
         """Rows (B, …) of the user parameter `name` for users who come after training, to start
         from; `update` asks for them.
 
@@ -136,7 +136,7 @@ class Recommender(nn.Module):
         """
         return None
 
-    def item_rule(self) -> ItemRule:
+    def item_foldin(self) -> ItemFoldin:
         """How videos that come after training get their vectors.
 
         Called once, gives a function of `NewItems` → (N, D).
@@ -225,7 +225,9 @@ def smoothed(
     return user_sum / (layers + 1), item_sum / (layers + 1)
 
 
-def lent(to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor, layers: int) -> Tensor:
+def shared_item_table(
+    to_user: Adjacency, to_item: Adjacency, user: Tensor, item: Tensor, layers: int
+) -> Tensor:
     """What videos lend to a new user in such a model, (I, D).
 
     `histories.to_user @` this is layers 1…L of `smoothed`, with its 1/(L+1). Of layer 0, never

@@ -35,7 +35,14 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.core.options import LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graphs.heterographs import user_item
-from dualgnn_dgl.models.base import Features, Recommender, UserRule, lent, smoothed, table
+from dualgnn_dgl.models.base import (
+    Features,
+    Recommender,
+    UserFoldin,
+    shared_item_table,
+    smoothed,
+    table,
+)
 from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
 from dualgnn_dgl.ops.dense import Linear
 
@@ -112,19 +119,19 @@ class BM3(Recommender):
         user, item = self.tables()
         return self.predictor(user), self.predictor(item)
 
-    def user_rule(self) -> UserRule:
+    def user_foldin(self) -> UserFoldin:
         """A trained user's layers 1…L from the history, behind the predictor.
 
         Of layer 0, never trained, nothing is known.
         """
         with torch.no_grad():
-            lends = lent(
+            shared = shared_item_table(
                 self.to_user, self.to_item, self.user, self.item, self.config.layers
             ).clone()
         weight, bias = (
             parameter.detach().clone() for parameter in (self.predictor.weight, self.predictor.bias)
         )
-        return lambda histories: functional.linear(histories.to_user @ lends, weight, bias)
+        return lambda histories: functional.linear(histories.to_user @ shared, weight, bias)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         c = self.config
@@ -144,9 +151,9 @@ class BM3(Recommender):
                     pick(self.raw[m] if c.train_features else self.features[m], positives)
                 )
                 predicted, target = self.predictor(feature), blurred(feature, c.dropout, draw)
-                there = self.features.present[positives, m]  # (B,)
-                each = (apart(predicted, item_target) + apart(predicted, target)) * there
-                total = total + c.feature_weight * each.sum() / there.sum().clamp(min=1)
+                present = self.features.present[positives, m]  # (B,)
+                each = (apart(predicted, item_target) + apart(predicted, target)) * present
+                total = total + c.feature_weight * each.sum() / present.sum().clamp(min=1)
         # the first one's rows are what it divides by
         rows = (user, item) if c.penalty == "square" else (all_items, all_users)
         return total + c.l2 * row_penalty(c.penalty, *rows)

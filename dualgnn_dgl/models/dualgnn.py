@@ -49,21 +49,21 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.core.options import COUNT, LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.graphs.arrivals import Histories, NewItems
+from dualgnn_dgl.graphs.arrivals import NewItems, UserHistories
 from dualgnn_dgl.graphs.heterographs import CO_PADS, CO_WEIGHTS, user_item, user_user
 from dualgnn_dgl.models.base import (
     LOOK_ALIKES,
     Features,
-    ItemRule,
+    ItemFoldin,
     Recommender,
-    UserRule,
+    UserFoldin,
     masked_softmax,
     table,
     unit_rows,
     weighted_sum,
 )
 from dualgnn_dgl.models.losses import bpr, pick
-from dualgnn_dgl.models.presence import Presence
+from dualgnn_dgl.models.mask import ModalityMask
 from dualgnn_dgl.ops import Adjacency, one_wide_product
 from dualgnn_dgl.ops.dense import Linear
 
@@ -181,8 +181,8 @@ class DualGNN(Recommender):
             raise ConfigError(
                 "borrow takes from co-occurring users: leave user_graph on, or borrow off"
             )
-        self.there = self._presence(graph, self.features.present)
-        self.left: Presence | None = None  # what modality dropout leaves in this epoch
+        self.mask = self._mask(graph, self.features.present)
+        self.left: ModalityMask | None = None  # what modality dropout leaves in this epoch
         self._resamples = config.user_graph and config.cooc_pad == "resample"
         self._graph = graph if self._resamples or config.modality_dropout else None
         # the draw belongs to the epoch's state: without it the tables cannot be made again
@@ -196,10 +196,10 @@ class DualGNN(Recommender):
         omega = user_user(self._graph, c.cooc_k, c.cooc_weight, pad=c.cooc_pad, generator=generator)
         self.co_occurrence = omega.to(self.draw.device)
 
-    def _presence(self, graph: dgl.DGLGraph, present: Tensor) -> Presence:
+    def _mask(self, graph: dgl.DGLGraph, present: Tensor) -> ModalityMask:
         c = self.config
         omega = user_user(graph, c.cooc_k, c.cooc_weight) if c.borrow else None
-        return Presence(graph, present, drop_edges=c.drop_edges, omega=omega)
+        return ModalityMask(graph, present, drop_edges=c.drop_edges, omega=omega)
 
     def new_epoch(self, generator: torch.Generator) -> None:
         if self._resamples:
@@ -208,17 +208,17 @@ class DualGNN(Recommender):
         if self.config.modality_dropout:
             present = self.features.present
             hidden = torch.rand(present.shape, generator=generator) < self.config.modality_dropout
-            self.left = self._presence(self._graph, present.cpu() & ~hidden).to(present.device)
+            self.left = self._mask(self._graph, present.cpu() & ~hidden).to(present.device)
 
     @property
     def observed(self) -> Tensor:
         """Has any of u's training videos modality m? (U, M)."""
-        return self.there.observed
+        return self.mask.observed
 
-    def start(self, m: int, there: Presence) -> tuple[Tensor, Tensor]:
+    def start(self, m: int, mask: ModalityMask) -> tuple[Tensor, Tensor]:
         """u⁰ (U, D) and i⁰ (I, D) of modality m."""
-        masked = self.config.missing != "zero" and not there.complete[m]
-        present = there.present[:, m]  # (I,)
+        masked = self.config.missing != "zero" and not mask.complete[m]
+        present = mask.present[:, m]  # (I,)
         user = unit_rows(self.preference[m])
         item = unit_rows(self.encoders[m](self.features[m]), present if masked else None)
         if masked and self.config.missing == "learned":
@@ -248,16 +248,16 @@ class DualGNN(Recommender):
         return user_sum, item_sum
 
     def single_modal(
-        self, m: int, layers: int | None = None, there: Presence | None = None
+        self, m: int, layers: int | None = None, mask: ModalityMask | None = None
     ) -> tuple[Tensor, Tensor]:
         """User (U, D) and item (I, D) as modality m alone sees them.
 
         The sum of layers 0…L, or fewer.
         """
-        there = self.there if there is None else there
-        return self.propagate(*self.start(m, there), layers, there.graph(m))
+        mask = self.mask if mask is None else mask
+        return self.propagate(*self.start(m, mask), layers, mask.graph(m))
 
-    def single_modals(self, there: Presence) -> list[tuple[Tensor, Tensor]]:
+    def single_modals(self, mask: ModalityMask) -> list[tuple[Tensor, Tensor]]:
         """`single_modal` of every modality.
 
         Side by side in one M·D wide product where that is faster (the same bits).
@@ -268,13 +268,13 @@ class DualGNN(Recommender):
             or self.config.drop_edges
             or not one_wide_product(self.to_user, count * width)
         ):
-            return [self.single_modal(m, there=there) for m in range(count)]
-        users, items = zip(*(self.start(m, there) for m in range(count)), strict=True)
+            return [self.single_modal(m, mask=mask) for m in range(count)]
+        users, items = zip(*(self.start(m, mask) for m in range(count)), strict=True)
         # of shapes (U, M·D), (I, M·D)
         user, item = self.propagate(torch.cat(users, dim=1), torch.cat(items, dim=1))
         return list(zip(user.split(width, dim=1), item.split(width, dim=1), strict=True))
 
-    def user_attention(self, heard: Tensor | None = None) -> Tensor:
+    def user_attention(self, active: Tensor | None = None) -> Tensor:
         """α (U, M): rows sum to one with `attention="softmax"`; whatever training made of them with
         "released".
         """
@@ -284,20 +284,20 @@ class DualGNN(Recommender):
             )
         if self.config.attention == "released":
             return self.attention
-        heard = self.heard(self.there.observed | self.there.supplied) if heard is None else heard
-        return masked_softmax(self.attention, heard)
+        active = self.active(self.mask.observed | self.mask.supplied) if active is None else active
+        return masked_softmax(self.attention, active)
 
-    def heard(self, observed: Tensor) -> Tensor:
+    def active(self, observed: Tensor) -> Tensor:
         """Which modalities take part in a user's fusion, (U, M).
 
-        Those that the user's videos have, or co-occurring users supply (`borrow`); all, if there is
+        Those that the user's videos have, or co-occurring users supply (`borrow`); all, if mask is
         none.
         """
         if self.config.missing == "zero" or self.config.attention == "released":
             return torch.ones_like(observed)
         return observed | ~observed.any(-1, keepdim=True)
 
-    def fuse_users(self, users: list[Tensor], attention: Tensor, heard: Tensor) -> Tensor:
+    def fuse_users(self, users: list[Tensor], attention: Tensor, active: Tensor) -> Tensor:
         """M tables (U, D) → one (U, D), weighted by α (the paper's three constructions, and the
         plain mean).
         """
@@ -309,60 +309,60 @@ class DualGNN(Recommender):
         if self.config.user_fusion == "concat":
             return self.join(weighted.flatten(1))
         # the unheard must not compete with its zero
-        return weighted.masked_fill(~heard.unsqueeze(-1), -torch.inf).amax(1)
+        return weighted.masked_fill(~active.unsqueeze(-1), -torch.inf).amax(1)
 
-    def fused(self, there: Presence) -> tuple[Tensor, Tensor]:
+    def fused(self, mask: ModalityMask) -> tuple[Tensor, Tensor]:
         """u (U, D), before the user–user hop, and i (I, D)."""
-        users, items = zip(*self.single_modals(there), strict=True)
-        users = [there.lend(m, user) for m, user in enumerate(users)]
-        heard = self.heard(there.observed | there.supplied)
-        user = self.fuse_users(users, self.user_attention(heard), heard)
+        users, items = zip(*self.single_modals(mask), strict=True)
+        users = [mask.lend(m, user) for m, user in enumerate(users)]
+        active = self.active(mask.observed | mask.supplied)
+        user = self.fuse_users(users, self.user_attention(active), active)
         item = sum(items[1:], items[0])
         if self.config.item_fusion == "rescaled":
-            item = item * (len(items) / there.present.sum(1, keepdim=True).clamp(min=1))
+            item = item * (len(items) / mask.present.sum(1, keepdim=True).clamp(min=1))
         return user, item
 
-    def tables(self, there: Presence) -> tuple[Tensor, Tensor]:
-        """û (U, D) and i (I, D) with what is there."""
-        user, item = self.fused(there)
+    def tables(self, mask: ModalityMask) -> tuple[Tensor, Tensor]:
+        """û (U, D) and i (I, D) with the given mask."""
+        user, item = self.fused(mask)
         # û = u + Ω u
         return (user if self.co_occurrence is None else user + self.co_occurrence @ user), item
 
     def embed(self) -> tuple[Tensor, Tensor]:
-        return self.tables(self.there)
+        return self.tables(self.mask)
 
-    def user_rule(self) -> UserRule:
+    def user_foldin(self) -> UserFoldin:
         """û from the history: the preference P_m is what the watched videos send, its layers as for
         everyone; attention is that of the nearest co-occurring users, over the modalities that the
         history has; then the user–user hop.
         """
         c, count = self.config, len(self.features)
         with torch.no_grad():
-            known = self.fused(self.there)[0].clone()  # (U, D), before the hop
+            known = self.fused(self.mask)[0].clone()  # (U, D), before the hop
             # Σ_{l<L} i_m^l, (I, D) each
             lent = [self.single_modal(m, max(c.layers - 1, 0))[1] for m in range(count)]
             logits = self.attention.clone() if hasattr(self, "attention") else None  # (U, M)
 
         @torch.no_grad()
-        def rule(histories: Histories) -> Tensor:
+        def rule(histories: UserHistories) -> Tensor:
             sent = [histories.to_user @ items for items in lent]  # Σ_{l=1..L} u_m^l, (B, D) each
             users = [unit_rows(own) + (own if c.layers else 0) for own in sent]
             near = histories.neighbours(c.cooc_k, c.cooc_weight)  # (B, U)
-            heard = self.heard(histories.having(self.features.present))
-            attention = torch.full(heard.shape, 1 / count)
+            active = self.active(histories.having(self.features.present))
+            attention = torch.full(active.shape, 1 / count)
             if logits is not None and c.attention == "released":
                 borrowed = near @ logits
                 # all zero: nobody shares a video
                 attention = borrowed.where(borrowed.any(1, keepdim=True), attention)
             elif logits is not None:
-                attention = masked_softmax(near @ logits, heard)
-            user = self.fuse_users(users, attention, heard)
+                attention = masked_softmax(near @ logits, active)
+            user = self.fuse_users(users, attention, active)
             return user + near @ known if self.co_occurrence is not None else user
 
         return rule
 
-    def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
-        """The preference P_m is what the watched videos send, as in `user_rule`."""
+    def newcomer_rows(self, name: str, histories: UserHistories) -> Tensor | None:
+        """The preference P_m is what the watched videos send, as in `user_foldin`."""
         part, _, m = name.partition(".")
         return (
             histories.to_user @ self.single_modal(int(m), max(self.config.layers - 1, 0))[1]
@@ -370,13 +370,13 @@ class DualGNN(Recommender):
             else None
         )
 
-    def item_rule(self) -> ItemRule:
+    def item_foldin(self) -> ItemFoldin:
         """i from the modalities: layer 0 is the encoder's, Σ_m z_m over those it has; what users
         would send it in layers 1…L is what they send the trained videos that it resembles.
         """
         c, count = self.config, len(self.features)
         with torch.no_grad():
-            own = [self.start(m, self.there)[1] for m in range(count)]  # i_m⁰, (I, D) each
+            own = [self.start(m, self.mask)[1] for m in range(count)]  # i_m⁰, (I, D) each
             received = sum(
                 (self.single_modal(m)[1] - own[m] for m in range(1, count)),
                 self.single_modal(0)[1] - own[0],
@@ -406,8 +406,8 @@ class DualGNN(Recommender):
     def static_step(self) -> bool:
         return not self._resamples and not self.config.modality_dropout
 
-    def compared(self) -> tuple[Tensor, Tensor]:
-        return self.tables(self.there if self.left is None else self.left)
+    def training_tables(self) -> tuple[Tensor, Tensor]:
+        return self.tables(self.mask if self.left is None else self.left)
 
     def loss_of(
         self, tables: tuple[Tensor, Tensor], users: Tensor, positives: Tensor, negatives: Tensor

@@ -41,14 +41,14 @@ from torch import Tensor, nn
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.core.options import COUNT, LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graphs.arrivals import Histories, NewItems
+from dualgnn_dgl.graphs.arrivals import NewItems, UserHistories
 from dualgnn_dgl.graphs.heterographs import CO_WEIGHTS, item_item, observed, user_item, user_user
 from dualgnn_dgl.models.base import (
-    ItemRule,
+    ItemFoldin,
     Recommender,
-    UserRule,
-    lent,
+    UserFoldin,
     masked_softmax,
+    shared_item_table,
     smoothed,
     table,
     unit_rows,
@@ -84,7 +84,7 @@ class Config(Options):
 
 
 HIDDEN = 0.25  # of all pairs at most that a batch hides
-FOLD_STEPS, FOLD_LR, FOLD_NEGATIVES = 20, 0.02, 1024  # of a new user's own row, see `user_rule`
+FOLD_STEPS, FOLD_LR, FOLD_NEGATIVES = 20, 0.02, 1024  # of a new user's own row, see `user_foldin`
 
 
 class DualGNNPlus(Recommender):
@@ -226,7 +226,7 @@ class DualGNNPlus(Recommender):
             user = user + weight * own
         return user
 
-    def user_rule(self) -> UserRule:
+    def user_foldin(self) -> UserFoldin:
         """û from the history: layers 1…L of the behaviour channel, u_m as for everyone, attention
         that of the nearest users.
 
@@ -247,7 +247,9 @@ class DualGNNPlus(Recommender):
             known = self.with_modalities(
                 known, resembling, self.to_user, self.own_logits(), self.observed
             )
-            lends = lent(self.to_user, self.to_item, self.user, self.item, c.layers).clone()
+            shared = shared_item_table(
+                self.to_user, self.to_item, self.user, self.item, c.layers
+            ).clone()
             own = self.own_logits()
             logits = None if own is None else own.clone()  # (U, M)
             item = self.embed()[1].clone()
@@ -257,12 +259,12 @@ class DualGNNPlus(Recommender):
         negatives = item[drawn]
 
         @torch.no_grad()
-        def rule(histories: Histories) -> Tensor:
+        def rule(histories: UserHistories) -> Tensor:
             # of shape (B, M)
             theirs = (
                 None if logits is None else histories.neighbours(c.cooc_k, c.cooc_weight) @ logits
             )
-            behaviour, observed = histories.to_user @ lends, histories.having(self.present)
+            behaviour, observed = histories.to_user @ shared, histories.having(self.present)
             user = self.with_modalities(behaviour, resembling, histories.to_user, theirs, observed)
             if self.co_occurrence is not None:
                 user = user + c.cooc_share * (histories.neighbours(c.cooc_k, c.cooc_weight) @ known)
@@ -270,11 +272,11 @@ class DualGNNPlus(Recommender):
 
         return rule
 
-    def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
-        """Zero in layer 0, as in `user_rule`: the other layers come from what they watched."""
+    def newcomer_rows(self, name: str, histories: UserHistories) -> Tensor | None:
+        """Zero in layer 0, as in `user_foldin`: the other layers come from what they watched."""
         return torch.zeros(len(histories), self.user.shape[1]) if name == "user" else None
 
-    def item_rule(self) -> ItemRule:
+    def item_foldin(self) -> ItemFoldin:
         """i from the modalities: i_b and b of the trained videos that it resembles, and its i_m as
         for everyone.
         """
@@ -296,7 +298,7 @@ class DualGNNPlus(Recommender):
         return rule
 
     def _own_rows(
-        self, histories: Histories, user: Tensor, item: Tensor, negatives: Tensor
+        self, histories: UserHistories, user: Tensor, item: Tensor, negatives: Tensor
     ) -> Tensor:
         """p / (L+1), (B, D), after FOLD_STEPS steps of Adam from zero on each history's mean
         softmax loss; `user` is the rest.

@@ -34,7 +34,14 @@ from dualgnn_dgl.core.options import COUNT, LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.graphs.heterographs import mixed_item_item, pruned, user_item
-from dualgnn_dgl.models.base import Features, Recommender, UserRule, lent, smoothed, table
+from dualgnn_dgl.models.base import (
+    Features,
+    Recommender,
+    UserFoldin,
+    shared_item_table,
+    smoothed,
+    table,
+)
 from dualgnn_dgl.models.losses import bpr, pick, row_penalty
 from dualgnn_dgl.ops import Adjacency
 from dualgnn_dgl.ops.dense import Linear
@@ -131,16 +138,16 @@ class FREEDOM(Recommender):
     def embed(self) -> tuple[Tensor, Tensor]:
         return self.tables(self.to_user, self.to_item)
 
-    def user_rule(self) -> UserRule:
+    def user_foldin(self) -> UserFoldin:
         """A trained user's layers 1…L from the history.
 
         Of layer 0, never trained, nothing is known.
         """
         with torch.no_grad():
-            lends = lent(
+            shared = shared_item_table(
                 self.to_user, self.to_item, self.user, self.item, self.config.layers
             ).clone()
-        return lambda histories: histories.to_user @ lends
+        return lambda histories: histories.to_user @ shared
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         user, item = self.tables(self.thin_to_user, self.thin_to_item)

@@ -35,8 +35,8 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.core import memory
 from dualgnn_dgl.core.options import COUNT, Options, option
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graphs.arrivals import Histories
-from dualgnn_dgl.models.base import Recommender, UserRule
+from dualgnn_dgl.graphs.arrivals import UserHistories
+from dualgnn_dgl.models.base import Recommender, UserFoldin
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ class ItemKNN(Recommender):
             item, self._item_value, (items, items)
         )
 
-    def user_rule(self) -> UserRule:
+    def user_foldin(self) -> UserFoldin:
         """A newcomer's row is what they watched, as for everybody."""
 
-        def place(histories: Histories) -> Tensor:
+        def place(histories: UserHistories) -> Tensor:
             row, column = histories.watched.tocoo().coords
             index = torch.from_numpy(np.stack([row, column]).astype(np.int64))
             return _sparse(index, torch.ones(len(row)), histories.watched.shape)

@@ -20,9 +20,9 @@ from torch import Tensor
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.core.options import LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graphs.arrivals import Histories
+from dualgnn_dgl.graphs.arrivals import UserHistories
 from dualgnn_dgl.graphs.heterographs import user_item
-from dualgnn_dgl.models.base import Recommender, UserRule, lent, smoothed, table
+from dualgnn_dgl.models.base import Recommender, UserFoldin, shared_item_table, smoothed, table
 from dualgnn_dgl.models.losses import PENALTIES, pick, row_penalty
 
 
@@ -60,17 +60,19 @@ class LightGCN(Recommender):
     def embed(self) -> tuple[Tensor, Tensor]:
         return smoothed(self.to_user, self.to_item, self.user, self.item, self.layers)
 
-    def user_rule(self) -> UserRule:
+    def user_foldin(self) -> UserFoldin:
         """û = Σ_{l<L} D_û^-½ H D_i^-½ i^l / (L+1).
 
         A trained user's layers 1…L; of layer 0, never trained, nothing is known.
         """
         with torch.no_grad():
-            lends = lent(self.to_user, self.to_item, self.user, self.item, self.layers).clone()
-        return lambda histories: histories.to_user @ lends
+            shared = shared_item_table(
+                self.to_user, self.to_item, self.user, self.item, self.layers
+            ).clone()
+        return lambda histories: histories.to_user @ shared
 
-    def newcomer_rows(self, name: str, histories: Histories) -> Tensor | None:
-        """Zero in layer 0, as in `user_rule`: the other layers come from what they watched."""
+    def newcomer_rows(self, name: str, histories: UserHistories) -> Tensor | None:
+        """Zero in layer 0, as in `user_foldin`: the other layers come from what they watched."""
         return torch.zeros(len(histories), self.user.shape[1]) if name == "user" else None
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:

@@ -38,14 +38,14 @@ from torch.nn import functional
 from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.core.options import COUNT, LAYERS, WIDTH, Options, option
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.graphs.arrivals import Histories
+from dualgnn_dgl.graphs.arrivals import UserHistories
 from dualgnn_dgl.graphs.heterographs import item_item, observed, user_item
 from dualgnn_dgl.models.base import (
     Features,
     Recommender,
-    UserRule,
-    lent,
+    UserFoldin,
     masked_softmax,
+    shared_item_table,
     smoothed,
     table,
     unit_rows,
@@ -147,18 +147,20 @@ class MGCN(Recommender):
         (user, item), (user_side, item_side) = self.views()
         return user + user_side, item + item_side
 
-    def user_rule(self) -> UserRule:
+    def user_foldin(self) -> UserFoldin:
         """u from the history: layers 1…L of the behaviour view (of layer 0, never trained, nothing
         is known), the views of the watched videos, and the fuser as for everyone.
         """
         twin = copy.deepcopy(self)  # the rule's own, whatever becomes of the model
         with torch.no_grad():
-            lends = lent(twin.to_user, twin.to_item, twin.user, twin.item, twin.config.layers)
+            shared = shared_item_table(
+                twin.to_user, twin.to_item, twin.user, twin.item, twin.config.layers
+            )
             items = [twin.modal(m)[1] for m in range(len(twin.features))]  # i_m, (I, D) each
 
         @torch.no_grad()
-        def rule(histories: Histories) -> Tensor:
-            behaviour = histories.to_user @ lends  # u_b, (B, D)
+        def rule(histories: UserHistories) -> Tensor:
+            behaviour = histories.to_user @ shared  # u_b, (B, D)
             views = [histories.to_user @ item for item in items]  # u_m
             return behaviour + twin.side(views, behaviour, histories.having(twin.features.present))
 

@@ -27,7 +27,7 @@ from dualgnn_dgl._dgl import dgl
 from dualgnn_dgl.core.options import WIDTH, Options, option
 from dualgnn_dgl.data import Modality
 from dualgnn_dgl.graphs.arrivals import NewItems
-from dualgnn_dgl.models.base import Features, ItemRule, Recommender, table, unit_rows
+from dualgnn_dgl.models.base import Features, ItemFoldin, Recommender, table, unit_rows
 from dualgnn_dgl.models.losses import PENALTIES, bpr, pick, row_penalty
 
 
@@ -115,7 +115,7 @@ class VBPR(Recommender):
         one = self.user.new_ones(len(self.user), 1)
         return torch.cat([self.user, one], dim=1), torch.cat([vector, sum(bias)], dim=1)
 
-    def item_rule(self) -> ItemRule:
+    def item_foldin(self) -> ItemFoldin:
         """[0 ‖ x ‖ Σ β'_m · f_m]: what the features say; a new video has no identity and no bias of
         its own.
         """

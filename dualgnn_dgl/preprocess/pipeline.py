@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dualgnn_dgl.data import SPLITS, CoOccurrence, Dataset, Interactions, Modality
-from dualgnn_dgl.data.projection import Reduction
+from dualgnn_dgl.data.projection import FeatureProjection
 from dualgnn_dgl.data.raw import RawInput, RawModality
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.modality import impute
@@ -72,7 +72,7 @@ class Draft:
     labels: np.ndarray = field(init=False)
     splits: dict[str, Interactions] = field(init=False)
     modalities: dict[str, Modality] = field(default_factory=dict)
-    reductions: dict[str, Reduction] = field(default_factory=dict)
+    projections: dict[str, FeatureProjection] = field(default_factory=dict)
     raw_widths: dict[str, int] = field(default_factory=dict)
     lists: CoOccurrence | None = None
     dataset: Dataset = field(init=False)
@@ -224,7 +224,7 @@ def align_features(draft: Draft) -> None:
         )
         draft.raw_widths[name] = int(raw.values.shape[1])
         if reduction is not None:
-            draft.reductions[name] = reduction
+            draft.projections[name] = reduction
 
 
 def count_co_occurrence(draft: Draft) -> None:
@@ -253,7 +253,7 @@ def assemble(draft: Draft) -> None:
         item_ids=draft.item_ids,
         titles=_titles(draft.raw.titles, draft.item_ids),
         co_occurrence=draft.lists,
-        reductions=draft.reductions,
+        projections=draft.projections,
     )
 
 
@@ -354,7 +354,7 @@ def align(name: str, modality: RawModality, item_ids: np.ndarray) -> Modality:
 
 def _reduce(
     modality: Modality, trained: np.ndarray, options: Options
-) -> tuple[Modality, Reduction | None]:
+) -> tuple[Modality, FeatureProjection | None]:
     """Reduce to `feature_dim` columns where there are more, with the map.
 
     It is fitted on items with training pairs, `trained` (I,), alone: what is held out whole

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dualgnn_dgl.core.files import load_array, refuse_foreign
-from dualgnn_dgl.data.projection import Reduction
+from dualgnn_dgl.data.projection import FeatureProjection
 from dualgnn_dgl.data.raw import RawModality
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers.opened import stem, suffix
@@ -241,7 +241,7 @@ def _present(values: np.ndarray, file: str, label: Callable[[int], str]) -> np.n
 
 def reduce_width(
     values: np.ndarray, present: np.ndarray, width: int, seed: int, fitted: np.ndarray | None = None
-) -> tuple[np.ndarray, Reduction | None]:
+) -> tuple[np.ndarray, FeatureProjection | None]:
     """Project features (n, F) onto their `width` directions of largest variance (PCA).
 
     (n, width) float32, and the map.
@@ -291,5 +291,5 @@ def reduce_width(
     # a sum's last bits hang on how many share it, and the data's hash on the bits
     with threadpool_limits(1):
         pca = PCA(n_components=width, random_state=seed).fit(values[rows])
-        reduction = Reduction(pca.mean_, pca.components_)
+        reduction = FeatureProjection(pca.mean_, pca.components_)
         return reduction.apply(values, present), reduction

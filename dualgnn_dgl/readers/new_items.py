@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dualgnn_dgl.data import Modality
-from dualgnn_dgl.data.projection import Reduction, narrow
+from dualgnn_dgl.data.projection import FeatureProjection, narrow
 from dualgnn_dgl.errors import DataError, clean, unknown
 from dualgnn_dgl.readers.features import modality_name, read_modality
 
@@ -23,7 +23,7 @@ def read_new_items(
     paths: Sequence[str | Path],
     catalogue: Mapping[str, Modality],
     known: np.ndarray,
-    reductions: Mapping[str, Reduction] | None = None,
+    projections: Mapping[str, FeatureProjection] | None = None,
 ) -> Features:
     """Ids (N,) of the new videos, in order of first appearance, and their modalities.
 
@@ -37,7 +37,7 @@ def read_new_items(
     paths : feature files, each named after one of the catalogue's modalities.
     catalogue : the modalities of the trained items.
     known : (I,) their ids.
-    reductions : the data's maps, by which features come to be as wide as the catalogue's if they
+    projections : the data's maps, by which features come to be as wide as the catalogue's if they
         are not yet.
 
     Raises
@@ -62,7 +62,7 @@ def read_new_items(
             read.values,
             read.present,
             catalogue[name].width,
-            (reductions or {}).get(name),
+            (projections or {}).get(name),
         )
         found[name] = replace(read, values=values)
     order = list(

@@ -22,7 +22,7 @@ from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.data.projection import narrow
 from dualgnn_dgl.data.raw import RawInput
 from dualgnn_dgl.errors import DataError, RunError, unknown
-from dualgnn_dgl.graphs.arrivals import Histories, NewItems, Town
+from dualgnn_dgl.graphs.arrivals import NewItems, TrainingIndex, UserHistories
 from dualgnn_dgl.graphs.cooccurrence import co_occurrence
 from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import create
@@ -113,7 +113,7 @@ def extend(
         item_ids,
         titles,
         co_occurrence(train, k=cooc_top, measure=measure),
-        dataset.reductions,
+        dataset.projections,
     )
     added = Added(
         rows=log.rows_read,
@@ -155,7 +155,7 @@ def _features(
         if name not in dataset.modalities:
             hint = unknown("modality", name, dataset.modalities)
             raise DataError(f"{given.file or name}: {hint}; name the file after its modality")
-        width, map_ = dataset.modalities[name].width, dataset.reductions.get(name)
+        width, map_ = dataset.modalities[name].width, dataset.projections.get(name)
         values = narrow(given.file or name, name, given.values, given.present, width, map_)
         brought[name] = replace(given, values=values)
     modalities, filled = {}, {}
@@ -203,16 +203,16 @@ def grow(
     sizes = dataset.num_users, dataset.num_items
     more = larger.num_users - sizes[0], larger.num_items - sizes[1]
     measure = dataset.co_occurrence.measure if dataset.co_occurrence is not None else "count"
-    town = Town(dataset.train, dataset.modalities, measure)
+    index = TrainingIndex(dataset.train, dataset.modalities, measure)
     fresh = larger.train.user >= sizes[0]
     ok = fresh & (larger.train.item < sizes[1])  # what new users watched among the trained items
     pairs = Interactions(larger.train.user[ok] - sizes[0], larger.train.item[ok], more[0], sizes[1])
-    histories = Histories(pairs, town)
+    histories = UserHistories(pairs, index)
     features = {
         key: modality.take(np.arange(sizes[1], larger.num_items))
         for key, modality in modalities.items()
     }
-    videos = NewItems(features, town) if features else None
+    videos = NewItems(features, index) if features else None
 
     def user_rows(key: str, old: Tensor) -> Tensor:
         own = model.newcomer_rows(key, histories)

@@ -6,8 +6,8 @@ Placed in a trained run's tables at once, without training it again.
     items, scores = door.recommend([["v0655", "v1898"], ["v42"]], k=10)
     new = door.items({"visual": Modality(values, present)})
 
-A new user's vector comes from what they watched (`Recommender.user_rule`), a new video's from its
-modalities (`Recommender.item_rule`). A user costs time by the length of the history and the
+A new user's vector comes from what they watched (`Recommender.user_foldin`), a new video's from its
+modalities (`Recommender.item_foldin`). A user costs time by the length of the history and the
 popularity of its videos, not by the size of the catalogue; only ranking, and finding the videos
 that a new one resembles, look at every video.
 """
@@ -29,8 +29,8 @@ from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.data.projection import narrow
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.evaluation import top_k
-from dualgnn_dgl.graphs.arrivals import Histories, NewItems, Town
-from dualgnn_dgl.models.base import ItemRule, Recommender
+from dualgnn_dgl.graphs.arrivals import NewItems, TrainingIndex, UserHistories
+from dualgnn_dgl.models.base import ItemFoldin, Recommender
 from dualgnn_dgl.runs import checkpoint
 from dualgnn_dgl.training import TrainConfig
 
@@ -56,20 +56,20 @@ class Newcomers:
     ) -> None:
         measure = dataset.co_occurrence.measure if dataset.co_occurrence is not None else "count"
         self.dataset, self.model = dataset, model
-        self.town = Town(
+        self.index = TrainingIndex(
             dataset.train, dataset.modalities if modalities is None else modalities, measure
         )
         self.item_ids = Ids(dataset.item_ids, "micro-video", where)
         with torch.no_grad():
             # of shapes (U, D), (I, D)
             self.user, self.item = (table.detach().clone() for table in model.embed())
-            self._user_rule = model.user_rule()
-        self._item_rule: ItemRule | None = None  # made when first asked for
+            self._user_rule = model.user_foldin()
+        self._item_rule: ItemFoldin | None = None  # made when first asked for
 
     def pairs(
         self, histories: Sequence[Sequence[str]], *, skip_unknown: bool = False
     ) -> Interactions:
-        """Histories in the user's own ids as pairs (B users, I items).
+        """UserHistories in the user's own ids as pairs (B users, I items).
 
         A video named twice counts once.
 
@@ -110,10 +110,10 @@ class Newcomers:
         Parameters
         ----------
         exclude : (B,) training users, or −1, each of whom must not lend to the history of the same
-            number (see `Histories`).
+            number (see `UserHistories`).
         """
         with torch.no_grad():
-            return self._user_rule(Histories(pairs, self.town, exclude))
+            return self._user_rule(UserHistories(pairs, self.index, exclude))
 
     def items(self, features: Mapping[str, Modality]) -> Tensor:
         """Vectors (N, D) of N new videos, to stand below `item`.
@@ -133,10 +133,10 @@ class Newcomers:
         """
         with torch.no_grad():
             if self._item_rule is None:
-                self._item_rule = self.model.item_rule()
+                self._item_rule = self.model.item_foldin()
             return self._item_rule(
                 NewItems(
-                    {name: self._narrow(name, new) for name, new in features.items()}, self.town
+                    {name: self._narrow(name, new) for name, new in features.items()}, self.index
                 )
             )
 
@@ -145,9 +145,9 @@ class Newcomers:
 
         One that the catalogue does not know is left to `NewItems`.
         """
-        if name not in self.town.modalities:
+        if name not in self.index.modalities:
             return new
-        width, map_ = self.town.modalities[name].width, self.dataset.reductions.get(name)
+        width, map_ = self.index.modalities[name].width, self.dataset.projections.get(name)
         values = narrow(f"{name} of the new videos", name, new.values, new.present, width, map_)
         return Modality(values, new.present, new.imputed)
 

@@ -76,18 +76,18 @@ class Plan:
     finished: Run | None = None  # a run that needs nothing more
 
 
-def refuse_unfinished(keeper: Checkpoints) -> None:
+def refuse_unfinished(hook: Checkpoints) -> None:
     """Raise `RunError` if beginning anew would cost checkpoints."""
-    if name := next(keeper.names(), None):
+    if name := next(hook.names(), None):
         epoch = int(name.split("-")[1])
         raise RunError(
-            f"{keeper.folder} holds a training that was cut off in epoch {epoch}: go on with "
+            f"{hook.folder} holds a training that was cut off in epoch {epoch}: go on with "
             f"--resume, or begin anew with --force"
         )
 
 
 def go_on(
-    keeper: Checkpoints,
+    hook: Checkpoints,
     resolve: Resolve,
     data: str | None,
     device: int | str | torch.device | None,
@@ -96,7 +96,7 @@ def go_on(
     """The plan that continues from the newest valid checkpoint or from the start, or that finds the
     run finished.
 
-    None if nothing is known of an earlier training. The keeper takes the training's own way of
+    None if nothing is known of an earlier training. The hook takes the training's own way of
     keeping checkpoints.
 
     Parameters
@@ -110,31 +110,31 @@ def go_on(
         if options or device are others than those it was begun with, or the checkpoints of an
         unfinished run are gone.
     """
-    found = keeper.newest()
+    found = hook.newest()
     done = None
     try:
-        if (keeper.run / MARKER).is_file():
-            done = load_run(keeper.run)
+        if (hook.run / MARKER).is_file():
+            done = load_run(hook.run)
     except RunError as error:
         if found is None:
             raise
-        keeper.say(f"{error}: it will be replaced")
+        hook.say(f"{error}: it will be replaced")
     about: Mapping[str, Any] | None = (
-        found.about if found else keeper.begun() or (done.info if done else None)
+        found.about if found else hook.begun() or (done.info if done else None)
     )
     if about is None:
-        keeper.say(f"there is no checkpoint in {keeper.folder}: training begins at the beginning")
+        hook.say(f"there is no checkpoint in {hook.folder}: training begins at the beginning")
         return None
-    written = keeper.folder / (f"{found.name}.json" if found else BEGUN)
+    written = hook.folder / (f"{found.name}.json" if found else BEGUN)
     of_run = done is not None and about is done.info
-    _check_about(about, keeper.run / MARKER if of_run else written, whole=not of_run)
+    _check_about(about, hook.run / MARKER if of_run else written, whole=not of_run)
     for name, attribute in KEPT.items():
         if name not in explicit and attribute in about.get("keep", {}):
-            setattr(keeper, attribute, about["keep"][attribute])
+            setattr(hook, attribute, about["keep"][attribute])
     name, config, train = resolve(about)
     if found is not None:
         _check_width(config, found.snapshot)
-    data = data or locate(about["data"], keeper.run)
+    data = data or locate(about["data"], hook.run)
     plan = Plan(
         name, config, train, data, _device(about, device), about, found.snapshot if found else None
     )
@@ -142,16 +142,16 @@ def go_on(
         return replace(plan, finished=done)
     if found is None and not of_run:
         how = "training starts from the beginning, with the options it was begun with"
-        keeper.say(f"{keeper.folder} holds no checkpoint yet: {how}")
+        hook.say(f"{hook.folder} holds no checkpoint yet: {how}")
         return plan
     if found is None:
         cause = "was stopped early" if done and done.info["interrupted"] else "is finished"
         raise RunError(
-            f"{keeper.run} {cause} and has no checkpoints to go on from (see --keep-checkpoints): "
+            f"{hook.run} {cause} and has no checkpoints to go on from (see --keep-checkpoints): "
             f"train anew with --force"
         )
     where = found.snapshot.info
-    keeper.say(
+    hook.say(
         f"going on from {found.name}: epoch {where['epoch']}, {where['step']} batches of it done"
     )
     return plan
@@ -236,19 +236,19 @@ def check_data(plan: Plan, dataset: Dataset, say: Callable[[str], None]) -> None
         )
 
 
-def begin(keeper: Checkpoints, plan: Plan, dataset: Dataset) -> None:
-    """Tell the keeper where to continue, and have it write down what the training is begun with."""
-    keeper.start = plan.start
+def begin(hook: Checkpoints, plan: Plan, dataset: Dataset) -> None:
+    """Tell the hook where to continue, and have it write down what the training is begun with."""
+    hook.start = plan.start
     about = {
         "model": plan.name,
         "config": asdict(plan.config),  # type: ignore[call-overload]
         "train": asdict(plan.train),
-        "data": reference(Path(plan.data), keeper.run) | {"hash": dataset.hash},
+        "data": reference(Path(plan.data), hook.run) | {"hash": dataset.hash},
         "device": str(plan.device),
         "versions": _versions(),
-        "keep": {attribute: getattr(keeper, attribute) for attribute in KEPT.values()},
+        "keep": {attribute: getattr(hook, attribute) for attribute in KEPT.values()},
     }
-    keeper.begin(about)
+    hook.begin(about)
 
 
 def _versions() -> dict[str, str]:

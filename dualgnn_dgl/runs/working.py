@@ -66,7 +66,7 @@ class Checkpoint:
 class Checkpoints:
     """The working folder of one run, whose lock is held inside the `with` block.
 
-    A `state.Keeper` for `training.fit`.
+    A `state.CheckpointHook` for `training.fit`.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class Checkpoints:
         except RunError as error:
             raise RunError(f"{error}: begin again with --force") from None
 
-    # ------------------------------------------------------------ state.Keeper
+    # ------------------------------------------------------------ state.CheckpointHook
 
     def due(self, epochs: int | None = None, *, last: bool = False) -> bool:
         """After a batch, or after `epochs` whole epochs.

@@ -18,7 +18,7 @@ from dualgnn_dgl.models import create, model_class
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.models.train_config import TrainConfig
 from dualgnn_dgl.training.loop import fit
-from dualgnn_dgl.training.state import Fit, Keeper
+from dualgnn_dgl.training.state import CheckpointHook, Fit
 
 
 def features(dataset: Dataset, config: TrainConfig) -> Mapping[str, Modality]:
@@ -77,11 +77,11 @@ class Inputs:
         train: TrainConfig | None = None,
         *,
         report: Report | None = None,
-        keeper: Keeper | None = None,
+        hook: CheckpointHook | None = None,
     ) -> Fit:
         """Trains a model that was built from these inputs, see `fit`."""
         splits = self.dataset.train, self.dataset.valid
-        return fit(model, *splits, train, report=report, keeper=keeper, modalities=self.modalities)
+        return fit(model, *splits, train, report=report, hook=hook, modalities=self.modalities)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def train_model(
     *,
     device: torch.device | str = "cpu",
     report: Report | None = None,
-    keeper: Keeper | None = None,
+    hook: CheckpointHook | None = None,
     ready: Callable[[Recommender, Inputs, float], None] | None = None,
 ) -> Trained:
     """Goes from a data set to a trained model: features, graph, model, device, fit.
@@ -118,7 +118,7 @@ def train_model(
         train: options of training; None takes the model's own defaults.
         device: device to train on.
         report: see `fit`.
-        keeper: see `fit`.
+        hook: see `fit`.
         ready: called with the untrained model, its inputs and the seconds so far before training
             begins.
 
@@ -135,4 +135,4 @@ def train_model(
     seconds = time.perf_counter() - started
     if ready is not None:
         ready(model, inputs, seconds)
-    return Trained(model, inputs.fit(model, train, report=report, keeper=keeper), inputs, seconds)
+    return Trained(model, inputs.fit(model, train, report=report, hook=hook), inputs, seconds)

@@ -14,7 +14,7 @@ from torch import Tensor
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.evaluation import Evaluation, Evaluator
-from dualgnn_dgl.graphs.arrivals import NewItems, Town
+from dualgnn_dgl.graphs.arrivals import NewItems, TrainingIndex
 from dualgnn_dgl.models.base import Recommender
 
 
@@ -56,8 +56,8 @@ class ColdItems:
         seen: Sequence[Interactions] = (),
         ks: Iterable[int] = (10, 20),
     ) -> None:
-        town = Town(train, modalities)
-        self.items = np.flatnonzero(town.item_degree == 0)  # (N,)
+        index = TrainingIndex(train, modalities)
+        self.items = np.flatnonzero(index.item_degree == 0)  # (N,)
         if not self.items.size:
             raise DataError(
                 "every micro-video was watched in training, none is new: prepare the data with "
@@ -73,7 +73,7 @@ class ColdItems:
             )
 
         self.videos = NewItems(
-            {name: modality.take(self.items) for name, modality in modalities.items()}, town
+            {name: modality.take(self.items) for name, modality in modalities.items()}, index
         )
         self.evaluator = Evaluator(
             part(truth), [part(pairs) for pairs in seen], [min(k, self.items.size) for k in ks]
@@ -84,7 +84,7 @@ class ColdItems:
         with torch.no_grad():
             if any(parameter.is_cuda for parameter in model.parameters()):
                 model = copy.deepcopy(model).to("cpu")
-            return model.embed()[0], model.item_rule()(self.videos)
+            return model.embed()[0], model.item_foldin()(self.videos)
 
     def __call__(self, model: Recommender) -> Evaluation:
         """The figures of a model trained on the data."""

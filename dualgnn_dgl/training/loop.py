@@ -23,9 +23,15 @@ from dualgnn_dgl.models.train_config import TrainConfig
 from dualgnn_dgl.training.blocks import Blocks
 from dualgnn_dgl.training.cold_items import ColdItems, all_cold
 from dualgnn_dgl.training.deterministic import deterministic
-from dualgnn_dgl.training.finite import REMEDY, Watch, check_parameters, listed, not_finite
+from dualgnn_dgl.training.divergence import (
+    REMEDY,
+    DivergenceMonitor,
+    check_parameters,
+    listed,
+    not_finite,
+)
 from dualgnn_dgl.training.sampling import TripleSampler
-from dualgnn_dgl.training.state import Fit, Keeper, State
+from dualgnn_dgl.training.state import CheckpointHook, Fit, State
 from dualgnn_dgl.training.step import Step
 
 
@@ -36,7 +42,7 @@ def fit(
     config: TrainConfig | None = None,
     *,
     report: Report | None = None,
-    keeper: Keeper | None = None,
+    hook: CheckpointHook | None = None,
     modalities: Mapping[str, Modality] | None = None,
 ) -> Fit:
     """Trains `model` in place, on its current device, and returns the best epoch by `config.metric`
@@ -45,7 +51,7 @@ def fit(
     Without a `config` it trains with the model's own defaults (`Recommender.TRAIN`), as `dualgnn
     train` does. With an empty
     `valid` there is nothing to choose by: all epochs run and the last one is kept. Ctrl-C ends
-    training early and returns the best epoch so far, with `interrupted` set. A `keeper` is handed
+    training early and returns the best epoch so far, with `interrupted` set. A `hook` is handed
     snapshots when it wants them, and may hold one to go on from: on the CPU the end is then the
     same, to the bit, as without the break. (Going on sets torch's default generator, too.) Where no
     video of `valid` was watched in training, they are ranked among such videos, each placed by its
@@ -67,7 +73,7 @@ def fit(
         if not model.trainable:
             return as_it_is(model, train, valid, config)
         return _Loop(
-            model, train, Validation.of(train, valid, config, modalities), config, report, keeper
+            model, train, Validation.of(train, valid, config, modalities), config, report, hook
         ).run()
 
 
@@ -127,15 +133,15 @@ class _Loop:
         validation: Validation,
         config: TrainConfig,
         report: Report | None,
-        keeper: Keeper | None,
+        hook: CheckpointHook | None,
     ) -> None:
         device = next(iter((*model.parameters(), *model.buffers()))).device
-        self.model, self.validation, self.config, self.report, self.keeper = (
+        self.model, self.validation, self.config, self.report, self.hook = (
             model,
             validation,
             config,
             report,
-            keeper,
+            hook,
         )
         self.sampler = TripleSampler(train, device)
         self.draw = torch.Generator(device).manual_seed(config.seed)
@@ -158,9 +164,9 @@ class _Loop:
             capture=config.cuda_graph,
             bfloat16=config.precision == "bfloat16",
         )
-        self.watch = Watch(model, device)
-        if keeper is not None and keeper.start is not None:
-            self.state.restore(keeper.start, self.steps)
+        self.watch = DivergenceMonitor(model, device)
+        if hook is not None and hook.start is not None:
+            self.state.restore(hook.start, self.steps)
 
     def run(self) -> Fit:
         """Trains to the end, or until Ctrl-C after at least one epoch, and restores the best
@@ -199,7 +205,7 @@ class _Loop:
         state.end_epoch(row)
         self._tell(epoch, self.steps, row["loss"], finished=True)
         last = epoch == config.epochs or state.since_best >= config.patience
-        if self.keeper is not None and self.keeper.due(epoch, last=last):
+        if self.hook is not None and self.hook.due(epoch, last=last):
             self._keep(last)
 
     def _batches(self, epoch: int, started: float) -> None:
@@ -216,7 +222,7 @@ class _Loop:
             state.total += loss * len(batch[0])
             state.step += 1
             self._tell(epoch, state.step, state.history[-1]["loss"] if state.history else None)
-            if self.keeper is not None and self.keeper.due():
+            if self.hook is not None and self.hook.due():
                 state.seconds = time.perf_counter() - started
                 self._keep()
 
@@ -256,9 +262,9 @@ class _Loop:
         """
         self.watch.check(self.state.epoch)
         check_parameters(self.model, self.state.epoch, self.state.step)
-        assert self.keeper is not None
-        self.keeper.keep(self.state.snapshot())
-        if self.keeper.stop and not last:
+        assert self.hook is not None
+        self.hook.keep(self.state.snapshot())
+        if self.hook.stop and not last:
             raise KeyboardInterrupt
 
 

@@ -124,7 +124,7 @@ class Snapshot:
     where: str = "the checkpoint"
 
 
-class Keeper(Protocol):
+class CheckpointHook(Protocol):
     """Who keeps snapshots while `training.fit` runs; `runs.working.Checkpoints` is one."""
 
     start: Snapshot | None  # where to go on; None begins at the beginning

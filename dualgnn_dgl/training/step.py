@@ -152,7 +152,7 @@ class Step:
     def shared(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """The same in parts, over tables that are propagated once."""
         with self.autocast():
-            tables = self.model.compared()
+            tables = self.model.training_tables()
         held = [table.detach().requires_grad_() for table in tables]
         size = -(-len(batch[0]) // self.share)
         total = torch.zeros((), device=self.device)

@@ -30,7 +30,7 @@ from dualgnn_dgl.verbs.parquet import check_output, write_lists
 
 # A log of new users, new users by name, or histories alone, whose users are called "new user 1" and
 # so on.
-Histories = str | Path | Mapping[str, Sequence[str]] | Sequence[Sequence[str]]
+UserHistories = str | Path | Mapping[str, Sequence[str]] | Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +117,7 @@ def recommend(
     data: str | Path | Dataset | None = None,
     *,
     users: str | Sequence[str] | None = None,
-    histories: Histories | None = None,
+    histories: UserHistories | None = None,
     skip_unknown: bool = False,
     new_items: Sequence[str | Path] = (),
     only_new: bool = False,
@@ -184,7 +184,7 @@ def write_recommendations(
     run: str | Path | Run,
     data: str | Path | Dataset | None = None,
     *,
-    histories: Histories | None = None,
+    histories: UserHistories | None = None,
     skip_unknown: bool = False,
     new_items: Sequence[str | Path] = (),
     only_new: bool = False,
@@ -252,7 +252,7 @@ class _Ranking:
 def _ranking(
     run: str | Path | Run,
     data: str | Path | Dataset | None,
-    histories: Histories | None,
+    histories: UserHistories | None,
     skip_unknown: bool,
     new_items: Sequence[str | Path],
     only_new: bool,
@@ -281,7 +281,7 @@ def _ranking(
         user, seen, user_ids = placed.place(pairs), pairs.csr(), np.array(names, np.str_)
     if new_items:
         ids, features = read_new_items(
-            new_items, placed.town.modalities, dataset.item_ids, dataset.reductions
+            new_items, placed.index.modalities, dataset.item_ids, dataset.projections
         )
         new, none = (
             placed.items(features),
@@ -299,7 +299,7 @@ def _ranking(
 
 
 def _histories(
-    histories: Histories, skip_unknown: bool, placed: Newcomers
+    histories: UserHistories, skip_unknown: bool, placed: Newcomers
 ) -> tuple[list[str], list[list[str]], int]:
     """Names of the new users, what each watched, and how many were left out.
 

@@ -25,7 +25,7 @@ from dualgnn_dgl.runs.settings import Settings, resolve
 from dualgnn_dgl.runs.working import Checkpoints
 from dualgnn_dgl.training import Inputs, TrainConfig, Trained, cold_items, train_model
 from dualgnn_dgl.training.deterministic import promise
-from dualgnn_dgl.training.state import Keeper
+from dualgnn_dgl.training.state import CheckpointHook
 from dualgnn_dgl.verbs.common import DEFAULT_DATA, Config, Data, Device, Source, load_data
 
 
@@ -220,13 +220,13 @@ def _into_folder(
         say(report, line)
 
     check_free(run, checkpoint.FOLDER, force=True)
-    keeper = Checkpoints(run, say=note, **{KEPT[name]: value for name, value in given.items()})
-    with keeper:
+    hook = Checkpoints(run, say=note, **{KEPT[name]: value for name, value in given.items()})
+    with hook:
         named = None if data is None else os.fspath(data)
-        plan = go_on(keeper, settings, named, device, given) if resume else None
+        plan = go_on(hook, settings, named, device, given) if resume else None
         if plan is None:
             if not force:
-                refuse_unfinished(keeper)
+                refuse_unfinished(hook)
                 check_free(run, checkpoint.FOLDER)
             plan = Plan(*settings(None), named or DEFAULT_DATA, pick_device(device))
         note(f"data: {plan.data} · run: {run} · model: {plan.name} · device: {plan.device}")
@@ -234,8 +234,8 @@ def _into_folder(
         check_data(plan, source.dataset, note)
         if plan.finished is not None:
             note(f"{run} is finished: nothing is left to do")
-            if not keeper.leave:
-                keeper.clear()  # a process was killed between saving the run and this
+            if not hook.leave:
+                hook.clear()  # a process was killed between saving the run and this
             done = plan.finished
             history = checkpoint.read_history(run)
             return TrainResult(
@@ -248,20 +248,20 @@ def _into_folder(
                 folder=Path(run),
             )
         if force:
-            keeper.clear()
-        begin(keeper, plan, source.dataset)
+            hook.clear()
+        begin(hook, plan, source.dataset)
         started = time.perf_counter()
 
         def stoppable() -> None:
             if stop is not None:
-                stop.ask = keeper.ask
+                stop.ask = hook.ask
 
         trained = _fit(
             source.dataset,
             (plan.name, plan.config, plan.train),
             plan.device,
             report,
-            keeper,
+            hook,
             stoppable,
         )
         seconds = time.perf_counter() - started
@@ -276,8 +276,8 @@ def _into_folder(
             device=str(plan.device),
             force=force or resume,
         )
-        if not trained.fit.interrupted and not keeper.leave:
-            keeper.clear()
+        if not trained.fit.interrupted and not hook.leave:
+            hook.clear()
     return _result(info, trained, source, folder=Path(run), seconds=seconds)
 
 
@@ -286,7 +286,7 @@ def _fit(
     settings: Settings,
     device: torch.device,
     report: Report,
-    keeper: Keeper | None = None,
+    hook: CheckpointHook | None = None,
     begins: Callable[[], None] = lambda: None,
 ) -> Trained:
     """Trains, and reports what is worth knowing about it.
@@ -301,7 +301,7 @@ def _fit(
         begins()
 
     return train_model(
-        name, dataset, config, train, device=device, report=report, keeper=keeper, ready=ready
+        name, dataset, config, train, device=device, report=report, hook=hook, ready=ready
     )
 
 

@@ -146,7 +146,7 @@ def observed(setting: Setting, u: int) -> list[bool]:
     return have if any(have) else [True] * len(have)
 
 
-def lent(setting: Setting, m: int, user: list[Tensor]) -> list[Tensor]:
+def shared_item_table(setting: Setting, m: int, user: list[Tensor]) -> list[Tensor]:
     """Each user's vector in modality m, or the weighted mean of the lenders' vectors."""
     found = []
     for u in range(setting.users):
@@ -194,7 +194,7 @@ def fuse(parameters: Parameters, setting: Setting, u: int, seen: list[Tensor]) -
 def embed(parameters: Parameters, setting: Setting) -> tuple[Tensor, Tensor]:
     """û = u + Σ_w Ω_uw w over the fused users, and the plain sum of the items' modalities."""
     views = [single_modal(parameters, setting, m) for m in range(len(setting.features))]
-    seen = [lent(setting, m, view[0]) for m, view in enumerate(views)]
+    seen = [shared_item_table(setting, m, view[0]) for m, view in enumerate(views)]
     user = [fuse(parameters, setting, u, [rows[u] for rows in seen]) for u in range(setting.users)]
     item = [sum(view[1][i] for view in views) for i in range(setting.items)]
     if setting.item_fusion == "rescaled":

@@ -282,7 +282,7 @@ class Bench:
         if cell.stage == STAGES[0]:
             if dropping:
                 user, item, about = self.fitted(cell, reduced(holed, kept))
-                return *banish(user, item, kept), about
+                return *demote(user, item, kept), about
             keep = (
                 self.weights(cell)
                 if cell.pattern == NO_HOLES and STAGES[1] in self.plan.stages
@@ -300,7 +300,7 @@ class Bench:
         )
         model.load_state_dict(self.trained(cell, model.state_dict()))
         user, item = training.tables(model.to(self.device))
-        return *(banish(user, item, kept) if dropping else (user, item)), {}
+        return *(demote(user, item, kept) if dropping else (user, item)), {}
 
     def fitted(
         self, cell: Cell, inputs: training.Inputs, keep: Path | None = None
@@ -451,7 +451,7 @@ def reduced(holed: Dataset, kept: np.ndarray) -> training.Inputs:
     return training.Inputs(dataset, heterographs.heterograph(dataset), modalities)
 
 
-def banish(user: Tensor, item: Tensor, kept: np.ndarray) -> tuple[Tensor, Tensor]:
+def demote(user: Tensor, item: Tensor, kept: np.ndarray) -> tuple[Tensor, Tensor]:
     """Tables with one column more, by which every item (I,) that is not kept ranks behind all that
     are.
 

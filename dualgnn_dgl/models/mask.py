@@ -20,7 +20,7 @@ from dualgnn_dgl.graphs import heterographs
 from dualgnn_dgl.ops import Adjacency
 
 
-class Presence(nn.Module):
+class ModalityMask(nn.Module):
     """What is there, for one mask of items.
 
     Buffers that move with `.to()` and stay out of the state dict.

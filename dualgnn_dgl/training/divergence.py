@@ -19,7 +19,7 @@ REMEDY = "lower the learning rate (--lr)"
 EVERY = 64  # batches between two answers from a CUDA device
 
 
-class Watch:
+class DivergenceMonitor:
     """Looks at every batch of an epoch.
 
     Its counters live on the device and change in place, so a CUDA graph may hold it.
