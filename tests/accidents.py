@@ -552,6 +552,7 @@ def pairs(cases: int, draw: random.Random, states: States) -> dict:
                 "was begun on",
                 "is a study of other data",
                 "has no checkpoints",
+                "while it was read: run the command again",
             )
             assert code == 0 or any(words in text for words in fine), f"{one} beside {two}: {text}"
         for place in ("data", "runs/a", "data-updated", "runs/a-updated", "runs/b"):

@@ -22,7 +22,14 @@ from dualgnn_dgl.errors import RunError
 from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.runs import checkpoint
-from dualgnn_dgl.runs.checkpoint import MARKER, check_belongs, load_run, read_tensors, save_run
+from dualgnn_dgl.runs.checkpoint import (
+    MARKER,
+    check_belongs,
+    load_run,
+    read_tensors,
+    restore,
+    save_run,
+)
 from dualgnn_dgl.training import Fit, TrainConfig, fit
 
 
@@ -273,6 +280,18 @@ def test_tables_of_another_run_are_noticed(copied, tmp_path):
     store(tmp_path / "other", "dualgnn", other)
     shutil.copy(tmp_path / "other" / "tables.safetensors", copied / "tables.safetensors")
     refused(copied, "tables.safetensors")
+
+
+def test_a_run_that_is_replaced_after_it_was_read_is_named(tmp_path):
+    """Its parameters are read later than its tables; another command may write in between."""
+    data = small.dataset()
+    folder = tmp_path / "run"
+    store(folder, "bprmf", trained("bprmf", data))
+    loaded = load_run(folder)
+    store(folder, "lightgcn", trained("lightgcn", data), force=True)
+    with pytest.raises(RunError, match="while it was read: run the command again"):
+        restore(loaded, data)
+    restore(load_run(folder), data)
 
 
 def test_a_pickle_in_the_place_of_tensors_does_not_run(copied, tmp_path):

@@ -86,6 +86,15 @@ def test_stumps_are_one_line(tmp_path, content):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("kind", ["S4", "U3", "M8[s]", "m8[s]", "V4", "i4,f4"])
+@pytest.mark.parametrize("mmap", [False, True])
+def test_only_numbers_are_read(tmp_path, kind, mmap):
+    """One changed bit makes "<i4" of "<S4", whose values no later check can compare."""
+    np.save(tmp_path / "a.npy", np.zeros(3, kind), allow_pickle=False)
+    with pytest.raises(DataError, match=r"a\.npy holds values of type .*: give numbers"):
+        load_array(tmp_path / "a.npy", mmap=mmap)
+
+
 @pytest.mark.parametrize(
     "header",
     [

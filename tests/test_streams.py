@@ -691,3 +691,32 @@ def test_a_data_folder_that_goes_away_does_not_cost_the_training(
         and "Attention" in done.out
         and load_run(tmp_path / "run").info["epochs"] == 1
     ), done
+
+
+# ---------------------------------------------------------------- files that may not grow
+
+
+@pytest.mark.parametrize("bytes_left", [0, 10, 5_000])
+@pytest.mark.parametrize("verb", ["eval", "train", "preprocess", "--help", "--nosuch"])
+def test_a_log_file_that_may_not_grow_ends_in_a_known_status(
+    verb: str, bytes_left: int, world: trial.World, tmp_path: Path
+) -> None:
+    """Both streams are files with a size limit; the interpreter alone would end with status 120."""
+    command = [*PROGRAM, *([verb] if verb.startswith("--") else words(verb, world, tmp_path))]
+    script = (
+        "import os, resource, sys; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_left}, {bytes_left})); "
+        "os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    out, err = tmp_path / "out.log", tmp_path / "err.log"
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        done = subprocess.run(
+            [sys.executable, "-c", script, *command],
+            stdout=stdout,
+            stderr=stderr,
+            timeout=120,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    assert done.returncode in (0, 1, 2), err.read_text()
+    assert b"Traceback" not in err.read_bytes() and err.stat().st_size <= bytes_left
+    assert done.returncode or out.stat().st_size or verb in ("train", "preprocess")

@@ -98,14 +98,21 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def read_options(folder: str | Path) -> dict[str, Any]:
+def read_options(folder: str | Path, content: str | None = None) -> dict[str, Any]:
     """Reads the options that a prepared folder was made with, `input` among them.
 
+    Args:
+        folder: prepared folder.
+        content: hash of the data set that was loaded from it; None accepts any.
+
     Raises:
-        DataError: as `read_manifest`.
+        DataError: as `read_manifest`, and if the folder holds other data by now.
     """
     with reading(folder):
-        return dict(read_manifest(folder)["options"])
+        manifest = read_manifest(folder)
+    if content is not None and manifest["hash"] != content:
+        raise DataError(f"{folder} was replaced while it was read: run the command again")
+    return dict(manifest["options"])
 
 
 def read_report(folder: str | Path) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from dualgnn_dgl import __version__
 from dualgnn_dgl.core import schema
 from dualgnn_dgl.core.exchange import reading, replace_folders
 from dualgnn_dgl.core.files import json_digest
-from dualgnn_dgl.core.folders import Kind, check_files, read_manifest, seal
+from dualgnn_dgl.core.folders import Kind, check_files, file_digest, read_manifest, seal
 from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.core.options import Options, build, seal_toml, to_toml
 from dualgnn_dgl.data import Dataset
@@ -310,7 +310,7 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
     if getattr(config, "width", 0) > run.user.shape[1]:  # before memory is taken for it
         raise RunError(_of_another_version(run, "its tables are narrower than its width", written))
     model = Inputs.of(dataset, train).model(name, config)
-    state = read_tensors(run.folder / "weights.safetensors")
+    state = _weights(run)
     wanted = {key: tensor.dtype for key, tensor in model.state_dict().items()}
     # torch would cast it
     if other := [
@@ -337,6 +337,18 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
                 )
             )
     return model
+
+
+def _weights(run: Run) -> dict[str, Tensor]:
+    """Reads the parameters, after checking that the run is still the one that was loaded."""
+    listed = run.info.get("files") or run.info.get("sha256") or {}
+    with reading(run.folder):
+        path = run.folder / "weights.safetensors"
+        if path.is_file() and file_digest(path) != listed.get(path.name):
+            raise RunError(
+                f"{run.folder} was replaced or changed while it was read: run the command again"
+            )
+        return read_tensors(path)
 
 
 def _of_another_version(run: Run, reason: str, written: str) -> str:

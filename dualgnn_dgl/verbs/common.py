@@ -52,4 +52,4 @@ def load_data(data: Data | None) -> Source:
     path = DEFAULT_DATA if data is None else os.fspath(data)
     dataset = datasets.load(path)
     # read now: the folder may be gone when the work ends
-    return Source(dataset, path, read_options(path))
+    return Source(dataset, path, read_options(path, dataset.hash))

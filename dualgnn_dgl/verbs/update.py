@@ -142,7 +142,10 @@ def update(
             return done
         check_free(new_data, data_folder.FOLDER, force=force)
         check_free(new_run, checkpoint.FOLDER, force=force)
-        model, options = checkpoint.restore(opened.run, opened.dataset), read_options(folder)
+        model, options = (
+            checkpoint.restore(opened.run, opened.dataset),
+            read_options(folder, opened.dataset.hash),
+        )
         train = _training(opened, epochs, lr)
         say(report, f"reading {source}")
         raw = read(source, features=features, items=items)
