@@ -166,6 +166,7 @@ def job(binaries: Path, folder: Path) -> None:
         assert len(after) == 10 and not set(after) & set(watched), (
             f"{user} is shown what they have watched"
         )
+    dualgnn("train", "--data", "data-updated", "--run", "runs/new", "--epochs", 1, *cpu)
     dualgnn("tune", "--model", "lightgcn", "--trials", 1, "--epochs", 1, *cpu)
     dualgnn("tune", "--model", "lightgcn", "--trials", 2, "--epochs", 1, *cpu)
     dualgnn("train", "--config", "studies/lightgcn/run.toml", "--run", "runs/lightgcn", *cpu)
