@@ -1,4 +1,4 @@
-"""Every command works for every model, or says in one line why not; new models are found by name."""
+"""Every command works for every model, or says in one line why not; models are found by name."""
 
 from __future__ import annotations
 
