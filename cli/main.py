@@ -26,6 +26,7 @@ import click
 
 from dualgnn_dgl import __version__
 from dualgnn_dgl.cli import streams
+from dualgnn_dgl.core.engine import described
 from dualgnn_dgl.errors import DualGNNError, clean, shorten, unknown
 
 # verb: the sentence that `dualgnn --help` shows (the verb's own file is not imported for that)
@@ -139,7 +140,9 @@ def _asked_for(path: str) -> str:
 @click.group(
     cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
-@click.version_option(__version__, prog_name="dualgnn")
+@click.version_option(
+    __version__, prog_name="dualgnn", message=f"%(prog)s %(version)s, {described()}"
+)
 def group() -> None:
     """Recommend micro-videos with DualGNN: preprocess a log, train, evaluate, recommend.
 

@@ -5,6 +5,8 @@ its GraphBolt library at import and stops with "Cannot find DGL C++ graphbolt li
 build for the running torch lies beside it. Nothing here uses GraphBolt, so an empty stand-in module
 takes its place *when and only when* that library is absent. Heterographs, `dgl.ops` and autograd
 then work. Everything else imports dgl from here.
+
+Where DGL is not installed, as on Python 3.13, `_standin` carries everything that needs no engine.
 """
 
 from __future__ import annotations
@@ -33,10 +35,9 @@ def _import_dgl() -> types.ModuleType:
         return sys.modules["dgl"]
     spec = importlib.util.find_spec("dgl")
     if spec is None or not spec.submodule_search_locations:
-        raise DualGNNError(
-            "DGL is not installed: pip install 'dgl==2.1.0' (or 1.1.3); see the README's "
-            "installation section"
-        )
+        from dualgnn_dgl import _standin  # no wheel for this Python or system
+
+        return _standin
     # else DGL prints a notice and writes a file into the home folder
     os.environ.setdefault("DGLBACKEND", "pytorch")
     if _needs_stand_in(Path(spec.submodule_search_locations[0])):
@@ -58,3 +59,5 @@ if TYPE_CHECKING:
     import dgl as dgl
 else:
     dgl = _import_dgl()
+
+AVAILABLE = dgl.__version__ != "none"  # False where the stand-in serves

@@ -78,7 +78,7 @@ def choose(matrix: Matrix, x: Tensor) -> str:
         and x.dtype == torch.float32
         and matrix.skew(torch.get_num_threads()) > SKEW
     )
-    return "dgl" if uneven else "bag"
+    return "dgl" if uneven and dgl_kernel.available() else "bag"
 
 
 @cache

@@ -7,11 +7,18 @@ destination), and kept.
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from torch import Tensor
 
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.ops.matrix import Matrix
+
+
+def available() -> bool:
+    """Whether DGL is installed; without it `Adjacency` chooses another kernel."""
+    return importlib.util.find_spec("dgl") is not None
 
 
 def spmm(matrix: Matrix, x: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from dualgnn_dgl import __version__
 from dualgnn_dgl.core import schema
+from dualgnn_dgl.core.engine import engine
 from dualgnn_dgl.core.exchange import reading, replace_folders
 from dualgnn_dgl.core.files import json_digest
 from dualgnn_dgl.core.folders import Kind, check_files, file_digest, read_manifest, seal
@@ -97,15 +98,13 @@ class Run:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
-    from importlib.metadata import version
-
     import numpy
 
     return {
         "dualgnn-dgl": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
-        "dgl": version("dgl"),
+        "dgl": engine(),
         "numpy": numpy.__version__,
     }
 
