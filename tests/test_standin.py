@@ -1,4 +1,4 @@
-"""The stand-in for DGL gives the same graphs and the same weights as DGL, and names what it lacks."""
+"""The stand-in for DGL gives the same graphs and weights as DGL, and names what it lacks."""
 
 from __future__ import annotations
 
