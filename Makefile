@@ -1,5 +1,6 @@
 # make demo          install into .venv, then preprocess, train, evaluate and recommend on the built-in demo
-# make test          lint and all tests, in .venv
+# make test          lint and the tests that take no longer than seconds, in .venv
+# make test-slow     the tests that take longer: documentation, accidents, installation
 # make docs          the documentation into build/site; a dead link or an unknown API name fails
 # make test-long     the tests' long forms, an hour: figures into benchmarks/results/reliability.json
 # make fuzz          coverage-guided fuzzing of the parsers for SECONDS (300)
@@ -34,7 +35,7 @@ torch = $(1) $(LOCKED) -r locks/torch-cpu.txt 2>/dev/null || { \
 	$(1) $(LOCKED) -r locks/torch.txt; }
 NO_PYTHON = { echo "Python 3.11 or 3.12 with venv is needed, DGL has wheels for those: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 
-.PHONY: help demo install test lint test-long fuzz test-wheel test-dgl113 test-user test-matrix test-gpu bench-gpu results-check docs lock clean
+.PHONY: help demo install test test-slow lint test-long fuzz test-wheel test-dgl113 test-user test-matrix test-gpu bench-gpu results-check docs lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -79,7 +80,10 @@ lint: .venv/installed-test
 	.venv/bin/python -m mypy build/types/dualgnn_dgl
 
 test: lint
-	.venv/bin/python -m pytest -rfEs -n $(JOBS)
+	.venv/bin/python -m pytest -rfEs -n $(JOBS) -m "not slow"
+
+test-slow: .venv/installed-test
+	.venv/bin/python -m pytest -rfEs -n $(JOBS) -m slow
 
 # the tests that have a longer form (tests/figures.py)
 LONG = tests/test_bad_input.py tests/test_crash.py tests/test_nothing_executes.py tests/test_memory.py tests/test_signals.py \

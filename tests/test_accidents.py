@@ -28,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 CASES = {"calls": (24, 2000), "strace": (2, 60), "pairs": (8, 165), "flips": (60, 3000)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", CASES)
 def test_no_accident_costs_anything(what: str, tmp_path: Path) -> None:
     if what == "strace" and not traceable(tmp_path):
@@ -181,6 +182,7 @@ def test_robustness_does_not_take_a_users_table(home: Path) -> None:
     assert (home / "holes" / "table.md").read_text() == "precious"
 
 
+@pytest.mark.slow
 def test_an_update_that_was_cut_off_is_completed_by_the_same_command(home: Path) -> None:
     """Killed right behind its commit: data and run are old, then both new, and the command says
     what it added.

@@ -48,6 +48,7 @@ def batch(first: int, count: int, folder: Path, *more: str) -> dict[str, object]
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, CASES, BATCH))
 def test_spoilt_files_end_in_success_or_one_line(first: int, tmp_path: Path) -> None:
     found = batch(first, BATCH, tmp_path)
@@ -66,6 +67,7 @@ def test_spoilt_files_end_in_success_or_one_line(first: int, tmp_path: Path) -> 
 FOUND: list[dict] = []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", range(0, ARTEFACTS, PART))
 def test_what_commands_go_on_from_is_never_believed_unchecked(first: int, tmp_path: Path) -> None:
     """Checkpoints, studies and experiments, histories, new videos and days of log.

@@ -48,6 +48,7 @@ def may_mount(folder: Path) -> bool:
 
 
 # in the short form one process does all of it: it takes longer to start than to crash
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "whats", [[what] for what in ROUNDS] if LONG else [list(ROUNDS)], ids="+".join
 )

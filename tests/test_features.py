@@ -223,7 +223,7 @@ NAN, INF = float("nan"), float("inf")
         (np.ones(7), r"visual.npy has the shape \(7,\)"),
         (np.ones((7, 2, 2)), r"shape \(7, 2, 2\)"),
         (np.ones((7, 0)), r"shape \(7, 0\)"),
-        (np.array([["a"]] * 7), "holds <U1, features are real numbers"),
+        (np.array([["a"]] * 7), "holds values of type <U1: give numbers"),
         (np.ones((7, 2), complex), "holds complex128"),
         (np.ones((7, 2), bool), "holds bool"),
         (np.array([[None]] * 7), "Python objects"),

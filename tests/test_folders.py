@@ -341,6 +341,7 @@ def states(
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "there",
     [(False,), (True,), (False, False), (True, True), (True, False), (False, True)],
@@ -369,6 +370,7 @@ def test_killed_at_any_call_all_folders_are_old_or_all_new(tmp_path, there, quic
     assert len(seen) == 2 and count > 15, "it was killed before the commit and after it"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "there", [(True,), (True, True), (False, True)], ids=lambda flags: str(flags)
 )

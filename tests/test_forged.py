@@ -36,6 +36,7 @@ COUNT, STEP = (12_000, 14) if LONG else (60, 1)
 FOUND: list[dict[str, Any]] = []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", FIRST)
 def test_a_consistent_forgery_is_one_line_or_changes_nothing(first: int, tmp_path: Path) -> None:
     """In a process of its own, with bounded memory.

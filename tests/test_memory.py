@@ -494,6 +494,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the address space is limited on Linux only")
 def test_steps_finish_in_a_limited_address_space(tmp_path: Path) -> None:
     """RLIMIT_AS a little above what the process has.

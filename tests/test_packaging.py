@@ -131,6 +131,7 @@ def test_the_wheel_works_where_the_checkout_is_not(wheel: Path, tmp_path: Path) 
     assert re.fullmatch(r"dualgnn \d+\.\d+\.\d+, (DGL \d|no DGL).*\s*", version)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["archive", "wheel"])
 def test_installed_in_a_clean_environment_it_does_its_job(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path

@@ -155,6 +155,7 @@ def shell(line: str, folder: Path, **more: object) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_standard_input_of_the_command(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_bytes(TEXT)
     command = "dualgnn preprocess --check --k-core 0 --input"
@@ -174,6 +175,7 @@ def test_standard_input_of_the_command(tmp_path: Path) -> None:
         assert done.returncode == 1 and said in done.stdout.strip().split("\n")[-1], done
 
 
+@pytest.mark.slow
 def test_other_verbs_read_a_log_from_a_pipe(world: trial.World, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("user,item\nnewbie,v1\nnewbie,v2\nu1,v13\nu1,v0\n")
     where = f"--run '{world.run}' --data '{world.data}'"

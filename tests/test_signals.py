@@ -352,6 +352,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", stop.SIGNALS if LONG else [signal.SIGHUP])
 def test_a_long_training_ends_within_ten_seconds_and_goes_on(
     large: Path, tmp_path: Path, number: signal.Signals

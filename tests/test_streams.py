@@ -146,6 +146,7 @@ def cases() -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     SHELL is None or not Path("/dev/full").exists(), reason="needs bash and /dev/full"
 )
@@ -696,6 +697,7 @@ def test_a_data_folder_that_goes_away_does_not_cost_the_training(
 # ---------------------------------------------------------------- files that may not grow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytes_left", [0, 10, 5_000])
 @pytest.mark.parametrize("verb", ["eval", "train", "preprocess", "--help", "--nosuch"])
 def test_a_log_file_that_may_not_grow_ends_in_a_known_status(

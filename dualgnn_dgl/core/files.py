@@ -255,7 +255,7 @@ def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
             version, _ = np.lib.format.read_magic(handle)
             if version in read_header:
                 shape, by_column, kind = read_header[version](handle)
-                if not kind.hasobject and kind.kind not in "iufb":
+                if not kind.hasobject and kind.kind not in "iufbc":
                     raise DataError(f"{path} holds values of type {kind.str!s:.40}: give numbers")
                 if min(shape, default=0) < 0:  # numpy 1 lets this pass
                     raise DataError(
