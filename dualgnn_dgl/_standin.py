@@ -23,6 +23,10 @@ NEEDED = (
 Relation = tuple[str, str, str]
 
 
+class Missing(DualGNNError, AttributeError):
+    """A part of DGL that the stand-in lacks; an AttributeError, so that `hasattr` works."""
+
+
 class _Frame:
     """Holds the data of one node or edge type."""
 
@@ -106,7 +110,7 @@ class DGLGraph:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise DualGNNError(NEEDED.format(f"DGLGraph.{name}"))
+        raise Missing(NEEDED.format(f"DGLGraph.{name}"))
 
 
 def heterograph(
@@ -139,4 +143,4 @@ def __getattr__(name: str) -> Any:
     """Says in one line that a part of DGL is missing."""
     if name.startswith("__"):
         raise AttributeError(name)
-    raise DualGNNError(NEEDED.format(f"dgl.{name}"))
+    raise Missing(NEEDED.format(f"dgl.{name}"))
