@@ -51,13 +51,11 @@ from dualgnn_dgl.ops.dense import Linear
 class Config(Options):
     """Options of BM3."""
 
+    REMOVED = {"train_features": False}
     width: int = option(64, "embedding width D", low=1, high=WIDTH)
     layers: int = option(2, "propagation steps L", low=0, high=LAYERS)
     dropout: float = option(0.3, "share of a target's entries set to zero", low=0, high=0.999)
     feature_weight: float = option(2.0, "weight μ of what the features say", low=0)
-    train_features: bool = option(
-        False, "let training change the features themselves, as the authors' code does"
-    )
     l2: float = option(1e-4, "weight λ of the penalty on u and i", low=0)
     penalty: str = option(
         "square",
@@ -80,7 +78,6 @@ class BM3(Recommender):
         "feature_weight": (0.5, 2.0),
         "lr": (5e-4, 1e-3, 3e-3),
     }
-    row_axes = Recommender.row_axes | {"raw": "item"}
 
     def __init__(
         self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
@@ -97,11 +94,6 @@ class BM3(Recommender):
         if self.features is not None:
             widths = self.features.widths()
             self.project = nn.ModuleList(Linear(columns, config.width) for columns in widths)
-            if config.train_features:
-                # F_m of shape (I, F_m)
-                self.raw = nn.ParameterList(
-                    nn.Parameter(self.features[m].clone()) for m in range(len(widths))
-                )
         self._seed, self._batches = 0, 0
 
     def new_epoch(self, generator: torch.Generator) -> None:
@@ -114,6 +106,10 @@ class BM3(Recommender):
         """u (U, D) and i (I, D), before the predictor."""
         user, item = smoothed(self.to_user, self.to_item, self.user, self.item, self.config.layers)
         return user, item + self.item
+
+    def raw(self, m: int) -> Tensor:
+        """Returns F_m (I, F_m)."""
+        return self.features[m]
 
     def embed(self) -> tuple[Tensor, Tensor]:
         user, item = self.tables()
@@ -147,9 +143,7 @@ class BM3(Recommender):
         if self.features is not None:
             for m, project in enumerate(self.project):
                 # f_m of shape (B, D)
-                feature = project(
-                    pick(self.raw[m] if c.train_features else self.features[m], positives)
-                )
+                feature = project(pick(self.raw(m), positives))
                 predicted, target = self.predictor(feature), blurred(feature, c.dropout, draw)
                 present = self.features.present[positives, m]  # (B,)
                 each = (apart(predicted, item_target) + apart(predicted, target)) * present

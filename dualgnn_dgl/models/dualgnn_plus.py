@@ -13,9 +13,6 @@ weighs what the modalities say:
     û        = u + β · Σ_j ω_uj u_j                                          user co-occurrence (DualGNN)
     score    = cosine of û and i + b_i;   loss = sampled softmax over shared negatives at temperature τ + λ ½Σ‖·‖²/B of p, q rows
 
-With `attention="history"` α is no free table: what u_b and u_m make of one another weighs the modality, softmax of
-a · cos(u_b, u_m) + c_m with a and c (M) learned, so that it holds for newcomers as it stands.
-
 While a batch is learned, its own pairs are out of R (`hide`; degrees stay): otherwise u already holds the very video that it
 shall find, which it never does when it counts, and with a video or two a user that is most of u. Of a batch larger than a
 quarter of all pairs only so many are out, so that a graph is left where a batch is the whole log. b (I) says how popular a
@@ -56,23 +53,17 @@ from dualgnn_dgl.models.base import (
 from dualgnn_dgl.models.losses import pick, row_penalty, sampled_softmax
 from dualgnn_dgl.ops import Adjacency
 
-ATTENTION = ("free", "history")
-
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of DualGNN-Plus; γ, β or k of zero leave that part out."""
 
+    REMOVED = {"attention": "free"}
     width: int = option(128, "embedding width D", low=1, high=WIDTH)
     layers: int = option(4, "propagation steps L of the behaviour channel", low=0, high=LAYERS)
     item_k: int = option(10, "nearest videos in each modality", low=1, high=COUNT)
     item_weight: float = option(1.0, "weight γ of the modalities on the item side", low=0)
     user_weight: float = option(1.0, "weight of the attended modalities on the user side", low=0)
-    attention: str = option(
-        "free",
-        "a free row a user, or what the user's own history makes of each modality",
-        choices=ATTENTION,
-    )
     cooc_k: int = option(20, "neighbours a user in the co-occurrence graph", low=1, high=COUNT)
     cooc_weight: str = option("proportional", "how shared items become weights", choices=CO_WEIGHTS)
     cooc_share: float = option(0.0, "weight β of the user co-occurrence hop", low=0)
@@ -128,14 +119,8 @@ class DualGNNPlus(Recommender):
         if config.bias:
             self.bias = nn.Parameter(torch.zeros(items, 1))  # b
         self.attends = len(self.similar) > 1 and config.user_weight > 0
-        if self.attends and config.attention == "free":
+        if self.attends:
             self.attention = nn.Parameter(torch.zeros(users, len(self.similar)))
-        elif self.attends:
-            # a, c
-            self.sharpness, self.offset = (
-                nn.Parameter(torch.ones(1)),
-                nn.Parameter(torch.zeros(len(self.similar))),
-            )
         masks = [torch.tensor(modality.present) for modality in modalities.values()]
         # of shape (I, M)
         present = torch.stack(masks, dim=1) if masks else torch.zeros(items, 0, dtype=torch.bool)
@@ -149,23 +134,7 @@ class DualGNNPlus(Recommender):
         """α (U, M), rows sum to one; None with one modality, or where modalities have no weight on
         the user side.
         """
-        if not self.attends:
-            return None
-        logits = self.own_logits()
-        if logits is None:
-            logits = self.logits(
-                self.behaviour()[0],
-                [self.to_user @ (similar @ self.item) for similar in self.similar],
-            )
-        return masked_softmax(logits, self.observed)
-
-    def logits(self, user: Tensor, sent: list[Tensor]) -> Tensor:
-        """a · cos(u_b, u_m) + c_m, (B, M), of u_b and M times u_m, (B, D) each."""
-        unit = unit_rows(user)
-        return (
-            self.sharpness * torch.stack([(unit * unit_rows(own)).sum(1) for own in sent], dim=1)
-            + self.offset
-        )
+        return masked_softmax(self.attention, self.observed) if self.attends else None
 
     def behaviour(self) -> tuple[Tensor, Tensor]:
         """u_b (U, D) and i_b (I, D)."""
@@ -199,7 +168,7 @@ class DualGNNPlus(Recommender):
 
     def own_logits(self) -> Tensor | None:
         """The free rows behind α, (U, M); None where there are none."""
-        return self.attention if self.attends and self.config.attention == "free" else None
+        return self.attention if self.attends else None
 
     def with_modalities(
         self,
@@ -214,8 +183,6 @@ class DualGNNPlus(Recommender):
         """
         # u_m, (B, D) each
         sent = [to_user @ items for items in resembling] if self.config.user_weight > 0 else []
-        if self.attends and logits is None:
-            logits = self.logits(user, sent)
         attention = None if logits is None else masked_softmax(logits, observed)
         for m, own in enumerate(sent):
             weight = (

@@ -47,13 +47,9 @@ from dualgnn_dgl.ops.learned import Edges
 class Config(Options):
     """Options of GRCN."""
 
+    REMOVED = {"routing_edges": "intended"}
     width: int = option(64, "embedding width D of each channel", low=1, high=WIDTH)
     routing: int = option(3, "routing steps T", low=0, high=LAYERS)
-    routing_edges: str = option(
-        "intended",
-        "routing from items to users, or moving nothing",
-        choices=("intended", "released"),
-    )
     layers: int = option(2, "propagation steps of the identity channel", low=0, high=LAYERS)
     edge_weight: str = option("confidence", "how α become w", choices=("confidence", "max", "mean"))
     prune: bool = option(True, "cut edges of negative weight, which only confidence has")
@@ -104,10 +100,9 @@ class GRCN(Recommender):
             leaky_relu(self.encoders[m](self.features[m])), self.features.present[:, m]
         )
         user = unit_rows(self.preference[m])
-        if self.config.routing_edges == "intended":
-            for _ in range(self.config.routing):
-                weight = self.edges.softmax(self.edges.score(user, item))  # α (E,)
-                user = unit_rows(user + self.edges.sum(weight, item))
+        for _ in range(self.config.routing):
+            weight = self.edges.softmax(self.edges.score(user, item))  # α (E,)
+            user = unit_rows(user + self.edges.sum(weight, item))
         return user, item
 
     def content(self, m: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

@@ -29,15 +29,18 @@ def pick(table: Tensor, rows: Tensor) -> Tensor:
     return functional.embedding(rows, table)
 
 
-def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:
-    """Bayesian personalised ranking, mean of −log σ(s⁺ − s⁻); (B,) → ().
+def bpr(difference: Tensor) -> Tensor:
+    """Returns the loss of Bayesian personalised ranking, the mean of −log σ(s⁺ − s⁻), ().
 
     Source: Rendle et al., UAI 2009.
 
-    >>> round(float(bpr(torch.zeros(3), log_base=2)), 6)
+    Args:
+        difference: s⁺ − s⁻, (B,).
+
+    >>> round(float(bpr(torch.zeros(3)) / math.log(2)), 6)
     1.0
     """
-    return -functional.logsigmoid(difference).mean() / math.log(log_base)
+    return -functional.logsigmoid(difference).mean()
 
 
 class _SampledSoftmax(torch.autograd.Function):

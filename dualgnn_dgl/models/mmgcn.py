@@ -43,6 +43,7 @@ from dualgnn_dgl.ops.dense import Linear
 class Config(Options):
     """Options of MMGCN."""
 
+    REMOVED = {"frozen_embeddings": False}
     width: int = option(64, "embedding width D of every layer's output", low=1, high=WIDTH)
     layers: int = option(3, "layers L in each modality", low=1, high=LAYERS)
     combine: str = option(
@@ -50,9 +51,6 @@ class Config(Options):
     )
     project_above: int = option(
         256, "project features wider than this to this width", low=1, high=WIDTH
-    )
-    frozen_embeddings: bool = option(
-        False, "leave preferences and identities at their random start, as released"
     )
     l2: float = option(1e-3, "weight λ of the penalty on identities and preferences", low=0)
 
@@ -85,9 +83,6 @@ class MMGCN(Recommender):
         widths = [min(width, config.project_above) for width in self.features.widths()]
         self.preference = nn.ParameterList(table(users, width) for width in widths)  # P_m
         self.user, self.item = node_table(users, items, config.width)  # Q
-        if config.frozen_embeddings:
-            for parameter in (*self.preference, self.user, self.item):
-                parameter.requires_grad_(False)
         self.project = nn.ModuleList(
             _linear(wide, width) if wide > width else nn.Identity()
             for wide, width in zip(self.features.widths(), widths, strict=True)
