@@ -50,7 +50,7 @@ WITHOUT_TORCH = {"errors", "data", "readers", "modality", "preprocess", "models.
     for name in "strict schema locks inputs files folders ids options progress vocabulary".split()
 }
 # what the files of models share
-MODEL_PARTS = {"models.base", "models.losses", "models.train_config"}
+MODEL_PARTS = {"models.base", "models.losses", "models.parts", "models.train_config"}
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # they need libraries that no wheel brings for today's torch

@@ -1,9 +1,9 @@
-"""The models, by the name the command line knows them by.
+"""The models, by the names of the command line.
 
-To add one: write `models/<name>.py` with a class derived from `base.Recommender` (docstring:
-source, equations, shapes, differences from the authors' code; a frozen `Config`; `TRAIN` and
-`SEARCH` where it needs them; the constructor; `embed`), and add one line here. The contract tests
-and the command line pick it up from this table.
+To add one, write `models/<name>.py` with a class derived from `base.Recommender` and add one line
+here. The module docstring gives the source, the equations with shapes, and the differences from the
+authors' code. The class has a frozen `Config`, `TRAIN` and `SEARCH` where it needs them, the
+constructor, and `embed`. The contract tests and the command line find the model in this table.
 """
 
 from __future__ import annotations

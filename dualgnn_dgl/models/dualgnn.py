@@ -18,31 +18,26 @@ For each modality m, with a free user preference table P_m (U, D) and item featu
         i       = Σ_m i_m                                 maximum, mean
     (7) û       = u + Σ_j ω_uj u_j                        user co-occurrence graph
     (8) score   = û · i
-    (9) loss    = BPR + λ [ Σ_m mean P_m[batch]² + mean a² ]      mean W² of the map instead of
-                                                                  mean a² with concatenation
+    (9) loss    = BPR + λ [ Σ_m mean P_m[batch]² + mean a² ]      (mean W² with concatenation)
 
-A user's modalities are those that at least one of the user's training items has. ω comes from the
-training items that two users share.
+A user's modalities are those of the user's training items; ω comes from shared training items.
+Where the paper leaves something open, its code and its best known port decide if they agree.
 
-The paper gives the structure. Where it leaves something open, this model follows the points on
-which its code and its best known port agree. Departures from the authors' code, each of which
-benchmarks/lib/released.py restores unless said otherwise:
+Departures from the authors' code, which benchmarks/lib/released.py restores except the last:
 
 - α is a softmax in every forward pass. The release takes the softmax of the initial values once,
   and then trains unconstrained numbers.
 - Users with fewer than k neighbours share the mass among those they have. The release resamples
   up to k neighbours with replacement in each epoch.
 - BPR uses the natural logarithm. The release uses log₂, so its λ acts like λ·ln 2 here.
-- All data sets have the encoder. The release has none on TikTok.
+- All data sets have the encoder, the release has none on TikTok. L is an option, always 2 there.
 - Missing modalities are masked after the normalisation, and α covers the others only. The
   imputation in (2) is ours (`missing="neighbours"`; `missing="mask"` leaves i⁰ = 0). In the
   release, a missing item is encoded like a row of zeros.
-- The number of layers is an option. The release always uses two.
 - The port adds the other modalities' tables to the first one in place before users are fused:
   u = α_{u,1} Σ_m u_m + Σ_{m>1} α_{u,m} u_m.
-- Not restored: the release penalises an item-fusion table that nothing uses, and ranks with the
-  tables of the last training batch. The first changes no output, the second is an accident of
-  timing.
+- The release penalises an item-fusion table that nothing uses, which changes no output, and ranks
+  with the tables of the last training batch, which is an accident of timing.
 """
 
 from __future__ import annotations
@@ -78,15 +73,8 @@ from dualgnn_dgl.ops.dense import Linear
 class Config(Options):
     """Options of DualGNN; the defaults are the paper's model, with missing features imputed."""
 
-    REMOVED = {
-        "attention": "softmax",
-        "cooc_pad": "none",
-        "drop_edges": False,
-        "borrow": False,
-        "modality_dropout": 0.0,
-        "item_fusion": "sum",
-        "log_base": "e",
-    }
+    REMOVED = {"attention": "softmax", "cooc_pad": "none", "item_fusion": "sum", "log_base": "e"}
+    REMOVED |= {"drop_edges": False, "borrow": False, "modality_dropout": 0.0}
     width: int = option(64, "embedding width D", low=1, high=WIDTH)
     layers: int = option(2, "propagation steps L in each modality", low=0, high=LAYERS)
     hidden: int = option(256, "hidden width of the item encoder", low=1, high=WIDTH)
@@ -129,11 +117,7 @@ class DualGNN(Recommender):
         "cooc_k": (10, 40),
         "layers": (1, 2, 3),
     }
-    row_axes = Recommender.row_axes | {
-        "preference": "user",
-        "attention": "user",
-        "observed": "user",
-    }
+    row_axes = Recommender.row_axes | dict.fromkeys(("preference", "attention", "observed"), "user")
     observed: Tensor
 
     def __init__(
@@ -185,13 +169,7 @@ class DualGNN(Recommender):
     def propagate(
         self, user: Tensor, item: Tensor, layers: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns Σ_{l=0..L} of u^l (U, ·) and i^l (I, ·), of any width.
-
-        Args:
-            user: u⁰.
-            item: i⁰.
-            layers: Another number of layers than L.
-        """
+        """Returns Σ_{l=0..L} of u^l (U, ·) and i^l (I, ·) from u⁰ and i⁰ of any width."""
         user_sum, item_sum = user, item
         for _ in range(self.config.layers if layers is None else layers):
             user, item = self.to_user @ item, self.to_item @ user  # (3)
@@ -203,24 +181,17 @@ class DualGNN(Recommender):
         return self.propagate(*self.start(m), layers)
 
     def single_modals(self) -> list[tuple[Tensor, Tensor]]:
-        """Returns `single_modal` of every modality.
-
-        All modalities are propagated in one product of width M·D where that is faster. The bits
-        are the same.
-        """
+        """Returns `single_modal` of every modality, in one product of width M·D where faster."""
         count, width = len(self.features), self.preference[0].shape[1]
         if count == 1 or not one_wide_product(self.to_user, count * width):
             return [self.single_modal(m) for m in range(count)]
         users, items = zip(*(self.start(m) for m in range(count)), strict=True)
-        # of shapes (U, M·D), (I, M·D)
+        # (U, M·D), (I, M·D); the bits are those of single products.
         user, item = self.propagate(torch.cat(users, dim=1), torch.cat(items, dim=1))
         return list(zip(user.split(width, dim=1), item.split(width, dim=1), strict=True))
 
     def active(self, observed: Tensor) -> Tensor:
-        """Returns the modalities that take part in a user's fusion, (N, M) bool.
-
-        These are the modalities of the user's items, `observed` (N, M), or all if there are none.
-        """
+        """Returns the modalities to fuse, (N, M): those `observed` (N, M), or all if none is."""
         return observed | ~observed.any(-1, keepdim=True)
 
     def alpha(self, logits: Tensor | None, active: Tensor) -> Tensor:
