@@ -633,7 +633,7 @@ def test_freedom_feels_features_only_where_both_videos_have_them():
     [
         ("visaul=1,acoustic=1,textual=1", "did you mean 'visual'"),
         ("visual=1", "leaves out acoustic, textual"),
-        ("visual=0,acoustic=0,textual=0", "gives no modality anything"),
+        ("visual=0,acoustic=0,textual=0", "gives all modalities zero"),
         ("visual=x,acoustic=0,textual=0", "gives visual the share 'x'"),
         ("visual=-1,acoustic=0,textual=0", "at least zero"),
         ("visual=nan,acoustic=0,textual=0", "at least zero"),
