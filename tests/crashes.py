@@ -34,11 +34,10 @@ from dualgnn_dgl.runs.checkpoint import load_run
 from dualgnn_dgl.runs.working import Checkpoints
 
 NOBODY = 65534
-# what is trained, round robin: drawn graphs, drawn dropout, padding drawn anew each epoch
+# Models and options that are trained, in turn: drawn graphs and drawn dropout are among them.
 TRAINED = {
     "dualgnn": tuple(
-        f"--set={pair}"
-        for pair in ("cooc_pad=resample", "cooc_k=8", "width=6", "hidden=9", "missing=mask")
+        f"--set={pair}" for pair in ("cooc_k=8", "width=6", "hidden=9", "missing=mask")
     ),
     "lightgcn": (
         "--set",

@@ -402,16 +402,14 @@ def world(folder: Path) -> Path:
     steps: list[tuple[Any, ...]] = [
         (*words, "--run", good / "run", "--model", "dualgnn", "--epochs", 2),
         (*words, "--run", good / "other", "--model", "freedom", "--epochs", 1),
-        # a checkpoint in the middle of an epoch, of a model that draws anew in every epoch and has
-        # a generator of its own
+        # a checkpoint in the middle of an epoch, of a model that draws in every epoch and has a
+        # generator of its own
         (
             *words,
             "--run",
             good / "cut",
             "--model",
-            "dualgnn",
-            "--set",
-            "modality_dropout=0.3",
+            "bm3",
             "--epochs",
             3,
         )

@@ -51,7 +51,7 @@ WITHOUT_TORCH = {"errors", "data", "readers", "modality", "preprocess", "models.
     for name in "strict schema locks inputs files folders ids options progress vocabulary".split()
 }
 # what the files of models share
-MODEL_PARTS = {"models.base", "models.losses", "models.mask", "models.train_config"}
+MODEL_PARTS = {"models.base", "models.losses", "models.parts", "models.train_config"}
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 # they need libraries that no wheel brings for today's torch
@@ -496,7 +496,7 @@ OPENS = {
     "core.exchange": {"os.open"},  # the staging folder, to lock it
     "core.locks": {"os.open"},  # lock files and folders, with O_NONBLOCK
     "core.memory": {"Path.read_text", "read_text", "path.read_text"},  # /proc and /sys
-    "ops": {"read_text"},  # /sys
+    "ops.adjacency": {"read_text"},  # /sys
     "cli.main": {"os.open"},  # /dev/null
     "cli.stop": {"os.open"},  # /dev/null
     "cli.streams": {"os.open"},  # /dev/null

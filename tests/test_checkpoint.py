@@ -18,7 +18,7 @@ import torch
 from safetensors.numpy import load_file
 
 from dualgnn_dgl.core.options import build
-from dualgnn_dgl.errors import RunError
+from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.runs import checkpoint
@@ -30,6 +30,7 @@ from dualgnn_dgl.runs.checkpoint import (
     restore,
     save_run,
 )
+from dualgnn_dgl.runs.settings import resolve
 from dualgnn_dgl.training import Fit, TrainConfig, fit
 
 
@@ -376,3 +377,59 @@ def test_tables_that_share_memory_or_are_turned_can_be_saved(tmp_path, dualgnn):
     store(tmp_path / "run", "dualgnn", (data, config, train, done))
     run = load_run(tmp_path / "run")
     assert torch.equal(run.user, done.user) and torch.equal(run.item, done.item)
+
+
+# ---------------------------------------------------------------- runs of earlier versions
+
+
+OLDER = [name for name in MODELS if model_class(name).Config.REMOVED]
+
+
+def as_once_written(config, **changes):
+    """The configuration as a version before the removals wrote it."""
+    fields = [
+        (key, type(value), dataclasses.field(default=value, metadata=META))
+        for key, value in {**config.REMOVED, **changes}.items()
+    ]
+    kind = dataclasses.make_dataclass("Config", fields, bases=(type(config),), frozen=True)
+    return kind(**dataclasses.asdict(config))
+
+
+META = {"help": "an option of an earlier version", "choices": (), "removed": ()}
+META |= {"low": None, "high": None}
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_a_run_with_removed_options_at_their_defaults_is_read(tmp_path, name):
+    data, config, train, done = trained(name)
+    older = as_once_written(config)
+    store(tmp_path / "run", name, (data, older, train, done))
+    run = load_run(tmp_path / "run")
+    assert run.info["config"] == config.REMOVED | dataclasses.asdict(config)
+    model = checkpoint.restore(run, data)
+    assert model.config == config and torch.equal(model.embed()[0], done.user)
+    assert resolve(config=tmp_path / "run" / "run.toml") == (name, config, train)
+    text = (tmp_path / "run" / "run.toml").read_text("utf-8")
+    assert set(config.REMOVED) <= set(tomllib.loads(text)["model"])
+    base = {"model": name, "config": run.info["config"], "train": run.info["train"]}
+    assert resolve(base=base)[1] == config
+
+
+def test_a_run_with_a_removed_value_is_refused_in_one_line(tmp_path, dualgnn):
+    data, config, train, done = dualgnn
+    store(tmp_path / "run", "dualgnn", (data, as_once_written(config, borrow=True), train, done))
+    for read, kind in (
+        (lambda: checkpoint.restore(load_run(tmp_path / "run"), data), RunError),
+        (lambda: resolve(config=tmp_path / "run" / "run.toml"), ConfigError),
+    ):
+        with pytest.raises(kind, match="borrow=true was removed .it is always false now") as error:
+            read()
+        assert "\n" not in str(error.value) and "leave the option out" in str(error.value)
+
+
+def test_a_removed_option_on_the_command_line():
+    assert resolve("dualgnn", options={"borrow": "false"})[1] == model_class("dualgnn").Config()
+    with pytest.raises(ConfigError, match="drop_edges=true was removed"):
+        resolve("dualgnn", options={"drop_edges": "true"})
+    with pytest.raises(ConfigError, match="missing=learned was removed: choose one of neighbours"):
+        resolve("dualgnn", options={"missing": "learned"})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import random
 from itertools import permutations
 
 import numpy as np
@@ -212,8 +211,7 @@ def test_softmax_of_large_counts_is_stable():
     )
 
 
-@pytest.mark.parametrize("pad", ["none", "resample"])
-def test_user_user_without_any_neighbours(pad):
+def test_user_user_without_any_neighbours():
     train = small.interactions([(0, 1), (1, 0)], 3, 2)
     data = Dataset(
         train,
@@ -222,115 +220,9 @@ def test_user_user_without_any_neighbours(pad):
         np.array(["a", "b", "c"]),
         np.array(["p", "q"]),
     )
-    omega = user_user(heterograph(data), 4, pad=pad, generator=torch.Generator())
+    omega = user_user(heterograph(data), 4)
     assert omega.shape == (3, 3) and omega.num_edges == 0
     assert (omega @ torch.ones(3, 2) == 0).all()
-
-
-# ---------------------------------------------------------------- the released code's filling up
-
-
-def slow_resampled_row(
-    near: list[int], strength: list[float], k: int, weight: str, draw: random.Random
-) -> dict[int, float]:
-    """One row of Ω as spec.md 3.4 words it.
-
-    Pad by drawing uniformly from the list as it has grown so far.
-    """
-    places = list(range(len(near)))[:k]
-    while len(places) < k:
-        places.append(draw.choice(places))
-    if weight == "mean":
-        values = [1.0] * k
-    elif weight == "proportional":
-        values = [strength[p] for p in places]
-    else:
-        values = [math.exp(strength[p] - max(strength)) for p in places]
-    row: dict[int, float] = {}
-    for place, value in zip(places, values, strict=True):
-        row[near[place]] = row.get(near[place], 0.0) + value / sum(values)
-    return row
-
-
-@pytest.mark.parametrize("weight", CO_WEIGHTS)
-def test_resampling_has_the_mean_and_spread_of_the_slow_simulation(weight):
-    """4,000 users with the same three neighbours are 4,000 draws of one padded list."""
-    repeats, strength, k = 4000, [4.0, 3.0, 3.0], 9
-    # three more users, who have no neighbours themselves
-    near = [repeats, repeats + 1, repeats + 2]
-    users = repeats + 3
-    indptr = np.minimum(np.arange(users + 1) * 3, 3 * repeats)
-    lists = CoOccurrence(indptr, np.tile(near, repeats), np.tile(strength, repeats))
-    empty = small.interactions([], users, 2)
-    data = Dataset(
-        small.interactions([(0, 0)], users, 2),
-        empty,
-        empty,
-        {},
-        np.arange(users).astype(str),
-        np.array(["p", "q"]),
-        None,
-        lists,
-    )
-    omega = user_user(
-        heterograph(data), k, weight, pad="resample", generator=torch.Generator().manual_seed(0)
-    )
-    assert omega.num_edges == k * repeats
-    fast = (omega @ torch.zeros(users, 3).index_copy(0, torch.tensor(near), torch.eye(3))).numpy()
-    assert (fast[repeats:] == 0).all()
-    fast, draw = fast[:repeats], random.Random(0)
-    rows = [slow_resampled_row(near, strength, k, weight, draw) for _ in range(repeats)]
-    slow = np.array([[row[v] for v in near] for row in rows])
-    np.testing.assert_allclose(fast.sum(1), 1, rtol=1e-5)
-    error = np.sqrt((fast.var(0) + slow.var(0)) / repeats)
-    assert (np.abs(fast.mean(0) - slow.mean(0)) < 4 * error).all(), (
-        fast.mean(0),
-        slow.mean(0),
-        error,
-    )
-    # Pólya's urn spreads wider than draws from the real neighbours alone would: the spread must
-    # agree, too
-    np.testing.assert_allclose(fast.std(0), slow.std(0), rtol=0.06)
-    assert np.abs(np.corrcoef(fast[:-1, 0], fast[1:, 0])[0, 1]) < 0.08, (
-        "users are padded independently"
-    )
-
-
-def test_resampling_keeps_every_real_neighbour_and_leaves_full_lists_alone():
-    data = small.dataset()
-    graph = heterograph(data)
-    k = 5
-    lengths = np.diff(data.co_occurrence.indptr)
-    assert (lengths > k).any() and ((lengths > 0) & (lengths < k)).any(), (
-        "the case must hold long and short lists"
-    )
-    plain = user_user(graph, k, "mean").dense()
-    drawn = user_user(
-        graph, k, "mean", pad="resample", generator=torch.Generator().manual_seed(1)
-    ).dense()
-    assert torch.equal(plain > 0, drawn > 0)
-    full = torch.from_numpy(lengths >= k)
-    torch.testing.assert_close(plain[full], drawn[full])
-    places = drawn[~full & torch.from_numpy(lengths > 0)] * k
-    torch.testing.assert_close(places, places.round(), atol=1e-4, rtol=0)
-    torch.testing.assert_close(places.sum(1), torch.full((len(places),), float(k)))
-
-
-def test_resampling_is_drawn_anew_and_repeats_with_the_generator():
-    graph = heterograph(small.dataset())
-    one, same = (
-        user_user(graph, 9, pad="resample", generator=torch.Generator().manual_seed(4)).dense()
-        for _ in range(2)
-    )
-    assert torch.equal(one, same)
-    source = torch.Generator().manual_seed(4)
-    draws = [
-        user_user(graph, 9, "mean", pad="resample", generator=source).dense() for _ in range(3)
-    ]
-    assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
-    before = torch.get_rng_state()
-    user_user(graph, 9, pad="resample", generator=source)
-    assert torch.equal(before, torch.get_rng_state())
 
 
 @pytest.mark.parametrize(
@@ -338,8 +230,6 @@ def test_resampling_is_drawn_anew_and_repeats_with_the_generator():
     [
         ({"k": 0}, "cooc_k is 0"),
         ({"k": 3, "weight": "softmaxx"}, "did you mean 'softmax'"),
-        ({"k": 3, "pad": "resampel"}, "did you mean 'resample'"),
-        ({"k": 3, "pad": "resample"}, "generator"),
     ],
 )
 def test_wrong_options_are_one_line(keywords, words):

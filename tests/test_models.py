@@ -442,22 +442,7 @@ def test_masked_items_receive_but_do_not_send():
     assert (item[small.BARE_ITEM] != 0).any() and (item[small.LONELY_ITEM] != 0).any()
 
 
-def test_zero_filling_makes_one_loud_vector_of_all_missing_items():
-    """The documented effect of `missing=zero`.
-
-    Biases pass, the normalisation blows them up to length one, all alike.
-    """
-    data = small.dataset()
-    for m, modality in enumerate(data.modalities.values()):
-        absent = torch.from_numpy(~modality.present)
-        _, item = dualgnn(data, missing="zero", layers=0).single_modal(m)
-        rows = item[absent]
-        assert len(rows) > 2
-        torch.testing.assert_close(rows, rows[:1].expand_as(rows))
-        torch.testing.assert_close(rows.norm(dim=1), torch.ones(len(rows)))
-
-
-@pytest.mark.parametrize("missing", ["mask", "zero"])
+@pytest.mark.parametrize("missing", ["mask", "neighbours"])
 def test_a7_a8_a_missing_modality_is_felt(missing):
     """A7, A8, R6: the released code prepares degraded inputs and then ignores them."""
     data = small.dataset(holes=False)
@@ -479,7 +464,6 @@ def test_attention_ignores_what_a_users_videos_do_not_have():
     assert attention[small.BLIND_USER, 0] == 0 and (attention[small.BLIND_USER, 1:] > 0).all()
     assert (attention[small.LONELY_USER] > 0).all()
     torch.testing.assert_close(attention.sum(1), torch.ones(data.num_users))
-    assert (dualgnn(data, missing="zero").user_attention() > 0).all()
 
 
 @pytest.mark.parametrize("fusion", ["sum", "max"])
@@ -511,23 +495,14 @@ def test_a10_the_softmax_is_in_the_forward_pass():
         model.attention.add_(torch.linspace(-5, 5, len(model.attention)).unsqueeze(1))
     for table, other in zip(first, model.embed(), strict=True):
         torch.testing.assert_close(table, other)
-    released = dualgnn(user_graph=False, attention="released")
-    torch.testing.assert_close(released.user_attention().sum(1), torch.ones(small.USERS))
-    before = released.embed()[0].detach().clone()
-    with torch.no_grad():
-        released.attention.mul_(2)
-    torch.testing.assert_close(released.embed()[0], 2 * before)
 
 
 def test_a10_attention_is_a_distribution_after_training():
     data = small.dataset()
-    for attention, sums_to_one in (("softmax", True), ("released", False)):
-        model = dualgnn(data, attention=attention)
-        fit(model, data.train, data.valid, TrainConfig(epochs=15, lr=0.05, batch_size=16))
-        off = (model.user_attention().sum(1) - 1).abs().max()
-        assert (off < 1e-5) == sums_to_one
-        if sums_to_one:
-            assert (model.attention.sum(1) - 1).abs().max() > 0.01, "the logits themselves did move"
+    model = dualgnn(data)
+    fit(model, data.train, data.valid, TrainConfig(epochs=15, lr=0.05, batch_size=16))
+    assert (model.user_attention().sum(1) - 1).abs().max() < 1e-5
+    assert (model.attention.sum(1) - 1).abs().max() > 0.01, "the logits themselves did move"
 
 
 @pytest.mark.parametrize("m", [0, 1, 2])
@@ -599,27 +574,6 @@ def test_users_without_neighbours_keep_their_own_vector():
     )
 
 
-def test_resampling_draws_anew_each_epoch_from_the_generator_given():
-    data = small.dataset()
-    model = dualgnn(data, cooc_pad="resample", cooc_k=9)
-    source = torch.Generator().manual_seed(1)
-    draws = []
-    for _ in range(2):
-        model.new_epoch(source)
-        draws.append(bits(model.embed()))
-    assert draws[0] != draws[1]
-    other = dualgnn(data, cooc_pad="resample", cooc_k=9)
-    other.new_epoch(torch.Generator().manual_seed(1))
-    assert bits(other.embed()) == draws[0]
-    copied = dualgnn(data, seed=8, cooc_pad="resample", cooc_k=9)
-    copied.load_state_dict(other.state_dict())
-    assert bits(copied.embed()) == draws[0], "the draw is part of the state"
-    fixed = dualgnn(data)
-    first = bits(fixed.embed())
-    fixed.new_epoch(source)
-    assert bits(fixed.embed()) == first
-
-
 # ---------------------------------------------------------------- FREEDOM's graphs
 
 
@@ -679,7 +633,7 @@ def test_freedom_feels_features_only_where_both_videos_have_them():
     [
         ("visaul=1,acoustic=1,textual=1", "did you mean 'visual'"),
         ("visual=1", "leaves out acoustic, textual"),
-        ("visual=0,acoustic=0,textual=0", "gives no modality anything"),
+        ("visual=0,acoustic=0,textual=0", "gives all modalities zero"),
         ("visual=x,acoustic=0,textual=0", "gives visual the share 'x'"),
         ("visual=-1,acoustic=0,textual=0", "at least zero"),
         ("visual=nan,acoustic=0,textual=0", "at least zero"),
@@ -741,10 +695,6 @@ def test_bm3_asks_nothing_of_a_modality_that_a_video_lacks():
     torch.testing.assert_close(
         with_features.loss(users, absent, absent), without.loss(users, absent, absent)
     )
-    trained = make("bm3", data, train_features=True)
-    trained.loss(*small.batch(data, size=200)).backward()
-    touched = trained.raw[0].grad.abs().sum(1) > 0
-    assert touched.any() and not touched[absent].any()
 
 
 # ---------------------------------------------------------------- MGCN's views
@@ -778,13 +728,6 @@ def test_mgcn_contrast_counts_only_who_has_a_side():
     assert torch.isfinite(silent.grad).all() and (silent.grad[~counted] == 0).all()
 
 
-def test_features_of_different_widths_cannot_go_without_an_encoder():
-    with pytest.raises(ConfigError, match=r"widths \[5, 7, 4\].*--feature-dim"):
-        dualgnn(item_encoder="none")
-    same = dualgnn(small.dataset(width=8), item_encoder="none")
-    assert same.embed()[0].shape == (small.USERS, 8)
-
-
 def test_table_of_models_is_closed_and_lazy():
     for name in NAMES:
         kind = model_class(name)
@@ -803,7 +746,6 @@ def test_bpr_by_hand_and_far_out():
     margins = torch.tensor([0.0, 2.0, -3.0])
     expected = -sum(np.log(1 / (1 + np.exp(-d))) for d in (0.0, 2.0, -3.0)) / 3
     assert float(bpr(margins)) == pytest.approx(expected, rel=1e-6)
-    assert float(bpr(margins, 2)) == pytest.approx(expected / np.log(2), rel=1e-6)
     far = torch.tensor([-1e4, 1e4], requires_grad=True)
     bpr(far).backward()
     assert torch.isfinite(far.grad).all()

@@ -168,10 +168,8 @@ def test_the_model_is_left_alone(name):
         *((name, {}) for name in FOLDED),
         ("dualgnn", {"user_fusion": "concat"}),
         ("dualgnn", {"user_fusion": "max"}),
-        ("dualgnn", {"attention": "released"}),
         ("dualgnn", {"user_graph": False, "layers": 3}),
         ("dualgnn_plus", {"cooc_share": 0.5}),
-        ("dualgnn_plus", {"attention": "history"}),
     ],
 )
 def test_a_training_users_own_history_leads_back_to_their_row(name, switches):
@@ -253,25 +251,6 @@ def test_attention_comes_from_the_nearest_users_and_only_over_what_was_watched()
     assert attention[0, 0] == 0 and not heard[0, 0], "no watched video has frames"
     torch.testing.assert_close(attention.sum(1), torch.ones(2))
     assert attention[1, 1] > 0.8, "everybody near weighs sound most, so the new user does"
-
-
-def test_attention_from_the_history_needs_no_neighbours():
-    """The rule's own formula on the history's vectors: the same whoever else is there."""
-    dataset = small.dataset()
-    config = model_class("dualgnn_plus").Config(width=6, item_k=4, attention="history")
-    model = create("dualgnn_plus", heterograph(dataset), dataset.modalities, config)
-    with torch.no_grad():
-        model.user.zero_()  # the row that a newcomer has not
-        model.sharpness.fill_(5.0)
-        histories = own_histories(dataset)
-        histories.neighbours = None  # asking for them would fail
-        rule = model.user_foldin()
-        model._own_rows = lambda histories, user, *_: torch.zeros_like(user)
-        torch.testing.assert_close(rule(histories), model.embed()[0], rtol=1e-4, atol=1e-5)
-        attention = model.user_attention()
-    torch.testing.assert_close(attention.sum(1), torch.ones(dataset.num_users))
-    assert attention[small.BLIND_USER, 0] == 0, "attention stays on what is there"
-    assert attention.std(0).max() > 0.01, "users differ"
 
 
 # ---------------------------------------------------------------- ids and folders
@@ -471,7 +450,7 @@ def test_dualgnn_encodes_a_new_video_as_it_encodes_a_trained_one():
     }
     videos = NewItems(lonely, TrainingIndex(dataset.train, dataset.modalities))
     with torch.no_grad():
-        received = sum(model.single_modal(m)[1] - model.start(m, model.mask)[1] for m in range(3))
+        received = sum(model.single_modal(m)[1] - model.start(m)[1] for m in range(3))
         expected = model.embed()[1][small.LONELY_ITEM] + videos.resembling(received, 10)
         torch.testing.assert_close(model.item_foldin()(videos), expected, rtol=1e-4, atol=1e-5)
 

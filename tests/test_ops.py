@@ -63,6 +63,77 @@ def forms():
 FORMS = list(forms())
 
 
+# ---------------------------------------------------------------- the contract of ops/__init__.py
+
+
+def device_of(kernel: str, monkeypatch) -> str:
+    """A device on which the kernel runs here; a kernel without one is skipped with its reason."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # Triton has an interpreter for the CPU
+    dst, src, _ = edges()
+    reasons = []
+    for device in ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",):
+        try:
+            with ops.use(kernel):
+                Adjacency(dst, src, (ROWS, COLUMNS)).to(device) @ torch.ones(COLUMNS, 1).to(device)
+            return device
+        except ConfigError as error:
+            reasons.append(str(error))
+    pytest.skip("; ".join(reasons))
+
+
+def cases(shape: tuple[int, int]):
+    """(edges, keyword arguments of Adjacency); the last row and the first column stay empty."""
+    draw = torch.Generator().manual_seed(sum(shape))
+    for count in (0, 1, 37):
+        dst = torch.randint(max(shape[0] - 1, 1), (count,), generator=draw)
+        src = torch.randint(shape[1], (count,), generator=draw).clamp(min=min(1, shape[1] - 1))
+        dst, src = torch.cat([dst, dst[:2]]), torch.cat([src, src[:2]])  # two are given twice
+        left, right = (torch.rand(size, generator=draw) for size in shape)
+        for keywords in (
+            {},
+            {"weight": torch.randn(len(dst), generator=draw)},
+            {"left": left, "right": right},
+            {"right": right},
+        ):
+            yield dst, src, keywords
+
+
+@pytest.mark.parametrize("kernel", sorted(ops.KERNELS))
+@pytest.mark.parametrize("shape", [(7, 11), (1, 23), (23, 1), (41, 3), (1, 1)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_contract_of_a_kernel(kernel, shape, dtype, monkeypatch):
+    """Dense product and gradient, empty rows and columns, uneven sizes, repeated edges.
+
+    It runs for every entry of `KERNELS`, so a new kernel is tested without a line here.
+    """
+    device, tolerance = device_of(kernel, monkeypatch), 1e-5 if dtype == torch.float32 else 1e-6
+    draw = torch.Generator().manual_seed(3)
+    for dst, src, keywords in cases(shape):
+        full = slow(dst, src, shape, **keywords)
+        matrix = Adjacency(dst, src, shape, **keywords).to(device)
+        for width in (1, 5, 33):
+            x = torch.randn(shape[1], width, dtype=dtype, generator=draw).to(device)
+            target = torch.randn(shape[0], width, dtype=dtype, generator=draw).to(device)
+            before = x.clone()
+            x.requires_grad_()
+            with ops.use(kernel):
+                y, again = matrix @ x, matrix @ x
+                (gradient,) = torch.autograd.grad(y, x, target)
+            assert (y.shape, y.dtype, y.device) == ((shape[0], width), dtype, x.device)
+            assert torch.equal(y, again) and torch.equal(x, before)
+            expected = full @ before.cpu().double(), full.T @ target.cpu().double()
+            for found, wanted in zip((y.detach(), gradient), expected, strict=True):
+                torch.testing.assert_close(
+                    found.cpu().double(), wanted, rtol=tolerance, atol=tolerance
+                )
+            empty_rows, empty_columns = (full == 0).all(1), (full == 0).all(0)
+            assert (y.detach().cpu()[empty_rows] == 0).all()
+            assert (gradient.cpu()[empty_columns] == 0).all()
+
+
+# ---------------------------------------------------------------- single properties
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("dst", "src", "keywords"), FORMS)
 def test_equals_the_dense_product_and_its_gradient(kernel, dst, src, keywords):
@@ -499,7 +570,7 @@ def test_average_means_over_the_rows_that_point_here():
 
 def test_one_wide_product_while_the_tables_fit_the_cache(monkeypatch):
     matrix = Adjacency(torch.tensor([0]), torch.tensor([1]), (300, 200))
-    monkeypatch.setattr(ops, "_last_cache", lambda: 3 * 4 * 500 * 128)
+    monkeypatch.setattr(ops.adjacency, "_last_cache", lambda: 3 * 4 * 500 * 128)
     assert ops.one_wide_product(matrix, 128) and not ops.one_wide_product(matrix, 129)
     assert ops.one_wide_product(matrix.T, 128)
 

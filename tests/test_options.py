@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualgnn_dgl.core.options import Options, build, keys, option, parse_pair, read_toml, to_toml
+from dualgnn_dgl.core.options import (
+    Options,
+    build,
+    keys,
+    option,
+    parse_pair,
+    read_toml,
+    recorded,
+    to_toml,
+)
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.models import MODELS, create, model_class
 from dualgnn_dgl.training import TrainConfig
@@ -232,3 +241,38 @@ def test_seed_that_no_generator_takes_is_refused_in_one_line():
 def test_unknown_model_names_the_nearest():
     assert "did you mean 'lightgcn'" in refused(model_class, "lightgnc")
     assert "did you mean 'dualgnn'" in refused(create, "dual-gnn", None, {})
+
+
+# ---------------------------------------------------------------- options of earlier versions
+
+
+@dataclasses.dataclass(frozen=True)
+class Later(Options):
+    REMOVED = {"share": 0.5, "extra": False}
+    width: int = option(64, "embedding width")
+    kind: str = option("sum", "a choice", choices=("sum", "max"), removed=("product",))
+
+
+def test_a_removed_option_is_ignored_at_its_old_default():
+    assert build(Later, {"width": 7, "share": 0.5, "extra": False}, typed=True) == Later(width=7)
+    assert build(Later, {"share": "5e-1", "extra": "no"}) == Later()
+    assert recorded(Later(width=7)) == {"share": 0.5, "extra": False, "width": 7, "kind": "sum"}
+    assert keys(Later) == ["width", "kind"] and "extra" not in to_toml(Later())
+
+
+def test_another_value_of_a_removed_option_is_one_line_that_says_so():
+    said = refused(build, Later, {"extra": True})
+    assert said == "extra=true was removed (it is always false now): leave the option out"
+    assert "share=0.7 was removed" in refused(build, Later, {"share": "0.7"})
+    assert "give a number" in refused(build, Later, {"share": "much"})
+    assert refused(build, Later, {"kind": "product"}) == (
+        "kind=product was removed: choose one of sum, max"
+    )
+    assert "unknown key" in refused(build, Later, {"extraa": True})
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_removed_options_name_no_present_one(name):
+    kind = model_class(name).Config
+    assert not set(kind.REMOVED) & {*keys(kind), *keys(TrainConfig)}
+    assert build(kind, kind.REMOVED, typed=True) == kind()

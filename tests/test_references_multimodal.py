@@ -80,17 +80,22 @@ def test_freedom_equals_its_equations(modalities, switches, dtype, tolerance):
     ("modalities", "switches"),
     [
         (ALL, {}),
-        (ALL, {"layers": 2, "dropout": 0.0, "train_features": True}),
+        (ALL, {"layers": 2, "dropout": 0.0}),
         (ALL[:2], {"layers": 0, "dropout": 0.9, "penalty": "norm"}),
         (ALL[:1], {"penalty": "norm", "feature_weight": 0.0}),
     ],
 )
 def test_bm3_equals_its_equations(modalities, switches, dtype, tolerance):
+    check_bm3(model_class("bm3"), modalities, switches, dtype, tolerance)
+
+
+def check_bm3(kind, modalities, switches, dtype, tolerance):
+    """BM3, or a class derived from it, against its twin."""
     data = small.dataset(modalities=modalities)
-    config = model_class("bm3").Config(
+    config = kind.Config(
         **{"width": 6, "l2": 0.3, "feature_weight": 0.7, "dropout": 0.4, **switches}
     )
-    model = create("bm3", heterograph(data), data.modalities, config, seed=3).to(dtype)
+    model = create(kind, heterograph(data), data.modalities, config, seed=3).to(dtype)
     named, links = named_leaves(model)
     batch, pairs, source = (
         small.batch(data),

@@ -22,8 +22,7 @@ from dualgnn_dgl.training import Fit, TrainConfig, fit
 from dualgnn_dgl.training.state import Snapshot
 
 CONFIG = TrainConfig(epochs=4, lr=0.02, batch_size=13, seed=5, patience=3, metric="ndcg@19")
-RESAMPLED = {"cooc_pad": "resample", "cooc_k": 8}
-TRAINED = [(name, {}) for name in MODELS if model_class(name).trainable] + [("dualgnn", RESAMPLED)]
+TRAINED = [(name, {}) for name in MODELS if model_class(name).trainable]
 
 
 def make(name="bprmf", data=None, **switches):

@@ -27,10 +27,12 @@ from dualgnn_dgl.experiments.robustness.cells import (
     _write_checked,
     complete,
     demote,
+    key_of,
     name_of,
     reduced,
     result_of,
 )
+from dualgnn_dgl.experiments.robustness.settings import settings
 from dualgnn_dgl.experiments.robustness.summary import _area
 from dualgnn_dgl.modality import drop, read_holes
 from dualgnn_dgl.models import model_class
@@ -88,23 +90,23 @@ def test_a_strategy_can_set_an_option_of_the_model(whole, tmp_path):
     """In models that have it; it is another training, at rate zero too, and another model for the
     stage test-only.
     """
-    strategies = ("mask", "mask:missing=learned", "mask:modality_dropout=0.5")
+    strategies = ("mask", "mask:missing=mask", "mask:user_graph=false")
     p = plan("dualgnn", "dualgnn_plus", strategies=strategies, seeds=1, stages=robustness.STAGES)
     assert p.rows() == [*(("dualgnn", name) for name in strategies), ("dualgnn_plus", "mask")]
     assert len(p.cells(whole)) == 3 * 3 + 3
-    learned = Cell("dualgnn", "mask:missing=learned", "random", 0.5, "test-only", 0)
-    assert p.settings_of(learned)[0].missing == "learned" and p.settings_of(learned)[0].width == 4
+    masked = Cell("dualgnn", "mask:missing=mask", "random", 0.5, "test-only", 0)
+    assert p.settings_of(masked)[0].missing == "mask" and p.settings_of(masked)[0].width == 4
     assert robustness.run(p, whole, tmp_path) == 0
     results = [
-        result_of(p, dataclasses.replace(learned, strategy=name), whole, tmp_path)
+        result_of(p, dataclasses.replace(masked, strategy=name), whole, tmp_path)
         for name in strategies
     ]
     assert [result["config"]["missing"] for result in results] == [
         "neighbours",
-        "learned",
+        "mask",
         "neighbours",
     ]
-    assert results[2]["config"]["modality_dropout"] == 0.5
+    assert results[2]["config"]["user_graph"] is False
     assert len(list((tmp_path / "weights").glob("*.safetensors"))) == 4
     assert not [path.name for path in tmp_path.rglob("*") if set(path.name) & set(" :=+")]
 
@@ -131,19 +133,40 @@ def test_panels_of_the_patterns(whole):
         ({"seeds": 0}, "at least one"),
         ({"strategies": ()}, "at least one"),
         (
-            {"strategies": ("mask:missing=learnt",)},
-            "unknown value of missing 'learnt'; did you mean 'learned'",
+            {"strategies": ("mask:missing=maks",)},
+            "unknown value of missing 'maks'; did you mean 'mask'",
         ),
         (
-            {"strategies": ("mask:mising=learned",)},
+            {"strategies": ("mask:missing=learned",)},
+            "missing=learned was removed: choose one of neighbours, mask",
+        ),
+        (
+            {"strategies": ("mask:mising=mask",)},
             "option 'mising' that no model of dualgnn, lightgcn has",
         ),
-        ({"strategies": ("zero:missing=learned",)}, "unknown strategy 'zero:missing=learned'"),
+        ({"strategies": ("zero:missing=mask",)}, "unknown strategy 'zero:missing=mask'"),
     ],
 )
 def test_plans_that_make_no_sense(words, message):
     with pytest.raises(ConfigError, match=message):
         plan(**words)
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        ("dualgnn", "051c8a0fd067c997"),
+        ("dualgnn_plus", "f4420cbc6e93a8d2"),
+        ("grcn", "e9850284acff781e"),
+        ("mmgcn", "88204a8f474da90b"),
+        ("bm3", "13bd17bbe7b67b73"),
+        ("lightgcn", "2ef89f928b9fa576"),
+    ],
+)
+def test_results_of_earlier_versions_are_found(model, key):
+    """The keys were made before options were removed from these models."""
+    p = Plan((model,), settings((model,), {}), rates=(0.0, 0.5), seeds=1)
+    assert key_of(p, Cell(model, "mask", "random", 0.5, "train+test", 0), small.dataset()) == key
 
 
 # ---------------------------------------------------------------- the cells

@@ -130,12 +130,12 @@ def test_validation_every_few_epochs_and_always_at_the_end(scripted):
     assert done.best_epoch == 2
 
 
-# Ω is drawn anew each epoch, and must come back with it
-RESAMPLED = {"cooc_pad": "resample", "cooc_k": 8}
+# The graph is drawn in each epoch, and must come back with it.
+DRAWN = {"dropout": 0.5}
 
 
 @pytest.mark.parametrize(
-    ("name", "switches"), [("bprmf", {}), ("lightgcn", {}), ("dualgnn", {}), ("dualgnn", RESAMPLED)]
+    ("name", "switches"), [("bprmf", {}), ("lightgcn", {}), ("dualgnn", {}), ("freedom", DRAWN)]
 )
 def test_best_epoch_comes_back_whole(scripted, name, switches):
     """Tables, parameters and the model itself are those of epoch 3, as a training of 3 epochs would
@@ -191,7 +191,7 @@ def test_best_value_is_what_the_evaluator_finds_for_the_tables():
 
 @pytest.mark.parametrize(
     ("name", "switches"),
-    [("bprmf", {}), ("lightgcn", {}), ("dualgnn", {}), ("dualgnn", RESAMPLED)],
+    [("bprmf", {}), ("lightgcn", {}), ("dualgnn", {}), ("freedom", DRAWN)],
 )
 def test_same_seed_repeats_to_the_bit(name, switches):
     data = small.dataset()

@@ -27,20 +27,20 @@ def train_one(spec: dict) -> dict:
     """
     import torch
 
-    from dualgnn_dgl import data, models, training
+    from benchmarks.lib.released import model_of
+    from dualgnn_dgl import data, training
     from dualgnn_dgl.core.options import build, keys
     from dualgnn_dgl.evaluation import Evaluator, bootstrap
 
     torch.set_num_threads(int(spec["threads"]))
     dataset = data.load(spec["folder"])
-    kind = models.model_class(spec["model"])
+    kind = model_of(spec["model"], spec["config"])
     values = {**spec["train"], **spec["config"], "seed": spec["seed"]}
-    config = build(kind.Config, {k: v for k, v in values.items() if k in keys(kind.Config)})
-    options = build(
-        training.TrainConfig, {k: v for k, v in values.items() if k in keys(training.TrainConfig)}
-    )
+    of_training = keys(training.TrainConfig)
+    config = build(kind.Config, {k: v for k, v in values.items() if k not in of_training})
+    options = build(training.TrainConfig, {k: v for k, v in values.items() if k in of_training})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained = training.train_model(spec["model"], dataset, config, options, device=device)
+    trained = training.train_model(kind, dataset, config, options, device=device)
     fit = trained.fit
     seconds = [row["seconds"] for row in fit.history]
     result = {

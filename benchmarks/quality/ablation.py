@@ -33,7 +33,6 @@ PARTS: dict[str, dict] = {
     "with the user hop, β = 0.3": {"cooc_share": 0.3},
     "two layers": {"layers": 2},
     "width 64": {"width": 64},
-    "attention from the history": {"attention": "history"},
 }
 
 

@@ -1,15 +1,15 @@
 """Compares published faults with their fixes, model by model.
 
-How much each fault of public code changes the results.
-
     python -m benchmarks.quality.fidelity --root SHARED/data --seeds 3
 
-Every row is a model with one switch: `fixed` is the default of this package, `published` the
-authors' code or its best port. Both sides share data, split, λ (the one published for TikTok),
-learning rate, batch, patience and seeds; nothing is tuned here. TikTok's published files have both
-modalities for every video, so the row about missing modalities first removes 40 % of each
-modality's features, the same for both sides. Every training is kept (trainings.py), so a run can be
-stopped and started again. Prints the table and writes results/fidelity.json.
+The table shows how much each fault of public code changes the results. Every row is a model with
+one switch: `fixed` is the model of this package, `published` a class of benchmarks/lib/released.py
+that does what the authors' code or its best port does. Both sides share data, split, λ (the one
+published for TikTok), learning rate, batch, patience and seeds; nothing is tuned here. TikTok's
+published files have both modalities for every video, so the row about missing modalities first
+removes 40 % of each modality's features, the same for both sides. Every training is kept
+(trainings.py), so a run can be stopped and started again. Prints the table and writes
+results/fidelity.json.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Case:
     Attributes:
         fault: Name of the fault in the table.
         model: Name of the model.
-        published: Switch that restores the published behaviour.
+        published: Switch of released.py that restores the published behaviour.
         shared: Options of the model that both sides share.
         train: Options of training that both sides share.
         removed: Whether `REMOVED` of the features are removed first.

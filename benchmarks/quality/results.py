@@ -21,7 +21,7 @@ from pathlib import Path
 from benchmarks.lib.paths import REPOSITORY, RESULTS
 from benchmarks.lib.tables import file_of, write_table
 from benchmarks.lib.trainings import Trainings, name_of
-from benchmarks.quality import ablation, borrowing, compare, fidelity, overview
+from benchmarks.quality import ablation, compare, fidelity, overview
 from benchmarks.quality.ranking import ranked, results_of, valid_of
 from benchmarks.quality.tables import PAGES, refreshed
 
@@ -119,8 +119,6 @@ def pictures() -> Iterator[tuple[Path, Callable[[Path], object]]]:
     from dualgnn_dgl.experiments import robustness
 
     yield RESULTS / "overview.png", lambda path: overview.draw(overview.tables(), path)
-    rows = json.loads((RESULTS / "borrowing.json").read_text("utf-8"))["rows"]
-    yield RESULTS / "borrowing.png", lambda path: borrowing.draw(rows, path)
     for picture in sorted(RESULTS.glob("robustness-*.png")):
         summary = json.loads(picture.with_suffix(".json").read_text("utf-8"))
         yield picture, lambda path, summary=summary: robustness.draw(summary, path)

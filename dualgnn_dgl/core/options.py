@@ -2,7 +2,8 @@
 
 Each model has one beside it (`Config`), training has one (`TrainConfig`). A field is made with
 `option`, which carries its help and, where they apply, its choices and lower bound; there is no
-other place to declare one.
+other place to declare one. An option that is removed leaves its name and its old default in
+`Options.REMOVED`, so that files of earlier versions can still be read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.core.strict import LARGEST, LONGEST_TOML, parse_toml
@@ -32,28 +33,43 @@ def option(
     help: str,
     *,
     choices: Sequence[str] = (),
+    removed: Sequence[str] = (),
     low: float | None = None,
     high: float | None = None,
 ) -> Any:
-    """A dataclass field that knows its help, its choices and its bounds (both inclusive)."""
-    return dataclasses.field(
-        default=default,
-        metadata={"help": help, "choices": tuple(choices), "low": low, "high": high},
-    )
+    """Declares a dataclass field with its help, its choices and its bounds.
+
+    Args:
+        default: Default value, whose type the option has.
+        help: One line for the command line and run.toml.
+        choices: Allowed values; all, if there are none.
+        removed: Choices of earlier versions, which a message names as removed.
+        low: Lower bound, inclusive.
+        high: Upper bound, inclusive.
+    """
+    metadata = {"help": help, "choices": tuple(choices), "removed": tuple(removed)}
+    return dataclasses.field(default=default, metadata=metadata | {"low": low, "high": high})
 
 
 class Options:
-    """Base of every configuration dataclass: checks each value against what its `option` says.
+    """Checks each value of a configuration against the rules of its `option`.
 
-    Raises
-    ------
-    ConfigError
-        naming the key, the value, and what is allowed.
+    Attributes:
+        REMOVED: Names of removed options, each with the default that it had. A file of an earlier
+            version may name one with that value; it is then ignored.
+
+    Raises:
+        ConfigError: For a value that is not allowed; the message names the key and the remedy.
     """
+
+    REMOVED: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value, rule = getattr(self, field.name), field.metadata
+            if value in rule["removed"]:
+                left = ", ".join(rule["choices"])
+                raise ConfigError(f"{field.name}={value} was removed: choose one of {left}")
             if rule["choices"] and value not in rule["choices"]:
                 raise ConfigError(unknown(f"value of {field.name}", str(value), rule["choices"]))
             if isinstance(value, float) and not math.isfinite(value):
@@ -67,8 +83,17 @@ class Options:
 
 
 def keys(kind: type) -> list[str]:
-    """The names of a configuration's fields."""
+    """Returns the names of a configuration's fields."""
     return [field.name for field in dataclasses.fields(kind)]
+
+
+def recorded(config: Options) -> dict[str, Any]:
+    """Returns the values of a configuration with removed options at their old defaults.
+
+    Results that are kept under a digest of their configuration are found again by this form, which
+    does not change when an option is removed.
+    """
+    return {**config.REMOVED, **dataclasses.asdict(config)}  # type: ignore[call-overload]
 
 
 def _convert(name: str, value: Any, default: Any, typed: bool) -> Any:
@@ -97,26 +122,30 @@ def build(kind: type[C], values: Mapping[str, Any], where: str = "", *, typed: b
     """Makes a configuration from the given values; the rest keeps its defaults.
 
     Args:
-        kind: the configuration's class.
-        values: by name.
-        where: the values' place in messages.
-        typed: whether the values come from a JSON or TOML file, which has types: there a text is
+        kind: The configuration's class.
+        values: Values by name. A removed option with its old default is ignored.
+        where: The values' place in messages.
+        typed: Whether the values come from a JSON or TOML file, which has types: there a text is
             never a number.
 
     Raises:
-        ConfigError: for an unknown key (naming the nearest), a value of the wrong type, or one out
-            of its bounds.
+        ConfigError: For an unknown key (naming the nearest), a removed option with another value
+            than its old default, a value of the wrong type, or one out of its bounds.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for name in values:
-        if name not in fields:
+    removed: Mapping[str, Any] = getattr(kind, "REMOVED", {})
+    kept = {}
+    for name, value in values.items():
+        if name in fields:
+            kept[name] = _convert(name, value, fields[name].default, typed)
+        elif name not in removed:
             raise ConfigError(unknown(f"key{' in ' + where if where else ''}", name, fields))
-    return kind(
-        **{
-            name: _convert(name, value, fields[name].default, typed)
-            for name, value in values.items()
-        }
-    )
+        elif (given := _convert(name, value, removed[name], typed)) != removed[name]:
+            raise ConfigError(
+                f"{name}={_literal(given):.80} was removed (it is always "
+                f"{_literal(removed[name])} now): leave the option out"
+            )
+    return kind(**kept)
 
 
 def check_saved(

@@ -27,7 +27,6 @@ from dualgnn_dgl.graphs.nearest import nearest, unit
 from dualgnn_dgl.ops import Adjacency, normalise
 
 CO_WEIGHTS = ("softmax", "mean", "proportional")
-CO_PADS = ("none", "resample")
 ITEM_WEIGHTS = ("mean", "cosine")
 
 
@@ -219,14 +218,7 @@ def _row_softmax(score: Tensor, row: Tensor, rows: int) -> Tensor:
     return value / torch.zeros(rows).index_add(0, row, value)[row]
 
 
-def user_user(
-    graph: dgl.DGLGraph,
-    k: int,
-    weight: str = "softmax",
-    *,
-    pad: str = "none",
-    generator: torch.Generator | None = None,
-) -> Adjacency:
+def user_user(graph: dgl.DGLGraph, k: int, weight: str = "softmax") -> Adjacency:
     """Relation `co_occurs`, the k strongest neighbours a user, as a row-stochastic adjacency Ω of
     shape (U, U).
 
@@ -238,16 +230,12 @@ def user_user(
     k : neighbours a user at most
     weight : 'softmax' over the stored weights (paper and released code), 'mean', or 'proportional'
         to them
-    pad : 'none' (fewer than k neighbours share the mass), or 'resample': the released code's
-        filling up to k by drawing with replacement from the growing list, which needs a `generator`
 
     Raises
     ------
     ConfigError
         for an unknown name, or k < 1.
     """
-    if pad not in CO_PADS:
-        raise ConfigError(unknown("cooc_pad", pad, CO_PADS))
     if k < 1:
         raise ConfigError(
             f"cooc_k is {k}: give at least one neighbour, or switch the user graph off with "
@@ -257,9 +245,6 @@ def user_user(
     keep = graph.edges["co_occurs"].data["rank"] < k
     source, target = (end[keep] for end in graph.edges(etype="co_occurs"))
     strength = graph.edges["co_occurs"].data["weight"][keep]
-    if pad == "resample":
-        rank = graph.edges["co_occurs"].data["rank"][keep]
-        source, target, strength = _resample(source, target, strength, rank, users, k, generator)
     weights = neighbour_weights(strength, target, users, weight)
     return Adjacency(target, source, (users, users), weight=weights, axes=("user", "user"))
 
@@ -278,28 +263,3 @@ def neighbour_weights(strength: Tensor, target: Tensor, users: int, weight: str)
     if weight == "proportional":
         return strength / torch.zeros(users).index_add(0, target, strength)[target]
     return _row_softmax(torch.zeros_like(strength) if weight == "mean" else strength, target, users)
-
-
-def _resample(
-    source: Tensor,
-    target: Tensor,
-    strength: Tensor,
-    rank: Tensor,
-    users: int,
-    k: int,
-    generator: torch.Generator | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Fill every non-empty list to k by drawing uniformly from the list as it has grown so far
-    (Pólya's urn).
-    """
-    if generator is None:
-        raise ConfigError("cooc_pad='resample' draws at random: pass a generator")
-    length = torch.bincount(target, minlength=users)
-    slot = torch.full((users, k), -1)  # edge number in each place of the padded list, (U, k)
-    slot[target, rank] = torch.arange(len(target))
-    for place in range(1, k):
-        short = torch.nonzero((length > 0) & (length <= place)).flatten()
-        draw = (torch.rand(len(short), generator=generator) * place).long()
-        slot[short, place] = slot[short, draw]
-    edge = slot[length > 0].flatten()
-    return source[edge], target[edge], strength[edge]

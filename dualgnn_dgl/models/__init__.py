@@ -1,9 +1,9 @@
-"""The models, by the name the command line knows them by.
+"""The models, by the names of the command line.
 
-To add one: write `models/<name>.py` with a class derived from `base.Recommender` (docstring:
-source, equations, shapes, differences from the authors' code; a frozen `Config`; `TRAIN` and
-`SEARCH` where it needs them; the constructor; `embed`), and add one line here. The contract tests
-and the command line pick it up from this table.
+To add one, write `models/<name>.py` with a class derived from `base.Recommender` and add one line
+here. The module docstring gives the source, the equations with shapes, and the differences from the
+authors' code. The class has a frozen `Config`, `TRAIN` and `SEARCH` where it needs them, the
+constructor, and `embed`. The contract tests and the command line find the model in this table.
 """
 
 from __future__ import annotations
@@ -33,36 +33,42 @@ MODELS = {
 }
 
 
-def model_class(name: str) -> type[Recommender]:
-    """The class behind a name of `MODELS`; its module is imported now.
+def model_class(name: str | type[Recommender]) -> type[Recommender]:
+    """Returns the class of a model, importing its module.
 
-    Raises
-    ------
-    ConfigError
-        for an unknown name, naming the nearest.
+    Args:
+        name: A key of `MODELS`; a class is returned as it is.
+
+    Raises:
+        ConfigError: For an unknown name; the message names the nearest.
     """
+    if isinstance(name, type):
+        return name
     if name not in MODELS:
         raise ConfigError(unknown("model", name, MODELS))
     return getattr(importlib.import_module(f"dualgnn_dgl.models.{name}"), MODELS[name])
 
 
 def create(
-    name: str, graph: Any, modalities: Mapping[str, Any], config: Any = None, seed: int = 0
+    name: str | type[Recommender],
+    graph: Any,
+    modalities: Mapping[str, Any],
+    config: Any = None,
+    seed: int = 0,
 ) -> Recommender:
-    """Build a model on the CPU with its own random numbers.
+    """Builds a model on the CPU from a seed.
 
-    The same seed gives the same parameters.
+    The same seed gives the same parameters. The global random state is left as it is.
 
-    Parameters
-    ----------
-    graph : dgl.DGLGraph from `graph.heterograph`
-    modalities : name → `data.Modality`
-    config : the model's `Config`, or None for its defaults
+    Args:
+        name: A key of `MODELS`, or the class of another model.
+        graph: DGL heterograph from `graphs.heterographs.heterograph`.
+        modalities: `data.Modality` by name.
+        config: The model's `Config`; None takes its defaults.
+        seed: Seed of the parameters.
 
-    Raises
-    ------
-    ConfigError
-        for an unknown name, or a model that needs modalities where there are none.
+    Raises:
+        ConfigError: For an unknown name, or a model that needs modalities where there are none.
     """
     import torch
 

@@ -1,25 +1,30 @@
-"""BM3: learning from watched pairs alone, without a negative. Source: Zhou, Zhou, Liu, Zeng, Miao, Wang, You, Jiang:
-"Bootstrap Latent Representations for Multi-modal Recommendation", WWW 2023.
+"""BM3: learns from watched pairs alone, without negatives.
 
-    u     = mean of layers 0…L of p, q over the user–item graph;  i = the same + q     (LightGCN, residual)  (U, D), (I, D)
-    f_m   = W_m F_m + b_m                                             modality m, the videos that have it      (·, D)
+Source: Zhou, Zhou, Liu, Zeng, Miao, Wang, You, Jiang: "Bootstrap Latent Representations for
+Multi-modal Recommendation", WWW 2023.
+
+    u     = mean of layers 0…L of p, q over the user–item graph       LightGCN, (U, D)
+    i     = the same + q                                              residual, (I, D)
+    f_m   = W_m F_m + b_m                                             of the items with modality m
     x̃     = W_p x + b_p                                               one predictor for all
-    ẋ     = x with a share of its entries set to zero (dropout), no gradient through it: the target
+    ẋ     = dropout(x), without gradient                              target
     C     = 1 − cosine
-    loss  = C(ũ, i̇) + C(ĩ, u̇) + μ Σ_m [ C(f̃_m, i̇) + C(f̃_m, ḟ_m) ] + λ ½ Σ ‖u, i rows‖² / B     over watched pairs (u, i)
+    loss  = C(ũ, i̇) + C(ĩ, u̇) + μ Σ_m [ C(f̃_m, i̇) + C(f̃_m, ḟ_m) ]     over watched pairs (u, i)
+            + λ ½ Σ ‖u, i rows‖² / B
     score = ũ · ĩ
 
-A video without modality m has no part in that modality's two terms; their mean is over the pairs whose video has it.
+A missing modality: the item has no part in the two terms of the modality; their mean is over the
+pairs whose item has it.
 
 Differences from the authors' code:
 
 - Any number of modalities; there, image and text.
-- Dropout falls on the rows of the batch, a fresh mask for every pair, not on the whole tables once a batch. The masks come
-  from a seed that `new_epoch` draws from its generator and from the number of the batch since: nothing reads the global
-  random state, and an epoch begun with the same generator and batches has the same masks. Embeddings need none of it.
-- Features stay as they are; there they are trained like everything else (`train_features=true`).
-- λ weighs half squared lengths of the batch's rows of u and i, the paper's form; there it weighs the lengths of the
-  *whole* tables u and i as ‖u‖_F + ‖i‖_F, over the number of videos (`penalty="norm"`).
+- Dropout is applied to the rows of the batch, a new mask for every pair. There, it is applied to
+  the whole tables once a batch. The masks come from a seed that `new_epoch` draws from its
+  generator, and from the number of the batch since: a resumed epoch has the same masks.
+- Features are not trained. There, they are (benchmarks/lib/released.py restores this).
+- λ weighs half squared lengths of the batch's rows of u and i, the paper's form. There, it weighs
+  the lengths of the whole tables, ‖u‖_F + ‖i‖_F, over the number of items (`penalty="norm"`).
 """
 
 from __future__ import annotations
@@ -51,13 +56,11 @@ from dualgnn_dgl.ops.dense import Linear
 class Config(Options):
     """Options of BM3."""
 
+    REMOVED = {"train_features": False}
     width: int = option(64, "embedding width D", low=1, high=WIDTH)
     layers: int = option(2, "propagation steps L", low=0, high=LAYERS)
     dropout: float = option(0.3, "share of a target's entries set to zero", low=0, high=0.999)
-    feature_weight: float = option(2.0, "weight μ of what the features say", low=0)
-    train_features: bool = option(
-        False, "let training change the features themselves, as the authors' code does"
-    )
+    feature_weight: float = option(2.0, "weight μ of the terms with features", low=0)
     l2: float = option(1e-4, "weight λ of the penalty on u and i", low=0)
     penalty: str = option(
         "square",
@@ -67,7 +70,7 @@ class Config(Options):
 
 
 class BM3(Recommender):
-    """LightGCN's tables behind one predictor, drawn towards their own blurred targets."""
+    """LightGCN's tables behind one predictor, which is trained to predict their own targets."""
 
     Config = Config
     uses_modalities = True
@@ -80,7 +83,6 @@ class BM3(Recommender):
         "feature_weight": (0.5, 2.0),
         "lr": (5e-4, 1e-3, 3e-3),
     }
-    row_axes = Recommender.row_axes | {"raw": "item"}
 
     def __init__(
         self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config
@@ -97,32 +99,34 @@ class BM3(Recommender):
         if self.features is not None:
             widths = self.features.widths()
             self.project = nn.ModuleList(Linear(columns, config.width) for columns in widths)
-            if config.train_features:
-                # F_m of shape (I, F_m)
-                self.raw = nn.ParameterList(
-                    nn.Parameter(self.features[m].clone()) for m in range(len(widths))
-                )
         self._seed, self._batches = 0, 0
 
     def new_epoch(self, generator: torch.Generator) -> None:
+        """Draws the seed of the epoch's dropout masks."""
         self._seed, self._batches = int(torch.randint(2**62, (), generator=generator)), 0
 
     def resume_epoch(self, batches: int) -> None:
+        """Continues the masks after a number of batches."""
         self._batches = batches
 
     def tables(self) -> tuple[Tensor, Tensor]:
-        """u (U, D) and i (I, D), before the predictor."""
+        """Returns u (U, D) and i (I, D), before the predictor."""
         user, item = smoothed(self.to_user, self.to_item, self.user, self.item, self.config.layers)
         return user, item + self.item
 
+    def raw(self, m: int) -> Tensor:
+        """Returns F_m (I, F_m)."""
+        return self.features[m]
+
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns ũ (U, D) and ĩ (I, D)."""
         user, item = self.tables()
         return self.predictor(user), self.predictor(item)
 
     def user_foldin(self) -> UserFoldin:
-        """A trained user's layers 1…L from the history, behind the predictor.
+        """Returns a rule for users unseen in training: layers 1…L from their histories.
 
-        Of layer 0, never trained, nothing is known.
+        The predictor follows, as for every user. Layer 0 of an unseen user is unknown and left out.
         """
         with torch.no_grad():
             shared = shared_item_table(
@@ -134,6 +138,7 @@ class BM3(Recommender):
         return lambda histories: functional.linear(histories.to_user @ shared, weight, bias)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Returns the loss of B pairs (user, watched item), (); the negatives are not read."""
         c = self.config
         draw = torch.Generator(users.device).manual_seed(self._seed + self._batches)
         self._batches += 1
@@ -147,22 +152,20 @@ class BM3(Recommender):
         if self.features is not None:
             for m, project in enumerate(self.project):
                 # f_m of shape (B, D)
-                feature = project(
-                    pick(self.raw[m] if c.train_features else self.features[m], positives)
-                )
+                feature = project(pick(self.raw(m), positives))
                 predicted, target = self.predictor(feature), blurred(feature, c.dropout, draw)
                 present = self.features.present[positives, m]  # (B,)
                 each = (apart(predicted, item_target) + apart(predicted, target)) * present
                 total = total + c.feature_weight * each.sum() / present.sum().clamp(min=1)
-        # the first one's rows are what it divides by
+        # The penalty is divided by the rows of the first table.
         rows = (user, item) if c.penalty == "square" else (all_items, all_users)
         return total + c.l2 * row_penalty(c.penalty, *rows)
 
 
 def blurred(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
-    """x with that share of its entries at zero, as a target: no gradient.
+    """Returns a target: x with a share of its entries at zero, without gradient.
 
-    (Dropout's rescaling would not change a cosine.)
+    The rescaling of dropout is left out, because it does not change a cosine.
     """
     return x.detach() * (
         torch.rand(x.shape, dtype=torch.float32, device=x.device, generator=generator) >= share
@@ -170,5 +173,5 @@ def blurred(x: Tensor, share: float, generator: torch.Generator) -> Tensor:
 
 
 def apart(x: Tensor, y: Tensor) -> Tensor:
-    """One minus the cosine of the rows of two tables, (B, D) each → (B,)."""
+    """Returns one minus the cosine of the rows of two tables, (B, D) each, (B,)."""
     return 1 - functional.cosine_similarity(x, y, dim=-1, eps=1e-12)

@@ -1,7 +1,7 @@
-"""Matrix factorisation with the BPR loss.
+"""BPR-MF: matrix factorisation with the BPR loss.
 
 Source: Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback", UAI 2009.
-score(u, i) = p_u · q_i; no biases (the form that the multimodal literature compares with).
+score(u, i) = p_u · q_i; no biases, the form that the multimodal literature compares with.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Config(Options):
 
 
 class BPRMF(Recommender):
-    """User table p (U, D), item table q (I, D)."""
+    """User table p (U, D) and item table q (I, D)."""
 
     Config = Config
     SEARCH = {"l2": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1), "lr": (5e-4, 1e-3, 3e-3)}
@@ -44,8 +44,10 @@ class BPRMF(Recommender):
         self.item = table(graph.num_nodes("item"), config.width)
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns p and q."""
         return self.user, self.item
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Returns the penalty on the rows of a batch."""
         triple = pick(self.user, users), pick(self.item, positives), pick(self.item, negatives)
         return self.l2 * row_penalty(self.form, *triple)

@@ -1,32 +1,35 @@
-"""DualGNN-Plus: what made DualGNN strong on sparse logs here. Ours, not a paper's; built from published parts. Source: none
-as a whole; its parts come from DualGNN (Wang et al., TMM 2023), LightGCN (He et al., SIGIR 2020), FREEDOM (Zhou & Shen, ACM MM
-2023) and sampled softmax (Wu et al., TOIS 2023). How it departs from each stands below.
+"""DualGNN-Plus: identities by behaviour, modalities by similarity, fused by attention.
 
-DualGNN has no item identities, and its modality channels drown whatever is put beside them (benchmarks/LOG.md). Here a
-behaviour channel carries the identities, the modalities enter through who resembles whom, and each user's attention
-weighs what the modalities say:
+Source: none as a whole, it is ours. Its parts come from DualGNN (Wang et al., TMM 2023), LightGCN
+(He et al., SIGIR 2020), FREEDOM (Zhou & Shen, ACM MM 2023) and sampled softmax (Wu et al., TOIS
+2023).
 
-    u_b, i_b = mean of layers 0…L of p, q over the user–item graph          behaviour channel (LightGCN)     (U, D), (I, D)
-    i_m      = S_m q,  u_m = D_u^-½ R D_i^-½ i_m                            the k nearest videos in modality m
-    α_u      = softmax over the modalities that u's videos have              attention of each user (DualGNN)  (U, M)
-    u        = u_b + Σ_m α_{u,m} u_m;   i = i_b + γ · mean_m i_m
-    û        = u + β · Σ_j ω_uj u_j                                          user co-occurrence (DualGNN)
-    score    = cosine of û and i + b_i;   loss = sampled softmax over shared negatives at temperature τ + λ ½Σ‖·‖²/B of p, q rows
+DualGNN has no item identities, and its modality channels dominate any other channel that is added
+to them (benchmarks/LOG.md). Here a behaviour channel has the identities, the modalities enter by
+the similarity of items, and each user's attention weighs the modalities:
 
-With `attention="history"` α is no free table: what u_b and u_m make of one another weighs the modality, softmax of
-a · cos(u_b, u_m) + c_m with a and c (M) learned, so that it holds for newcomers as it stands.
+    (1) u_b, i_b = mean of layers 0…L of p, q over R          behaviour channel, (U, D), (I, D)
+    (2) i_m      = S_m q                                      k nearest items in modality m, (I, D)
+        u_m      = D_u^-½ R D_i^-½ i_m                        (U, D)
+    (3) α_u      = softmax of a_u over u's modalities         attention of each user, (U, M)
+    (4) u        = u_b + Σ_m α_{u,m} u_m
+        i        = i_b + γ · mean_m i_m
+    (5) û        = u + β · Σ_j ω_uj u_j                       user co-occurrence graph
+    (6) score    = cosine of û and i + b_i
+    (7) loss     = sampled softmax over shared negatives at temperature τ
+                   + λ ½ Σ‖p, q rows‖² / B
 
-While a batch is learned, its own pairs are out of R (`hide`; degrees stay): otherwise u already holds the very video that it
-shall find, which it never does when it counts, and with a video or two a user that is most of u. Of a batch larger than a
-quarter of all pairs only so many are out, so that a graph is left where a batch is the whole log. b (I) says how popular a
-video is with everybody (`bias`), which cosines alone can hardly say: one more column of i, against a column of ones in û.
+R is the user–item graph of the training pairs. While a batch is trained, its own pairs are left out
+of R (`hide`; degrees stay), at most a quarter of all. Otherwise u already contains the item that it
+should find, which never happens at test. b (I), the popularity of an item among all users (`bias`),
+is one more column of i, against a column of ones in û; cosines alone can hardly express it.
 
-A missing modality is a zero row of S_m: the video neither receives nor sends there, and where all a user's videos lack a
-modality the user has no attention on it. Where the data have no modality at all, the behaviour channel, the bias and the
-user–user hop are left. Departures: DualGNN's preference tables and feature encoders are gone, its attention and co-occurrence
-hop stay; FREEDOM mixes its item graphs by fixed weights and trains on a thinned graph, here users weigh them and the graph is
-whole; the softmax runs over cosines of the final vectors. u_m is a sum over what the user watched: no free table, so it holds
-for newcomers too.
+A missing modality is a zero row of S_m: the item neither receives nor sends there. A user whose
+items all lack a modality has no attention on it. The model also works without any modality.
+
+Departures from these sources: DualGNN's preference tables and feature encoders are left out.
+FREEDOM mixes its item graphs by fixed weights and trains on a pruned graph; here users weigh them,
+and the graph is whole. The softmax runs over cosines of the final vectors.
 """
 
 from __future__ import annotations
@@ -56,41 +59,33 @@ from dualgnn_dgl.models.base import (
 from dualgnn_dgl.models.losses import pick, row_penalty, sampled_softmax
 from dualgnn_dgl.ops import Adjacency
 
-ATTENTION = ("free", "history")
-
 
 @dataclass(frozen=True)
 class Config(Options):
     """Options of DualGNN-Plus; γ, β or k of zero leave that part out."""
 
+    REMOVED = {"attention": "free"}
     width: int = option(128, "embedding width D", low=1, high=WIDTH)
     layers: int = option(4, "propagation steps L of the behaviour channel", low=0, high=LAYERS)
     item_k: int = option(10, "nearest videos in each modality", low=1, high=COUNT)
     item_weight: float = option(1.0, "weight γ of the modalities on the item side", low=0)
     user_weight: float = option(1.0, "weight of the attended modalities on the user side", low=0)
-    attention: str = option(
-        "free",
-        "a free row a user, or what the user's own history makes of each modality",
-        choices=ATTENTION,
-    )
     cooc_k: int = option(20, "neighbours a user in the co-occurrence graph", low=1, high=COUNT)
-    cooc_weight: str = option("proportional", "how shared items become weights", choices=CO_WEIGHTS)
+    cooc_weight: str = option("proportional", "weighting of shared items", choices=CO_WEIGHTS)
     cooc_share: float = option(0.0, "weight β of the user co-occurrence hop", low=0)
-    bias: bool = option(True, "learn a bias b of each video beside the cosines")
-    hide: bool = option(True, "leave a batch's own pairs out of the graph while they are learned")
+    bias: bool = option(True, "bias b of each video, added to the cosines")
+    hide: bool = option(True, "leave a batch's own pairs out of the graph while they are trained")
     negatives: int = option(512, "shared negatives a batch", low=1, high=COUNT)
     temperature: float = option(0.15, "temperature τ of the softmax over cosines", low=1e-3)
     l2: float = option(1e-4, "weight λ of the penalty on a batch's rows of p and q", low=0)
 
 
-HIDDEN = 0.25  # of all pairs at most that a batch hides
-FOLD_STEPS, FOLD_LR, FOLD_NEGATIVES = 20, 0.02, 1024  # of a new user's own row, see `user_foldin`
+HIDDEN = 0.25  # largest share of all pairs that a batch leaves out of the graph
+FOLD_STEPS, FOLD_LR, FOLD_NEGATIVES = 20, 0.02, 1024  # training of a new user's row p
 
 
 class DualGNNPlus(Recommender):
-    """Identities by behaviour, modalities by resemblance, fused by each user's attention, shared
-    along co-occurrence.
-    """
+    """LightGCN's tables with attended modalities of similar items, and a user–user hop."""
 
     Config = Config
     uses_modalities = True
@@ -120,7 +115,7 @@ class DualGNNPlus(Recommender):
         users, items = graph.num_nodes("user"), graph.num_nodes("item")
         self.to_user = user_item(graph)  # (U, I)
         self.to_item = self.to_user.T  # (I, U)
-        # S_m of shape (I, I)
+        # S_m, (I, I) each
         self.similar = nn.ModuleList(
             item_item(modality, config.item_k) for modality in modalities.values()
         )
@@ -128,14 +123,8 @@ class DualGNNPlus(Recommender):
         if config.bias:
             self.bias = nn.Parameter(torch.zeros(items, 1))  # b
         self.attends = len(self.similar) > 1 and config.user_weight > 0
-        if self.attends and config.attention == "free":
-            self.attention = nn.Parameter(torch.zeros(users, len(self.similar)))
-        elif self.attends:
-            # a, c
-            self.sharpness, self.offset = (
-                nn.Parameter(torch.ones(1)),
-                nn.Parameter(torch.zeros(len(self.similar))),
-            )
+        if self.attends:
+            self.attention = nn.Parameter(torch.zeros(users, len(self.similar)))  # a
         masks = [torch.tensor(modality.present) for modality in modalities.values()]
         # of shape (I, M)
         present = torch.stack(masks, dim=1) if masks else torch.zeros(items, 0, dtype=torch.bool)
@@ -146,60 +135,34 @@ class DualGNNPlus(Recommender):
         )
 
     def user_attention(self) -> Tensor | None:
-        """α (U, M), rows sum to one; None with one modality, or where modalities have no weight on
-        the user side.
-        """
-        if not self.attends:
-            return None
-        logits = self.own_logits()
-        if logits is None:
-            logits = self.logits(
-                self.behaviour()[0],
-                [self.to_user @ (similar @ self.item) for similar in self.similar],
-            )
-        return masked_softmax(logits, self.observed)
-
-    def logits(self, user: Tensor, sent: list[Tensor]) -> Tensor:
-        """a · cos(u_b, u_m) + c_m, (B, M), of u_b and M times u_m, (B, D) each."""
-        unit = unit_rows(user)
-        return (
-            self.sharpness * torch.stack([(unit * unit_rows(own)).sum(1) for own in sent], dim=1)
-            + self.offset
-        )
+        """Returns α (U, M), rows sum to one; None if the user side weighs no modalities."""
+        return masked_softmax(self.attention, self.observed) if self.attends else None
 
     def behaviour(self) -> tuple[Tensor, Tensor]:
-        """u_b (U, D) and i_b (I, D)."""
+        """Returns u_b (U, D) and i_b (I, D)."""
         return smoothed(self.to_user, self.to_item, self.user, self.item, self.config.layers)
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns û (U, D) and i (I, D) of length one, with one column more each for b."""
         return self.over(self.to_user)
 
     def over(self, to_user: Adjacency) -> tuple[Tensor, Tensor]:
-        """û (U, D) and i (I, D) at length one over the given user–item graph (U, I).
-
-        With b, one column more each.
-        """
+        """Returns the tables of `embed` over another user–item graph (U, I)."""
         c = self.config
-        user, item = smoothed(to_user, to_user.T, self.user, self.item, c.layers)
-        resembling = [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
-        user = self.with_modalities(user, resembling, to_user, self.own_logits(), self.observed)
+        user, item = smoothed(to_user, to_user.T, self.user, self.item, c.layers)  # (1)
+        resembling = [similar @ self.item for similar in self.similar]  # (2), (I, D) each
+        logits = self.attention if self.attends else None
+        user = self.with_modalities(user, resembling, to_user, logits, self.observed)
         if c.item_weight > 0 and resembling:
-            item = item + c.item_weight * torch.stack(resembling).mean(0)
+            item = item + c.item_weight * torch.stack(resembling).mean(0)  # (4), second line
         if self.co_occurrence is not None:
-            user = user + c.cooc_share * (self.co_occurrence @ user)
+            user = user + c.cooc_share * (self.co_occurrence @ user)  # (5)
         item = unit_rows(item)
         return self.biased(unit_rows(user)), torch.cat([item, self.bias], dim=1) if c.bias else item
 
     def biased(self, user: Tensor) -> Tensor:
-        """Users at length one (N, D) with the ones that b is multiplied by, (N, D+1).
-
-        As they are without b.
-        """
+        """Returns users (N, D) with a column of ones for b, (N, D+1); unchanged without b."""
         return torch.cat([user, user.new_ones(len(user), 1)], dim=1) if self.config.bias else user
-
-    def own_logits(self) -> Tensor | None:
-        """The free rows behind α, (U, M); None where there are none."""
-        return self.attention if self.attends and self.config.attention == "free" else None
 
     def with_modalities(
         self,
@@ -209,76 +172,63 @@ class DualGNNPlus(Recommender):
         logits: Tensor | None,
         observed: Tensor,
     ) -> Tensor:
-        """u_b + Σ_m α_{u,m} u_m, (B, D), with u_b and the graph (B, I) of B users and α over what
-        they observed (B, M).
+        """Returns u of B users, equation (4), (B, D).
+
+        Args:
+            user: u_b, (B, D).
+            resembling: i_m of each modality, (I, D).
+            to_user: Graph from the items to these users, (B, I).
+            logits: a of these users, (B, M); None for equal weights.
+            observed: Modalities of these users, (B, M) bool.
         """
-        # u_m, (B, D) each
+        # (2), second line, (B, D) each
         sent = [to_user @ items for items in resembling] if self.config.user_weight > 0 else []
-        if self.attends and logits is None:
-            logits = self.logits(user, sent)
-        attention = None if logits is None else masked_softmax(logits, observed)
+        attention = None if logits is None else masked_softmax(logits, observed)  # (3)
         for m, own in enumerate(sent):
-            weight = (
-                self.config.user_weight
-                if attention is None
-                else self.config.user_weight * attention[:, m : m + 1]
-            )
-            user = user + weight * own
+            weight = 1 if attention is None else attention[:, m : m + 1]
+            user = user + self.config.user_weight * weight * own  # (4)
         return user
 
     def user_foldin(self) -> UserFoldin:
-        """û from the history: layers 1…L of the behaviour channel, u_m as for everyone, attention
-        that of the nearest users.
+        """Returns a rule for û of users unseen in training, from their histories.
 
-        Free logits of the attention are the mean of the co-occurring users', weighted as in Ω;
-        modalities that no watched video has are left out as for everyone. Layer 0, the trained row
-        p, starts at zero and takes a few of the steps that training would take, on the same loss,
-        while all videos stand still: users with long histories are known by more than their videos'
-        mean (benchmarks/LOG.md).
+        Layers 1…L of the behaviour channel and u_m are those of every user. a is the mean of the
+        co-occurring users' rows, weighted as in Ω. Layer 0, the trained row p, starts at zero and
+        takes a few steps of training on the same loss while all items are fixed: the mean of the
+        items does not describe a user with a long history well enough (benchmarks/LOG.md).
         """
         c = self.config
         with torch.no_grad():
-            # i_m, (I, D) each
-            known, resembling = (
-                self.behaviour()[0],
-                [similar @ self.item for similar in self.similar],
-            )
-            # before the hop
-            known = self.with_modalities(
-                known, resembling, self.to_user, self.own_logits(), self.observed
-            )
-            shared = shared_item_table(
-                self.to_user, self.to_item, self.user, self.item, c.layers
-            ).clone()
-            own = self.own_logits()
-            logits = None if own is None else own.clone()  # (U, M)
+            resembling = [similar @ self.item for similar in self.similar]  # i_m, (I, D) each
+            logits = self.attention.clone() if self.attends else None  # (U, M)
+            parts = resembling, self.to_user, logits, self.observed
+            known = self.with_modalities(self.behaviour()[0], *parts)  # u, (U, D)
+            tables = self.to_user, self.to_item, self.user, self.item
+            shared = shared_item_table(*tables, c.layers).clone()
             item = self.embed()[1].clone()
-        drawn = torch.randperm(len(item), generator=torch.Generator().manual_seed(0))[
-            :FOLD_NEGATIVES
-        ]
-        negatives = item[drawn]
+        drawn = torch.randperm(len(item), generator=torch.Generator().manual_seed(0))
+        negatives = item[drawn[:FOLD_NEGATIVES]]
 
         @torch.no_grad()
         def rule(histories: UserHistories) -> Tensor:
-            # of shape (B, M)
-            theirs = (
-                None if logits is None else histories.neighbours(c.cooc_k, c.cooc_weight) @ logits
-            )
+            near = c.cooc_k, c.cooc_weight
+            theirs = None if logits is None else histories.neighbours(*near) @ logits  # (B, M)
             behaviour, observed = histories.to_user @ shared, histories.having(self.present)
             user = self.with_modalities(behaviour, resembling, histories.to_user, theirs, observed)
             if self.co_occurrence is not None:
-                user = user + c.cooc_share * (histories.neighbours(c.cooc_k, c.cooc_weight) @ known)
+                user = user + c.cooc_share * (histories.neighbours(*near) @ known)
             return self.biased(unit_rows(user + self._own_rows(histories, user, item, negatives)))
 
         return rule
 
     def newcomer_rows(self, name: str, histories: UserHistories) -> Tensor | None:
-        """Zero in layer 0, as in `user_foldin`: the other layers come from what they watched."""
+        """Returns zeros for layer 0 of new users, as in `user_foldin`."""
         return torch.zeros(len(histories), self.user.shape[1]) if name == "user" else None
 
     def item_foldin(self) -> ItemFoldin:
-        """i from the modalities: i_b and b of the trained videos that it resembles, and its i_m as
-        for everyone.
+        """Returns a rule for i of items unseen in training, from their features.
+
+        i_b and b are means over the trained items that resemble it, and i_m is that of every item.
         """
         c = self.config
         with torch.no_grad():
@@ -300,10 +250,13 @@ class DualGNNPlus(Recommender):
     def _own_rows(
         self, histories: UserHistories, user: Tensor, item: Tensor, negatives: Tensor
     ) -> Tensor:
-        """p / (L+1), (B, D), after FOLD_STEPS steps of Adam from zero on each history's mean
-        softmax loss; `user` is the rest.
+        """Returns p / (L+1) of users unseen in training, (B, D); `user` (B, D) is the rest of u.
+
+        It takes FOLD_STEPS steps of Adam from zero on the mean softmax loss of each history against
+        the given negatives (N, ·) among the items (I, ·).
         """
         row, watched = histories.edges()
+        offset = math.log(len(item) / len(negatives))
         # of shape (B,)
         share = 1 / torch.bincount(row, minlength=len(histories)).clamp(min=1).to(user.dtype)
         own = torch.zeros_like(user, requires_grad=True)
@@ -313,16 +266,14 @@ class DualGNNPlus(Recommender):
                 optimiser.zero_grad()
                 unit = self.biased(unit_rows(user + own / (self.config.layers + 1)))
                 right = (pick(unit, row) * item[watched]).sum(1) / self.config.temperature  # (E,)
-                # of shape (B, N)
-                wrong = unit @ negatives.T / self.config.temperature + math.log(
-                    len(item) / len(negatives)
-                )
+                wrong = unit @ negatives.T / self.config.temperature + offset  # (B, N)
                 fit = torch.logaddexp(right, wrong.logsumexp(1)[row]) - right
                 (fit * share[row]).sum().backward()
                 optimiser.step()
         return own.detach() / (self.config.layers + 1)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Returns the loss (7) of B triples (user, watched item, unwatched item), ()."""
         to_user = self.to_user
         if self.config.hide:
             most = int(HIDDEN * to_user.num_edges)

@@ -1,24 +1,31 @@
-"""FREEDOM: a frozen item graph and a user–item graph that is thinned anew each epoch. Source: Zhou & Shen, "A Tale of Two
-Graphs: Freezing and Denoising Graph Structures for Multimodal Recommendation", ACM MM 2023.
+"""FREEDOM: a frozen item graph, and a user–item graph that is pruned in each epoch.
 
-    S     = Σ_m a_m S_m;  S_m: the k nearest videos in modality m (itself among them), D^-½ · D^-½      frozen     (I, I)
-    h     = S^L' q                                                    item side, q the ID table (I, D)
-    R'    = a sample of the training pairs, drawn each epoch with probability ∝ 1/√(d_u d_i), D^-½ R' D^-½     (U, I)
-    u, i  = mean of layers 0…L of p, q over R' while training, over the whole R when ranking                  (LightGCN)
+Source: Zhou & Shen, "A Tale of Two Graphs: Freezing and Denoising Graph Structures for Multimodal
+Recommendation", ACM MM 2023.
+
+    S     = Σ_m a_m S_m                                       frozen item graph, (I, I)
+    h     = S^L' q                                            item side, (I, D)
+    R'    = D^-½ (sample of the training pairs) D^-½          pruned graph, (U, I)
+    u, i  = mean of layers 0…L of p, q                        over R' in training, over R in ranking
     score = u · (i + h)
-    loss  = BPR(u · (i⁺ + h⁺) − u · (i⁻ + h⁻)) + μ Σ_m BPR(u · W_m f_m⁺ − u · W_m f_m⁻) + λ ½ Σ‖p, q rows‖² / B
+    loss  = BPR(u · (i⁺ + h⁺) − u · (i⁻ + h⁻))
+            + μ Σ_m BPR(u · W_m f_m⁺ − u · W_m f_m⁻) + λ ½ Σ‖p, q rows‖² / B
 
-A missing modality: the video has no neighbour in S_m and is nobody's; the shares a_m of what it lacks go to what it has; and
-a triple enters a modality's feature loss only where both its videos have the modality (the mean is over those).
+S_m joins each item to the k nearest items in modality m, itself among them, under D^-½ · D^-½. The
+sample is drawn in each epoch with probability ∝ 1/√(d_u d_i).
+
+A missing modality: the item has no neighbour in S_m and is no neighbour there. Its shares a_m go to
+the modalities that it has. A triple enters the feature loss of a modality only if both its items
+have the modality; the mean is over these triples.
 
 Differences from the authors' code:
 
-- Any number of modalities. There, image and text with a = 0.1 and 0.9; here all alike unless `weights` names them
-  ("image=0.1,text=0.9" is the published setting).
-- The feature loss compares `W_m f_m + b_m`; the difference of two videos does not feel b_m, so it is left out.
+- Any number of modalities. There, image and text with a = 0.1 and 0.9; here equal shares unless
+  `weights` names others ("image=0.1,text=0.9" is the published setting).
+- There, the feature loss compares `W_m f_m + b_m`. b_m cancels in the difference and is left out.
 - λ is ours, and 0 by default: the published model has no such penalty, and its `reg_weight` is μ.
-- The draw of an epoch is a number in the state dict, from which the thinned graph is made again. Before the first
-  `new_epoch` the whole graph is used.
+- The draw of an epoch is a number in the state dict, from which the pruned graph is built again.
+  Before the first `new_epoch` the whole graph is used.
 """
 
 from __future__ import annotations
@@ -68,7 +75,7 @@ class Config(Options):
 
 
 class FREEDOM(Recommender):
-    """LightGCN on a thinned graph, plus who resembles whom."""
+    """LightGCN on a pruned graph, plus the similarity of items."""
 
     Config = Config
     uses_modalities = True
@@ -102,14 +109,14 @@ class FREEDOM(Recommender):
             )
         self._graph = graph if config.dropout > 0 else None
         self.thin_to_user, self.thin_to_item = self.to_user, self.to_item
-        # the draw belongs to the epoch's state: without it the loss cannot be made again
+        # The draw belongs to the epoch's state: a resumed epoch needs the same graph.
         if self._graph is not None:
-            # 0: none yet, the whole graph
+            # 0 means that no graph has been drawn: the whole one is used.
             self.register_buffer("draw", torch.zeros((), dtype=torch.int64))
             self.register_load_state_dict_post_hook(lambda model, _: model._thin())
 
     def _thin(self) -> None:
-        """R' and its transpose of the present draw."""
+        """Builds R' and its transpose from the present draw."""
         drawn = int(self.draw)
         if drawn == 0:
             self.thin_to_user, self.thin_to_item = self.to_user, self.to_item
@@ -119,16 +126,18 @@ class FREEDOM(Recommender):
         self.thin_to_item = self.thin_to_user.T
 
     def new_epoch(self, generator: torch.Generator) -> None:
+        """Draws the epoch's pruned graph."""
         if self._graph is not None:
             self.draw.fill_(int(torch.randint(1, 2**62, (), generator=generator)))
             self._thin()
 
     @property
     def static_step(self) -> bool:
+        """Whether no graph is drawn."""
         return self._graph is None
 
     def tables(self, to_user: Adjacency, to_item: Adjacency) -> tuple[Tensor, Tensor]:
-        """u (U, D) and i + h (I, D) over the given user–item graph."""
+        """Returns u (U, D) and i + h (I, D) over a user–item graph and its transpose."""
         user, item = smoothed(to_user, to_item, self.user, self.item, self.config.layers)
         resembling = self.item  # h
         for _ in range(self.config.item_layers):
@@ -136,12 +145,13 @@ class FREEDOM(Recommender):
         return user, item + resembling
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns u (U, D) and i + h (I, D) over the whole graph."""
         return self.tables(self.to_user, self.to_item)
 
     def user_foldin(self) -> UserFoldin:
-        """A trained user's layers 1…L from the history.
+        """Returns a rule for users unseen in training: layers 1…L from their histories.
 
-        Of layer 0, never trained, nothing is known.
+        Layer 0 of an unseen user is unknown and left out.
         """
         with torch.no_grad():
             shared = shared_item_table(
@@ -150,6 +160,7 @@ class FREEDOM(Recommender):
         return lambda histories: histories.to_user @ shared
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Returns the loss of B triples (user, watched item, unwatched item), ()."""
         user, item = self.tables(self.thin_to_user, self.thin_to_item)
         own = pick(user, users)  # (B, D)
         total = bpr((own * (pick(item, positives) - pick(item, negatives))).sum(-1))
@@ -163,31 +174,39 @@ class FREEDOM(Recommender):
         return total
 
     def feature_loss(self, user: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Σ_m BPR of users (B, D) against projected features, over the triples both of whose videos
-        have modality m.
+        """Returns Σ_m BPR of users against projected features, ().
+
+        The mean of modality m is over the triples whose items both have it.
+
+        Args:
+            user: Users of the batch, (B, D).
+            positives: Watched items, (B,).
+            negatives: Unwatched items, (B,).
         """
         total = user.new_zeros(())
         for m, project in enumerate(self.project):
             # of shape (B,)
-            there = self.features.present[positives, m] & self.features.present[negatives, m]
+            mask = self.features.present[positives, m] & self.features.present[negatives, m]
             # W f⁺ − W f⁻, (B, D)
             apart = project(self.features[m][positives] - self.features[m][negatives])
             each = -nn.functional.logsigmoid((user * apart).sum(-1))
-            total = total + (each * there).sum() / there.sum().clamp(min=1)
+            total = total + (each * mask).sum() / mask.sum().clamp(min=1)
         return total
 
 
 def shares_of(weights: str, names: list[str]) -> list[float]:
-    """The share of each modality, in their order, from the option `weights`; they sum to one.
+    """Returns the share of each modality in the item graph; the shares sum to one.
 
     >>> shares_of("text=3,image=1", ["image", "text"])
     [0.25, 0.75]
 
-    Raises
-    ------
-    ConfigError
-        for a modality that is not there or is left out, for what is no number of at least zero, or
-        where all are zero.
+    Args:
+        weights: The option `weights`.
+        names: Names of the modalities.
+
+    Raises:
+        ConfigError: For an unknown or missing modality, a share that is no number of at least zero,
+            or shares that are all zero.
     """
     if weights.strip() == "equal":
         return [1 / len(names)] * len(names)
@@ -207,7 +226,7 @@ def shares_of(weights: str, names: list[str]) -> list[float]:
             )
     left_out = [name for name in names if name not in shares]
     if left_out or sum(shares.values()) == 0:
-        what = f"leaves out {', '.join(left_out)}" if left_out else "gives no modality anything"
+        what = f"leaves out {', '.join(left_out)}" if left_out else "gives all modalities zero"
         raise ConfigError(
             f"weights={weights:.80} {what}: name every modality, one of them above zero, or write "
             f"equal"

@@ -1,27 +1,36 @@
-"""GRCN. Source: Wei, Wang, Nie, He, Chua: "Graph-Refined Convolutional Network for Multimedia Recommendation with Implicit
-Feedback", ACM MM 2020.
+"""GRCN: identities over a user–item graph that the modalities refine.
 
-For each modality m, with a user preference table P_m and item features F_m; identities Q and confidences C for all nodes:
+Source: Wei, Wang, Nie, He, Chua: "Graph-Refined Convolutional Network for Multimedia Recommendation
+with Implicit Feedback", ACM MM 2020.
 
-    f_i = norm(LeakyReLU(W F_m + b)), and 0 where the item lacks the modality;   p_u = norm(P_m)
-    T times:  α_ui = softmax_{i∈N(u)} (p_u · f_i);   p_u ← norm( p_u + Σ_i α_ui f_i )        prototypes by routing
-    x = [p ; f];  α_st = softmax_{s∈N(t)} (x_t · x_s)  on both directions of every edge
-    r_m = x + Σ_s α_st x_s                                                                  content channel
-    w_st = ReLU( max_m α^m_st C[s, m] )                                                     refined graph
-    e⁰ = norm(Q);  e^{l+1}_t = Σ_s w_st e^l_s;  e = e⁰ + e¹ + e²                             identity channel
-    representation = [ e ‖ r_1 ‖ … ‖ r_M ];   score = their inner product
-    loss = BPR + λ [ mean of Q_u² + Q_i² over the batch's pairs + Σ_m mean P_m[batch]² ]
+For each modality m, with a user preference table P_m and item features F_m; identities Q and
+confidences C of all nodes:
+
+    f_i   = norm(LeakyReLU(W F_m + b)),  p_u = norm(P_m)
+    T times:  α_ui = softmax_{i∈N(u)} (p_u · f_i)             prototypes by routing
+              p_u ← norm( p_u + Σ_i α_ui f_i )
+    x     = [p ; f]
+    α_st  = softmax_{s∈N(t)} (x_t · x_s)                      in both directions of every edge
+    r_m   = x + Σ_s α_st x_s                                  content channel
+    w_st  = ReLU( max_m α^m_st C[s, m] )                      refined graph
+    e⁰    = norm(Q),  e^{l+1}_t = Σ_s w_st e^l_s              identity channel
+    e     = e⁰ + e¹ + e²
+    representation = [ e ‖ r_1 ‖ … ‖ r_M ],  score = their inner product
+    loss  = BPR + λ [ mean of Q_u² + Q_i² over the batch's pairs + Σ_m mean P_m[batch]² ]
 
 Departures from the authors' code:
 
-- Routing moves what it says: items send to users. In the release, and in its port, the loop's edges point from users to
-  items, users receive nothing, and p never changes (`routing_edges="released"`; published figures are made so).
-- All modalities' preferences are penalised alike, of the batch; the port counts the visual ones twice.
-- The best epoch is chosen on validation; the release's training script chooses it on the test split.
-- An item without the modality sends zero and has the neutral score p_u · 0 = 0, so that its place in the refined graph is
-  for the modalities that it has to decide.
-- Any number of modalities, one alone too (release and port stop with text alone). Left out: the release's edge dropout and
-  LeakyReLU of the identity channel (both off by default), and its confidence penalty, which it computes and does not use.
+- Routing sends from items to users. In the release, and in its port, the edges of the loop point
+  from users to items, so p never changes. Published results are made so;
+  benchmarks/lib/released.py restores it.
+- The preferences of all modalities are penalised equally, on the batch; the port counts the visual
+  ones twice.
+- The best epoch is chosen on validation; the release's training script chooses it on test.
+- An item that lacks the modality has f_i = 0: it sends zero and has the neutral score p_u · 0 = 0.
+  The other modalities decide about its edges in the refined graph.
+- Any number of modalities, also one alone (release and port stop with text alone). Left out: the
+  release's edge dropout and LeakyReLU of the identity channel, both off by default, and its
+  confidence penalty, which it computes and does not use.
 """
 
 from __future__ import annotations
@@ -47,17 +56,15 @@ from dualgnn_dgl.ops.learned import Edges
 class Config(Options):
     """Options of GRCN."""
 
+    REMOVED = {"routing_edges": "intended"}
     width: int = option(64, "embedding width D of each channel", low=1, high=WIDTH)
     routing: int = option(3, "routing steps T", low=0, high=LAYERS)
-    routing_edges: str = option(
-        "intended",
-        "routing from items to users, or moving nothing",
-        choices=("intended", "released"),
-    )
     layers: int = option(2, "propagation steps of the identity channel", low=0, high=LAYERS)
-    edge_weight: str = option("confidence", "how α become w", choices=("confidence", "max", "mean"))
-    prune: bool = option(True, "cut edges of negative weight, which only confidence has")
-    fusion: str = option("concat", "how the channels join", choices=("concat", "mean", "id"))
+    edge_weight: str = option(
+        "confidence", "map from α to w", choices=("confidence", "max", "mean")
+    )
+    prune: bool = option(True, "removal of edges of negative weight, which only confidence has")
+    fusion: str = option("concat", "fusion of the channels", choices=("concat", "mean", "id"))
     l2: float = option(1e-3, "weight λ of the penalty on identities and preferences", low=0)
 
 
@@ -99,21 +106,22 @@ class GRCN(Recommender):
             self.user_confidence, self.item_confidence = node_table(users, items, count)  # C
 
     def routed(self, m: int) -> tuple[Tensor, Tensor]:
-        """p after routing (U, D) and f (I, D) of modality m."""
+        """Returns p after routing (U, D) and f (I, D) of modality m."""
         item = unit_rows(
             leaky_relu(self.encoders[m](self.features[m])), self.features.present[:, m]
         )
         user = unit_rows(self.preference[m])
-        if self.config.routing_edges == "intended":
-            for _ in range(self.config.routing):
-                weight = self.edges.softmax(self.edges.score(user, item))  # α (E,)
-                user = unit_rows(user + self.edges.sum(weight, item))
+        for _ in range(self.config.routing):
+            weight = self.edges.softmax(self.edges.score(user, item))  # α (E,)
+            user = unit_rows(user + self.edges.sum(weight, item))
         return user, item
 
     def content(self, m: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """r_m of users (U, D) and items (I, D).
+        """Returns the content channel of modality m.
 
-        Α of the edges to users and of those to items, (E,) each in their own order.
+        Returns:
+            r_m of users (U, D) and items (I, D), and α of the edges to users and of those to items,
+            (E,) each in their own order.
         """
         user, item = self.routed(m)
         score = self.edges.score(user, item)
@@ -124,8 +132,12 @@ class GRCN(Recommender):
         )
 
     def refined(self, edges: Edges, attention: list[Tensor], confidence: Tensor | None) -> Tensor:
-        """w (E,) from the α of each modality, (E,) each, and the confidence of the senders
-        (num_src, M).
+        """Returns w of the refined graph, (E,).
+
+        Args:
+            edges: The edges in one direction.
+            attention: α of each modality, (E,) each.
+            confidence: C of the senders, (num_src, M), if edge weights use it.
         """
         if confidence is None:
             weight = torch.stack(attention, dim=1)  # (E, M)
@@ -137,7 +149,7 @@ class GRCN(Recommender):
         return best.relu() if self.config.prune else best
 
     def identity(self, to_user: Tensor, to_item: Tensor) -> tuple[Tensor, Tensor]:
-        """e of users (U, D) and items (I, D) over the refined graph."""
+        """Returns e of users (U, D) and items (I, D) over the refined graph."""
         user, item = unit_rows(self.user), unit_rows(self.item)
         user_sum, item_sum = user, item
         for _ in range(self.config.layers):
@@ -146,6 +158,7 @@ class GRCN(Recommender):
         return user_sum, item_sum
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns the representations of users and items, (U, ·) and (I, ·)."""
         channels, attention = zip(
             *(self.content(m) for m in range(len(self.features))), strict=True
         )
@@ -156,12 +169,13 @@ class GRCN(Recommender):
         own = self.identity(from_items, from_users)
         if self.config.fusion == "id":
             return own
-        parts = list(zip(own, *channels, strict=True))  # users' parts, items' parts; (N, D) each
+        parts = list(zip(own, *channels, strict=True))  # of users, then of items; (N, D) each
         if self.config.fusion == "mean":
             return torch.stack(parts[0]).mean(0), torch.stack(parts[1]).mean(0)
         return torch.cat(parts[0], dim=1), torch.cat(parts[1], dim=1)
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Returns the second part of the loss."""
         return self.config.l2 * released_penalty(
             self.user, self.item, self.preference, users, positives, negatives
         )

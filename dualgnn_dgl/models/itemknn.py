@@ -1,4 +1,4 @@
-"""ItemKNN: recommend what resembles what one has watched.
+"""ItemKNN: recommends items similar to those in the user's history.
 
 Source: Sarwar, Karypis, Konstan, Riedl, "Item-based Collaborative Filtering Recommendation
 Algorithms", WWW 2001; users weighted and the conditional form after Deshpande & Karypis,
@@ -8,17 +8,18 @@ Neighborhood-based Collaborative Filtering", KDD Cup 2007.
 With d_i users of item i, d_u items of user u, and c_ij = Σ 1/d_u^activity over the users who
 watched both i and j in training:
 
-    s_ij  = c_ij / (d_i + shrink)              conditional: how often j among those who watched i
+    s_ij  = c_ij / (d_i + shrink)              conditional: share of i's users who watched j
           = c_ij / (√(d_i d_j) + shrink)       cosine
     score(u, j) = Σ s_ij over the items i that u watched among the k items most similar to j
 
-Without the users' weights, a few who have watched everything say who resembles whom.
+Users are weighted because a few users with very long histories would otherwise decide the
+similarities.
 
 As two tables: user row u is the set of watched items, (U, I) of zeros and ones; item row j holds
-s_ij for the k items of j, (I, I). Both are sparse and stay so, E and k·I numbers in all; the score
-is their inner product as for every other model. Nothing is trained. Differences from the paper:
-watched or not in the place of ratings, so the sum is not divided by Σ |s_ij| (which would cancel
-the counts that rank).
+s_ij for the k items of j, (I, I). Both are sparse, E and k·I numbers in all; the score is their
+inner product as for every other model. Nothing is trained. Differences from the paper: watched or
+not instead of ratings, so the sum is not divided by Σ |s_ij|, which would cancel the counts that
+rank.
 """
 
 from __future__ import annotations
@@ -45,18 +46,20 @@ class Config(Options):
 
     k: int = option(500, "most similar items that an item keeps", low=1, high=COUNT)
     similarity: str = option(
-        "conditional", "how common users become similarity", choices=("conditional", "cosine")
+        "conditional", "map from common users to similarity", choices=("conditional", "cosine")
     )
     activity: float = option(
-        1.0, "users count 1 / (their items) to this power; 0: all alike", low=0
+        1.0,
+        "power of 1 / (items of a user) in the user's weight; 0 weighs all users equally",
+        low=0,
     )
-    shrink: float = option(1.0, "users added to the denominator: trust in few common ones", low=0)
+    shrink: float = option(
+        1.0, "users added to the denominator, which lowers similarities from few users", low=0
+    )
 
 
 class ItemKNN(Recommender):
-    """score(u, j) = Σ of the similarities of j to what u watched; sparse tables (U, I) and (I,
-    I).
-    """
+    """score(u, j) = Σ of the similarities of j to u's items; sparse tables (U, I) and (I, I)."""
 
     Config = Config
     trainable = False
@@ -82,13 +85,14 @@ class ItemKNN(Recommender):
         )
         for name, part in (("user", matrix), ("item", nearest(matrix, config))):
             part = part.tocoo()
-            # (2, entries), rows ascend, columns within a row
+            # (2, entries); rows ascend, and columns within a row.
             index = np.stack([part.row, part.col]).astype(np.int64)
             self.register_buffer(f"_{name}_index", torch.from_numpy(index), persistent=False)
             self.register_buffer(f"_{name}_value", torch.from_numpy(part.data), persistent=False)
         self._shape = (users, items)
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns watched items (U, I) and similarities (I, I), both sparse."""
         users, items = self._shape
         user, item = self._user_index, self._item_index
         return _sparse(user, self._user_value, (users, items)), _sparse(
@@ -96,7 +100,7 @@ class ItemKNN(Recommender):
         )
 
     def user_foldin(self) -> UserFoldin:
-        """A newcomer's row is what they watched, as for everybody."""
+        """Returns a rule for users unseen in training: the row of their watched items."""
 
         def place(histories: UserHistories) -> Tensor:
             row, column = histories.watched.tocoo().coords
@@ -107,9 +111,12 @@ class ItemKNN(Recommender):
 
 
 def _sparse(index: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
-    """A sparse table from its entries, rows ascending and columns within a row.
+    """Returns a sparse table from its entries.
 
-    Index (2, n), value (n,).
+    Args:
+        index: Rows and columns, (2, n); rows ascend, and columns within a row.
+        value: Values, (n,).
+        shape: Shape of the table.
     """
     return torch.sparse_coo_tensor(index, value, shape, is_coalesced=True, check_invariants=False)
 
@@ -117,16 +124,15 @@ def _sparse(index: Tensor, value: Tensor, shape: tuple[int, int]) -> Tensor:
 def nearest(
     watched: sparse.csr_matrix, config: Config, room: int | None = None
 ) -> sparse.csr_matrix:
-    """For each item its k most similar ones, (I, I) float32, rows and columns in order.
+    """Finds the k most similar items of each item, (I, I) float32.
 
-    Equal ones by the smaller index.
+    Rows and columns are in order. Of equally similar items, those with the smaller index are kept.
 
-    Parameters
-    ----------
-    watched : (U, I) of ones, each row's columns ascending
-    room : pairs of items looked at together, which set how many items make a block; by default 2²⁴,
-        fewer where
-        `memory.budget` is less. The block is halved, with a word about it, when memory runs out
+    Args:
+        watched: Training pairs, (U, I) of ones, each row's columns ascending.
+        config: The model's options.
+        room: Largest number of item pairs in a block; by default 2²⁴, or fewer if `memory.budget`
+            is less. A block is halved, with a warning, when memory runs out.
     """
     items = watched.shape[1]
     by_item = watched.T.tocsr()  # (I, U)
@@ -136,7 +142,7 @@ def nearest(
         (np.repeat(weight, np.diff(watched.indptr)), watched.indices, watched.indptr), watched.shape
     )
     if room is None:
-        # bytes a pair: entry, row, column, order, similarity, and what is kept of it
+        # 64 bytes a pair: entry, row, column, order, similarity, and the kept part.
         room = min(2**24, memory.budget() // 64)
     parts = []
 
@@ -149,7 +155,7 @@ def nearest(
         theirs = degree[column]
         total = np.sqrt(degree[row + start] * theirs) if config.similarity == "cosine" else theirs
         value = count / (total + config.shrink)
-        order = np.lexsort((-value, row))  # stable: equal ones stay in the order of their columns
+        order = np.lexsort((-value, row))  # Stable: equal ones stay in the order of columns.
         row, column, value = row[order], column[order], value[order]
         # 0 for the most similar, 1 for the next, …
         place = np.arange(len(row)) - np.searchsorted(row, row)

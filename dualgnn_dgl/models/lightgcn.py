@@ -1,12 +1,14 @@
-"""LightGCN. Source: He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for
+"""LightGCN: free tables, smoothed over the user–item graph.
+
+Source: He et al., "LightGCN: Simplifying and Powering Graph Convolution Network for
 Recommendation", SIGIR 2020.
 
     e_u^{l+1} = Σ_{i∈N(u)} e_i^l / √(d_u d_i),   e_i^{l+1} likewise          (eq. 3)
     e = mean of e⁰ … e^L                                                      (eq. 4, α = 1/(L+1))
     L = BPR + λ · ½ Σ ‖e⁰‖² / B over the rows of the batch                   (eq. 15)
 
-Differences from the authors' code: Xavier-normal tables instead of N(0, 0.1²); negatives are drawn
-for every training pair, not for E users with replacement.
+Differences from the authors' code: Xavier-normal tables instead of N(0, 0.1²). Negatives are drawn
+for every training pair; there, pairs are drawn with replacement.
 """
 
 from __future__ import annotations
@@ -58,12 +60,13 @@ class LightGCN(Recommender):
         self.item = table(graph.num_nodes("item"), config.width)
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns e of users (U, D) and items (I, D)."""
         return smoothed(self.to_user, self.to_item, self.user, self.item, self.layers)
 
     def user_foldin(self) -> UserFoldin:
-        """û = Σ_{l<L} D_û^-½ H D_i^-½ i^l / (L+1).
+        """Returns a rule for users unseen in training: û = Σ_{l<L} D_û^-½ H D_i^-½ i^l / (L+1).
 
-        A trained user's layers 1…L; of layer 0, never trained, nothing is known.
+        These are the layers 1…L of a trained user. Layer 0 of an unseen user is left out.
         """
         with torch.no_grad():
             shared = shared_item_table(
@@ -72,9 +75,10 @@ class LightGCN(Recommender):
         return lambda histories: histories.to_user @ shared
 
     def newcomer_rows(self, name: str, histories: UserHistories) -> Tensor | None:
-        """Zero in layer 0, as in `user_foldin`: the other layers come from what they watched."""
+        """Returns zeros for layer 0 of new users, as in `user_foldin`."""
         return torch.zeros(len(histories), self.user.shape[1]) if name == "user" else None
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Returns the second part of the loss."""
         triple = pick(self.user, users), pick(self.item, positives), pick(self.item, negatives)
         return self.l2 * row_penalty(self.form, *triple)

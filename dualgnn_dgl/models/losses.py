@@ -1,6 +1,6 @@
-"""What training minimises: the losses and penalties that models share.
+"""Losses and penalties that models share.
 
-To add one: a function here, called in a model's `loss` or `penalty`.
+To add one, write a function here and call it in a model's `loss` or `penalty`.
 """
 
 from __future__ import annotations
@@ -18,33 +18,36 @@ from dualgnn_dgl.ops.dense import linear
 
 
 def pick(table: Tensor, rows: Tensor) -> Tensor:
-    """Rows of a table, (N, D) and (B,) → (B, D).
+    """Returns rows of a table, (N, D) and (B,) → (B, D).
 
-    Like `table[rows]`, but with a gradient that is summed in a fixed order: that of indexing adds
-    from several threads at once on the CPU, so that the same seed would not give the same result.
-    Of a sparse table, which nothing trains, the rows come dense.
+    Unlike `table[rows]`, the gradient is summed in a fixed order. On the CPU, the gradient of
+    indexing is added by several threads at once, so the same seed would not give the same result.
+    Rows of a sparse table, which is never trained, are returned dense.
     """
     if table.is_sparse:
         return table.index_select(0, rows).to_dense()
     return functional.embedding(rows, table)
 
 
-def bpr(difference: Tensor, log_base: float = math.e) -> Tensor:
-    """Bayesian personalised ranking, mean of −log σ(s⁺ − s⁻); (B,) → ().
+def bpr(difference: Tensor) -> Tensor:
+    """Returns the loss of Bayesian personalised ranking, the mean of −log σ(s⁺ − s⁻), ().
 
     Source: Rendle et al., UAI 2009.
 
-    >>> round(float(bpr(torch.zeros(3), log_base=2)), 6)
+    Args:
+        difference: s⁺ − s⁻, (B,).
+
+    >>> round(float(bpr(torch.zeros(3)) / math.log(2)), 6)
     1.0
     """
-    return -functional.logsigmoid(difference).mean() / math.log(log_base)
+    return -functional.logsigmoid(difference).mean()
 
 
 class _SampledSoftmax(torch.autograd.Function):
-    """The loss of `sampled_softmax` and its gradients in one pass, `CHUNK` users at a time.
+    """Computes `sampled_softmax` and its gradients in one pass, `CHUNK` users at a time.
 
-    On a CPU these are few: their scores (CHUNK, N) stay in the cache, where autograd keeps several
-    tensors (B, N) that do not. On CUDA a part is a dozen launches.
+    On a CPU a chunk is small: its scores (CHUNK, N) stay in the cache, where autograd would keep
+    several tensors (B, N) that do not fit. On CUDA a chunk is a dozen launches.
     """
 
     CHUNK: ClassVar = {"cpu": 2048, "cuda": 32768}
@@ -64,7 +67,7 @@ class _SampledSoftmax(torch.autograd.Function):
             torch.zeros_like(negatives),
             torch.empty_like(right),
         )
-        missed = torch.empty_like(right)  # −(1 − share of the positive), the gradient of `right`
+        missed = torch.empty_like(right)  # share of the positive − 1, the gradient of `right`
         chunk = _SampledSoftmax.CHUNK.get(user.device.type, len(user))
         for start in range(0, len(user), chunk):
             rows = slice(start, start + chunk)
@@ -99,12 +102,18 @@ class _SampledSoftmax(torch.autograd.Function):
 def sampled_softmax(
     user: Tensor, positive: Tensor, negatives: Tensor, items: int, temperature: float
 ) -> Tensor:
-    """−log of the positive's share among itself and N shared negatives that stand for all other
-    items; a scalar.
+    """Returns the mean of −log of the positive's share among itself and N shared negatives, ().
 
-    user, positive (B, D), negatives (N, D) drawn uniformly from `items` items. Differentiable once.
-    Source: sampled softmax (Bengio & Senécal 2008); the form used for recommendation by Wu et al.,
-    "On the Effectiveness of Sampled Softmax Loss", TOIS 2023.
+    The negatives represent all other items. Differentiable once. Source: sampled softmax (Bengio &
+    Senécal 2008); the form used for recommendation by Wu et al., "On the Effectiveness of Sampled
+    Softmax Loss", TOIS 2023.
+
+    Args:
+        user: Users, (B, D).
+        positive: Their watched items, (B, D).
+        negatives: Items drawn uniformly from all, (N, D).
+        items: Number of all items.
+        temperature: Divisor of the scores.
     """
     offset = math.log(max(items - 1, 1) / len(negatives))
     return _SampledSoftmax.apply(user, positive, negatives, offset, temperature)
@@ -114,11 +123,13 @@ PENALTIES = ("square", "norm")
 
 
 def row_penalty(form: str, *rows: Tensor) -> Tensor:
-    """Penalty on the rows of a batch, (B, D) each.
+    """Returns the penalty on the rows of a batch, ().
 
-    "square": ½ Σ ‖row‖² / B, LightGCN's L2 term (He et al., SIGIR 2020, eq. 15).
-    "norm": Σ ‖rows‖_F / B, lengths instead of squares, which the figures published with MMRec were
-    made with; a weight means something else there.
+    Args:
+        form: "square": ½ Σ ‖row‖² / B, LightGCN's L2 term (He et al., SIGIR 2020, eq. 15).
+            "norm": Σ ‖rows‖_F / B, the form behind the results published with MMRec. It uses
+            lengths instead of squares, so the same weight acts differently.
+        rows: Rows of each table, (B, D) each.
     """
     if form == "norm":
         return sum(row.norm() for row in rows) / len(rows[0])
@@ -133,11 +144,19 @@ def released_penalty(
     positives: Tensor,
     negatives: Tensor,
 ) -> Tensor:
-    """Mean of user² + item² over the 2B pairs of a batch (watched and unwatched) and the D columns
-    of user (U, D), item (I, D), plus Σ_m of the mean square of the batch's users in `preference`, M
-    tables (U, F_m).
+    """Returns the mean square of a batch's identities and preferences, ().
 
-    Source: the penalty of MMGCN's and GRCN's released losses.
+    It is the mean of user² + item² over the 2B pairs and D columns, plus the mean square of the
+    batch's users in each preference table. Source: the penalty of MMGCN's and GRCN's released
+    losses.
+
+    Args:
+        user: Identities of users, (U, D).
+        item: Identities of items, (I, D).
+        preference: Preference tables of M modalities, (U, F_m) each.
+        users: Users of the batch, (B,).
+        positives: Watched items, (B,).
+        negatives: Unwatched items, (B,).
     """
     watched, unwatched = (pick(item, rows).square().mean() for rows in (positives, negatives))
     identities = pick(user, users).square().mean() + (watched + unwatched) / 2

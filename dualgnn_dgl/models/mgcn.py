@@ -1,28 +1,34 @@
-"""MGCN: identities purify the features, item graphs carry them, behaviour decides what of them counts. Source: Yu, Tan, Lu,
-Bao: "Multi-View Graph Convolutional Network for Multimedia Recommendation", ACM MM 2023.
+"""MGCN: modality views purified by behaviour, propagated over item graphs, fused by attention.
 
-    g_m     = q ⊙ σ(W_b,m (W_m F_m + b_m) + b_b,m)                    behaviour-guided purifier               (I, D)
-    i_m     = S_m g_m,  u_m = D_u^-½ R D_i^-½ i_m                     S_m: the k nearest videos in modality m by cosine,
-                                                                     itself among them, D^-½ · D^-½     (I, D), (U, D)
-    u_b,i_b = mean of layers 0…L of p, q over the user–item graph     behaviour view (LightGCN)       (U, D), (I, D)
+Source: Yu, Tan, Lu, Bao: "Multi-View Graph Convolutional Network for Multimedia Recommendation",
+ACM MM 2023.
 
-    and for users and items x alike:
-    α       = softmax over modalities of w · tanh(W_a x_m + b_a)      behaviour-aware fuser          (·, M)
-    x_c     = Σ_m α_m x_m                                             what the modalities have in common
-    x_s     = [ x_c + Σ_m (x_m − x_c) ⊙ σ(W_p,m x_b + b_p,m) ] / (M + 1)                      side
-    x       = x_b + x_s;  score = u · i
-    loss    = BPR + λ ½ Σ‖u, i⁺, i⁻‖² / B + μ [ InfoNCE(u_s, u_b) + InfoNCE(i⁺_s, i⁺_b) ]     among the rows of the batch,
-                                                                      one that stands there twice competes with itself
+    g_m      = q ⊙ σ(W_b,m (W_m F_m + b_m) + b_b,m)           behaviour-guided purifier, (I, D)
+    i_m      = S_m g_m                                        (I, D)
+    u_m      = D_u^-½ R D_i^-½ i_m                            (U, D)
+    u_b, i_b = mean of layers 0…L of p, q over R              behaviour view (LightGCN)
 
-A missing modality: the video's features open no gate, for it neither receives nor sends in S_m; the softmax and the sum run
-over the modalities it has, and M is their number. A user has those that the user's videos have. Who has none at all has no
-side and no part in InfoNCE.
+S_m joins each item to the k nearest items in modality m by cosine, itself among them, under
+D^-½ · D^-½. R is the user–item graph. Then for users and items x alike:
+
+    α        = softmax over modalities of w · tanh(W_a x_m + b_a)     behaviour-aware fuser, (·, M)
+    x_c      = Σ_m α_m x_m                                            common to the modalities
+    x_s      = [ x_c + Σ_m (x_m − x_c) ⊙ σ(W_p,m x_b + b_p,m) ] / (M + 1)         side view
+    x        = x_b + x_s
+    score    = u · i
+    loss     = BPR + λ ½ Σ‖u, i⁺, i⁻‖² / B + μ [ InfoNCE(u_s, u_b) + InfoNCE(i⁺_s, i⁺_b) ]
+
+InfoNCE compares the rows of the batch; a row that is in the batch twice competes with itself.
+
+A missing modality: the item's features open no gate, because it neither receives nor sends in S_m.
+The softmax and the sum run over the modalities of the item, and M is their number. A user has the
+modalities of the user's items. A row without any modality has no side view and no part in InfoNCE.
 
 Differences from the authors' code:
 
-- Any number of modalities from one on; there, image and text or nothing. With one there is nothing to weigh: x_c is it.
-- The learning rate stays; there it decays by 0.96 every 50 epochs.
-- Features stay as they are. Where the paper leaves it open, λ weighs the rows that BPR compares.
+- Any number of modalities from one on; there, image and text or nothing. With one, x_c is its view.
+- The learning rate is constant; there it decays by 0.96 every 50 epochs.
+- Features are not trained. Where the paper leaves it open, λ weighs the rows that BPR compares.
 """
 
 from __future__ import annotations
@@ -65,15 +71,13 @@ class Config(Options):
         1, "propagation steps over each modality's item graph", low=1, high=LAYERS
     )
     item_k: int = option(10, "nearest videos in each modality, itself included", low=1, high=COUNT)
-    contrast: float = option(1e-2, "weight μ of drawing side and behaviour together", low=0)
+    contrast: float = option(1e-2, "weight μ of the contrast between side and behaviour", low=0)
     temperature: float = option(0.2, "temperature of InfoNCE", low=1e-3)
     l2: float = option(1e-4, "weight λ of the penalty on a batch's final rows", low=0)
 
 
 class MGCN(Recommender):
-    """A behaviour view and one view a modality, fused by what the modalities share and what
-    behaviour asks for.
-    """
+    """A behaviour view and one view for each modality, fused by what the modalities share."""
 
     Config = Config
     uses_modalities = True
@@ -102,7 +106,7 @@ class MGCN(Recommender):
         self.user, self.item = table(users, width), table(items, width)  # p, q
         self.project = nn.ModuleList(Linear(columns, width) for columns in widths)
         self.gate = nn.ModuleList(Linear(width, width) for _ in widths)
-        if len(widths) > 1:  # one modality needs no weight and leaves nothing specific
+        if len(widths) > 1:  # One modality needs no weight and has no specific part.
             self.attend = nn.Sequential(
                 Linear(width, width), nn.Tanh(), nn.Linear(width, 1, bias=False)
             )
@@ -111,47 +115,54 @@ class MGCN(Recommender):
         self.register_buffer("observed", observed(graph, self.features.present), persistent=False)
 
     def behaviour(self) -> tuple[Tensor, Tensor]:
-        """u_b (U, D) and i_b (I, D)."""
+        """Returns u_b (U, D) and i_b (I, D)."""
         return smoothed(self.to_user, self.to_item, self.user, self.item, self.config.layers)
 
     def modal(self, m: int) -> tuple[Tensor, Tensor]:
-        """u_m (U, D) and i_m (I, D)."""
+        """Returns u_m (U, D) and i_m (I, D)."""
         item = self.item * self.gate[m](self.project[m](self.features[m])).sigmoid()  # g_m
         for _ in range(self.config.item_layers):
             item = self.similar[m] @ item
         return self.to_user @ item, item
 
-    def side(self, views: list[Tensor], behaviour: Tensor, there: Tensor) -> Tensor:
-        """x_s (N, D) from M views (N, D) each, the behaviour view (N, D), and which modalities are
-        there (N, M).
+    def side(self, views: list[Tensor], behaviour: Tensor, mask: Tensor) -> Tensor:
+        """Returns the side view x_s, (N, D).
+
+        Args:
+            views: x_m of M modalities, (N, D) each.
+            behaviour: x_b, (N, D).
+            mask: Modalities of each row, (N, M) bool.
         """
         if len(views) == 1:
             return views[0] / 2
         scores = torch.cat([self.attend(view) for view in views], dim=1)  # (N, M)
-        common = weighted_sum(masked_softmax(scores, there), views)  # x_c, (N, D)
+        common = weighted_sum(masked_softmax(scores, mask), views)  # x_c, (N, D)
         total = common
         for m, view in enumerate(views):
             total = (
-                total + there[:, m : m + 1] * (view - common) * self.prefer[m](behaviour).sigmoid()
+                total + mask[:, m : m + 1] * (view - common) * self.prefer[m](behaviour).sigmoid()
             )
-        return total / (there.sum(1, keepdim=True) + 1)
+        return total / (mask.sum(1, keepdim=True) + 1)
 
     def views(self) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Behaviour (u_b, i_b) and side (u_s, i_s)."""
+        """Returns the behaviour view (u_b, i_b) and the side view (u_s, i_s)."""
         behaviour = self.behaviour()
         users, items = zip(*(self.modal(m) for m in range(len(self.features))), strict=True)
         user_side = self.side(list(users), behaviour[0], self.observed)
         return behaviour, (user_side, self.side(list(items), behaviour[1], self.features.present))
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns u (U, D) and i (I, D)."""
         (user, item), (user_side, item_side) = self.views()
         return user + user_side, item + item_side
 
     def user_foldin(self) -> UserFoldin:
-        """u from the history: layers 1…L of the behaviour view (of layer 0, never trained, nothing
-        is known), the views of the watched videos, and the fuser as for everyone.
+        """Returns a rule for u of users unseen in training, from their histories.
+
+        Layers 1…L of the behaviour view, u_m and the fuser are those of every user. Layer 0 of an
+        unseen user is unknown and left out.
         """
-        twin = copy.deepcopy(self)  # the rule's own, whatever becomes of the model
+        twin = copy.deepcopy(self)  # The rule must not change when the model is trained on.
         with torch.no_grad():
             shared = shared_item_table(
                 twin.to_user, twin.to_item, twin.user, twin.item, twin.config.layers
@@ -167,6 +178,7 @@ class MGCN(Recommender):
         return rule
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Returns the loss of B triples (user, watched item, unwatched item), ()."""
         (user, item), (user_side, item_side) = self.views()
         all_users, all_items = user + user_side, item + item_side
         # (B, D) each
@@ -175,24 +187,28 @@ class MGCN(Recommender):
             "square", *rows
         )
         if self.config.contrast > 0:
-            for side, behaviour, there, chosen in (
+            for side, behaviour, mask, chosen in (
                 (user_side, user, self.observed, users),
                 (item_side, item, self.features.present, positives),
             ):
                 pair = pick(side, chosen), pick(behaviour, chosen)
                 total = total + self.config.contrast * info_nce(
-                    *pair, self.config.temperature, there[chosen].any(1)
+                    *pair, self.config.temperature, mask[chosen].any(1)
                 )
         return total
 
 
 def info_nce(x: Tensor, y: Tensor, temperature: float, counted: Tensor) -> Tensor:
-    """Mean over the counted rows of −log of y's own share among all rows of y, by cosine with x.
+    """Returns the mean over the counted rows of −log of y's share among all rows of y, ().
 
-    (B, D), (B, D), (B,) → ().
+    The share is that of the cosine with x. The result is zero if no row is counted. Source: van den
+    Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018.
 
-    Zero where no row is counted. Source: van den Oord et al., "Representation Learning with
-    Contrastive Predictive Coding", 2018.
+    Args:
+        x: Rows, (B, D).
+        y: Rows that belong to them, (B, D).
+        temperature: Divisor of the cosines.
+        counted: Rows that the mean counts, (B,) bool.
     """
     cosines = linear(unit_rows(x) / temperature, unit_rows(y))  # (B, B), over the temperature
     each = functional.cross_entropy(

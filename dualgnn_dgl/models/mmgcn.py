@@ -1,24 +1,33 @@
-"""MMGCN. Source: Wei, Wang, Nie, He, Hong, Chua: "MMGCN: Multi-modal Graph Convolution Network for Personalized
-Recommendation of Micro-video", ACM MM 2019.
+"""MMGCN: one graph convolution network for each modality, averaged.
 
-For each modality m, with a user preference table P_m, item features F_m, and identities Q (U, D), (I, D) that all share:
+Source: Wei, Wang, Nie, He, Hong, Chua: "MMGCN: Multi-modal Graph Convolution Network for
+Personalized Recommendation of Micro-video", ACM MM 2019.
 
-    x⁰   = norm([P_m ; F_m]), and 0 where an item lacks the modality; wide features are projected first
-    h    = LeakyReLU( mean_{j∈N(v)} x^{l-1}_j W_l )                              aggregation
-    g    = LeakyReLU( L_l x^{l-1} + b ) + Q                                      identity kept
-    x^l  = LeakyReLU( G_l [h ‖ g] + b' )     or LeakyReLU( G_l h + b' + g )      combination
-    user, item = mean over m of x^L;   score = user · item
+For each modality m, with a user preference table P_m, item features F_m, and identities Q (U, D),
+(I, D) that all modalities share:
+
+    x⁰   = norm([P_m ; F_m])                                  wide features are projected first
+    h    = LeakyReLU( mean_{j∈N(v)} x^{l-1}_j W_l )           aggregation
+    g    = LeakyReLU( L_l x^{l-1} + b ) + Q                   identity
+    x^l  = LeakyReLU( G_l [h ‖ g] + b' )                      combination
+           or LeakyReLU( G_l h + b' + g )
+    user, item = mean over m of x^L,  score = user · item
     loss = BPR + λ [ mean of Q_u² + Q_i² over the batch's pairs + Σ_m mean P_m[batch]² ]
 
 Departures from the authors' code:
 
-- P_m and Q are trained. In the release, and in its best known port, they are plain tensors that no optimiser holds: they
-  stay at their random start, and the penalty moves nothing (`frozen_embeddings=true`; published figures are made so).
-- `combine` and `layers` are used; the release always concatenates (its flag is a text, hence true) in three layers.
-- The release penalises the visual preference only, of all users; here all modalities' alike, of the batch.
-- The release projects what it calls visual, to 256; here every modality wider than `project_above` goes down to that width.
+- P_m and Q are trained. In the release, and in its best known port, no optimiser updates them: they
+  stay at their random start, and their penalty has no effect. Published results are made so;
+  benchmarks/lib/released.py restores it.
+- `combine` and `layers` are options. The release always concatenates, in three layers: its flag is
+  a text, hence always true.
+- The release penalises the visual preference only, of all users; here all modalities are penalised
+  equally, on the batch.
+- The release projects its visual features to 256; here every modality wider than `project_above` is
+  projected to that width.
 - All maps start Xavier-normal; the release leaves G_2 and G_3 at another start.
-- A missing modality is a zero row going in, after the normalisation; the release expects every feature.
+- An item that lacks the modality has x⁰ = 0, after the normalisation; the release expects every
+  feature.
 """
 
 from __future__ import annotations
@@ -43,22 +52,20 @@ from dualgnn_dgl.ops.dense import Linear
 class Config(Options):
     """Options of MMGCN."""
 
+    REMOVED = {"frozen_embeddings": False}
     width: int = option(64, "embedding width D of every layer's output", low=1, high=WIDTH)
     layers: int = option(3, "layers L in each modality", low=1, high=LAYERS)
     combine: str = option(
-        "concat", "how a node's neighbourhood and itself join", choices=("concat", "sum")
+        "concat", "combination of a node's neighbourhood and itself", choices=("concat", "sum")
     )
     project_above: int = option(
-        256, "project features wider than this to this width", low=1, high=WIDTH
-    )
-    frozen_embeddings: bool = option(
-        False, "leave preferences and identities at their random start, as released"
+        256, "largest width of features; wider ones are projected to it", low=1, high=WIDTH
     )
     l2: float = option(1e-3, "weight λ of the penalty on identities and preferences", low=0)
 
 
 class MMGCN(Recommender):
-    """A graph convolution network a modality over the user–item graph, averaged."""
+    """One graph convolution network over the user–item graph for each modality, averaged."""
 
     Config = Config
     uses_modalities = True
@@ -85,9 +92,6 @@ class MMGCN(Recommender):
         widths = [min(width, config.project_above) for width in self.features.widths()]
         self.preference = nn.ParameterList(table(users, width) for width in widths)  # P_m
         self.user, self.item = node_table(users, items, config.width)  # Q
-        if config.frozen_embeddings:
-            for parameter in (*self.preference, self.user, self.item):
-                parameter.requires_grad_(False)
         self.project = nn.ModuleList(
             _linear(wide, width) if wide > width else nn.Identity()
             for wide, width in zip(self.features.widths(), widths, strict=True)
@@ -101,7 +105,7 @@ class MMGCN(Recommender):
         )
 
     def single_modal(self, m: int) -> tuple[Tensor, Tensor]:
-        """x^L of users (U, D) and items (I, D) in modality m."""
+        """Returns x^L of users (U, D) and items (I, D) in modality m."""
         user = unit_rows(self.preference[m])
         item = unit_rows(self.project[m](self.features[m]), self.features.present[:, m])
         for layer in self.layers[m]:
@@ -113,17 +117,19 @@ class MMGCN(Recommender):
         return user, item
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns the mean over the modalities for users (U, D) and items (I, D)."""
         users, items = zip(*(self.single_modal(m) for m in range(len(self.features))), strict=True)
         return torch.stack(users).mean(0), torch.stack(items).mean(0)
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Returns the second part of the loss."""
         return self.config.l2 * released_penalty(
             self.user, self.item, self.preference, users, positives, negatives
         )
 
 
 class _Layer(nn.Module):
-    """W_l, L_l and G_l of one layer of one modality, with `width` coming in."""
+    """W_l, L_l and G_l of one layer of one modality, for input of the given width."""
 
     def __init__(self, width: int, config: Config) -> None:
         super().__init__()
@@ -133,9 +139,9 @@ class _Layer(nn.Module):
         self.join = _linear(width + config.width if self.concat else width, config.width)  # G_l
 
     def received(self, mean: Adjacency, sent: Tensor) -> Tensor:
-        """mean(x_j) W_l (N, width) from x^{l-1} of the senders.
+        """Returns mean(x_j) W_l, (N, width), from x^{l-1} of the senders.
 
-        W_l is applied at the end with fewer rows, for it costs most.
+        W_l is the most expensive part, so it is applied on the side that has fewer rows.
         """
         receivers, senders = mean.shape
         return self.send(mean @ sent) if receivers < senders else mean @ self.send(sent)
@@ -152,7 +158,7 @@ class _Layer(nn.Module):
 
 
 def _linear(columns: int, width: int, bias: bool = True) -> nn.Linear:
-    """A linear map, Xavier-normal."""
+    """Returns a linear map with Xavier-normal weights."""
     linear = Linear(columns, width, bias=bias)
     nn.init.xavier_normal_(linear.weight)
     return linear

@@ -1,4 +1,4 @@
-"""Most popular: everybody is shown what most people watched. The row that every table needs."""
+"""MostPop: ranks items by their number of training users, the same for every user."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dualgnn_dgl.models.base import Recommender
 
 @dataclass(frozen=True)
 class Config(Options):
-    """Nothing to choose."""
+    """MostPop has no options."""
 
 
 class MostPop(Recommender):
     """score(u, i) = number of training users who watched i.
 
-    User (U, 1) of ones, item (I, 1) of counts.
+    As two tables: user (U, 1) of ones, item (I, 1) of counts.
     """
 
     Config = Config
@@ -36,4 +36,5 @@ class MostPop(Recommender):
         self.register_buffer("item", graph.in_degrees(etype="interacts").float().unsqueeze(1))
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns ones (U, 1) and counts (I, 1)."""
         return self.user, self.item

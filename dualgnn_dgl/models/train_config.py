@@ -1,4 +1,4 @@
-"""The options of training, whatever the model: `TrainConfig`."""
+"""Options of training, the same for every model: `TrainConfig`."""
 
 from __future__ import annotations
 
@@ -17,41 +17,44 @@ PRECISIONS = ("float32", "bfloat16")
 class TrainConfig(Options):
     """Options of training, the same for every model."""
 
-    epochs: int = option(200, "epochs at most", low=1, high=1_000_000)
+    epochs: int = option(200, "largest number of epochs", low=1, high=1_000_000)
     lr: float = option(1e-3, "Adam's learning rate", low=0)
     batch_size: int = option(2048, "training pairs a batch", low=1, high=COUNT)
     patience: int = option(
-        10, "stop after this many validations in a row without a better one", low=1, high=COUNT
+        10,
+        "validations in a row without a better one, after which training stops",
+        low=1,
+        high=COUNT,
     )
-    metric: str = option("recall@20", "validation metric that picks the epoch")
+    metric: str = option("recall@20", "validation metric that chooses the best epoch")
     eval_every: int = option(1, "epochs between two validations", low=1, high=COUNT)
     seed: int = option(
         0, "seed of the parameters, the order of batches and the negatives", low=0, high=2**63 - 1
     )
     impute: str = option(
         "none",
-        "how missing features are filled for the model, see `features`",
+        "imputation of missing features for the model",
         choices=("none", *IMPUTERS),
     )
     precision: str = option(
         "float32",
-        "of the dense products in training; tables and sums stay float32",
+        "precision of dense products in training; tables and sums stay float32",
         choices=PRECISIONS,
     )
     share_propagation: int = option(
-        1, "batches that one propagation over the graph serves, see step.py", low=1, high=COUNT
+        1, "batches that share one propagation over the graph", low=1, high=COUNT
     )
     fanout: int = option(
         0,
-        "0 for the whole graph, else neighbours a node and hop of blocks, see blocks.py",
+        "neighbours a node and hop of sampled blocks; 0 takes the whole graph",
         low=0,
         high=COUNT,
     )
-    hops: int = option(2, "steps that sampled blocks reach", low=1, high=LAYERS)
+    hops: int = option(2, "hops of sampled blocks", low=1, high=LAYERS)
     cuda_graph: bool = option(
-        True, "on CUDA, record a step once and replay it, where all steps are the same"
+        True, "record a step once on CUDA and replay it, if all steps are the same"
     )
-    deterministic: bool = option(False, "use deterministic algorithms only, see deterministic.py")
+    deterministic: bool = option(False, "deterministic algorithms only")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,7 +66,7 @@ class TrainConfig(Options):
             )
 
     def metric_within(self, items: int) -> tuple[str, int]:
-        """The metric with its list cut to so many items, and the list's length.
+        """Returns the metric with its list cut to the number of items, and the list's length.
 
         >>> TrainConfig(metric="ndcg@20").metric_within(7)
         ('ndcg@7', 7)

@@ -1,18 +1,26 @@
-"""VBPR. Source: He & McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback", AAAI 2016.
+"""VBPR: matrix factorisation with a linear view of the features.
 
-With features f_m of any number of modalities, each row at length one and zero where the item lacks the modality:
+Source: He & McAuley, "VBPR: Visual Bayesian Personalized Ranking from Implicit Feedback", AAAI
+2016.
 
-    x_i   = Σ_m E_m f_{m,i}                                  one linear map of the features side by side
+With features f_m of any number of modalities, each row at length one, and zero where the item lacks
+the modality:
+
+    x_i   = Σ_m E_m f_{m,i}                                   one linear map of all features
     score = γ_u · γ_i + θ_u · x_i + β_i + Σ_m β'_m · f_{m,i}
     loss  = BPR + λ · penalty of the batch's rows [γ_u ‖ θ_u], [γ_i ‖ x_i], β_i
 
-As two tables: user [γ_u ‖ θ_u ‖ 1], item [γ_i ‖ x_i ‖ β_i + Σ_m β'_m · f_{m,i}]. What the paper adds for the user alone, or
-for all, orders nothing and is left out.
+As two tables: user [γ_u ‖ θ_u ‖ 1], item [γ_i ‖ x_i ‖ β_i + Σ_m β'_m · f_{m,i}]. The paper's terms
+of the user alone and of all pairs do not change the order of items and are left out.
 
-Departures from the paper: β and β' are a switch (`bias=true`), left out as in the comparisons of the literature; any number of
-modalities instead of images alone; feature rows are brought to length one (`features="raw"`: as they come); x_i is penalised
-in the place of E and β'. The best known port has a constant inside its map, which the items without features would share;
-here the map has none.
+Departures from the paper:
+
+- β and β' are an option (`bias=true`), off by default as in the comparisons of the literature.
+- Any number of modalities instead of images alone.
+- Feature rows have length one (`features="raw"`: as they are in the data).
+- x_i is penalised instead of E and β'.
+- The best known port has a constant in its map, which items without features share; here the map
+  has none.
 """
 
 from __future__ import annotations
@@ -38,7 +46,7 @@ class Config(Options):
     width: int = option(64, "width D of γ and of θ", low=1, high=WIDTH)
     bias: bool = option(False, "item bias β and feature bias β'")
     features: str = option(
-        "unit", "feature rows at length one, or as they come", choices=("unit", "raw")
+        "unit", "feature rows at length one, or as they are", choices=("unit", "raw")
     )
     l2: float = option(1e-2, "weight λ of the penalty on a batch's rows", low=0)
     penalty: str = option(
@@ -79,7 +87,7 @@ class VBPR(Recommender):
             self.feature_bias = nn.ParameterList(torch.zeros(width, 1) for width in widths)  # β'_m
 
     def feature(self, m: int, rows: Tensor | None) -> Tensor:
-        """f_m of the given items, (B, F_m); of all without `rows`."""
+        """Returns f_m of the given items (B, F_m), or of all without `rows`."""
         value, present = self.features[m], self.features.present[:, m]
         if rows is not None:
             value, present = value[rows], present[rows]
@@ -90,9 +98,10 @@ class VBPR(Recommender):
         )
 
     def items(self, rows: Tensor | None = None) -> tuple[Tensor, ...]:
-        """γ_i ‖ x_i (B, 2D) and, with biases, β_i and Σ β'_m · f_m, (B, 1) each.
+        """Returns γ_i ‖ x_i (B, 2D), and with biases also β_i and Σ β'_m · f_m, (B, 1) each.
 
-        Of all items without `rows`.
+        Args:
+            rows: Items, (B,); None for all.
         """
         features = [self.feature(m, rows) for m in range(len(self.features))]
         own = self.item if rows is None else pick(self.item, rows)
@@ -109,6 +118,7 @@ class VBPR(Recommender):
         )
 
     def embed(self) -> tuple[Tensor, Tensor]:
+        """Returns the two tables, (U, ·) and (I, ·)."""
         vector, *bias = self.items()
         if not bias:
             return self.user, vector
@@ -116,8 +126,9 @@ class VBPR(Recommender):
         return torch.cat([self.user, one], dim=1), torch.cat([vector, sum(bias)], dim=1)
 
     def item_foldin(self) -> ItemFoldin:
-        """[0 ‖ x ‖ Σ β'_m · f_m]: what the features say; a new video has no identity and no bias of
-        its own.
+        """Returns a rule for items unseen in training: [0 ‖ x ‖ Σ β'_m · f_m].
+
+        An unseen item has no identity and no bias of its own.
         """
         maps = [weight.detach().clone() for weight in self.map]
         biases = (
@@ -125,7 +136,7 @@ class VBPR(Recommender):
         )
 
         def rule(videos: NewItems) -> Tensor:
-            # absent rows are zero
+            # The rows of missing features are zero.
             features = [torch.from_numpy(modality.values) for modality in videos.features.values()]
             if self.config.features == "unit":
                 features = [unit_rows(f) for f in features]
@@ -145,7 +156,7 @@ class VBPR(Recommender):
         return rule
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Of the batch's items alone: no pass over the catalogue."""
+        """Returns the loss of B triples, without a pass over the catalogue, ()."""
         user = pick(self.user, users)
         (positive, *p_bias), (negative, *n_bias) = self.items(positives), self.items(negatives)
         difference = (user * (positive - negative)).sum(-1)

@@ -14,7 +14,7 @@ from dualgnn_dgl.ops.matrix import Matrix
 
 
 def spmm(matrix: Matrix, x: Tensor) -> Tensor:
-    """matrix @ x, (rows, D), not differentiable (see `Adjacency`)."""
+    """Returns matrix @ x, (rows, D); the contract is in `ops/__init__.py`."""
     key = f"csr {x.dtype}"
     if key not in matrix.cache:
         values = matrix.entries(x.dtype)
@@ -25,9 +25,7 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
 
 
 def csr_tensor(indptr: Tensor, indices: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
-    """torch's sparse CSR tensor over these tensors, unchecked, without torch's warning that it is
-    in beta.
-    """
+    """Returns torch's sparse CSR tensor, unchecked and without torch's warning about a beta."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse_csr_tensor(indptr, indices, values, shape, check_invariants=False)

@@ -1,12 +1,12 @@
-"""Dense products of encoders: float32 on the CPU goes to oneDNN, all else to torch's own `linear`.
+"""Dense products of encoders: oneDNN for float32 on the CPU, else torch's own `linear`.
 
-torch sends float32 products on the CPU to MKL, which keeps to AVX2 on processors that are not
-Intel's: with AVX-512 at hand oneDNN, the other library in every torch wheel, is 2.2 times as fast
-there (445 against 195 GFLOP/s on two cores of an AMD EPYC, 7,050 × 4,096 × 256) and no worse
-elsewhere. It is float32 all the same; only the order of sums differs.
+torch sends float32 products on the CPU to MKL, which uses AVX2 only on processors that are not
+Intel's. With AVX-512, oneDNN, the other library in every torch wheel, is 2.2 times as fast there
+(445 against 195 GFLOP/s on two cores of an AMD EPYC, 7,050 × 4,096 × 256) and no slower elsewhere.
+It computes in float32 as well; only the order of sums differs.
 
-The operator is the one that torch's own compiler emits for a linear layer. Where a torch does not
-have it, `linear` is taken.
+The operator is the one that torch's own compiler emits for a linear layer. A torch without it
+takes `linear`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 
 def _fits(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN takes this product: plain float32 matrices on the CPU, outside of autocast."""
+    """Returns whether oneDNN takes this product: plain float32 matrices on the CPU, no autocast."""
     plain = (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
@@ -31,12 +31,12 @@ def _fits(x: Tensor, weight: Tensor) -> bool:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x · weightᵀ + bias, (N, F) and (D, F) → (N, D), any strides."""
+    """Returns x · weightᵀ + bias, (N, F) and (D, F) → (N, D), for any strides."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class _Linear(torch.autograd.Function):
-    """The three products of a linear layer: one forward, two backward."""
+    """Computes the three products of a linear layer: one forward, two backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -56,7 +56,7 @@ class _Linear(torch.autograd.Function):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x · weightᵀ + bias: (N, F), (D, F), (D,) → (N, D), like `torch.nn.functional.linear`.
+    """Returns x · weightᵀ + bias, (N, F), (D, F), (D,) → (N, D), like torch's `linear`.
 
     Differentiable once.
     """
@@ -73,7 +73,7 @@ class Linear(nn.Linear):
 
 
 def _available() -> bool:
-    """Whether this torch has oneDNN and its operator."""
+    """Returns whether this torch has oneDNN and its operator."""
     try:
         one = torch.ones(1, 1)
         return torch.backends.mkldnn.is_available() and float(_product(one, one)) == 1.0

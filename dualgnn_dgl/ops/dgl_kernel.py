@@ -1,8 +1,7 @@
-"""DGL's g-SpMM: `copy_u` with sum, between two scalings, takes the libxsmm path in float32; weights
-take `u_mul_e`.
+"""DGL's g-SpMM: `copy_u` with sum between two scalings, or `u_mul_e` with weights.
 
-The graph handle is made once a matrix, from its CSR tensors (DGL calls that order CSC: by
-destination), and kept.
+In float32, `copy_u` takes the libxsmm path. The graph handle is made once a matrix from its CSR
+tensors (DGL calls that order CSC: by destination), and kept.
 """
 
 from __future__ import annotations
@@ -22,17 +21,15 @@ def available() -> bool:
 
 
 def spmm(matrix: Matrix, x: Tensor) -> Tensor:
-    """matrix @ x, (rows, D), not differentiable (see `Adjacency`).
+    """Returns matrix @ x, (rows, D); the contract is in `ops/__init__.py`.
 
-    On CUDA it wants one of DGL's CUDA builds, which name their CUDA in the version ("2.4.0+cu124");
-    PyPI has none and none is made for torch past 2.4. That path has not been run by us.
+    On CUDA it needs one of DGL's CUDA builds, which name their CUDA in the version ("2.4.0+cu124").
+    PyPI has none, and none is made for torch past 2.4; this path is untested.
 
-    Raises
-    ------
-    ConfigError
-        on CUDA with a CPU build of DGL.
+    Raises:
+        ConfigError: On CUDA with a CPU build of DGL.
     """
-    from dualgnn_dgl._dgl import dgl  # seconds to import: only where this kernel runs
+    from dualgnn_dgl._dgl import dgl  # takes seconds, so only if it runs
 
     if x.is_cuda and "+cu" not in dgl.__version__:
         raise ConfigError(
@@ -41,8 +38,7 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     if matrix.indices.numel() == 0:
         return x.new_zeros(matrix.shape[0], x.shape[1])
     if "dgl" not in matrix.cache:
-        # edge numbers: none means 0…E-1 to copy_u, but u_mul_e takes a path at D=1 that wants them
-        # written out
+        # Without edge numbers, copy_u assumes 0…E-1; u_mul_e has a path at D=1 that needs them.
         count = 0 if matrix.weight is None else matrix.indices.numel()
         number = torch.arange(count, dtype=matrix.indices.dtype, device=x.device)
         graph = dgl.heterograph(

@@ -1,19 +1,17 @@
-"""Sparse operations whose edge weights are learned.
+"""Sparse operations with learned edge weights: attention over a graph, in plain torch.
 
-Attention over a graph's edges, on CPU and CUDA, in plain torch.
+`Edges` offers three, each with gradients to all inputs. None transposes a sparse matrix or loops in
+Python:
 
-`Edges` offers three, each with gradients to all that goes in, none of which transposes a sparse
-    matrix or loops in Python:
-
-    score(a, b)     s_e = a[dst_e] · b[src_e]                        sampled dense-dense product
-                    (SDDMM)
+    score(a, b)     s_e = a[dst_e] · b[src_e]                             (SDDMM)
     softmax(s)      w_e = exp(s_e) / Σ_{e' with the same dst} exp(s_e')
-    sum(w, x)       y_d = Σ_{e with dst_e = d} w_e x[src_e]           product with weights (SpMM)
+    sum(w, x)       y_d = Σ_{e with dst_e = d} w_e x[src_e]               (SpMM)
 
-They close under differentiation: the gradients of `sum` are a `score` and a `sum` over the
-transpose, those of `score` are two `sum`s. Kernels by measurement (benchmarks/speed/bench_ops.py):
-torch's `sampled_addmm` for `score`, several times as fast as DGL's g-SDDMM and tens of times as
-fast as gathering both ends; for `sum` what `Adjacency` runs with weights.
+They are closed under differentiation: the gradients of `sum` are a `score` and a `sum` over the
+transpose, those of `score` are two `sum`s. The kernels were chosen by measurement
+(benchmarks/speed/bench_ops.py): torch's `sampled_addmm` for `score`, several times as fast as DGL's
+g-SDDMM and tens of times as fast as gathering both ends; for `sum` the kernel of a weighted
+`Adjacency`.
 """
 
 from __future__ import annotations
@@ -33,11 +31,15 @@ from dualgnn_dgl.ops.matrix import Matrix
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """Where the entries stand, by row.
+    """The places of the entries, by row.
 
-    CSR `indptr` (rows+1,) and `indices` (E,), the row of every entry `rows` (E,), and `order` (E,):
-    the place here of each entry of the transpose's pattern. `kept` holds what a kernel made of the
-    pattern.
+    Attributes:
+        indptr: Start of each row, (rows+1,).
+        indices: Column of each entry, (E,).
+        rows: Row of each entry, (E,).
+        order: Place here of each entry of the transpose's pattern, (E,).
+        shape: (rows, columns).
+        kept: Results of kernels.
     """
 
     indptr: Tensor
@@ -55,7 +57,7 @@ class Pattern:
 
 
 class _Score(torch.autograd.Function):
-    """s (E,) of a (num_dst, D) and b (num_src, D)."""
+    """Computes s (E,) from a (num_dst, D) and b (num_src, D)."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
@@ -83,7 +85,7 @@ class _Score(torch.autograd.Function):
 
 
 class _Sum(torch.autograd.Function):
-    """y (num_dst, D) of w (E,) and x (num_src, D)."""
+    """Computes y (num_dst, D) from w (E,) and x (num_src, D)."""
 
     @staticmethod
     def forward(
@@ -115,10 +117,7 @@ class _Sum(torch.autograd.Function):
 
 
 class _Turn(torch.autograd.Function):
-    """Values of the entries (E,) from a pattern's order into its transpose's.
-
-    A permutation, so its gradient is one too.
-    """
+    """Reorders values (E,) from a pattern's order into its transpose's, by a permutation."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, pattern: Pattern, transpose: Pattern) -> Tensor:
@@ -131,7 +130,7 @@ class _Turn(torch.autograd.Function):
 
 
 class _RowSum(torch.autograd.Function):
-    """Sums of entries (E,) by row (rows,); its gradient is `_Spread`."""
+    """Sums entries (E,) by row (rows,); its gradient is `_Spread`."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, pattern: Pattern) -> Tensor:
@@ -144,7 +143,7 @@ class _RowSum(torch.autograd.Function):
 
 
 class _Spread(torch.autograd.Function):
-    """A number a row (rows,) given to each of its entries (E,); its gradient is `_RowSum`."""
+    """Gives a number of each row (rows,) to its entries (E,); its gradient is `_RowSum`."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, pattern: Pattern) -> Tensor:
@@ -157,11 +156,11 @@ class _Spread(torch.autograd.Function):
 
 
 class _Softmax(torch.autograd.Function):
-    """w (E,) of s (E,), rows sum to one."""
+    """Computes w (E,) from s (E,); rows sum to one."""
 
     @staticmethod
     def forward(ctx: Any, score: Tensor, pattern: Pattern) -> Tensor:
-        top = _reduce(score, pattern, "max")  # −inf for an empty row, which no entry asks for
+        top = _reduce(score, pattern, "max")  # −inf for an empty row, which has no entry
         value = (score - top.index_select(0, pattern.rows)).exp_()
         value /= _reduce(value, pattern, "sum").index_select(0, pattern.rows)
         ctx.pattern = pattern
@@ -176,7 +175,7 @@ class _Softmax(torch.autograd.Function):
 
 
 def _reduce(value: Tensor, pattern: Pattern, how: str) -> Tensor:
-    """'sum' or 'max' of the entries (E,) of each row, in a fixed order; (rows,)."""
+    """Returns 'sum' or 'max' of the entries (E,) of each row in a fixed order, (rows,)."""
     if value.numel() == 0:
         return value.new_zeros(pattern.shape[0])
     return torch.segment_reduce(value.contiguous(), how, offsets=pattern.indptr.long(), unsafe=True)
@@ -185,13 +184,11 @@ def _reduce(value: Tensor, pattern: Pattern, how: str) -> Tensor:
 class Edges(nn.Module):
     """The pattern of an `Adjacency`, for weights that change with every pass.
 
-    Entries are ordered by destination, then source; `ends()` says which is which. It moves with
-    `.to()`, stays out of the state dict, and needs no DGL graph on the device.
+    Entries are ordered by destination, then source; `ends()` returns both. It moves with `.to()`,
+    stays out of the state dict, and needs no DGL graph on the device.
 
-    Parameters
-    ----------
-    adjacency : Adjacency
-        its weights and scales are not looked at.
+    Args:
+        adjacency: The adjacency; its weights and scales are not read.
     """
 
     def __init__(self, adjacency: ops.Adjacency) -> None:
@@ -199,7 +196,7 @@ class Edges(nn.Module):
         forward, backward = adjacency._matrices
         kind = forward.indices.dtype
         rows = forward.rows()
-        # ties: the same pair twice
+        # Stable, because the same pair may be given twice.
         order = torch.argsort(forward.indices.long() * forward.shape[0] + rows, stable=True)
         back = torch.empty_like(order).scatter_(
             0, order, torch.arange(len(order), device=order.device)
@@ -223,9 +220,7 @@ class Edges(nn.Module):
                 self.register_buffer(f"_{prefix}_{part}", getattr(pattern, part), persistent=False)
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moved: the patterns are made again over the new buffers, without what kernels had
-        kept.
-        """
+        """Moves the buffers, and builds the patterns again without kernels' results."""
         super()._apply(function, recurse)
         self._patterns = tuple(
             Pattern(
@@ -241,9 +236,7 @@ class Edges(nn.Module):
 
     @property
     def T(self) -> Edges:
-        """The same edges turned round, ordered by source, then destination; over the same
-        tensors.
-        """
+        """The reversed edges, ordered by source, then destination; over the same tensors."""
         transpose = Edges.__new__(Edges)
         nn.Module.__init__(transpose)
         transpose._register(*self._patterns[::-1])
@@ -251,15 +244,15 @@ class Edges(nn.Module):
 
     @property
     def num_edges(self) -> int:
-        """E."""
+        """E, the number of edges."""
         return int(self._forward_indices.numel())
 
     def ends(self) -> tuple[Tensor, Tensor]:
-        """Destination and source of every edge, (E,) int64 each."""
+        """Returns destination and source of every edge, (E,) int64 each."""
         return self._forward_rows.long(), self._forward_indices.long()
 
     def score(self, a: Tensor, b: Tensor) -> Tensor:
-        """a[dst] · b[src] of every edge, (num_dst, D) and (num_src, D) → (E,)."""
+        """Returns a[dst] · b[src] of every edge, (num_dst, D) and (num_src, D) → (E,)."""
         if a.ndim != 2 or b.ndim != 2 or (len(a), len(b)) != self.shape or a.shape[1] != b.shape[1]:
             raise ValueError(
                 f"edges {self.shape} cannot score tensors of shapes {tuple(a.shape)} and "
@@ -268,14 +261,12 @@ class Edges(nn.Module):
         return _Score.apply(a, b, *self._patterns)
 
     def softmax(self, score: Tensor) -> Tensor:
-        """Softmax of (E,) among the edges of each destination; (E,)."""
+        """Returns the softmax of (E,) among the edges of each destination, (E,)."""
         self._check(score)
         return _Softmax.apply(score, self._patterns[0])
 
     def sum(self, weight: Tensor, x: Tensor) -> Tensor:
-        """Σ weight · x[src] over the edges of each destination, (E,) and (num_src, D) → (num_dst,
-        D).
-        """
+        """Returns Σ weight · x[src] of each destination, (E,) and (num_src, D) → (num_dst, D)."""
         self._check(weight)
         if x.ndim != 2 or len(x) != self.shape[1]:
             raise ValueError(
@@ -284,15 +275,12 @@ class Edges(nn.Module):
         return _Sum.apply(weight, x, *self._patterns)
 
     def turn(self, value: Tensor) -> Tensor:
-        """The same (E,) values in the order of `.T`'s edges."""
+        """Returns the same (E,) values in the order of `.T`'s edges."""
         self._check(value)
         return _Turn.apply(value, *self._patterns)
 
     def from_source(self, value: Tensor) -> Tensor:
-        """The source's number of every edge, (num_src,) → (E,).
-
-        Its gradient adds up by row, in a fixed order.
-        """
+        """Returns the source's number of every edge, (num_src,) → (E,); gradients sum by row."""
         if value.shape != self.shape[1:]:
             raise ValueError(
                 f"{self.shape[1]} sources need as many numbers, not a tensor of shape "

@@ -1,6 +1,6 @@
 """The sparse matrix that every kernel receives.
 
-CSR index tensors, weights or scales, and a place for what a kernel keeps.
+It has CSR index tensors, weights or scales, and a cache for kernels.
 """
 
 from __future__ import annotations
@@ -17,13 +17,20 @@ PARTS = ("indptr", "indices", "weight", "left", "right")  # the tensors of a mat
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """CSR: row r holds columns `indices[indptr[r]:indptr[r+1]]`, with `weight`, or with ones
-    between two diagonal scales.
+    """A CSR matrix with weights, or with ones between two diagonal scales.
 
-    `indptr` (rows+1,), `indices` (E,) int32 or int64, `weight` (E,) float or None, `left` (rows,)
-    and `right` (columns,) float or None, never together with `weight`. `cache` holds what kernels
-    make of it, `pattern` what hangs on the places of the entries alone, which matrices with other
-    weights at the same places share.
+    Row r has the columns `indices[indptr[r]:indptr[r+1]]`.
+
+    Attributes:
+        indptr: Start of each row, (rows+1,) int32 or int64.
+        indices: Column of each entry, (E,), of the same type.
+        weight: Value of each entry, (E,) float, or None.
+        left: Row scales, (rows,) float, or None; never together with `weight`.
+        right: Column scales, (columns,) float, or None; never together with `weight`.
+        shape: (rows, columns).
+        cache: Results of kernels that depend on weights or scales.
+        pattern: Results that depend on the places of the entries only; matrices with other weights
+            at the same places share it.
     """
 
     indptr: Tensor
@@ -36,31 +43,31 @@ class Matrix:
     pattern: dict[str, Any] = field(default_factory=dict)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Matrix:
-        """A copy without the cache: neither torch's CSR tensors nor DGL's graphs can be copied."""
+        """Copies the tensors without the cache: CSR tensors and DGL's graphs cannot be copied."""
         parts: dict[str, Any] = {name: copy.deepcopy(getattr(self, name), memo) for name in PARTS}
         return Matrix(**parts, shape=self.shape)
 
     @property
     def scaled(self) -> bool:
-        """Whether row or column scales belong to it."""
+        """Whether it has row or column scales."""
         return self.left is not None or self.right is not None
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of its weights or scales; float32 where it has none."""
+        """Type of its weights or scales; float32 if it has none."""
         return next(
             (part.dtype for part in (self.weight, self.left, self.right) if part is not None),
             torch.float32,
         )
 
     def rows(self) -> Tensor:
-        """Row of every entry, (E,) int64."""
+        """Returns the row of every entry, (E,) int64."""
         return torch.repeat_interleave(self.indptr.diff().long(), output_size=self.indices.numel())
 
     def skew(self, threads: int) -> float:
-        """How uneven equal runs of rows are.
+        """Returns how uneven equal runs of rows are; 1 is even.
 
-        The entries of the fullest of `threads` runs over their mean; 1 is even.
+        It is the number of entries of the fullest of `threads` runs over their mean.
         """
         key = f"skew {threads}"
         if key not in self.cache:
@@ -73,13 +80,11 @@ class Matrix:
         return self.cache[key]
 
     def entries(self, dtype: torch.dtype) -> Tensor | None:
-        """Value of every entry, (E,), the scales multiplied in.
+        """Returns the value of every entry, (E,), left[row] · right[column] included.
 
-        Left[row] · right[column]; None where all are one.
-
-        Made at the first call and kept, one tensor a dtype: a product with folded weights reads 4
-        bytes more an edge and saves the two passes over (rows, D) and (columns, D) that scaling
-        would take.
+        The result is None if all are one. It is made at the first call and kept, one tensor a type.
+        A product with folded weights reads 4 bytes more an edge and saves the two passes over
+        (rows, D) and (columns, D) that scaling would take.
         """
         if self.weight is None and not self.scaled:
             return None
@@ -93,17 +98,19 @@ class Matrix:
                     self.indices.long()
                 ]
                 value = column if value is None else value * column
-            assert value is not None  # there is a weight or a scale
+            assert value is not None  # it has a weight or a scale
             self.cache[key] = value.to(dtype)
         return self.cache[key]
 
     def without(self, rows: Tensor, columns: Tensor) -> Matrix:
-        """Zero in the place of the entries at these rows and columns, (B,) each.
+        """Returns the matrix with zeros at some entries; a pair that has no entry changes nothing.
 
-        A pair that has no entry changes nothing.
+        The entries are found by binary search, so only one of two equal entries becomes zero.
+        Beyond the copied values, O(E), the search keeps a number an entry.
 
-        Found by binary search, so of equal entries that stand twice only one goes. Beside the
-        copied values, O(E), it keeps a number an entry for the search.
+        Args:
+            rows: Rows, (B,).
+            columns: Columns, (B,).
         """
         entries = self.indices.numel()
         if entries == 0:
@@ -116,7 +123,7 @@ class Matrix:
         found = keys[place.clamp(max=entries - 1)] == wanted
         value = self.entries(self.dtype)
         value = torch.ones_like(self.indices, dtype=self.dtype) if value is None else value
-        # one more for pairs without an entry: no shape depends on what is found
+        # One more place for pairs without an entry, so that no shape depends on the data.
         kept = torch.cat([value, value.new_zeros(1)])
         kept.index_fill_(0, torch.where(found, place, entries), 0)
         return Matrix(
@@ -124,9 +131,11 @@ class Matrix:
         )
 
     def block(self, rows: Tensor, columns: Tensor) -> Matrix:
-        """The entries in these rows (R,) and columns (C,), both ascending and each once.
+        """Returns the entries in some rows and columns, (R, C), in their order.
 
-        (R, C), its order that of the whole.
+        Args:
+            rows: Rows, (R,), ascending, each once.
+            columns: Columns, (C,), ascending, each once.
         """
         start = self.indptr[rows].long()
         count = self.indptr[rows + 1].long() - start
@@ -147,8 +156,11 @@ class Matrix:
 
 
 def places(chosen: Tensor, size: int) -> Tensor:
-    """Place of each of `size` numbers among the chosen ones (N,), −1 for the others: (size,)
-    int64.
+    """Returns the place of each number among the chosen ones, (size,) int64; −1 for the others.
+
+    Args:
+        chosen: Chosen numbers, (N,).
+        size: The numbers are 0…size−1.
     """
     place = torch.full((size,), -1, dtype=torch.int64, device=chosen.device)
     place[chosen] = torch.arange(len(chosen), device=chosen.device)
@@ -158,9 +170,16 @@ def places(chosen: Tensor, size: int) -> Tensor:
 def compress(
     row: Tensor, column: Tensor, shape: tuple[int, int], weight: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Edges (row, column, weight), (E,) each → CSR.
+    """Returns edges as CSR: indptr (rows+1,), indices (E,) and weight; columns ascend within a row.
 
-    Indptr (rows+1,), indices (E,), weight; columns ascending within a row.
+    Args:
+        row: Row of each edge, (E,).
+        column: Column of each edge, (E,).
+        shape: (rows, columns).
+        weight: Weight of each edge, (E,), or None.
+
+    Raises:
+        ValueError: For lists of different lengths, or an edge outside the shape.
     """
     row, column = row.long(), column.long()
     if row.shape != column.shape or (weight is not None and weight.shape != row.shape):

@@ -1,11 +1,10 @@
-"""A Triton kernel for CUDA: scale, gather and sum over CSR in one pass; float32 sums for every
-narrower input.
+"""A Triton kernel for CUDA: scales, gathers and sums over CSR in one pass.
 
-One program sums up to SEGMENT edges of one row over a block of columns. A longer row is cut into
-segments, whose sums go to a table of their own and are added by a second, small kernel: no atomic
-addition, so the same input gives the same bits, and no program waits on the most popular item.
-Triton comes with torch's CUDA builds; without CUDA its interpreter (TRITON_INTERPRET=1) runs the
-same code, slowly, for tests.
+It sums in float32 for every narrower input. One program sums up to SEGMENT edges of one row over a
+block of columns. A longer row is cut into segments, whose sums go to a table of their own and are
+added by a second, small kernel. There is no atomic addition, so the same input gives the same bits,
+and no program waits on the most popular item. Triton comes with torch's CUDA builds. Without CUDA,
+its interpreter (TRITON_INTERPRET=1) runs the same code, slowly, for tests.
 """
 
 from __future__ import annotations
@@ -23,18 +22,24 @@ from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.ops.matrix import Matrix
 
 SEGMENT = 256  # edges a program sums at most
-# values gathered at once, edges × columns: with one warp, eight independent 16-byte loads a thread
+# Values gathered at once, edges × columns: eight independent 16-byte loads a thread with one warp.
 TILE = 1024
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Who sums what: segment s adds the entries `start[s]` to `stop[s]`.
+    """The parts of rows that programs sum: segment s adds the entries `start[s]` to `stop[s]`.
 
-    `target` (S,): the row ≥ 0 that it is the whole of, or −1−p for line p of the table of parts.
-        `first` (L+1,) and
-    `long_row` (L,): lines first[l]…first[l+1] of that table make row long_row[l]. All int32 or
-        int64 like the matrix.
+    All tensors have the index type of the matrix.
+
+    Attributes:
+        start: First entry of each segment, (S,).
+        stop: End of each segment, (S,).
+        target: The row ≥ 0 if a segment is the whole of it, or −1−p for line p of the table of
+            parts, (S,).
+        first: Lines first[l]…first[l+1] of this table sum up to row long_row[l], (L+1,).
+        long_row: Rows of more than one segment, (L,).
+        num_parts: Number of lines of the table.
     """
 
     start: Tensor
@@ -46,7 +51,7 @@ class Segments:
 
 
 def split(indptr: Tensor, longest: int) -> Segments:
-    """Rows of a CSR matrix → segments of at most `longest` entries.
+    """Cuts the rows of a CSR matrix into segments of at most `longest` entries.
 
     An empty row is one empty segment.
     """
@@ -73,8 +78,9 @@ def split(indptr: Tensor, longest: int) -> Segments:
 
 
 def block(width: int) -> int:
-    """Columns a program holds: a power of two, 64 where 128 would leave more of them unused (D =
-    192).
+    """Returns the columns of a program: a power of two.
+
+    It is 64 if 128 would leave more of them unused (D = 192).
     """
     if width <= 64:
         return 1 << max(width - 1, 15).bit_length()
@@ -83,9 +89,9 @@ def block(width: int) -> int:
 
 @functools.cache
 def installed() -> bool:
-    """Whether triton 3 or newer is there to be imported.
+    """Returns whether triton 3 or newer is installed.
 
-    Asked before every product, so its metadata are read once.
+    It is asked before every product, so the metadata are read once.
     """
     try:
         return int(version("triton").split(".")[0]) >= 3
@@ -95,20 +101,20 @@ def installed() -> bool:
 
 @functools.cache
 def fits(device: torch.device) -> bool:
-    """Whether the kernel can run on this CUDA device.
+    """Returns whether the kernel can run on this CUDA device.
 
-    Triton is installed and compiles for compute capability 7 up.
+    Triton must be installed; it compiles for compute capability 7 and above.
     """
     return installed() and torch.cuda.get_device_capability(device)[0] >= 7
 
 
 @functools.cache
 def programs() -> tuple[Any, Any]:
-    """The two compiled kernels.
+    """Returns the two compiled kernels.
 
     Triton is imported here, so that nothing else needs it installed.
     """
-    # the code of a kernel is read from its source and finds `tl` among the globals of this module
+    # Triton compiles a kernel from its source, which finds `tl` among the globals of this module.
     global tl
     import triton
     import triton.language as tl
@@ -128,7 +134,7 @@ def programs() -> tuple[Any, Any]:
             tl.load(stop + segment),
             tl.load(target + segment).to(tl.int64),
         )
-        # one line an edge of the stride: no exchange between threads yet
+        # One line for each edge of the stride, so that threads exchange nothing yet.
         sums = tl.zeros((EDGES, COLUMNS), dtype=SUM)
         for edge in range(begin, end, EDGES):
             number = edge + tl.arange(0, EDGES)  # (EDGES,)
@@ -172,12 +178,10 @@ def programs() -> tuple[Any, Any]:
 
 
 def spmm(matrix: Matrix, x: Tensor) -> Tensor:
-    """matrix @ x, (rows, D), not differentiable (see `Adjacency`).
+    """Returns matrix @ x, (rows, D); the contract is in `ops/__init__.py`.
 
-    Raises
-    ------
-    ConfigError
-        without triton; on the CPU outside Triton's interpreter.
+    Raises:
+        ConfigError: Without triton, or on the CPU outside Triton's interpreter.
     """
     if not installed():
         raise ConfigError(
@@ -200,7 +204,7 @@ def spmm(matrix: Matrix, x: Tensor) -> Tensor:
     )
     columns = block(width)
     blocks = -(-width // columns)
-    # unread
+    # A missing one is replaced by a tensor that is not read.
     weight, left, right = (
         indices if one is None else one for one in (matrix.weight, matrix.left, matrix.right)
     )

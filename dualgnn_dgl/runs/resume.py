@@ -14,7 +14,7 @@ import torch
 
 from dualgnn_dgl.core import schema
 from dualgnn_dgl.core.devices import CPU, pick_device
-from dualgnn_dgl.core.options import Options, check_saved
+from dualgnn_dgl.core.options import Options, check_saved, recorded
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError, DataError, RunError
 from dualgnn_dgl.models import MODELS, model_class
@@ -187,8 +187,9 @@ def _check_width(config: Options, start: Snapshot) -> None:
 
 def _same(done: Mapping[str, Any], plan: Plan, about: Mapping[str, Any]) -> bool:
     """Whether a finished run is the one that the plan would end in."""
-    made = (done["model"], done["config"], done["train"], done["data"]["hash"])
-    return made == (plan.name, asdict(plan.config), asdict(plan.train), about["data"]["hash"])  # type: ignore[call-overload]
+    made = (done["model"], {**plan.config.REMOVED, **done["config"]}, done["train"])
+    wanted = (plan.name, recorded(plan.config), asdict(plan.train))
+    return made == wanted and done["data"]["hash"] == about["data"]["hash"]
 
 
 def _device(about: Mapping[str, Any], choice: int | str | torch.device | None) -> torch.device:

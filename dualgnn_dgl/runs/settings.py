@@ -71,7 +71,7 @@ def resolve(
     else:
         sections["train"] = {**kind.TRAIN, **sections["train"]}
     for key, value in (options or {}).items():
-        if key in keys(kind.Config):
+        if key in keys(kind.Config) or key in kind.Config.REMOVED:
             sections["model"][key] = value
         elif key in keys(TrainConfig):
             sections["train"][key] = value

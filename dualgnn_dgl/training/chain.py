@@ -63,7 +63,7 @@ class Inputs:
 
     def model(
         self,
-        name: str,
+        name: str | type[Recommender],
         config: Options | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
@@ -95,7 +95,7 @@ class Trained:
 
 
 def train_model(
-    name: str,
+    name: str | type[Recommender],
     data: Dataset | Inputs,
     config: Options | None = None,
     train: TrainConfig | None = None,
@@ -111,7 +111,7 @@ def train_model(
     everywhere.
 
     Args:
-        name: a key of `models.MODELS`.
+        name: A key of `models.MODELS`, or the class of another model.
         data: data set, or the inputs made of it for several trainings; `train.impute` has then been
             applied.
         config: the model's options; None takes its defaults.

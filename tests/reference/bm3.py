@@ -87,7 +87,7 @@ def loss(
         for m, there in enumerate(present):
             having = [(b, i) for b, (_, i) in enumerate(batch) if there[i]]
             for b, i in having:
-                raw = named[f"raw.{m}"][i] if config.train_features else features[m][i]
+                raw = named.get(f"trained.{m}", features[m])[i]
                 feature = named[f"project.{m}.weight"] @ raw + named[f"project.{m}.bias"]
                 each = apart(predict(named, feature), item[i].detach() * masks[1][b])
                 each = each + apart(predict(named, feature), feature.detach() * masks[2 + m][b])

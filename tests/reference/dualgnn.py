@@ -20,14 +20,13 @@ from torch import Tensor
 class Parameters:
     """Everything that is learned.
 
-    `encoder[m]` is [W1, b1, W2, b2], [W, b] or []; `join` is [W, b] or []; `absent` e_m or [].
+    `encoder[m]` is [W1, b1, W2, b2], [W, b] or []; `join` is [W, b] or [].
     """
 
     preference: list[Tensor]
     encoder: list[list[Tensor]]
     attention: Tensor | None = None
     join: Sequence[Tensor] = ()
-    absent: Sequence[Tensor] = ()
 
 
 @dataclass
@@ -46,9 +45,6 @@ class Setting:
     log_base: float = math.e
     l2: float = 0.1
     omega: list[list[float]] | None = None  # Ω[u][w], None without the user graph
-    drop_edges: bool = False
-    borrow: bool = False
-    item_fusion: str = "sum"
 
 
 def unit(row: Tensor) -> Tensor:
@@ -79,19 +75,16 @@ def single_modal(
     item = [unit(encode(s.features[m][i], parameters.encoder[m])) for i in range(s.items)]
     if s.missing == "mask":
         item = [x if s.present[m][i] else torch.zeros_like(x) for i, x in enumerate(item)]
-    if s.missing == "learned":
-        item = [x if s.present[m][i] else unit(parameters.absent[m][0]) for i, x in enumerate(item)]
     if s.missing == "neighbours":
         item = filled(
             s, m, [x if s.present[m][i] else torch.zeros_like(x) for i, x in enumerate(item)]
         )
-    pairs = [(u, i) for u, i in s.pairs if s.present[m][i] or not s.drop_edges]
-    degree_u = [sum(1 for v, _ in pairs if v == u) for u in range(s.users)]
-    degree_i = [sum(1 for _, j in pairs if j == i) for i in range(s.items)]
+    degree_u = [sum(1 for v, _ in s.pairs if v == u) for u in range(s.users)]
+    degree_i = [sum(1 for _, j in s.pairs if j == i) for i in range(s.items)]
     total_u, total_i = list(user), list(item)
     for _ in range(s.layers):
         next_u, next_i = [torch.zeros_like(x) for x in user], [torch.zeros_like(x) for x in item]
-        for u, i in pairs:
+        for u, i in s.pairs:
             weight = 1 / math.sqrt(degree_u[u] * degree_i[i])
             next_u[u] = next_u[u] + weight * item[i]
             next_i[i] = next_i[i] + weight * user[u]
@@ -120,40 +113,13 @@ def filled(setting: Setting, m: int, item: list[Tensor]) -> list[Tensor]:
     return rows
 
 
-def own(setting: Setting, u: int) -> list[bool]:
-    """Which modalities at least one of the user's training items has."""
-    return [
+def observed(setting: Setting, u: int) -> list[bool]:
+    """Returns the modalities that a user's training items have; all of them if there are none."""
+    have = [
         any(setting.present[m][i] for v, i in setting.pairs if v == u)
         for m in range(len(setting.features))
     ]
-
-
-def lenders(setting: Setting, u: int, m: int) -> list[int]:
-    """Co-occurring users who have what u lacks; nobody where u has it, or where borrowing is
-    off.
-    """
-    if not setting.borrow or own(setting, u)[m]:
-        return []
-    return [w for w in range(setting.users) if setting.omega[u][w] and own(setting, w)[m]]
-
-
-def observed(setting: Setting, u: int) -> list[bool]:
-    """Which modalities the user's training items have or co-occurring users supply.
-
-    All of them where there is none.
-    """
-    have = [has or bool(lenders(setting, u, m)) for m, has in enumerate(own(setting, u))]
     return have if any(have) else [True] * len(have)
-
-
-def shared_item_table(setting: Setting, m: int, user: list[Tensor]) -> list[Tensor]:
-    """Each user's vector in modality m, or the weighted mean of the lenders' vectors."""
-    found = []
-    for u in range(setting.users):
-        near = lenders(setting, u, m)
-        total = sum(setting.omega[u][w] for w in near)
-        found.append(sum(setting.omega[u][w] / total * user[w] for w in near) if near else user[u])
-    return found
 
 
 def alpha(parameters: Parameters, setting: Setting, u: int) -> list[Tensor]:
@@ -194,21 +160,19 @@ def fuse(parameters: Parameters, setting: Setting, u: int, seen: list[Tensor]) -
 def embed(parameters: Parameters, setting: Setting) -> tuple[Tensor, Tensor]:
     """û = u + Σ_w Ω_uw w over the fused users, and the plain sum of the items' modalities."""
     views = [single_modal(parameters, setting, m) for m in range(len(setting.features))]
-    seen = [shared_item_table(setting, m, view[0]) for m, view in enumerate(views)]
-    user = [fuse(parameters, setting, u, [rows[u] for rows in seen]) for u in range(setting.users)]
+    user = [
+        fuse(parameters, setting, u, [view[0][u] for view in views]) for u in range(setting.users)
+    ]
     item = [sum(view[1][i] for view in views) for i in range(setting.items)]
-    if setting.item_fusion == "rescaled":
-        there = [sum(present[i] for present in setting.present) for i in range(setting.items)]
-        item = [len(views) / max(there[i], 1) * x for i, x in enumerate(item)]
     if setting.omega is not None:
-        borrowed = []
+        received = []
         for u in range(setting.users):
             total = torch.zeros_like(user[u])
             for w in range(setting.users):
                 if setting.omega[u][w]:
                     total = total + setting.omega[u][w] * user[w]
-            borrowed.append(total)
-        user = [a + b for a, b in zip(user, borrowed, strict=True)]
+            received.append(total)
+        user = [a + b for a, b in zip(user, received, strict=True)]
     return torch.stack(user), torch.stack(item)
 
 

@@ -35,7 +35,7 @@ def embed(
     p: Tensor,
     q: Tensor,
     bias: Tensor | None,
-    attention: Tensor | tuple[Tensor, Tensor] | None,
+    attention: Tensor | None,
     pairs: list[tuple[int, int]],
     features: list[Tensor],
     present: list[list[bool]],
@@ -45,7 +45,7 @@ def embed(
 ) -> tuple[Tensor, Tensor]:
     """Unit rows of û (U, D) and i (I, D), with 1 and b behind them where there is a bias (I, 1).
 
-    The attention is a table of logits (U, M), or a and c (M) of a · cos(u_b, u_m) + c_m.
+    The attention is a table of logits (U, M).
     The hidden pairs count in degrees and modalities seen, but send nothing.
     """
     watched = [[i for v, i in pairs if v == u] for u in range(len(p))]
@@ -78,18 +78,12 @@ def embed(
             ]
         )
     sent = [send_to_users(table) for table in resembling]
-    behaviour = list(user)
     for u in range(len(p)):
         seen = [m for m, there in enumerate(present) if any(there[i] for i in watched[u])] or list(
             range(len(present))
         )
         mass = {m: torch.ones(()) for m in seen}
-        if isinstance(attention, tuple):
-            sharpness, offset = attention
-            mass = {
-                m: (sharpness * cosine(behaviour[u], sent[m][u]) + offset[m]).exp() for m in seen
-            }
-        elif attention is not None:
+        if attention is not None:
             mass = {m: attention[u, m].exp() for m in seen}
         total = sum(mass.values()) if attention is not None else 1
         for m in seen:

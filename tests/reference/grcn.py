@@ -28,7 +28,7 @@ def content(
         )
         item.append(unit(row) if setting.present[m][i] else row * 0)
     user = [unit(named[f"preference.{m}"][u]) for u in range(setting.users)]
-    for _ in range(config.routing if config.routing_edges == "intended" else 0):
+    for _ in range(config.routing):
         for u in range(setting.users):
             near = {i: item[i] for i in setting.watched(u)}
             user[u] = unit(

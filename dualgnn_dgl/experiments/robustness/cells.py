@@ -27,6 +27,7 @@ from dualgnn_dgl.core.files import (
     write_json,
 )
 from dualgnn_dgl.core.folders import file_digest
+from dualgnn_dgl.core.options import recorded
 from dualgnn_dgl.core.schema import (
     DEVICE,
     HEX64,
@@ -70,7 +71,7 @@ def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
         "format": FORMAT,
         "data": dataset.hash,
         "cell": asdict(cell),
-        "config": asdict(config),
+        "config": recorded(config),
         "train": asdict(train),
         "ks": list(plan.ks),
     }
@@ -158,7 +159,7 @@ def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[st
         config, train = plan.settings_of(cell)
         described = {
             "cell": asdict(cell),
-            "config": asdict(config),
+            "config": recorded(config),
             "train": asdict(train),
             "data": dataset.hash,
         }
@@ -249,7 +250,7 @@ class Bench:
         config, train = self.plan.settings_of(cell)
         seconds = round(time.perf_counter() - started, 2)
         result |= {
-            "config": asdict(config),
+            "config": recorded(config),
             "train": asdict(train),
             "data": self.dataset.hash,
             "seconds": seconds,

@@ -28,8 +28,8 @@ Panel = tuple[str, str | None, tuple[float, ...]]  # pattern, modality, rates
 def own_option(strategy: str) -> tuple[str, str] | None:
     """Key and value of a strategy that sets an option of the model; None for the others.
 
-    >>> own_option("mask:missing=learned"), own_option("mask")
-    (('missing', 'learned'), None)
+    >>> own_option("mask:missing=mask"), own_option("mask")
+    (('missing', 'mask'), None)
     """
     return parse_pair(strategy[5:]) if strategy.startswith("mask:") else None
 
@@ -43,7 +43,7 @@ class Cell:
     strategy : 'mask' (the model is told what is missing), an imputer (filled, and taken as
         present), or 'drop-items' (items that lack a modality leave the catalogue: their pairs are
         not learnt from, and they are recommended to nobody); and 'mask:KEY=VALUE', the mask with
-        another option of the model, such as mask:missing=learned.
+        another option of the model, such as mask:missing=mask.
     modality : that the holes are in, for the patterns that need one.
     stage : 'train+test' (holes are there from the start), or 'test-only' (trained on everything,
         holes come afterwards).

@@ -61,7 +61,7 @@ def _settings(model: str, changes: Mapping[str, Any], train: Mapping[str, Any]) 
         if dot and owner != model:
             continue
         key = (rest if dot else owner).strip()
-        if key in keys(kind.Config):
+        if key in keys(kind.Config) or key in kind.Config.REMOVED:
             config[key] = value
         elif key in keys(TrainConfig):
             training[key] = value
