@@ -130,7 +130,7 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
 def command(source: str | None, data: str, check: bool, as_json: bool, **options: Any) -> None:
     """Turn a raw log and feature files into a prepared data folder.
 
-    Reads CSV, TSV, Parquet, RecBole and MMRec .inter, MovieLens, MicroLens and adjacency lists;
+    Reads CSV, TSV, Parquet, JSON Lines, RecBole and MMRec .inter, MovieLens, MicroLens and lists;
     removes repeated pairs, takes the k-core, splits, aligns features with items (an absent or NaN
     row is missing, never zero) and finds for every user those who share most training items.
 
