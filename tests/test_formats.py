@@ -119,7 +119,7 @@ def test_lists_of_features_are_read(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "suffix", [suffix for one in CONTAINERS if one.open for suffix in one.suffixes]
+    "suffix", [suffix for one in CONTAINERS if one.opener for suffix in one.suffixes]
 )
 def test_typed_containers_hold_logs_and_items(tmp_path: Path, suffix: str) -> None:
     path = written(tmp_path, suffix, {"user": ["a", "b"], "item": [7, 8], "time": [2**60 + 1, 3]})

@@ -34,7 +34,7 @@ class Container:
     Attributes:
         name: for messages.
         suffixes: in lower case, below that of a compression.
-        open: opens the file; None for text, which a dialect opens.
+        opener: opens the file; None for text, which a dialect opens.
         features: in a folder, such a file may be a feature table.
         role: "log" or "items" where the suffix alone says so.
         begins: bytes that such a file begins with, to recognise it without a suffix.
@@ -44,7 +44,7 @@ class Container:
 
     name: str
     suffixes: tuple[str, ...]
-    open: Callable[[Path], Table] | None = None
+    opener: Callable[[Path], Table] | None = None
     features: bool = False
     role: str = ""
     begins: bytes = b""
@@ -58,7 +58,7 @@ class Dialect:
     Attributes:
         name: shown in the report and in messages.
         evidence: returns what in the first lines shows this dialect; '' if they do not.
-        open: opens one file, given its first lines, the name and the evidence.
+        opener: opens one file, given its first lines, the name and the evidence.
         example: name of a file and its text: the pairs (1, 11), (1, 12) and (2, 11) of a log, or
             the items 11 and 12. The tests read it.
         named: the file names its columns.
@@ -66,7 +66,7 @@ class Dialect:
 
     name: str
     evidence: Callable[[Head], str]
-    open: Callable[[Head, str, str], Table]
+    opener: Callable[[Head, str, str], Table]
     example: tuple[str, str]
     named: bool = True
 
@@ -221,17 +221,17 @@ def _by_suffix(path: Path) -> Container | None:
 def open_table(path: Path) -> Table:
     """Opens a table that names its columns."""
     container = container_of(path)
-    return container.open(path) if container.open else open_text(read_head(path))
+    return container.opener(path) if container.opener else open_text(read_head(path))
 
 
 def open_items(path: Path) -> Table:
     """Opens an item table or a list of items."""
     container = container_of(path)
-    if container.open:
-        return container.open(path)
+    if container.opener:
+        return container.opener(path)
     head = read_head(path)
     dialect, why = next((one, why) for one in ITEMS if (why := one.evidence(head)))
-    return dialect.open(head, dialect.name, why)
+    return dialect.opener(head, dialect.name, why)
 
 
 def open_log(path: Path, columns: Columns) -> tuple[Table, bool]:
@@ -241,11 +241,11 @@ def open_log(path: Path, columns: Columns) -> tuple[Table, bool]:
         DataError: if the file is missing, empty, damaged or of no known format.
     """
     container = container_of(path)
-    if container.open:
-        return container.open(path), True
+    if container.opener:
+        return container.opener(path), True
     head = read_head(path, columns.separator, filter(None, (columns.user, columns.item)))
     dialect, why = next((one, why) for one in LOGS if (why := one.evidence(head)))
-    return dialect.open(head, dialect.name, why), dialect.named
+    return dialect.opener(head, dialect.name, why), dialect.named
 
 
 def is_array(path: Path) -> bool:
