@@ -21,7 +21,7 @@ from dualgnn_dgl.cli.show import (
     result,
     table,
 )
-from dualgnn_dgl.core.vocabulary import CO_MEASURES, SPLIT_RULES
+from dualgnn_dgl.core.vocabulary import CO_MEASURES, LAYOUTS, SPLIT_RULES
 from dualgnn_dgl.errors import clean, shorten
 from dualgnn_dgl.modality.imputers import IMPUTERS
 
@@ -54,6 +54,12 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
     "--separator",
     metavar="CHAR",
     help="What separates the columns of a text file.  [default: found out]",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="Lines of a text log: a table with a header, rows without one, or a user and that user's "
+    "items.  [default: found out]",
 )
 @click.option(
     "--features",
@@ -163,7 +169,7 @@ def text(report: dict[str, Any]) -> str:
     options, rows = report["options"], report["rows"]
     parts = [
         f"{clean(report['input']['name']) or 'log'} ({report['input']['kind'] or 'in memory'}): "
-        f"{rows['read']:,} rows read",
+        f"{rows['read']:,} rows read{_because(report['input']['evidence'])}",
         _options(options),
         table(
             ["split", "pairs", "users", "items", "density"],
@@ -199,6 +205,11 @@ def text(report: dict[str, Any]) -> str:
             "\n".join(f"warning: {shorten(clean(warning))}" for warning in report["warnings"])
         )
     return "\n\n".join(parts)
+
+
+def _because(evidence: str) -> str:
+    """Returns the evidence for the format, as a second line."""
+    return f"\n  format: {clean(evidence)}" if evidence else ""
 
 
 def _options(options: dict[str, Any]) -> str:

@@ -122,6 +122,13 @@ def check_columns(draft: Draft) -> None:
             "--min-rating needs ratings: name the column with --rating-col, or leave --min-rating "
             "out"
         )
+    if options.min_rating is None and log.rating is not None:
+        known = log.rating[~np.isnan(log.rating)]
+        if known.size and set(np.unique(known).tolist()) == {0.0, 1.0}:
+            raise ConfigError(
+                "the ratings are 0 and 1, so some rows may be no views: choose --min-rating 1 to "
+                "keep the ones, or --rating-col '' to keep all rows"
+            )
     splitting.check(Pairs(log.user, log.item, log.time, log.split), draft.rule)
     if (
         draft.rule == "time-global"

@@ -104,6 +104,7 @@ def describe(
         "input": {
             "name": raw.name,
             "kind": raw.log.kind,
+            "evidence": raw.log.evidence,
             "files": [str(file) for file in raw.log.files],
         },
         "options": {

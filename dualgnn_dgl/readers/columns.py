@@ -91,7 +91,9 @@ OPTIONS = {role: f"--{role}-col" for role in ("user", "item", "rating", "time", 
 class Columns:
     """Lists the columns and the separator that the user named.
 
-    None means: found by common names; "" (rating, time, split) means: not read.
+    None means: found by common names; "" (rating, time, split) means: not read. `layout` is
+    "table", "rows" or "lists" where the user named it. No row is dropped for an unreadable value in
+    an `unused` role.
     """
 
     user: str | None = None
@@ -100,6 +102,8 @@ class Columns:
     time: str | None = None
     split: str | None = None
     separator: str | None = None
+    layout: str | None = None
+    unused: tuple[str, ...] = ()
 
 
 def plain(name: str) -> str:
@@ -178,7 +182,7 @@ def need_column(table: Table, role: str, wanted: str | None = None) -> str:
         if table.headless():
             hint = (
                 " (its first line seems to be data: add a header such as "
-                "user,item,rating,timestamp)"
+                "user,item,rating,timestamp, or choose --layout rows)"
             )
         raise DataError(
             f"{table.name} has the columns {listed(table.columns)}; none is known to be the "

@@ -50,11 +50,11 @@ def find_log(folder: Path, files: Sequence[Path], columns: Columns) -> list[Part
     named = _split_groups(tables)
     grouped = {file for group in named for file, _ in group}
     named += [[(file, None)] for file in tables if file not in grouped and _named_log(file)]
-    usable = [group for group in named if _can_be_log(group[0][0], columns)]
+    usable = [group for group in named if _can_be_log([part for part, _ in group], columns)]
     if not usable and len(named) == 1:
         usable = named  # reading it says what is wrong with it
     if not usable:
-        usable = [[(file, None)] for file in tables if _can_be_log(file, columns, strict=True)]
+        usable = [[(file, None)] for file in tables if _can_be_log([file], columns, strict=True)]
     if len(usable) > 1:
         names = ", ".join(group[0][0].name for group in usable)
         raise DataError(
@@ -117,14 +117,14 @@ def _named_log(file: Path) -> bool:
     return role_of(file) == "log" or file.name == "u.data" or _last_word(file) in LOG_NAMES
 
 
-def _can_be_log(file: Path, columns: Columns, strict: bool = False) -> bool:
-    """Returns whether users and items are found in a file.
+def _can_be_log(files: Sequence[Path], columns: Columns, strict: bool = False) -> bool:
+    """Returns whether users and items are found in the files of a log.
 
     Args:
         strict: accept a header that names them only, for a file with any name.
     """
     try:
-        table, named = open_log(file, columns)
+        (table, *_), named = open_log(files, columns)
         if not named:
             return not strict
         return all(candidates(table, role, getattr(columns, role)) for role in ("user", "item"))

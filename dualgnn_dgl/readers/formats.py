@@ -8,8 +8,8 @@ tried in order, and the first that recognises the first lines opens the file. No
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dualgnn_dgl.core.files import refuse_foreign
@@ -17,13 +17,28 @@ from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers.columns import NAMES, Columns, known_roles, plain
 from dualgnn_dgl.readers.heads import Head, first_bytes, read_head
 from dualgnn_dgl.readers.jsonlines import open_json_lines
-from dualgnn_dgl.readers.lists import ListTable
+from dualgnn_dgl.readers.lists import BLANKS, ListTable
 from dualgnn_dgl.readers.parquet import open_parquet
+from dualgnn_dgl.readers.shapes import (
+    Shape,
+    bare_shape,
+    choose,
+    is_comma_list,
+    row_columns,
+    tabbed_shape,
+)
 from dualgnn_dgl.readers.table import Table, stem, suffix
 from dualgnn_dgl.readers.text import TextTable, open_text
 
-SPLIT_FILES = {"train": 0, "training": 0, "valid": 1, "val": 1, "validation": 1, "test": 2}
-ROW = ("user", "item", "rating", "timestamp")  # columns of logs without a header
+SPLIT_FILES = {
+    "train": 0,
+    "training": 0,
+    "valid": 1,
+    "val": 1,
+    "validation": 1,
+    "test": 2,
+    "testing": 2,
+}
 ITEM = ("item", "title")  # first columns of MovieLens' movies.dat and u.item
 
 
@@ -85,21 +100,42 @@ def _mmrec(head: Head) -> str:
 
 
 def _pairs(head: Head) -> str:
-    one_tab = all(line.count("\t") == 1 and line.split("\t")[0].strip() for line in head.lines)
-    if not one_tab or head.has_header:
+    if head.has_header or any(line.count("\t") != 1 for line in head.lines):
         return ""
-    if stem(head.path).lower().endswith("pairs"):
+    if stem(head.path).lower().endswith("pairs") and head.layout is None:
         return "its name ends in pairs and every line has one tab"
-    spaced = any(" " in line.split("\t")[-1].strip() for line in head.lines)
-    return "every line is a user, a tab and items divided by blanks" if spaced else ""
+    shape = choose(head.layout, lambda: tabbed_shape((head, *head.beside)))
+    return shape.why if shape.lists else ""
 
 
 def _adjacency(head: Head) -> str:
-    bare = suffix(head.path) in (".txt", "") and not any(
-        mark in head.lines[0] for mark in (",", ";", "::", "|")
+    shape = _bare(head)
+    return shape.why if shape.lists else ""
+
+
+def _rows(head: Head) -> str:
+    if head.has_header or head.layout == "lists":
+        return ""
+    tabbed = all(line.count("\t") == 1 for line in head.lines)
+    shape = (
+        choose(head.layout, lambda: tabbed_shape((head, *head.beside)))
+        if tabbed or head.layout
+        else _bare(head)
     )
-    found = bare and split_of(head.path) is not None and not head.has_header
-    return "its name says the split and its lines are bare words" if found else ""
+    return shape.why if shape.rows else ""
+
+
+def _bare(head: Head) -> Shape:
+    """Returns the shape of a file whose name says a split and whose lines are bare words."""
+    if head.has_header:
+        return Shape()
+    if head.layout is None and (
+        suffix(head.path) not in (".txt", "")
+        or any(mark in head.lines[0] for mark in (",", ";", "::", "|"))
+        or split_of(head.path) is None
+    ):
+        return Shape()
+    return choose(head.layout, lambda: bare_shape((head, *head.beside)))
 
 
 def _movielens(head: Head) -> str:
@@ -132,7 +168,7 @@ def _open_header(head: Head, kind: str, why: str) -> Table:
 
 
 def _open_rows(head: Head, kind: str, why: str) -> Table:
-    return open_text(head, ROW, kind, why)
+    return open_text(head, row_columns(head), kind, why)
 
 
 def _open_bare_items(head: Head, kind: str, why: str) -> Table:
@@ -140,7 +176,8 @@ def _open_bare_items(head: Head, kind: str, why: str) -> Table:
 
 
 def _open_pairs(head: Head, kind: str, why: str) -> Table:
-    return ListTable(head.path, kind=kind, why=why, in_order=True)
+    marks = BLANKS + b"," if is_comma_list(head) else BLANKS
+    return ListTable(head.path, kind=kind, why=why, in_order=True, marks=marks)
 
 
 def _open_lists(head: Head, kind: str, why: str) -> Table:
@@ -161,6 +198,7 @@ JSON_ROWS = '{"user":1,"item":11}\n{"user":1,"item":12}\n{"user":2,"item":11}\n'
 RECBOLE_ROWS = "user_id:token\titem_id:token\n1\t11\n1\t12\n2\t11\n"
 MMREC_ROWS = "userID\titemID\tx_label\n1\t11\t0\n1\t12\t0\n2\t11\t0\n"
 MOVIELENS_ROWS = "1::11::5::97\n1::12::3::98\n2::11::4::99\n"
+BARE_ROWS = "1 11 5\n1 12 3\n2 11 4\n"
 CSV_ROWS = "user,item\n1,11\n1,12\n2,11\n"
 
 CONTAINERS = (
@@ -181,6 +219,7 @@ LOGS = (
     Dialect(
         "MovieLens without a header", _movielens, _open_rows, ("ratings.dat", MOVIELENS_ROWS), False
     ),
+    Dialect("rows without a header", _rows, _open_rows, ("train.txt", BARE_ROWS), False),
     Dialect("CSV or TSV", _header, _open_header, ("log.csv", CSV_ROWS)),
 )
 ITEMS = (
@@ -234,16 +273,36 @@ def open_items(path: Path) -> Table:
     return dialect.opener(head, dialect.name, why)
 
 
-def open_log(path: Path, columns: Columns) -> tuple[Table, bool]:
-    """Opens a log, and returns whether it names its columns.
+def open_log(paths: Sequence[Path], columns: Columns) -> tuple[list[Table], bool]:
+    """Opens the files of one log, and returns whether they name their columns.
 
     Raises:
-        DataError: if the file is missing, empty, damaged or of no known format.
+        DataError: if a file is missing, empty, damaged or of no known format, or if the files are
+            of several formats.
     """
+    opened = [_open_one(path, paths, columns) for path in paths]
+    tables = [table for table, _ in opened]
+    for table in tables[1:]:
+        if table.kind != tables[0].kind:
+            raise DataError(
+                f"{table.name} is {table.kind}, but {tables[0].name} is {tables[0].kind}: give all "
+                "splits in one format"
+            )
+    return tables, opened[0][1]
+
+
+def _open_one(path: Path, paths: Sequence[Path], columns: Columns) -> tuple[Table, bool]:
     container = container_of(path)
     if container.opener:
         return container.opener(path), True
-    head = read_head(path, columns.separator, filter(None, (columns.user, columns.item)))
+    named = tuple(filter(None, (columns.user, columns.item)))
+    text = [one for one in paths if one == path or not container_of(one).opener]
+    heads = {
+        one: replace(read_head(one, columns.separator, named), layout=columns.layout)
+        for one in text
+    }
+    others = tuple(head for one, head in heads.items() if one != path)
+    head = replace(heads[path], beside=others)
     dialect, why = next((one, why) for one in LOGS if (why := one.evidence(head)))
     return dialect.opener(head, dialect.name, why), dialect.named
 

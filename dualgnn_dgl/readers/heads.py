@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from dualgnn_dgl.core.inputs import refuse_special
@@ -39,13 +39,18 @@ class Head:
         lines: its first lines (at most 256) that are not blank, without their ends.
         blank: blank lines before the first of these.
         wanted: the separator that the user named, if any.
+        columns: the columns of users and items that the user named, if any.
+        layout: the layout that the user named, if any.
+        beside: the other files of the same log.
     """
 
     path: Path
     lines: list[str]
     blank: int = 0
     wanted: str | None = None
-    columns: tuple[str, ...] = field(default=())  # the columns that the user named
+    columns: tuple[str, ...] = ()
+    layout: str | None = None
+    beside: tuple[Head, ...] = ()
 
     @property
     def separator(self) -> str:
@@ -60,6 +65,8 @@ class Head:
     @property
     def has_header(self) -> bool:
         """Returns whether the first line names the column of users or of items."""
+        if self.layout is not None:
+            return self.layout == "table"
         return bool(self.columns) or bool(known_roles(self.fields()) & {"user", "item"})
 
 

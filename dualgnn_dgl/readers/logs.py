@@ -17,6 +17,7 @@ from dualgnn_dgl.data.raw import RawLog
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers import times, values
 from dualgnn_dgl.readers.columns import Columns, find_column, need_column
+from dualgnn_dgl.readers.epochs import one_clock
 from dualgnn_dgl.readers.formats import open_log
 from dualgnn_dgl.readers.lists import position_within
 from dualgnn_dgl.readers.table import Table
@@ -38,14 +39,8 @@ def read_log(
             not found, or if no row is usable.
     """
     columns = columns or Columns()
-    tables = [open_log(path, columns)[0] for path, _ in parts]
-    for table in tables[1:]:
-        if table.kind != tables[0].kind:
-            raise DataError(
-                f"{table.name} is {table.kind}, but {tables[0].name} is {tables[0].kind}: give all "
-                "splits in one format"
-            )
-    rows = _Rows(tables[0])
+    tables, _ = open_log([path for path, _ in parts], columns)
+    rows = _Rows(tables[0], unused=columns.unused)
     for table, (_, part) in zip(tables, parts, strict=True):
         rows.add_table(table, columns, part, progress)
     return rows.log(tables)
@@ -62,8 +57,10 @@ class _Rows:
         dropped: reason -> number of rows.
         samples: role -> a value that could not be read.
         notes: remarks for the report.
+        unused: roles that no later step looks at.
         read: rows read.
-        unit: unit of the times, the same in all files.
+        unit: unit of the times of the first file that has one.
+        clocks: unit of each batch of times.
     """
 
     first: Table
@@ -74,8 +71,10 @@ class _Rows:
     dropped: dict[str, int] = field(default_factory=dict)
     samples: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unused: tuple[str, ...] = ()
     read: int = 0
     unit: str | None = None
+    clocks: list[str | None] = field(default_factory=list)
 
     def add_table(
         self, table: Table, columns: Columns, part: int | None, progress: Progress
@@ -87,14 +86,17 @@ class _Rows:
                 f"{table.name} has other columns than {self.first.name}: give all splits with the "
                 f"same columns"
             )
-        self.roles, rows, dates = found, 0, None
+        self.roles, rows, dates, clock = found, 0, None, None
         if progress:
             progress(f"reading {table.name}")
         for arrays in table.batches(list(found.values()), self.notes):
             batch = dict(zip(found, arrays, strict=True))
             if dates is None and "time" in batch:
                 dates = times.holds_dates(batch["time"])
-                self._check_unit(times.clock(batch["time"], dates), table.name)
+                clock = times.clock(batch["time"], dates)
+                self._check_unit(clock, table.name)
+            if "time" in batch:
+                self.clocks.append(clock)
             self._add_batch(batch, table.name, bool(dates), rows)
             if part is not None:
                 self.kept["split"].append(
@@ -108,8 +110,9 @@ class _Rows:
         self.read += rows
 
     def _check_unit(self, unit: str | None, name: str) -> None:
-        """Refuses files with times in several units, which cannot be compared."""
-        if self.unit is not None and unit is not None and unit != self.unit:
+        """Refuses files with times in several units, unless dates meet plain numbers."""
+        units = {self.unit, unit} - {None}
+        if len(units) > 1 and units != {"microseconds", "plain numbers"}:
             raise DataError(
                 f"{name} gives times in {unit}, but {self.first.name} in {self.unit}: give all "
                 "splits in one"
@@ -149,15 +152,21 @@ class _Rows:
         for role in ("user", "item"):
             where = f"{file}, column {self.roles[role]}"
             codes, texts = found[role] = values.encode(batch[role], where, start)
-            blank = values.blank(texts)
+            blank, null = values.blank(texts), values.null_words(texts)
             if blank.any():
                 faults.append((role, f"{role} id empty", blank[codes]))
+            if null.any():
+                faults.append((role, f"{role} id is a word for missing (NULL, NaN)", null[codes]))
+        faults += self._headers(found)
         if "rating" in batch:
             found["rating"], unread, beyond = values.ratings(batch["rating"])
-            faults += [
-                ("rating", "rating not a number", unread),
-                ("rating", "rating beyond a float's whole numbers", beyond),
-            ]
+            if "rating" in self.unused:
+                found["rating"][unread | beyond] = np.nan
+            else:
+                faults += [
+                    ("rating", "rating not a number", unread),
+                    ("rating", "rating beyond a float's whole numbers", beyond),
+                ]
         if "time" in batch:
             found["time"], unread, beyond = times.times(batch["time"], dates)
             faults += [
@@ -169,6 +178,14 @@ class _Rows:
             found["split"] = values.splits(batch["split"], where, start)
         return found, faults
 
+    def _headers(self, found: dict[str, Any]) -> list[tuple[str, str, np.ndarray]]:
+        """Returns the fault of rows that repeat the header, as joined files have them."""
+        names = [self.roles["user"], self.roles["item"]]
+        repeated = np.ones(len(found["user"][0]), dtype=bool)
+        for (codes, texts), name in zip((found["user"], found["item"]), names, strict=True):
+            repeated &= values.equal(texts, name)[codes]
+        return [("user", "repeated header", repeated)] if repeated.any() else []
+
     def log(self, tables: Sequence[Table]) -> RawLog:
         """Joins the batches of all files."""
         if not sum(len(codes) for codes, _ in self.kept["user"]):
@@ -178,7 +195,13 @@ class _Rows:
         time = position_within(user) if self.first.ordered else None
         if "time" in self.roles:
             where = f"{self.first.name}, column {self.roles['time']},"
-            time = times.join_times(self.kept["time"], where)
+            parts, converted = one_clock(self.kept["time"], self.clocks, where.rstrip(","))
+            if converted:
+                self.notes.append(
+                    "times are dates in some files and numbers in others: all were converted to "
+                    "microseconds since 1970"
+                )
+            time = times.join_times(parts, where)
         return RawLog(
             user=user,
             item=item,
@@ -192,6 +215,7 @@ class _Rows:
             files=tuple(str(table.path) for table in tables),
             kind=self.first.kind,
             notes=tuple(self.notes),
+            evidence=self.first.why,
         )
 
     def _nothing_left(self, tables: Sequence[Table]) -> DataError:
@@ -233,9 +257,17 @@ def _roles(table: Table, columns: Columns, given: bool) -> dict[str, str]:
         wanted = getattr(columns, role)
         if wanted == "" or (role == "split" and given):
             continue
+        if role == "time" and wanted is None and "time" in columns.unused:
+            continue
         found = find_column(table, role, wanted)
         if found is not None:
             roles[role] = found
+    lists = next((name for name in roles.values() if name.endswith("_seq")), None)
+    if lists is not None and ":" in lists:
+        raise DataError(
+            f"{table.name}: the column {lists} holds lists, one value a row is needed: write one "
+            "row for each user and item"
+        )
     return roles
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from dualgnn_dgl.core.inputs import refuse_special
+from dualgnn_dgl.core.vocabulary import LAYOUTS
 from dualgnn_dgl.data.raw import RawInput, RawLog, RawModality
-from dualgnn_dgl.errors import DataError
+from dualgnn_dgl.errors import DataError, unknown
 from dualgnn_dgl.readers.columns import Columns
 from dualgnn_dgl.readers.features import looks_like_features, modality_name, read_modality
 from dualgnn_dgl.readers.folders import find_items, find_log, regular_files, special_files
@@ -31,6 +32,8 @@ def read(
     time_col: str | None = None,
     split_col: str | None = None,
     separator: str | None = None,
+    layout: str | None = None,
+    unused: Sequence[str] = (),
     features: Sequence[str | Path] = (),
     items: str | Path | None = None,
     progress: Callable[[str], None] | None = None,
@@ -63,6 +66,9 @@ def read(
         time_col: column of times, likewise.
         split_col: column of the split, likewise.
         separator: of the fields of a text log, "\t" may be written with a backslash; None finds it.
+        layout: one of `vocabulary.LAYOUTS`, for the lines of a text log; None finds it.
+        unused: "rating", "time": no row is dropped for an unreadable rating, and times found by
+            their name are not read.
         features: feature files, instead of those found in the folder; a relative path may start in
             the folder.
         items: the item table, instead of the one found in the folder.
@@ -72,8 +78,17 @@ def read(
         DataError: for anything that cannot be read or is ambiguous; the message names the file and
             the remedy.
     """
+    if layout is not None and layout not in LAYOUTS:
+        raise DataError(unknown("layout", layout, LAYOUTS))
     columns = Columns(
-        user_col or None, item_col or None, rating_col, time_col, split_col, _separator(separator)
+        user_col or None,
+        item_col or None,
+        rating_col,
+        time_col,
+        split_col,
+        _separator(separator),
+        layout,
+        tuple(unused),
     )
     with as_file(path) as file:
         refuse_special(file)

@@ -145,7 +145,8 @@ def update(
         model, options = checkpoint.restore(opened.run, opened.dataset), read_options(folder)
         train = _training(opened, epochs, lr)
         say(report, f"reading {source}")
-        raw = read(source, features=features, items=items)
+        unused = ["time"] + ([] if options.get("min_rating") is not None else ["rating"])
+        raw = read(source, features=features, items=items, unused=unused)
         larger, added = growth.extend(
             opened.dataset,
             raw,
