@@ -76,6 +76,11 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
     help="Item table: ids, titles, order of feature arrays.  [default: the one in RAW]",
 )
 @click.option(
+    "--zero-is-missing",
+    is_flag=True,
+    help="Take rows of features that are zero throughout as missing.",
+)
+@click.option(
     "--min-rating",
     type=float,
     metavar="X",

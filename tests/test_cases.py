@@ -116,6 +116,16 @@ def test_dates_only_are_split_by_chance_whatever_the_ids() -> None:
     assert splitting.BY_TIME[0] == "leave-one-out"
 
 
+@needs_cases
+def test_rows_of_zeros_are_noted_or_missing() -> None:
+    plain, missing = (prepared("12_zero_rows", zero_is_missing=chosen) for chosen in (False, True))
+    assert plain.report["modalities"]["visual"]["present"] == 6
+    (note,) = [text for text in plain.report["warnings"] if "zero throughout" in text]
+    assert "2 of 6 rows" in note and "--zero-is-missing" in note
+    assert missing.report["modalities"]["visual"]["present"] == 4
+    assert not any("zero throughout" in text for text in missing.report["warnings"])
+
+
 # --- the kinds, generated -----------------------------------------------------------------------
 
 triples = st.lists(

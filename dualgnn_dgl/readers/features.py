@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,7 @@ def read_modality(
     log_name: str,
     items: ItemList | None = None,
     item_col: str | None = None,
+    zero_is_missing: bool = False,
 ) -> RawModality:
     """Read one feature file.
 
@@ -125,7 +127,22 @@ def read_modality(
             f"the log's like '{log_ids[0]}'; "
             "key it by the log's item ids"
         )
-    return modality
+    return _zero_rows(modality, path.name, zero_is_missing)
+
+
+def _zero_rows(modality: RawModality, file: str, missing: bool) -> RawModality:
+    """Marks rows of zeros as missing if the user asked for it, else notes them."""
+    zero = modality.present & ~modality.values.any(axis=1)
+    count = int(np.count_nonzero(zero))
+    if missing:
+        return replace(modality, present=modality.present & ~zero)
+    if not count:
+        return modality
+    note = (
+        f"{file}: {count:,} of {len(zero):,} rows are zero throughout and count as present: if "
+        "they are missing, say --zero-is-missing"
+    )
+    return replace(modality, notes=(*modality.notes, note))
 
 
 def _read_array(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from dualgnn_dgl.core.inputs import refuse_special
 from dualgnn_dgl.core.vocabulary import LAYOUTS
-from dualgnn_dgl.data.raw import RawInput, RawLog, RawModality
+from dualgnn_dgl.data.raw import RawInput
 from dualgnn_dgl.errors import DataError, unknown
 from dualgnn_dgl.readers.columns import Columns
 from dualgnn_dgl.readers.features import looks_like_features, modality_name, read_modality
@@ -36,6 +36,7 @@ def read(
     unused: Sequence[str] = (),
     features: Sequence[str | Path] = (),
     items: str | Path | None = None,
+    zero_is_missing: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> RawInput:
     r"""Reads a log with its features and titles from a file or a folder.
@@ -72,6 +73,7 @@ def read(
         features: feature files, instead of those found in the folder; a relative path may start in
             the folder.
         items: the item table, instead of the one found in the folder.
+        zero_is_missing: rows of features that are zero throughout are missing.
         progress: called with a few words at each step.
 
     Raises:
@@ -94,7 +96,7 @@ def read(
         refuse_special(file)
         if not file.exists():
             raise DataError(f"{file} does not exist: check --input")
-        raw = _read(_find(file, columns, features, items), columns, progress)
+        raw = _read(_find(file, columns, features, items), columns, zero_is_missing, progress)
     if file.exists():
         return raw
     named = "/dev/stdin" if path == "-" else str(path)  # the file was a copy, gone by now
@@ -149,7 +151,12 @@ def _placed(file: str | Path, folder: Path) -> Path:
     return folder / file if not file.exists() and (folder / file).exists() else file
 
 
-def _read(found: _Found, columns: Columns, progress: Callable[[str], None] | None) -> RawInput:
+def _read(
+    found: _Found,
+    columns: Columns,
+    zero_is_missing: bool,
+    progress: Callable[[str], None] | None,
+) -> RawInput:
     """Reads the files."""
     log = read_log(found.log, columns, progress)
     item_list = read_items(found.items, columns.item) if found.items is not None else None
@@ -159,22 +166,22 @@ def _read(found: _Found, columns: Columns, progress: Callable[[str], None] | Non
     log_name = found.log[0][0].name
     return RawInput(
         log=log,
-        modalities=_modalities(found.features, log, log_name, item_list, columns.item, progress),
+        modalities={
+            name: read_modality(
+                file, log.item_ids, log_name, item_list, columns.item, zero_is_missing
+            )
+            for name, file in _by_modality(found.features, progress)
+        },
         titles=_titles(item_list, log.item_ids, log_name),
         name=found.name,
         notes=item_list.notes if item_list is not None else (),
     )
 
 
-def _modalities(
-    paths: Sequence[Path],
-    log: RawLog,
-    log_name: str,
-    items: ItemList | None,
-    item_col: str | None,
-    progress: Callable[[str], None] | None,
-) -> dict[str, RawModality]:
-    """Reads every feature file, by the name of its modality."""
+def _by_modality(
+    paths: Sequence[Path], progress: Callable[[str], None] | None
+) -> Iterator[tuple[str, Path]]:
+    """Yields the name of each modality and its file, after the check that no name occurs twice."""
     files: dict[str, Path] = {}
     for file in paths:
         name = modality_name(file)
@@ -184,12 +191,10 @@ def _modalities(
                 f"one, or choose with --features"
             )
         files[name] = file
-    modalities = {}
     for name, file in files.items():
         if progress:
             progress(f"reading {file.name}")
-        modalities[name] = read_modality(file, log.item_ids, log_name, items, item_col)
-    return modalities
+        yield name, file
 
 
 def _titles(items: ItemList | None, log_ids: np.ndarray, log_name: str) -> dict[str, str]:

@@ -55,6 +55,7 @@ class LogColumns:
     separator: str | None = None
     layout: str | None = None
     items: str | Path | None = None
+    zero_is_missing: bool | None = None
 
 
 def prepare(
@@ -70,6 +71,7 @@ def prepare(
     layout: str | None = None,
     features: Sequence[str | Path] = (),
     items: str | Path | None = None,
+    zero_is_missing: bool = False,
     min_rating: float | None = None,
     k_core: int | None = None,
     split: str | None = None,
@@ -95,6 +97,7 @@ def prepare(
         features: Feature files, each named after its modality; by default those found in the folder
             `source`.
         items: The item table; None for the one found in the folder `source`.
+        zero_is_missing: Takes rows of features that are zero throughout as missing.
         min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute: See
         `preprocess.Options`.
         check: Reads and checks everything, leaves out co-occurrence and homophily, and writes
@@ -109,7 +112,15 @@ def prepare(
         min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute=impute
     )
     columns = LogColumns(
-        user_col, item_col, rating_col, time_col, split_col, separator, layout, items
+        user_col,
+        item_col,
+        rating_col,
+        time_col,
+        split_col,
+        separator,
+        layout,
+        items,
+        zero_is_missing or None,
     )
     if not isinstance(source, str | Path) and (
         features or any(value is not None for value in vars(columns).values())
@@ -164,7 +175,8 @@ def _raw(
     if source is None:
         say("making the demo log")
         return demo()
-    return read(source, **asdict(columns), unused=unused, features=features, progress=say)
+    given = asdict(columns) | {"zero_is_missing": bool(columns.zero_is_missing)}
+    return read(source, **given, unused=unused, features=features, progress=say)
 
 
 def _unused(options: Options, columns: LogColumns) -> list[str]:
