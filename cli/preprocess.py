@@ -21,7 +21,7 @@ from dualgnn_dgl.cli.show import (
     result,
     table,
 )
-from dualgnn_dgl.core.vocabulary import CO_MEASURES, SPLIT_RULES
+from dualgnn_dgl.core.vocabulary import CO_MEASURES, LAYOUTS, SPLIT_RULES
 from dualgnn_dgl.errors import clean, shorten
 from dualgnn_dgl.modality.imputers import IMPUTERS
 
@@ -56,6 +56,12 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
     help="What separates the columns of a text file.  [default: found out]",
 )
 @click.option(
+    "--layout",
+    type=click.Choice(LAYOUTS),
+    help="Lines of a text log: a table with a header, rows without one, or a user and that user's "
+    "items.  [default: found out]",
+)
+@click.option(
     "--features",
     multiple=True,
     type=PATH,
@@ -68,6 +74,11 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
     type=PATH,
     metavar="FILE",
     help="Item table: ids, titles, order of feature arrays.  [default: the one in RAW]",
+)
+@click.option(
+    "--zero-is-missing",
+    is_flag=True,
+    help="Take rows of features that are zero throughout as missing.",
 )
 @click.option(
     "--min-rating",
@@ -130,7 +141,7 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
 def command(source: str | None, data: str, check: bool, as_json: bool, **options: Any) -> None:
     """Turn a raw log and feature files into a prepared data folder.
 
-    Reads CSV, TSV, Parquet, RecBole and MMRec .inter, MovieLens, MicroLens and adjacency lists;
+    Reads CSV, TSV, Parquet, JSON Lines, RecBole and MMRec .inter, MovieLens, MicroLens and lists;
     removes repeated pairs, takes the k-core, splits, aligns features with items (an absent or NaN
     row is missing, never zero) and finds for every user those who share most training items.
 
@@ -163,7 +174,7 @@ def text(report: dict[str, Any]) -> str:
     options, rows = report["options"], report["rows"]
     parts = [
         f"{clean(report['input']['name']) or 'log'} ({report['input']['kind'] or 'in memory'}): "
-        f"{rows['read']:,} rows read",
+        f"{rows['read']:,} rows read{_because(report['input']['evidence'])}",
         _options(options),
         table(
             ["split", "pairs", "users", "items", "density"],
@@ -199,6 +210,11 @@ def text(report: dict[str, Any]) -> str:
             "\n".join(f"warning: {shorten(clean(warning))}" for warning in report["warnings"])
         )
     return "\n\n".join(parts)
+
+
+def _because(evidence: str) -> str:
+    """Returns the evidence for the format, as a second line."""
+    return f"\n  format: {clean(evidence)}" if evidence else ""
 
 
 def _options(options: dict[str, Any]) -> str:

@@ -501,8 +501,8 @@ OPENS = {
     "cli.stop": {"os.open"},  # /dev/null
     "cli.streams": {"os.open"},  # /dev/null
     "verbs.parquet": {"temporary.open"},  # a new file, written
-    "readers.read_pipe": {"copy.open"},  # a new file, written
-    "readers.read_features": {"pa_csv.read_csv"},  # of an open stream
+    "readers.pipe": {"copy.open"},  # a new file, written
+    "readers.text": {"pa_csv.read_csv"},  # of an open stream
 }
 
 

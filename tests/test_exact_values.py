@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.preprocess import Options, prepare
 from dualgnn_dgl.preprocess.split import only_positions
-from dualgnn_dgl.readers import read_table
+from dualgnn_dgl.readers import streams
 from dualgnn_dgl.readers.reader import read
 
 LEAST, LARGEST = -(2**63), 2**63 - 1
@@ -333,7 +333,7 @@ def test_all_files_of_a_log_have_one_unit(tmp_path: Path) -> None:
 def test_times_in_batches_equal_times_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = [*(str(n) for n in range(40)), "7.123456789", *(f"{n}.5" for n in range(40)), "12"]
     expected = times_read(fields)
-    monkeypatch.setattr(read_table, "BLOCK", 128)
+    monkeypatch.setattr(streams, "BLOCK", 128)
     assert times_read(fields) == expected
 
 

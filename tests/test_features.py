@@ -24,7 +24,7 @@ from dualgnn_dgl.readers.features import (
     read_modality,
     reduce_width,
 )
-from dualgnn_dgl.readers.read_items import read_items
+from dualgnn_dgl.readers.items import read_items
 from dualgnn_dgl.readers.reader import read
 
 LOG_IDS = np.array(["2", "0", "4"])

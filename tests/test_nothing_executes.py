@@ -575,10 +575,10 @@ def test_a_compressed_file_expands_within_limits(
 
     Several members are an archive, which is not opened at all.
     """
-    from dualgnn_dgl.readers import read_stream
+    from dualgnn_dgl.readers import streams
 
-    monkeypatch.setattr(read_stream, "MOST_BYTES", 50_000)
-    monkeypatch.setattr(read_stream, "MOST_TIMES", 20)
+    monkeypatch.setattr(streams, "MOST_BYTES", 50_000)
+    monkeypatch.setattr(streams, "MOST_TIMES", 20)
     for name, line in (
         ("log.csv.gz", b"user,item\n"),
         ("train.txt.gz", b""),

@@ -21,7 +21,7 @@ import pytest
 import trial
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.readers import read_pipe
+from dualgnn_dgl.readers import pipe
 from dualgnn_dgl.readers.reader import read
 
 LIMIT = 30.0  # seconds for one reading
@@ -78,7 +78,7 @@ def test_a_log_larger_than_the_pipe_and_an_endless_one(
     content = b"user,item\n" + b"".join(b"%d,%d\n" % (n % 97, n % 89) for n in range(50_000))
     reading = piped(content)
     assert read(f"/dev/fd/{reading}").log.rows_read == 50_000
-    monkeypatch.setattr(read_pipe, "MOST", 100_000)
+    monkeypatch.setattr(pipe, "MOST", 100_000)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     reading = piped(content)
     with pytest.raises(

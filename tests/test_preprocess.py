@@ -239,13 +239,17 @@ def test_users_without_training_pair_leave_and_items_stay() -> None:
     "method", ["random", "mmrec", "leave-one-out", "time-user", "time-global", "cold-items"]
 )
 def test_the_seed_decides_the_shuffle_and_nothing_else(method: str) -> None:
-    raw = RawInput(log_of(random_rows(3)))
-    runs = [
-        prepare(raw, Options(split=method, seed=seed), co_occurrence=False).dataset
-        for seed in (1, 1, 2)
-    ]
-    assert runs[0].hash == runs[1].hash
-    assert (runs[0].hash == runs[2].hash) == (method not in ("random", "mmrec", "cold-items"))
+    log = log_of(random_rows(3))
+    for time in (log.time, np.random.default_rng(0).permutation(len(log.user))):
+        raw = RawInput(replace(log, time=time))
+        runs = [
+            prepare(raw, Options(split=method, seed=seed), co_occurrence=False)
+            for seed in (1, 1, 2)
+        ]
+        hashes = [run.dataset.hash for run in runs]
+        assert hashes[0] == hashes[1]
+        chance = method in ("random", "mmrec", "cold-items") or runs[0].report["ties"]["pairs"]
+        assert (hashes[0] == hashes[2]) == (not chance)
 
 
 def test_defaults_follow_the_log() -> None:
@@ -321,6 +325,23 @@ def test_counts_of_the_report() -> None:
         assert report["splits"][split]["users"] == len({user for user, _ in pairs})
         assert report["splits"][split]["items"] == len({item for _, item in pairs})
     assert report["published"] is None and report["warnings"] == []
+
+
+@pytest.mark.parametrize("split", ["leave-one-out", "time-user", "time-global"])
+def test_equal_times_at_a_cut_are_warned_about(split: str) -> None:
+    user, item = (side.ravel() for side in np.divmod(np.arange(7 * 11), 11))
+    ids = np.arange(11).astype(str)
+
+    def warnings(time: np.ndarray) -> list[str]:
+        log = RawLog(user, item, ids[:7], ids, time=time, rows_read=len(user))
+        report = prepare(RawInput(log), Options(k_core=0, split=split)).report
+        assert report["ties"].keys() == {"users", "pairs"}
+        return [text for text in report["warnings"] if "equal times" in text or "share" in text]
+
+    assert not warnings(np.arange(len(user)))
+    (tied,) = warnings(np.zeros(len(user), np.int64))
+    assert ("77 pairs of 7 users" if split == "time-global" else "7 of 7 users") in tied
+    assert "the seed decides" in tied and "--split random" in tied
 
 
 def test_empty_splits_and_empty_modalities_are_warned_about() -> None:

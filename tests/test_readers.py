@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from dualgnn_dgl.data.raw import RawLog
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.preprocess import Options, prepare
-from dualgnn_dgl.readers import read_table
-from dualgnn_dgl.readers.logs import KINDS, Columns, read_log
-from dualgnn_dgl.readers.read_adjacency import position_within, tokens
-from dualgnn_dgl.readers.read_values import unify
+from dualgnn_dgl.readers import heads, streams
+from dualgnn_dgl.readers.columns import Columns
+from dualgnn_dgl.readers.lists import position_within, tokens
+from dualgnn_dgl.readers.logs import read_log
 from dualgnn_dgl.readers.reader import read
+from dualgnn_dgl.readers.values import unify
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -196,7 +197,7 @@ def test_many_batches_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     text = "uid,vid,score,ts\n" + "".join(f"{u},{i},{r},{t}\n" for u, i, r, t in log)
     path = write(tmp_path, "log.csv", text)
     whole = rows(read(path).log)
-    monkeypatch.setattr(read_table, "BLOCK", 512)
+    monkeypatch.setattr(streams, "BLOCK", 512)
     assert rows(read(path).log) == whole == log
 
 
@@ -243,20 +244,6 @@ def test_many_batches_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 )
 def test_formats(tmp_path: Path, name: str, text: str, expected: list[tuple]) -> None:
     assert rows(read(write(tmp_path, name, text)).log) == expected
-
-
-def test_every_kind_is_recognised(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"user": [1], "item": [2]}), tmp_path / "a.parquet")
-    files = {
-        "a.inter": "user_id:token\titem_id:token\n1\t2\n",
-        "b.inter": "userID\titemID\tx_label\n1\t2\t0\n",
-        "x_pairs.tsv": "1\t2\n",
-        "train.txt": "1 2 3\n",
-        "ratings.dat": "1::2::3::4\n",
-        "c.csv": "user,item\n1,2\n",
-    }
-    paths = [tmp_path / "a.parquet"] + [write(tmp_path, name, text) for name, text in files.items()]
-    assert [read_log([(path, None)]).kind for path in paths] == [kind.name for kind in KINDS]
 
 
 def test_dates_are_microseconds_in_utc(tmp_path: Path) -> None:
@@ -352,7 +339,7 @@ def test_separators_cut_by_a_block_border(tmp_path: Path, monkeypatch: pytest.Mo
     expected = [(f"{u}", f"{u % 7}:x", 3.0) for u in range(400)]
     path = write(tmp_path, "ratings.dat", "".join(f"{u}::{i}::{int(r)}\n" for u, i, r in expected))
     for block in (64, 65, 66, 67, 68, 69):
-        monkeypatch.setattr(read_table, "BLOCK", block)
+        monkeypatch.setattr(streams, "BLOCK", block)
         assert rows(read(path).log) == expected
 
 
@@ -679,7 +666,7 @@ def test_missing_paths(tmp_path: Path) -> None:
 
 
 def test_an_overlong_line_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_table, "BLOCK", 1 << 12)
+    monkeypatch.setattr(streams, "BLOCK", 1 << 12)
     with pytest.raises(DataError, match="a line longer than"):
         read(write(tmp_path, "a.csv", "user,item\n1,2\n1," + "x" * 20000 + "\n"))
 
@@ -760,8 +747,8 @@ def test_a_wide_feature_table_and_a_wide_item_table_are_read(tmp_path: Path) -> 
 def test_a_first_line_without_end_is_refused_for_its_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read_table, "BLOCK", 1 << 18)
-    monkeypatch.setattr(read_table, "HEAD", 1 << 12)
+    monkeypatch.setattr(streams, "BLOCK", 1 << 18)
+    monkeypatch.setattr(heads, "HEAD", 1 << 12)
     for name, data in (
         ("a.csv", b"user,item" * 99_999),
         ("b.csv", b"\n \r\n" + b"user,item," * 99_999 + b"x\n1,2\n"),

@@ -39,11 +39,10 @@ def slow(
 ) -> list[int]:
     """The rules as written in `split.describe`, one user after the other."""
     shuffled = np.random.default_rng(seed).permutation(len(pairs))
+    place_of = {int(row): place for place, row in enumerate(shuffled)}  # orders equal times
     labels = [0] * len(pairs)
     if method == "time-global":
-        rows = sorted(
-            range(len(pairs)), key=lambda row: (pairs.time[row], pairs.user[row], pairs.item[row])
-        )
+        rows = sorted(range(len(pairs)), key=lambda row: (pairs.time[row], place_of[row]))
         for place, row in enumerate(rows):
             train, valid = (
                 len(rows) * ratios[0] // sum(ratios),
@@ -54,7 +53,7 @@ def slow(
     by_time = method in ("time-user", "leave-one-out")
     for user in set(pairs.user.tolist()):
         rows = [row for row in range(len(pairs)) if pairs.user[row] == user]
-        rows.sort(key=lambda row: (pairs.time[row], pairs.item[row]) if by_time else shuffled[row])
+        rows.sort(key=lambda row: (pairs.time[row], place_of[row]) if by_time else shuffled[row])
         n = len(rows)
         if n < 3:
             continue
@@ -188,9 +187,70 @@ def test_what_a_log_cannot_give_is_refused_in_one_line(method: str, words: str) 
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("method", ["leave-one-out", "time-user", "time-global"])
+def test_equal_times_are_ordered_by_chance_not_by_ids(method: str) -> None:
+    """With all times equal, every item is held out equally often over the seeds."""
+    users, items, seeds = 6, 10, 400
+    pairs = pairs_of([(user, item, 7) for user in range(users) for item in range(items)])
+    held = np.zeros((users, items))
+    for seed in range(seeds):
+        held += (splitting.assign(pairs, method, np.random.default_rng(seed)) > 0).reshape(
+            users, items
+        )
+    share = 0.2  # of the pairs, by each of these rules
+    spread = np.sqrt(share * (1 - share) / (seeds * users))
+    assert np.abs(held.mean(0) / seeds - share).max() < 5 * spread
+    spread = np.sqrt(share * (1 - share) / (seeds * items))
+    assert np.abs(held.mean(1) / seeds - share).max() < 5 * spread
+
+
+@pytest.mark.parametrize("method", ["leave-one-out", "time-user", "time-global"])
+@settings(max_examples=40, deadline=None)
+@given(pairs=logs(), seed=st.integers(0, 99))
+def test_without_ties_neither_seed_nor_ids_matter(method: str, pairs: Pairs, seed: int) -> None:
+    time = np.random.default_rng(seed).permutation(len(pairs))
+    pairs = Pairs(pairs.user, pairs.item, time)
+    labels = splitting.assign(pairs, method, np.random.default_rng(seed))
+    assert labels.tolist() == slow(pairs, method, seed + 1)
+    assert splitting.count_ties(pairs, labels, method) == splitting.Ties()
+    # The same log with items and users counted backwards.
+    order = np.lexsort((-pairs.item, -pairs.user))
+    renamed = Pairs(
+        pairs.user.max() - pairs.user[order], pairs.item.max() - pairs.item[order], time[order]
+    )
+    again = splitting.assign(renamed, method, np.random.default_rng(seed + 1))
+    assert again.tolist() == labels[order].tolist()
+
+
+@pytest.mark.parametrize("method", ["leave-one-out", "time-user", "time-global"])
+@settings(max_examples=40, deadline=None)
+@given(pairs=logs(), seed=st.integers(0, 99))
+def test_ties_equal_a_slow_count(method: str, pairs: Pairs, seed: int) -> None:
+    labels = splitting.assign(pairs, method, np.random.default_rng(seed))
+    groups: dict[tuple[int, int], list[int]] = {}
+    for row, (user, time) in enumerate(zip(pairs.user.tolist(), pairs.time.tolist(), strict=True)):
+        groups.setdefault((0 if method == "time-global" else user, time), []).append(row)
+    cut = [rows for rows in groups.values() if len(set(labels[rows].tolist())) > 1]
+    users = {int(pairs.user[row]) for rows in cut for row in rows}
+    found = splitting.count_ties(pairs, labels, method)
+    assert found == splitting.Ties(len(users), sum(map(len, cut)))
+
+
+def test_ties_by_hand() -> None:
+    # User 0: the test item is certain, 1 and 2 compete for validation. User 1 has no tie.
+    times = [(0, 0, 1), (0, 1, 5), (0, 2, 5), (0, 3, 9), (1, 0, 1), (1, 1, 2), (1, 2, 3)]
+    pairs = pairs_of(times)
+    for seed in range(9):
+        labels = splitting.assign(pairs, "leave-one-out", np.random.default_rng(seed))
+        assert labels[[0, 3, 4, 5, 6]].tolist() == [0, 2, 0, 1, 2]
+        assert sorted(labels[1:3].tolist()) == [0, 1]
+        assert splitting.count_ties(pairs, labels, "leave-one-out") == splitting.Ties(1, 2)
+
+
 def test_positions_are_told_from_times() -> None:
     user = np.array([0, 0, 0, 1, 1])
     assert splitting.only_positions(user, np.array([0, 1, 2, 1, 0]))
     assert not splitting.only_positions(user, np.array([0, 1, 9, 1, 0]))
     assert not splitting.only_positions(user, np.array([0, 1, 2, 2, 1]))
     assert not splitting.only_positions(np.zeros(3, int), np.array([0, 1, 2]))
+    assert not splitting.only_positions(user, np.full(5, 7)), "dates of one day"

@@ -24,6 +24,7 @@ SPLIT_RULES = (
     "cold-items",
     "given",
 )
+LAYOUTS = ("table", "rows", "lists")  # how the lines of a text log are written
 CO_MEASURES = ("count", "cosine", "jaccard")  # of user co-occurrence
 
 PATTERNS = ("random", "rare", "one-modality", "whole-modality")  # of missing modalities

@@ -36,6 +36,7 @@ class RawLog:
     files : the paths read.
     kind : the format recognised, in words ("MMRec .inter", "CSV", …).
     notes : what is odd about the file, though not wrong; for the report.
+    evidence : why the files were taken for this format, for the report.
     """
 
     user: np.ndarray
@@ -50,6 +51,7 @@ class RawLog:
     files: tuple[str, ...] = ()
     kind: str = ""
     notes: tuple[str, ...] = ()
+    evidence: str = ""
 
 
 @dataclass(frozen=True, eq=False)

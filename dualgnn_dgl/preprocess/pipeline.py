@@ -21,6 +21,7 @@ from dualgnn_dgl.preprocess import split as splitting
 from dualgnn_dgl.preprocess.filters import Pairs, distinct, id_order, k_core, ranks, renumber
 from dualgnn_dgl.preprocess.options import Options, resolve
 from dualgnn_dgl.preprocess.report import Counts, Figures, describe
+from dualgnn_dgl.preprocess.split import Ties
 
 TITLE_LENGTH = 300  # titles are for people to read; a stray essay must not widen the whole column
 
@@ -55,6 +56,7 @@ class Draft:
         users, items: (U,) and (I,) position in the raw ids of each internal number.
         pairs: the pairs that are left, in internal numbers.
         labels: (E,) int8, the split of each pair.
+        ties: equal times at a cut.
         splits, modalities, reductions, lists: parts of the data set.
         raw_widths: columns of each modality as it was read.
         dataset: the whole, once it is assembled.
@@ -70,6 +72,7 @@ class Draft:
     items: np.ndarray = field(init=False)
     pairs: Pairs = field(init=False)
     labels: np.ndarray = field(init=False)
+    ties: Ties = field(default_factory=Ties)
     splits: dict[str, Interactions] = field(init=False)
     modalities: dict[str, Modality] = field(default_factory=dict)
     projections: dict[str, FeatureProjection] = field(default_factory=dict)
@@ -119,6 +122,13 @@ def check_columns(draft: Draft) -> None:
             "--min-rating needs ratings: name the column with --rating-col, or leave --min-rating "
             "out"
         )
+    if options.min_rating is None and log.rating is not None:
+        known = log.rating[~np.isnan(log.rating)]
+        if known.size and set(np.unique(known).tolist()) == {0.0, 1.0}:
+            raise ConfigError(
+                "the ratings are 0 and 1, so some rows may be no views: choose --min-rating 1 to "
+                "keep the ones, or --rating-col '' to keep all rows"
+            )
     splitting.check(Pairs(log.user, log.item, log.time, log.split), draft.rule)
     if (
         draft.rule == "time-global"
@@ -183,6 +193,7 @@ def split_pairs(draft: Draft) -> None:
     draft.labels = splitting.assign(
         draft.pairs, draft.rule, np.random.default_rng(draft.options.seed), draft.options.ratios
     )
+    draft.ties = splitting.count_ties(draft.pairs, draft.labels, draft.rule)
     # of shape (U,)
     trained = (
         np.bincount(draft.pairs.user[draft.labels == splitting.TRAIN], minlength=draft.users.size)
@@ -322,6 +333,7 @@ def prepare(
         draft.raw_widths,
         words,
         asdict(draft.options),
+        draft.ties,
     )
     return Prepared(draft.dataset, describe(raw, draft.dataset, figures, resemblance=draft.compare))
 

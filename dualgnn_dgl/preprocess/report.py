@@ -5,7 +5,7 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from dualgnn_dgl.data import SPLITS, CoOccurrence, Dataset, Interactions, Modali
 from dualgnn_dgl.data.raw import RawInput
 from dualgnn_dgl.modality import homophily, item_graph
 from dualgnn_dgl.preprocess.filters import Pairs
+from dualgnn_dgl.preprocess.split import Ties
 from dualgnn_dgl.readers.published import compare
 
 QUARTERS = ("most popular quarter", "second quarter", "third quarter", "least popular quarter")
@@ -62,6 +63,7 @@ class Figures:
     raw_widths : modality -> columns in the file.
     split_rule : in words.
     options : resolved options by name.
+    ties : equal times at a cut.
     """
 
     rows_read: int
@@ -70,18 +72,19 @@ class Figures:
     raw_widths: Mapping[str, int]
     split_rule: str
     options: Mapping[str, Any]
+    ties: Ties = field(default_factory=Ties)
 
 
 def describe(
     raw: RawInput, dataset: Dataset, figures: Figures, *, resemblance: bool = True
 ) -> dict[str, Any]:
-    """The report.
+    """Returns the report as a JSON object.
 
     Keys: input, options, rows (read, kept, dropped by reason), users, items, interactions, density,
-    splits, modalities (width, coverage, coverage by popularity in train, imputed rows, homophily on
-    the item graph), titles, co_occurrence, published, warnings. Densities and coverages are shares
-    between 0 and 1; a filled row does not count as covered. `resemblance=False` leaves the
-    homophily out.
+    splits, ties, modalities (width, coverage, coverage by popularity in train, imputed rows,
+    homophily on the item graph), titles, co_occurrence, published, warnings. Densities and
+    coverages are shares between 0 and 1; an imputed row does not count as covered.
+    `resemblance=False` leaves the homophily out.
     """
     splits = {name: _split(getattr(dataset, name)) for name in SPLITS}
     kept = sum(part["interactions"] for part in splits.values())
@@ -101,6 +104,7 @@ def describe(
         "input": {
             "name": raw.name,
             "kind": raw.log.kind,
+            "evidence": raw.log.evidence,
             "files": [str(file) for file in raw.log.files],
         },
         "options": {
@@ -112,6 +116,7 @@ def describe(
         **prepared,
         "density": kept / (dataset.num_users * dataset.num_items),
         "splits": splits,
+        "ties": asdict(figures.ties),
         "modalities": {
             name: {"width": modality.width, "width_read": figures.raw_widths[name]}
             | coverage(modality, popularity)
@@ -223,4 +228,21 @@ def _warnings(report: Mapping[str, Any]) -> list[str]:
     for name, modality in report["modalities"].items():
         if not modality["present"]:
             warnings.append(f"modality {name} is missing for every item: it can tell nothing")
+    if report["ties"]["pairs"]:
+        warnings.append(_tied(report))
     return warnings
+
+
+def _tied(report: Mapping[str, Any]) -> str:
+    """Returns the warning that chance decided between equal times, and names rules that suit."""
+    users, pairs = report["ties"]["users"], report["ties"]["pairs"]
+    if report["options"]["split"] == "time-global":
+        return (
+            f"{pairs:,} pairs of {users:,} users share their time with a cut, so the seed decides "
+            "which of them are held out: --split random needs no times"
+        )
+    return (
+        f"{users:,} of {report['users']:,} users have equal times at a cut ({pairs:,} pairs), so "
+        "the seed decides which of them are held out: --split time-global needs no order within "
+        "a user's day, --split random no times"
+    )

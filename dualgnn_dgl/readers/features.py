@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +16,20 @@ from dualgnn_dgl.core.files import load_array, refuse_foreign
 from dualgnn_dgl.data.projection import FeatureProjection
 from dualgnn_dgl.data.raw import RawModality
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.readers.opened import stem, suffix
-from dualgnn_dgl.readers.read_columns import NAMES, find_column, plain
-from dualgnn_dgl.readers.read_features import (
+from dualgnn_dgl.readers.columns import NAMES, find_column, plain
+from dualgnn_dgl.readers.feature_tables import (
     INDEX_COLUMNS,
-    column_kinds,
     is_list,
     is_number,
     read_feature_table,
 )
-from dualgnn_dgl.readers.read_items import ItemList, id_column, read_items
-from dualgnn_dgl.readers.read_table import open_table
+from dualgnn_dgl.readers.formats import is_array, listed_suffixes, may_hold_features, open_table
+from dualgnn_dgl.readers.items import ItemList, id_column, read_items
+from dualgnn_dgl.readers.table import stem
 
 ENDINGS = re.compile(r"[._-](feats?|features?|embs?|embeddings?)$", re.IGNORECASE)
 MOST_ROWS = 50_000  # of the rows that a reduction is fitted on
 MISSING = "or mark the item missing by NaN throughout"
-TABLES = (".parquet", ".csv", ".tsv")
 
 
 def modality_name(path: Path) -> str:
@@ -50,17 +49,17 @@ def looks_like_features(path: Path) -> bool:
     Such a table has a column of item ids, none of users, and else a column of lists, or numbers
     throughout, none of which is named as an id, a time, a rating or a split.
     """
-    if suffix(path) == ".npy":
+    if is_array(path):
         # MMRec's co-occurrence lists, a pickle; they are made anew here
         return path.name != "user_graph_dict.npy"
-    if suffix(path) not in TABLES:
+    if not may_hold_features(path):
         return False
     try:
         table = open_table(path)
         name = id_column(table)
         if name is None or find_column(table, "user"):
             return False
-        kinds = column_kinds(table)
+        kinds = table.types()
     except DataError:
         return False
     others = {
@@ -84,6 +83,7 @@ def read_modality(
     log_name: str,
     items: ItemList | None = None,
     item_col: str | None = None,
+    zero_is_missing: bool = False,
 ) -> RawModality:
     """Read one feature file.
 
@@ -104,9 +104,9 @@ def read_modality(
         NaN, names an item twice, does not fit the item list, or shares no item with the log.
     """
     refuse_foreign(path)  # pipes and devices as well
-    if suffix(path) == ".npy":
+    if is_array(path):
         modality = _read_array(path, log_ids, log_name, items)
-    elif suffix(path) in TABLES:
+    elif may_hold_features(path):
         ids, values = read_feature_table(path, item_col)
         modality = RawModality(
             ids,
@@ -119,7 +119,7 @@ def read_modality(
     else:
         raise DataError(
             f"{path} is no feature file: give a .npy array (numpy.save), or a table keyed by item "
-            f"id (.parquet, .csv, .tsv)"
+            f"id ({listed_suffixes(features=True)})"
         )
     if log_ids is not None and not np.isin(modality.ids, log_ids).any():
         raise DataError(
@@ -127,7 +127,22 @@ def read_modality(
             f"the log's like '{log_ids[0]}'; "
             "key it by the log's item ids"
         )
-    return modality
+    return _zero_rows(modality, path.name, zero_is_missing)
+
+
+def _zero_rows(modality: RawModality, file: str, missing: bool) -> RawModality:
+    """Marks rows of zeros as missing if the user asked for it, else notes them."""
+    zero = modality.present & ~modality.values.any(axis=1)
+    count = int(np.count_nonzero(zero))
+    if missing:
+        return replace(modality, present=modality.present & ~zero)
+    if not count:
+        return modality
+    note = (
+        f"{file}: {count:,} of {len(zero):,} rows are zero throughout and count as present: if "
+        "they are missing, say --zero-is-missing"
+    )
+    return replace(modality, notes=(*modality.notes, note))
 
 
 def _read_array(

@@ -18,6 +18,7 @@ from dualgnn_dgl.data.synthetic import demo
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.preprocess import Options, Say
 from dualgnn_dgl.preprocess import prepare as run_steps
+from dualgnn_dgl.preprocess.split import BY_TIME
 from dualgnn_dgl.readers.reader import read
 
 STEPS = 1000  # of a long step
@@ -52,7 +53,9 @@ class LogColumns:
     time_col: str | None = None
     split_col: str | None = None
     separator: str | None = None
+    layout: str | None = None
     items: str | Path | None = None
+    zero_is_missing: bool | None = None
 
 
 def prepare(
@@ -65,8 +68,10 @@ def prepare(
     time_col: str | None = None,
     split_col: str | None = None,
     separator: str | None = None,
+    layout: str | None = None,
     features: Sequence[str | Path] = (),
     items: str | Path | None = None,
+    zero_is_missing: bool = False,
     min_rating: float | None = None,
     k_core: int | None = None,
     split: str | None = None,
@@ -87,9 +92,12 @@ def prepare(
         user_col, item_col, rating_col, time_col, split_col: Names of the log's columns; None for
             those with common names.
         separator: The separator of a text log; None to find it.
+        layout: How the lines of a text log are written, one of `vocabulary.LAYOUTS`; None to find
+            it.
         features: Feature files, each named after its modality; by default those found in the folder
             `source`.
         items: The item table; None for the one found in the folder `source`.
+        zero_is_missing: Takes rows of features that are zero throughout as missing.
         min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute: See
         `preprocess.Options`.
         check: Reads and checks everything, leaves out co-occurrence and homophily, and writes
@@ -103,7 +111,17 @@ def prepare(
     options = Options(
         min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute=impute
     )
-    columns = LogColumns(user_col, item_col, rating_col, time_col, split_col, separator, items)
+    columns = LogColumns(
+        user_col,
+        item_col,
+        rating_col,
+        time_col,
+        split_col,
+        separator,
+        layout,
+        items,
+        zero_is_missing or None,
+    )
     if not isinstance(source, str | Path) and (
         features or any(value is not None for value in vars(columns).values())
     ):
@@ -116,7 +134,7 @@ def prepare(
         if target is not None:  # before the long work
             held.enter_context(locks.writing(target, "choose another --data"))
             check_free(target, prepared_folder.FOLDER, force=force)
-        raw = _raw(source, columns, features, say)
+        raw = _raw(source, columns, features, _unused(options, columns), say)
         made = run_steps(raw, options, co_occurrence=not check, progress=say)
         if target is not None:
             say(f"writing {target}")
@@ -148,6 +166,7 @@ def _raw(
     source: str | Path | RawInput | None,
     columns: LogColumns,
     features: Sequence[str | Path],
+    unused: Sequence[str],
     say: Say,
 ) -> RawInput:
     """The raw tables."""
@@ -156,7 +175,18 @@ def _raw(
     if source is None:
         say("making the demo log")
         return demo()
-    return read(source, **asdict(columns), features=features, progress=say)
+    given = asdict(columns) | {"zero_is_missing": bool(columns.zero_is_missing)}
+    return read(source, **given, unused=unused, features=features, progress=say)
+
+
+def _unused(options: Options, columns: LogColumns) -> list[str]:
+    """Returns the roles that decide nothing: no option asks for them, by name or by a rule."""
+    unused = []
+    if options.min_rating is None and columns.rating_col is None:
+        unused.append("rating")
+    if options.split not in BY_TIME and columns.time_col is None:
+        unused.append("time")
+    return unused
 
 
 def _name(source: str | Path | RawInput | None) -> str | None:

@@ -333,7 +333,7 @@ def _history(items: Sequence[str]) -> list[str]:
 
 def read_histories(log: str | Path) -> tuple[list[str], list[list[str]]]:
     """The users of a log and what each of them watched, in the order of their first rows."""
-    raw = read(log).log
+    raw = read(log, unused=("rating", "time")).log
     order = np.argsort(raw.user, kind="stable")
     parts = np.split(
         raw.item_ids[raw.item[order]],

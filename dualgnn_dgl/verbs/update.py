@@ -148,7 +148,8 @@ def update(
         )
         train = _training(opened, epochs, lr)
         say(report, f"reading {source}")
-        raw = read(source, features=features, items=items)
+        unused = ["time"] + ([] if options.get("min_rating") is not None else ["rating"])
+        raw = read(source, features=features, items=items, unused=unused)
         larger, added = growth.extend(
             opened.dataset,
             raw,

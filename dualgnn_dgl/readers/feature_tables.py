@@ -7,27 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.readers.opened import Table
-from dualgnn_dgl.readers.read_columns import listed, plain
-from dualgnn_dgl.readers.read_items import id_column, unique_ids
-from dualgnn_dgl.readers.read_table import (
-    batches,
-    csv_options,
-    decoded,
-    explained,
-    open_table,
-    text_stream,
-)
-from dualgnn_dgl.readers.read_values import doubles, encode, numbers
+from dualgnn_dgl.readers.columns import listed, plain
+from dualgnn_dgl.readers.formats import open_table
+from dualgnn_dgl.readers.items import id_column, unique_ids
+from dualgnn_dgl.readers.values import doubles, encode
 
 INDEX_COLUMNS = ("", "unnamed0", "indexlevel0")  # what pandas writes beside the columns
-# What stands for "no number" in text.
-EMPTY = ["", "nan", "NaN", "NAN", "-nan", "null", "NULL", "None", "NA", "N/A", "n/a", "<NA>"]
 
 
 def read_feature_table(path: Path, item_col: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -55,7 +42,7 @@ def read_feature_table(path: Path, item_col: str | None = None) -> tuple[np.ndar
         )
     kinds = {
         name: kind
-        for name, kind in column_kinds(table).items()
+        for name, kind in table.types().items()
         if name != id_name and plain(name) not in INDEX_COLUMNS
     }
     lists = [name for name, kind in kinds.items() if is_list(kind)]
@@ -67,9 +54,7 @@ def read_feature_table(path: Path, item_col: str | None = None) -> tuple[np.ndar
     if not kinds:
         raise DataError(f"{path.name} has item ids but no columns of features: add them")
     wrong = [
-        name
-        for name, kind in kinds.items()
-        if not lists and table.separator is None and not is_number(kind)
+        name for name, kind in kinds.items() if not lists and table.typed and not is_number(kind)
     ]
     if wrong:
         raise DataError(
@@ -77,39 +62,15 @@ def read_feature_table(path: Path, item_col: str | None = None) -> tuple[np.ndar
             f"take it out or convert it"
         )
     names = lists or list(kinds)
-    read = (
-        _read_parquet(path, id_name, names)
-        if table.separator is None
-        else _read_text(table, id_name, names)
-    )
+    read = table.read(id_name, names)
     if not len(read):
         raise DataError(f"{path} holds no rows: give one row per item")
-    where = f"{path.name}, column {id_name},"
-    codes, texts = encode(
-        decoded(read.column(id_name).combine_chunks(), where), f"{path.name}, {id_name}"
-    )
+    codes, texts = encode(read.column(id_name).combine_chunks(), f"{path.name}, {id_name}")
     ids = unique_ids(texts.take(pa.array(codes)), path.name)
     with np.errstate(over="ignore"):
         return ids, _from_lists(read.column(names[0]), ids, path.name) if lists else _from_columns(
             read, names
         )
-
-
-def column_kinds(table: Table) -> dict[str, pa.DataType]:
-    """Column -> type; for text, as its first rows look."""
-    with explained(table.path, table):
-        if table.separator is None:
-            with open_regular(table.path) as handle:
-                schema = pq.read_schema(handle)
-        else:
-            options = csv_options(table, {}, null_values=EMPTY)
-            with pa_csv.open_csv(text_stream(table), *options) as reader:
-                schema = reader.schema
-    kinds = {field.name: field.type for field in schema}
-    if len(kinds) < len(schema):
-        twice = next(name for name in schema.names if schema.names.count(name) > 1)
-        raise DataError(f"{table.name} has the column {twice} twice: rename one")
-    return kinds
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -128,43 +89,6 @@ def is_list(kind: pa.DataType) -> bool:
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     )
     return listed and is_number(kind.value_type)
-
-
-def _read_parquet(path: Path, id_name: str, names: list[str]) -> pa.Table:
-    with explained(path), open_regular(path) as handle:
-        return pq.read_table(handle, columns=[id_name, *names])
-
-
-def _read_text(table: Table, id_name: str, names: list[str]) -> pa.Table:
-    """The table with ids as text and features as float64.
-
-    The error for a word among the numbers says where it stands.
-    """
-    kinds = {id_name: pa.large_string()} | {name: pa.float64() for name in names}
-    try:
-        return pa_csv.read_csv(text_stream(table), *csv_options(table, kinds, null_values=EMPTY))
-    except pa.ArrowInvalid as error:
-        with explained(table.path, table):
-            if "conversion error" not in str(error) or "UTF8" in str(error):
-                raise
-        row = 0
-        for batch in batches(table, [id_name, *names]):
-            for name, column in zip(names, batch[1:], strict=True):
-                filled = pc.invert(pc.is_in(column, pa.array(EMPTY, pa.large_string()))).to_numpy(
-                    zero_copy_only=False
-                )
-                bad = np.flatnonzero(np.isnan(numbers(column)) & filled)
-                for place in bad[:1]:
-                    raise DataError(
-                        f"{table.name}, row {row + int(place) + 1}: the column {name} holds "
-                        f"'{column[int(place)].as_py()[:40]}', "
-                        "features are numbers: mend it, or leave it empty along with its whole row"
-                    ) from None
-            row += len(batch[0])
-        raise DataError(
-            f"{table.name} holds something that is not a number "
-            f"({' '.join(str(error).split())[:120]}): mend it"
-        ) from None
 
 
 def _from_columns(read: pa.Table, names: list[str]) -> np.ndarray:

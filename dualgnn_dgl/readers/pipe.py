@@ -26,7 +26,6 @@ OWN = re.compile(r"/dev/stdin|/(?:dev|proc/self)/fd/(\d{1,9})")
 MOST = 1 << 34  # bytes copied
 CHUNK = 1 << 20
 FIRST_BYTES = (
-    (b"PAR1", ".parquet"),
     (b"\x1f\x8b", ".gz"),
     (b"BZh", ".bz2"),
     (b"\x28\xb5\x2f\xfd", ".zst"),

@@ -14,6 +14,13 @@ import pyarrow.compute as pc
 from dualgnn_dgl.errors import DataError
 
 LONGEST_ID = 256
+# Words that programs write for a missing value, and the notation of a rounded number.
+NULLS = pa.array(
+    ["NULL", "null", "NaN", "nan", "NAN", "None", "<NA>", "N/A", "n/a", "NA", r"\N"],
+    pa.large_string(),
+)
+ROUNDED = r"^[0-9]([.,][0-9]+)?[eE][+][0-9]{2,3}$"
+DOTTED = r"^[0-9]+([.]0)?$"
 # What the slow reading takes for a number; narrow enough that Arrow's cast cannot fail on it.
 NUMBER = r"^-?([0-9]{1,200}[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]{1,2})?$"
 SPLIT_WORDS = {
@@ -107,6 +114,13 @@ def encode(column: pa.Array, where: str, start: int = 0) -> tuple[np.ndarray, pa
             f"{LONGEST_ID} are read: "
             "is the separator right?"
         )
+    rounded = pc.match_substring_regex(texts, ROUNDED).to_numpy(zero_copy_only=False)
+    if rounded.any():
+        worst = int(np.flatnonzero(rounded)[0])
+        raise DataError(
+            f"{where}, row {start + 1 + int(np.argmax(codes == worst))}: the id "
+            f"{texts[worst].as_py()} is a number that a spreadsheet rounded: export the ids as text"
+        )
     for mark, remedy in (
         ("\0", "a NUL character: is the file binary?"),
         ("\n", "a line break: does a quotation mark never close?"),
@@ -125,6 +139,16 @@ def _shown(text: str) -> str:
 def blank(texts: pa.Array) -> np.ndarray:
     """Which texts (n,) are empty."""
     return pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+
+
+def null_words(texts: pa.Array) -> np.ndarray:
+    """Returns which texts (n,) are words that programs write for a missing value."""
+    return pc.is_in(texts, NULLS).to_numpy(zero_copy_only=False)
+
+
+def equal(texts: pa.Array, word: str) -> np.ndarray:
+    """Returns which texts (n,) are equal to a word."""
+    return pc.equal(texts, word).to_numpy(zero_copy_only=False)
 
 
 def unify(parts: Sequence[tuple[np.ndarray, pa.Array]]) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +172,13 @@ def unify(parts: Sequence[tuple[np.ndarray, pa.Array]]) -> tuple[np.ndarray, np.
     for part, texts in parts:
         codes[start : start + len(part)] = place[offset : offset + len(texts)][part]
         start, offset = start + len(part), offset + len(texts)
-    return codes, text_array(undotted(joined.dictionary))
+    ids = joined.dictionary
+    # One file writes 7, another 7.0 (its program had read ids as floats): they are one id.
+    if len(ids) and pc.all(pc.match_substring_regex(ids, DOTTED)).as_py():
+        merged = pc.replace_substring_regex(ids, r"[.]0$", "").dictionary_encode()
+        codes = merged.indices.to_numpy(zero_copy_only=False).astype(np.int64)[codes]
+        ids = merged.dictionary
+    return codes, text_array(ids)
 
 
 def undotted(ids: pa.Array) -> pa.Array:
@@ -196,6 +226,10 @@ def ratings(column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ratings (n,) float64, and masks (n,) of those that are no number and of those from 2^53 on,
     which float64 may round.
     """
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    elif is_text(column.type):
+        column = _without_booleans(column)
     values = numbers(column)
     unread = np.isnan(values)
     exact = pa.types.is_floating(column.type)
@@ -206,6 +240,16 @@ def ratings(column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if exact
         else np.abs(np.where(unread, 0.0, values)) >= 2.0**53,
     )
+
+
+def _without_booleans(column: pa.Array) -> pa.Array:
+    """Returns text with 1 and 0 for the words true and false, in any case."""
+    if not pc.any(pc.match_substring_regex(column, "^ *(?i:true|false) *$")).as_py():
+        return column
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(column.cast(pa.large_string())))
+    for word, number in (("true", "1"), ("false", "0")):
+        text = pc.if_else(pc.equal(text, word), number, text)
+    return text
 
 
 def splits(column: pa.Array, where: str, start: int = 0) -> np.ndarray:

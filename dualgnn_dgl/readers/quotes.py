@@ -13,17 +13,46 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.readers.opened import Table
-from dualgnn_dgl.readers.read_stream import BLOCK, open_stream
+from dualgnn_dgl.readers import streams
 
 NEWLINE, RETURN = ord("\n"), ord("\r")
 
 
-def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
+class Quoted(Protocol):
+    """Describes what is needed of a text table here."""
+
+    @property
+    def path(self) -> Path:
+        """Returns the file."""
+
+    @property
+    def name(self) -> str:
+        """Returns its name."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Returns the names of the columns."""
+
+    @property
+    def separator(self) -> str:
+        """Returns what divides fields."""
+
+    @property
+    def header(self) -> bool:
+        """Returns whether the first line names the columns."""
+
+    @property
+    def encoding(self) -> str:
+        """Returns the encoding of the text."""
+
+
+def check_quotes(table: Quoted, rows: int, columns: Sequence[str]) -> str:
     """Hold the rows that were read against the lines of the file.
 
     Only a file with quotation marks is read again.
@@ -48,11 +77,11 @@ def check_quotes(table: Table, rows: int, columns: Sequence[str]) -> str:
     return _spanning(table, columns) if marks and _filled_lines(table) - table.header > rows else ""
 
 
-def _refuse_unclosed(table: Table) -> None:
+def _refuse_unclosed(table: Quoted) -> None:
     """Refuse a mark that never closes: all lines behind it are one field."""
     number = 1
     with _text(table) as lines:
-        reader = csv.reader(lines, delimiter=table.separator or ",", strict=True)
+        reader = csv.reader(lines, delimiter=table.separator, strict=True)
         try:
             for _ in reader:
                 number = reader.line_num + 1
@@ -63,13 +92,13 @@ def _refuse_unclosed(table: Table) -> None:
             # counted
 
 
-def _never_closes(table: Table, number: int) -> DataError:
+def _never_closes(table: Quoted, number: int) -> DataError:
     return DataError(
         f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line"
     )
 
 
-def _spanning(table: Table, columns: Sequence[str]) -> str:
+def _spanning(table: Quoted, columns: Sequence[str]) -> str:
     """A note on the rows that span several lines.
 
     An error where one of those lines looks like a row itself.
@@ -78,7 +107,7 @@ def _spanning(table: Table, columns: Sequence[str]) -> str:
     first, spanning, number = 0, 0, 1
     with _text(table) as lines:
         seen: list[str] = []  # the lines of the row under way
-        reader = csv.reader(_kept(lines, seen), delimiter=table.separator or ",")
+        reader = csv.reader(_kept(lines, seen), delimiter=table.separator)
         try:
             for _ in reader:
                 hidden = next(
@@ -105,20 +134,20 @@ def _spanning(table: Table, columns: Sequence[str]) -> str:
     )
 
 
-def _text(table: Table) -> io.TextIOWrapper:
+def _text(table: Quoted) -> io.TextIOWrapper:
     """The file as text. What a column that nobody reads holds need not be.
 
     Only lines, marks and ids matter here.
     """
-    return io.TextIOWrapper(open_stream(table.path), table.encoding, "replace", newline="")
+    return io.TextIOWrapper(streams.open_stream(table.path), table.encoding, "replace", newline="")
 
 
-def _chunks(table: Table) -> Iterator[bytes]:
-    with open_stream(table.path) as stream:
-        yield from iter(lambda: stream.read(BLOCK), b"")
+def _chunks(table: Quoted) -> Iterator[bytes]:
+    with streams.open_stream(table.path) as stream:
+        yield from iter(lambda: stream.read(streams.BLOCK), b"")
 
 
-def _filled_lines(table: Table) -> int:
+def _filled_lines(table: Quoted) -> int:
     """How many lines hold anything."""
     count, before = 0, False
     for chunk in _chunks(table):
@@ -136,12 +165,12 @@ def _kept(lines: Iterator[str], seen: list[str]) -> Iterator[str]:
         yield line
 
 
-def _is_row(line: str, table: Table, places: Sequence[int]) -> bool:
+def _is_row(line: str, table: Quoted, places: Sequence[int]) -> bool:
     """Whether a line by itself has all fields of a row, with ids where ids belong.
 
     Text of several words seldom has.
     """
-    separator, line = table.separator or ",", line.rstrip("\r\n")
+    separator, line = table.separator, line.rstrip("\r\n")
     for fields in (line.split(separator), next(csv.reader([line], delimiter=separator), [])):
         if len(fields) == len(table.columns) and all(
             re.fullmatch(r"[^\s\"]+", fields[place]) for place in places

@@ -11,12 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.readers.opened import Table, suffix
-from dualgnn_dgl.readers.read_columns import NAMES, find_column, listed, plain
-from dualgnn_dgl.readers.read_table import batches, blank_lines, head, open_table
-from dualgnn_dgl.readers.read_values import as_text, blank, encode, text_array, undotted
-
-HEADERLESS = ("item", "title")  # the first columns of MovieLens' movies.dat and u.item
+from dualgnn_dgl.readers.columns import find_column, listed, plain
+from dualgnn_dgl.readers.formats import open_items
+from dualgnn_dgl.readers.table import Table
+from dualgnn_dgl.readers.values import as_text, blank, encode, text_array, undotted
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +53,8 @@ def read_items(path: Path, item_col: str | None = None) -> ItemList:
     DataError
         if the file is not readable, has no column of ids, or names an item twice or not at all.
     """
-    table = _open(path)
-    id_name = (
-        table.columns[0]
-        if len(table.columns) == 1 and suffix(path) == ".txt"
-        else id_column(table, item_col)
-    )
+    table = open_items(path)
+    id_name = id_column(table, item_col)
     if id_name is None:
         raise DataError(
             f"{path.name} has the columns {listed(table.columns)}; none is known to hold item "
@@ -70,7 +64,7 @@ def read_items(path: Path, item_col: str | None = None) -> ItemList:
     names = [id_name] + ([title_name] if title_name and title_name != id_name else [])
     notes: list[str] = []
     ids, titles, start = [], [], 0
-    for batch in batches(table, names, notes):
+    for batch in table.batches(names, notes):
         codes, texts = encode(batch[0], f"{path.name}, {id_name}", start)
         ids.append(texts.take(pa.array(codes)))
         start += len(codes)
@@ -103,23 +97,3 @@ def unique_ids(texts: pa.Array, file: str) -> np.ndarray:
             f"{again + 1}: give each item once"
         )
     return text_array(undotted(texts))
-
-
-def _open(path: Path) -> Table:
-    """The table, with names of its columns where the file has none."""
-    if suffix(path) in (".dat", ".item", ".data"):
-        table = open_table(path)
-        return table if id_column(table) else open_table(path, names=HEADERLESS)
-    if suffix(path) == ".txt":
-        first = head(path)[0]
-        if not any(mark in first for mark in ("\t", ",", ";", "|", "::")):
-            header = plain(first) in (*NAMES["item"], "id")
-            # a list: one id a line, which may hold blanks; the unit separator stands in no line
-            return Table(
-                path,
-                (first.strip(),) if header else ("item",),
-                "\x1f",
-                header,
-                blank=blank_lines(path),
-            )
-    return open_table(path)

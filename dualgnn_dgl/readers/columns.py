@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dualgnn_dgl.errors import DataError, unknown
-from dualgnn_dgl.readers.opened import Table
+from dualgnn_dgl.readers.table import Table
 
 # Column names that are found by themselves, without case, spaces, dashes and underscores. For
 # rating, time, split and title the earlier name wins; two columns that could be the user (or the
@@ -86,6 +87,25 @@ NAMES = {
 OPTIONS = {role: f"--{role}-col" for role in ("user", "item", "rating", "time", "split")}
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Lists the columns and the separator that the user named.
+
+    None means: found by common names; "" (rating, time, split) means: not read. `layout` is
+    "table", "rows" or "lists" where the user named it. No row is dropped for an unreadable value in
+    an `unused` role.
+    """
+
+    user: str | None = None
+    item: str | None = None
+    rating: str | None = None
+    time: str | None = None
+    split: str | None = None
+    separator: str | None = None
+    layout: str | None = None
+    unused: tuple[str, ...] = ()
+
+
 def plain(name: str) -> str:
     """A column's name as it is compared: no RecBole type, no case, no punctuation.
 
@@ -93,6 +113,16 @@ def plain(name: str) -> str:
     ('userid', 'userid')
     """
     return re.sub(r"[\W_]", "", name.split(":")[0]).lower()
+
+
+def known_roles(names: Sequence[str]) -> set[str]:
+    """Returns the roles that columns of these names can play.
+
+    >>> sorted(known_roles(["User-ID", "movie", "note"]))
+    ['item', 'user']
+    """
+    short = {plain(name) for name in names}
+    return {role for role, common in NAMES.items() if short & set(common)}
 
 
 def listed(columns: Sequence[str]) -> str:
@@ -149,10 +179,10 @@ def need_column(table: Table, role: str, wanted: str | None = None) -> str:
     found = find_column(table, role, wanted)
     if found is None:
         hint = ""
-        if table.separator and all(re.fullmatch(r"[-+.\d]+", name) for name in table.columns):
+        if table.headless():
             hint = (
                 " (its first line seems to be data: add a header such as "
-                "user,item,rating,timestamp)"
+                "user,item,rating,timestamp, or choose --layout rows)"
             )
         raise DataError(
             f"{table.name} has the columns {listed(table.columns)}; none is known to be the "

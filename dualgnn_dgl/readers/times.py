@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.readers.read_values import NUMBER, doubles, filled, is_text
+from dualgnn_dgl.readers.values import NUMBER, doubles, filled, is_text
 
 DATE = r"^[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}([ T]|$)"
 FINER = r"[.,][0-9]{10}"  # fractions of a second beyond nanoseconds
