@@ -365,7 +365,7 @@ def test_dropped_items_are_neither_learnt_from_nor_listed():
     assert torch.equal(lists, torch.from_numpy(numbers)[short]), (
         "and the order is that among the kept ones"
     )
-    with pytest.raises(DataError, match="nothing is left to learn from"):
+    with pytest.raises(DataError, match="use another strategy"):
         reduced(data, np.zeros(small.ITEMS, bool))
 
 
@@ -490,7 +490,7 @@ def test_the_command_stops_goes_on_and_writes_everything(home):
     first = call(*SHORT, "--minutes", 0)
     assert (
         first.exit_code == 0
-        and "6 of 6 cells are still to run: the same command goes on" in first.stderr
+        and "6 of 6 cells are missing: the same command continues" in first.stderr
     )
     done = call(*SHORT)
     assert done.exit_code == 0, (done.output, done.exception)
@@ -520,7 +520,7 @@ def test_ctrl_c_keeps_the_finished_cells(home, monkeypatch):
     found = call(*SHORT)
     assert (
         found.exit_code == 130
-        and "the finished cells are kept, the same command goes on" in found.stderr
+        and "the finished cells are kept, the same command continues" in found.stderr
     ), found.output
     assert len(list(Path("robustness/cells").iterdir())) == 2
     assert call(*SHORT).exit_code == 0 and len(begun) == 3 + 4, "two of six are not run again"

@@ -373,7 +373,7 @@ def test_a_long_training_ends_within_ten_seconds_and_goes_on(
         slowest = max(slowest, time.monotonic() - began)
         assert (
             process.returncode == 128 + number
-            and "--resume goes on" in said
+            and "--resume continues" in said
             and "Traceback" not in said
         ), said
         assert load_run(run).info["interrupted"] and list(

@@ -1,22 +1,21 @@
-"""Search for a model's options: Optuna proposes, training measures on validation, a folder
-remembers.
+"""Searches for a model's options: Optuna proposes them, training measures them on validation.
 
-    study.json      what the search is about: model, data hash, the configuration it starts from,
-                    the values it may try, seed
-    journal.jsonl   every trial, epoch by epoch: Optuna's journal, a line of JSON an event
-    run.toml        the best configuration so far, for `dualgnn train --config`
+study.json      model, data hash, the configuration the search starts from, the values to try,
+                seed
+journal.jsonl   every trial, epoch by epoch: Optuna's journal, a line of JSON an event
+run.toml        the best configuration so far, for `dualgnn train --config`
 
-Optuna's journal *file* is read and written as JSON, line by line; nothing in it is unpickled (its
-Redis backend and its CMA-ES sampler do pickle, and are not used). `optuna-dashboard` shows it.
+Optuna's journal *file* is read and written as JSON, line by line; nothing in it is unpickled. (Its
+Redis backend and its CMA-ES sampler do pickle, and are not used.) `optuna-dashboard` shows it.
 Trial 0 is always the configuration that the search starts from, so no search ends worse than that.
-Which values a search may try is `SEARCH` of its class.
+The values to try are `SEARCH` of the model's class.
 
-The search can be stopped and taken up again: what is proposed depends on the seed and on the
-finished trials, on nothing else, so a search that was interrupted proposes what it would have
-proposed. It sees training and validation pairs only.
+A search can be stopped and continued. Proposals depend only on the seed and on the finished trials,
+so an interrupted search proposes the same as an uninterrupted one. It sees training and validation
+pairs only.
 
-Sources: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011 (TPE); Akiba et
-    al., Optuna, KDD 2019.
+Sources: Bergstra et al., Algorithms for Hyper-Parameter Optimization, NeurIPS 2011 (TPE);
+Akiba et al., Optuna, KDD 2019.
 """
 
 from __future__ import annotations
@@ -72,12 +71,12 @@ FOLDER = Kind(
     RunError,
 )
 FORMAT = 1
-# A trial ends early when its best value so far is among the worst tenth of the earlier trials at
-# that epoch, once so many trials have run, and from that epoch on. The usual half ends slow
-# learners that would have won: see benchmarks/LOG.md, 2026-11-25, and
-# benchmarks/quality/pruners.py.
+# A trial ends early if its best value so far is among the worst tenth of the earlier trials at that
+# epoch: not before BEFORE trials have run, nor before epoch WARM_UP. The usual half would end slow
+# learners that win later: see benchmarks/LOG.md, 2026-11-25, and benchmarks/quality/pruners.py.
 KEPT_PERCENT, BEFORE, WARM_UP = 90.0, 4, 10
-RANDOM_TRIALS, REPEATS = 8, 20  # before TPE has enough to go by; proposals until one is new
+RANDOM_TRIALS = 8  # trials before TPE proposes values
+REPEATS = 20  # proposals by TPE before untried values are drawn at random
 _FIELDS = {
     "format": one_of(FORMAT),
     "model": one_of(*models.MODELS),
@@ -92,11 +91,17 @@ STUDY_SCHEMA = record(
 
 @dataclass(frozen=True)
 class Trial:
-    """A finished trial: `number` from 0, `value` the best validation metric, taken at `epoch` of
-    `epochs`.
+    """A finished trial.
 
-    `state` is complete, pruned (ended early, for being among the worst), or failed (`error` says
-        why).
+    Attributes:
+        number: number, from 0.
+        state: 'complete', 'pruned' (ended early, for being among the worst), or 'failed'.
+        params: values of the searched options.
+        value: best validation metric.
+        epoch: epoch of that value.
+        epochs: number of epochs trained.
+        seconds: wall-clock time.
+        error: reason of a failure.
     """
 
     number: int
@@ -111,9 +116,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a search is about.
+    """The model, data and values of a search.
 
-    `space` maps a key of the model's `Config` or of `TrainConfig` to the values to try.
+    Attributes:
+        model: name of the model.
+        config: options of the model that the search starts from.
+        train: options of training that the search starts from.
+        data_hash: hash of the data.
+        space: a key of the model's `Config` or of `TrainConfig` → the values to try.
     """
 
     model: str
@@ -123,7 +133,7 @@ class Plan:
     space: dict[str, tuple[Any, ...]]
 
     def record(self) -> dict[str, Any]:
-        """As study.json keeps it."""
+        """Returns the plan as study.json keeps it."""
         return {
             "format": FORMAT,
             "model": self.model,
@@ -134,12 +144,12 @@ class Plan:
         }
 
     def start(self) -> dict[str, Any]:
-        """The values of the searched keys that the search starts from."""
+        """Returns the values of the searched keys that the search starts from."""
         base = asdict(self.config) | asdict(self.train)  # type: ignore[call-overload]
         return {key: base[key] for key in self.space}
 
     def resolved(self, params: Mapping[str, Any]) -> tuple[Options, TrainConfig]:
-        """Model and training configuration with `params` in place."""
+        """Returns model and training configuration with the values `params`."""
         kind = type(self.config)
         values = asdict(self.config)  # type: ignore[call-overload]
         values |= {key: value for key, value in params.items() if key in keys(kind)}
@@ -152,7 +162,7 @@ class Plan:
 def make_plan(
     model: str, config: Options, train: TrainConfig, data_hash: str, fixed: Collection[str] = ()
 ) -> Plan:
-    """A search over the model's `SEARCH` values, without the `fixed` keys.
+    """Returns a search over the model's `SEARCH` values, without the `fixed` keys.
 
     The values it starts from are tried as well.
     """
@@ -165,12 +175,10 @@ def make_plan(
 
 
 def read_plan(folder: str | Path) -> Plan | None:
-    """What the study in `folder` is about; None where there is none.
+    """Reads the plan of the study in `folder`; None where there is none.
 
-    Raises
-    ------
-    RunError
-        if study.json is damaged or of another format.
+    Raises:
+        RunError: if study.json is damaged or of another format.
     """
     path = Path(folder) / MARKER
     recover(folder)
@@ -213,22 +221,18 @@ def read_plan(folder: str | Path) -> Plan | None:
 
 
 class Study:
-    """A search in its folder, opened for one process at a time, as a context manager.
+    """A search in its folder, open in one process at a time, as a context manager.
 
-    Parameters
-    ----------
-    folder : made if it is not there.
-    plan : must be that of the study if there is one already.
-    prune : end hopeless trials early.
-    force : begin anew where there is a study already.
+    Args:
+        folder: study folder; made if it does not exist.
+        plan: the search; it must be that of the study if there is one already.
+        prune: ends trials early that are among the worst.
+        force: begins again where there is a study already.
 
-    Raises
-    ------
-    ConfigError
-        if Optuna is not installed.
-    RunError
-        if the folder holds something else, a study of something else, a damaged one, or one that
-        another process works on.
+    Raises:
+        ConfigError: if Optuna is not installed.
+        RunError: if the folder holds something else, a study of something else, a damaged one, or
+            one that another process works on.
     """
 
     def __init__(
@@ -252,9 +256,7 @@ class Study:
         self._held.close()
 
     def _prepare(self) -> None:
-        """Check the folder, and make it a new study where there is none, or where it is to be begun
-        again.
-        """
+        """Checks the folder, and makes it a new study where needed or requested."""
         recover(self.folder)
         begun = (self.folder / MARKER).is_file()
         if begun and not self._force:
@@ -267,7 +269,7 @@ class Study:
             )
 
     def _open(self) -> optuna.Study:
-        # Optuna would wait for the other end of a pipe
+        # Optuna would wait for the other end of a pipe.
         refuse_special(self.folder / JOURNAL, RunError)
         journal = (self.folder / JOURNAL).resolve()
         cut_tail(journal)
@@ -276,7 +278,7 @@ class Study:
         optuna = self._optuna
         from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-        # of a process that was killed: ours is the only one now
+        # A process that was killed left this lock file: this study is open in one process only.
         journal.with_name(f"{JOURNAL}.lock").unlink(missing_ok=True)
         storage = optuna.storages.JournalStorage(
             JournalFileBackend(str(journal), JournalFileOpenLock(str(journal)))
@@ -293,12 +295,12 @@ class Study:
             load_if_exists=True,
         )
         for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            # it was interrupted, and is proposed again
+            # It was interrupted, and its values are proposed again.
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         return study
 
     def trials(self) -> list[Trial]:
-        """The finished trials in the order they were made, numbered from 0.
+        """Returns the finished trials in the order they were made, numbered from 0.
 
         Interrupted ones do not count.
         """
@@ -318,7 +320,7 @@ class Study:
         return found
 
     def best(self) -> Trial | None:
-        """The trial with the best value among those that ran to their end; of equals the first."""
+        """Returns the best trial among those that ran to their end; the first of equals."""
         complete = [trial for trial in self.trials() if trial.state == "complete"]
         return max(complete, key=lambda trial: trial.value or 0.0, default=None)
 
@@ -331,22 +333,22 @@ class Study:
         begin: Callable[[int, dict[str, Any]], Callable[[Progress], None]] | None = None,
         end: Callable[[Trial], None] | None = None,
     ) -> bool:
-        """Go on until the study has `trials` finished trials.
+        """Runs trials until the study has `trials` finished ones.
 
-        True unless Ctrl-C came before, or the space was used up.
+        Args:
+            inputs: data and graph that every trial is trained on.
+            trials: number of trials in all, earlier ones included.
+            device: device of the trainings.
+            begin: called with number and values of a trial; returns the callback for its progress.
+            end: called with each finished trial.
 
-        Parameters
-        ----------
-        inputs : what every trial is built from and trained on.
-        begin : told number and values of a trial; returns who is told about its progress.
-        end : told about each finished trial.
+        Returns:
+            Whether all trials were run; False if every combination of values was tried before.
 
-        Raises
-        ------
-        ConfigError
-            if there are no validation pairs to choose by.
-        KeyboardInterrupt
-            on Ctrl-C; the trial at hand is then forgotten, and everything before it kept.
+        Raises:
+            ConfigError: if there are no validation pairs to choose by.
+            KeyboardInterrupt: on Ctrl-C; the current trial is then dropped, and everything before
+                it kept.
         """
         if not len(inputs.dataset.valid):
             raise ConfigError("the data has no validation split to choose by: prepare it with one")
@@ -369,7 +371,7 @@ class Study:
         return True
 
     def _propose(self, done: list[Trial]) -> optuna.Trial | None:
-        """The next trial with values that were not tried yet; None where all were."""
+        """Returns the next trial with values that were not tried yet; None where all were."""
         optuna, space, index = self._optuna, self.plan.space, len(done)
         tried = {_key(trial.params) for trial in done}
         if len(tried) >= math.prod(map(len, space.values())):
@@ -390,7 +392,7 @@ class Study:
             trial = self._study.ask(choices)
             if _key(trial.params) not in tried:
                 return trial
-            # training is repeatable: it would say the same again
+            # Training is deterministic; running these values again gives the same score.
             self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         draw = random.Random(f"{self.plan.train.seed} {index}")
         while True:
@@ -399,7 +401,7 @@ class Study:
                 return self._fixed(params, choices)
 
     def _fixed(self, params: dict[str, Any], choices: Mapping[str, Any]) -> optuna.Trial:
-        """A trial with these very values."""
+        """Returns a trial with exactly these values."""
         self._study.enqueue_trial(params)
         return self._study.ask(dict(choices))
 
@@ -411,7 +413,7 @@ class Study:
         device: torch.device | str,
         progress: Callable[[Progress], None] | None,
     ) -> Trial:
-        """Train once and write down what came of it."""
+        """Trains once and records the result in the journal."""
         last: list[Progress] = []
         first, state, error = 0, "complete", ""
 
@@ -465,11 +467,11 @@ class Study:
 
 
 class _Pruned(Exception):
-    """Ends a training that leads nowhere."""
+    """Ends a training that is among the worst."""
 
 
 def _optuna() -> Any:
-    """The package, or what to do where it is not installed."""
+    """Imports Optuna, or raises an error that says how to install it."""
     try:
         import optuna
     except ImportError:
@@ -485,7 +487,7 @@ def _key(params: Mapping[str, Any]) -> str:
 
 
 def _check_same(folder: Path, plan: Plan) -> None:
-    """Raise `RunError` unless the study in the folder is about the same."""
+    """Raises `RunError` unless the study in the folder has the same plan."""
     found, wanted = read_plan(folder), plan.record()
     assert found is not None
     names = {
@@ -506,19 +508,19 @@ def _check_same(folder: Path, plan: Plan) -> None:
                     if was.get(n) != now.get(n)
                 )
             raise RunError(
-                f"{folder} is a study of {what}{shown}: choose another --study, or begin anew "
+                f"{folder} is a study of {what}{shown}: choose another --study, or begin again "
                 f"with --force"
             )
 
 
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
-    """A damaged journal as one line."""
+    """Turns errors of a damaged journal into one line."""
     try:
         yield
     except (ValueError, KeyError, AssertionError, TypeError, IndexError, AttributeError) as error:
         detail = " ".join(str(error).split())[:80] or type(error).__name__
         raise RunError(
-            f"{folder / JOURNAL} is damaged ({detail}): begin anew with --force, or choose "
+            f"{folder / JOURNAL} is damaged ({detail}): begin again with --force, or choose "
             f"another --study"
         ) from None

@@ -1,20 +1,17 @@
-"""The run folder: everything a trained model leaves, as JSON, TOML, safetensors and a picture;
-never a pickle.
+"""Writes and reads the run folder, in JSON, TOML, safetensors and PNG; never a pickle.
 
 run.json            the manifest: model, configuration, seed, versions, data path and hash, best
-                    epoch, seconds; and the
-                    SHA-256 of every other file, and of all that it says itself
-run.toml            the configuration alone, to run again with `dualgnn train --config run.toml`
+                    epoch, seconds; the SHA-256 of every other file and of its own content
+run.toml            the configuration alone, for `dualgnn train --config run.toml`
 tables.safetensors  the best epoch's `user` (U, D) and `item` (I, D), all that ranking needs;
-                    `attention` (U, M) if there is one.
-                    A sparse table is three: `user.index` (2, n) rows and columns in order,
-                    `user.value` (n,), `user.size` (2,)
+                    `attention` (U, M) if the model has one.
+                    A sparse table is three tensors: `user.index` (2, n) rows and columns in
+                    order, `user.value` (n,), `user.size` (2,)
 weights.safetensors the best epoch's parameters
 history.jsonl       one line an epoch: loss, validation metric, seconds
-curve.png           the same as a picture
+curve.png           the history as a picture
 
-While it trains, RUN.training lies beside it: the lock and the checkpoints to go on from, see
-`working.py`.
+During training, RUN.training beside it has the lock and the checkpoints, see `working.py`.
 """
 
 from __future__ import annotations
@@ -82,10 +79,12 @@ RUN_SCHEMA = schema.record(
 class Run:
     """A trained run as read from its folder.
 
-    `info` is run.json, `user` (U, D) and `item` (I, D) float32 on the CPU, both dense or both
-    sparse.
-
-    `attention` (U, M) weighs `info["modalities"]` for each user; None for models without.
+    Attributes:
+        folder: the run folder.
+        info: content of run.json.
+        user: user table (U, D), float32 on the CPU; dense, or sparse like `item`.
+        item: item table (I, D), likewise.
+        attention: weights (U, M) of `info["modalities"]` for each user; None for models without.
     """
 
     folder: Path
@@ -96,7 +95,7 @@ class Run:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Returns the versions of the packages that a result depends on."""
     from importlib.metadata import version
 
     import numpy
@@ -122,12 +121,11 @@ def save_run(
     device: str,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Write the run folder, whole or not at all, and return what run.json says.
+    """Writes the run folder, whole or not at all, and returns the content of run.json.
 
-    Raises
-    ------
-    RunError
-        if the folder is occupied and `force` is not set, or holds files that are not ours.
+    Raises:
+        RunError: if the folder is occupied and `force` is not set, or holds files that are not
+            ours.
     """
     with replace_folders((folder, FOLDER), force=force) as (target,):
         data = reference(data_path, folder)
@@ -154,11 +152,17 @@ def write_run(
     dataset: Dataset,
     device: str,
 ) -> dict[str, Any]:
-    """Write all files of a run into an empty folder, beside those already there, and return what
-    run.json says.
+    """Writes all files of a run into a folder and returns the content of run.json.
 
     Args:
-        data: The place of the data, as `reference` gives it for the folder's final place.
+        target: an empty folder, or one with files that belong to the run.
+        fit: the training.
+        model: name of the model.
+        config: options of the model.
+        train: options of training.
+        data: place of the data, as `reference` returns it for the folder's final place.
+        dataset: data set of the training.
+        device: name of the device.
     """
     info = describe(
         fit, model=model, config=config, train=train, data=data, dataset=dataset, device=device
@@ -194,12 +198,18 @@ def describe(
     dataset: Dataset,
     device: str,
 ) -> dict[str, Any]:
-    """Returns what run.json says of a training, without the digests of files.
+    """Returns the content of run.json, without the digests of files.
 
     Args:
-        data: The place of the data, empty where they are in memory only.
+        fit: the training.
+        model: name of the model.
+        config: options of the model.
+        train: options of training.
+        data: place of the data, empty where they are in memory only.
+        dataset: data set of the training.
+        device: name of the device.
     """
-    # the metric as it was taken: a catalogue of fewer than K items shortens the list
+    # The metric's name as measured: a catalogue of fewer than K items shortens the list.
     metric = next((key for row in fit.history for key in row if "@" in key), train.metric)
     return {
         "format": FORMAT,
@@ -226,17 +236,15 @@ def read_history(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def run_toml(model: str, config: Options, train: TrainConfig) -> str:
-    """The whole configuration as TOML, as `--print-config` shows it and `--config` reads it."""
+    """Returns the whole configuration as TOML, in the form of `--print-config` and `--config`."""
     return f'name = "{model}"\n\n{to_toml(config, "model")}\n\n{to_toml(train, "train")}\n'
 
 
 def load_run(folder: str | Path) -> Run:
-    """Read a run folder.
+    """Reads a run folder.
 
-    Raises
-    ------
-    RunError
-        if it is missing, not a run folder, of another format, or damaged.
+    Raises:
+        RunError: if it is missing, not a run folder, of another format, or damaged.
     """
     folder = Path(folder)
     with reading(folder):
@@ -271,34 +279,32 @@ def _load_run(folder: Path) -> Run:
         or (user.shape[0], item.shape[0]) != shapes
     ):
         raise RunError(
-            f"{folder / 'tables.safetensors'} does not hold the tables that {MARKER} describes: "
+            f"{folder / 'tables.safetensors'} does not have the tables that {MARKER} describes: "
             f"train again"
         )
     alike = user.shape[1] == item.shape[1] and user.is_sparse == item.is_sparse
     if not alike or user.dtype != torch.float32 or item.dtype != torch.float32:
         raise RunError(
-            f"{folder / 'tables.safetensors'} holds tables that do not fit together: train again"
+            f"{folder / 'tables.safetensors'} has tables that do not fit together: train again"
         )
     attention = tensors.get("attention")
     weights = (len(user), len(info["modalities"]))
     if attention is not None and (attention.shape != weights or attention.dtype != torch.float32):
         raise RunError(
-            f"{folder / 'tables.safetensors'} holds an attention that does not fit {MARKER}: "
+            f"{folder / 'tables.safetensors'} has an attention that does not fit {MARKER}: "
             f"train again"
         )
     return Run(folder, info, user, item, attention)
 
 
 def restore(run: Run, dataset: Dataset) -> Recommender:
-    """The trained model of a run, on the CPU, in evaluation mode.
+    """Rebuilds the trained model of a run, on the CPU, in evaluation mode.
 
-    Its tables can be made again, and newcomers placed.
+    The model can compute its tables again and fold in newcomers.
 
-    Raises
-    ------
-    RunError
-        if the run belongs to other data, or was written by a version whose model of this name is
-        another one.
+    Raises:
+        RunError: if the run belongs to other data, or was written by a version whose model of this
+            name differs.
     """
     check_belongs(run, dataset)
     name, written = run.info["model"], run.info["versions"].get("dualgnn-dgl", "unknown")
@@ -307,12 +313,13 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
         train = build(TrainConfig, run.info["train"], typed=True)
     except ConfigError as error:
         raise RunError(_of_another_version(run, str(error), written)) from None
-    if getattr(config, "width", 0) > run.user.shape[1]:  # before memory is taken for it
+    # A width that does not fit is refused before memory is requested for it.
+    if getattr(config, "width", 0) > run.user.shape[1]:
         raise RunError(_of_another_version(run, "its tables are narrower than its width", written))
     model = Inputs.of(dataset, train).model(name, config)
     state = read_tensors(run.folder / "weights.safetensors")
     wanted = {key: tensor.dtype for key, tensor in model.state_dict().items()}
-    # torch would cast it
+    # torch would cast a parameter of another type silently.
     if other := [
         key for key, tensor in state.items() if tensor.dtype != wanted.get(key, tensor.dtype)
     ]:
@@ -333,7 +340,7 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
         if not alike(kept, again):
             raise RunError(
                 _of_another_version(
-                    run, "its parameters give other tables than those kept", written
+                    run, "its parameters give other tables than the saved ones", written
                 )
             )
     return model
@@ -341,20 +348,19 @@ def restore(run: Run, dataset: Dataset) -> Recommender:
 
 def _of_another_version(run: Run, reason: str, written: str) -> str:
     return (
-        f"the model {run.info['model']} of {run.folder} cannot be made again ({reason}): it was "
+        f"the model {run.info['model']} of {run.folder} cannot be rebuilt ({reason}): it was "
         f"written by version {written}, "
-        f"this is {__version__}. Its tables still serve 'eval' and 'recommend --user'; for "
+        f"this is {__version__}. Its tables still work for 'eval' and 'recommend --user'; for "
         f"newcomers, train again"
     )
 
 
 def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:
-    """The checks of a run of format 1."""
+    """Checks the digests of a run of format 1."""
     expected = info.get("sha256")
     if expected is None:
         raise RunError(
-            f"{folder / MARKER} holds no SHA-256 of the run's files (damaged or edited): train "
-            f"again"
+            f"{folder / MARKER} has no SHA-256 of the run's files (damaged or edited): train again"
         )
     without = {
         **info,
@@ -368,9 +374,7 @@ def _check_digests(folder: Path, info: Mapping[str, Any]) -> None:
 
 
 def check_belongs(run: Run, dataset: Dataset) -> None:
-    """Raises `RunError` unless the run was trained on this very data set, and describes it
-    rightly.
-    """
+    """Raises `RunError` unless the run was trained on this data set and describes it correctly."""
     if run.info["data"]["hash"] != dataset.hash:
         trained, this = run.info["data"]["hash"][:12], dataset.hash[:12]
         raise RunError(
@@ -385,13 +389,13 @@ def check_belongs(run: Run, dataset: Dataset) -> None:
     for key, value in described.items():
         if run.info[key] != value:
             raise RunError(
-                f"{run.folder / MARKER} says other {key} than its data: damaged or edited; train "
+                f"{run.folder / MARKER} has other {key} than its data (damaged or edited): train "
                 f"again"
             )
 
 
 def draw_curve(history: Sequence[Mapping[str, Any]], metric: str, best: int, path: Path) -> None:
-    """Loss and validation metric over epochs, as a PNG."""
+    """Draws loss and validation metric over epochs, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

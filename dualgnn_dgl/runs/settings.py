@@ -1,6 +1,4 @@
-"""Settings of a training: a model's name, its options and those of training, out of defaults, a
-file and single options.
-"""
+"""Resolves the settings of a training from defaults, a file and single options."""
 
 from __future__ import annotations
 
@@ -17,9 +15,9 @@ from dualgnn_dgl.training import TrainConfig
 DEFAULT_MODEL = "dualgnn"
 SECTIONS = ("name", "model", "train")
 RAISED = ("epochs", "patience")  # options that may be raised when a training is resumed
-_BEGUN_WITH = (
-    "--resume goes on with the options it was begun with ({}): leave them out, or begin anew with "
-    "--force"
+_DIFFER = (
+    "--resume continues with the options that the training was begun with ({}): leave them out, "
+    "or begin again with --force"
 )
 Settings = tuple[str, Options, TrainConfig]
 
@@ -30,9 +28,9 @@ def resolve(
     options: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Returns name, model options and training options.
+    """Returns the name, model options and training options of a training.
 
-    The model's defaults, then `config`, then `options`.
+    They are the model's defaults, then `config`, then `options`.
 
     Args:
         model: a key of `models.MODELS`; None takes the name in `config`, else dualgnn.
@@ -40,8 +38,8 @@ def resolve(
             Its model options are left out if `model` is another one.
         options: options of the model or of training by key; text is converted as on the command
             line.
-        base: `model`, `config` and `train` that a resumed training was begun with. They then
-            replace the defaults, and only more `epochs` and more `patience` are allowed.
+        base: `model`, `config` and `train` of the training to resume. They then replace the
+            defaults, and only more `epochs` and more `patience` are allowed.
 
     Raises:
         ConfigError: for an unknown model, section or key, a value that is not allowed, or one that
@@ -63,7 +61,7 @@ def resolve(
             check_saved(owner, sections[part], where, ConfigError, "fix it", f"[{part}]")
     if base:
         if name != base["model"]:
-            raise ConfigError(_BEGUN_WITH.format(f"the model was {base['model']}, now {name}"))
+            raise ConfigError(_DIFFER.format(f"the model was {base['model']}, now {name}"))
         sections = {
             "model": {**base["config"], **sections["model"]},
             "train": {**base["train"], **sections["train"]},
@@ -103,9 +101,7 @@ def _sections(
 
 
 def _refuse_differences(base: Mapping[str, Any], config: Options, train: TrainConfig) -> None:
-    """Raises `ConfigError` that names the options which differ from those that the training was
-    begun with.
-    """
+    """Raises `ConfigError` with the options that differ from those of the training to resume."""
     differ = []
     for before, now in ((base["config"], config), (base["train"], train)):
         for key, value in asdict(now).items():  # type: ignore[call-overload]
@@ -113,4 +109,4 @@ def _refuse_differences(base: Mapping[str, Any], config: Options, train: TrainCo
             if value != before.get(key, value) and not more:
                 differ.append(f"{key} was {before[key]}, now {value}")
     if differ:
-        raise ConfigError(_BEGUN_WITH.format("; ".join(differ)))
+        raise ConfigError(_DIFFER.format("; ".join(differ)))

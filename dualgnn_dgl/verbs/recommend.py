@@ -1,6 +1,4 @@
-"""Recommends: top-K lists of known and new users, over known and new items, in the user's own
-ids.
-"""
+"""Recommends items to known and new users, in the user's own ids."""
 
 from __future__ import annotations
 
@@ -28,8 +26,8 @@ from dualgnn_dgl.runs.newcomers import Newcomers
 from dualgnn_dgl.verbs.opening import Device, Opened, open_run
 from dualgnn_dgl.verbs.parquet import check_output, write_lists
 
-# A log of new users, new users by name, or histories alone, whose users are called "new user 1" and
-# so on.
+# A log of new users, histories by user name, or histories alone, whose users are named "new user 1"
+# and so on.
 UserHistories = str | Path | Mapping[str, Sequence[str]] | Sequence[Sequence[str]]
 
 
@@ -37,18 +35,18 @@ UserHistories = str | Path | Mapping[str, Sequence[str]] | Sequence[Sequence[str
 class RecommendationResult:
     """Top-K lists as columns of equal length, a row per listed item.
 
-    Args:
-        user: (R,) The user of each row, in the user's own ids.
-        rank: (R,) The place in the list, from 1.
-        item: (R,) The item, in the user's own ids.
-        score: (R,) The inner product of user and item, float32.
-        title: (R,) The item's title; None where the data have none.
-        users: Every user that was asked for, in order. A user for whom no item is left has no row.
-        run: The run's name.
-        data: The data folder; None for data that were given in memory.
-        k: The list length, shortened where fewer new items were ranked.
-        catalogue: The number of items that were ranked.
-        skipped: The number of new users left out, since they watched no item of the data.
+    Attributes:
+        user: (R,) user of each row, in the user's own ids.
+        rank: (R,) place in the list, from 1.
+        item: (R,) item, in the user's own ids.
+        score: (R,) inner product of user and item, float32.
+        title: (R,) the item's title; None where the data have none.
+        users: every requested user, in order. A user for whom no item is left has no row.
+        run: the run's name.
+        data: data folder; None for data that were given in memory.
+        k: list length, shortened where fewer new items were ranked.
+        catalogue: number of items that were ranked.
+        skipped: number of new users left out because they watched no item of the data.
     """
 
     user: np.ndarray
@@ -64,7 +62,7 @@ class RecommendationResult:
     skipped: int = 0
 
     def lists(self) -> dict[str, list[dict[str, Any]]]:
-        """User → list of rows: rank, item, score, and title where the data have titles."""
+        """Returns user → list of rows: rank, item, score, and title where the data have titles."""
         found: dict[str, list[dict[str, Any]]] = {user: [] for user in self.users}
         titles = [None] * len(self.user) if self.title is None else self.title.tolist()
         columns = (
@@ -80,7 +78,7 @@ class RecommendationResult:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it."""
+        """Returns the result as JSON holds it."""
         users = [{"user": user, "items": rows} for user, rows in self.lists().items()]
         return {"run": self.run, "data": self.data, "k": self.k, "users": users}
 
@@ -89,14 +87,14 @@ class RecommendationResult:
 class WrittenLists:
     """The lists of all users in a Parquet file.
 
-    Args:
-        file: The file: user, rank, item and score, a row per listed item.
-        run: The run's name.
-        data: The data folder; None for data that were given in memory.
-        k: The list length, shortened where fewer new items were ranked.
-        users: The number of users.
-        rows: The number of rows.
-        skipped: The number of new users left out, since they watched no item of the data.
+    Attributes:
+        file: the file: user, rank, item and score, a row per listed item.
+        run: the run's name.
+        data: data folder; None for data that were given in memory.
+        k: list length, shortened where fewer new items were ranked.
+        users: number of users.
+        rows: number of rows.
+        skipped: number of new users left out because they watched no item of the data.
     """
 
     file: str
@@ -108,7 +106,7 @@ class WrittenLists:
     skipped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it."""
+        """Returns the result as JSON holds it."""
         return {name: value for name, value in vars(self).items() if name != "skipped"}
 
 
@@ -128,23 +126,23 @@ def recommend(
     """Ranks items for users of the data, or for new users known by their histories.
 
     Args:
-        run: A run folder, or a run already loaded.
-        data: The data it was trained on, as a folder or loaded; None for the folder that the run
+        run: run folder, or a run already loaded.
+        data: the data it was trained on, as a folder or loaded; None for the folder that the run
             names.
-        users: Ids of users; None for all of them, or for all new ones where `histories` is given.
-        histories: New users: a log in a form that `prepare` reads, user → items, or one list of
+        users: ids of users; None for all of them, or for all new ones where `histories` is given.
+        histories: new users: a log in a form that `prepare` reads, user → items, or one list of
             items a user.
-        skip_unknown: Leaves out items of the histories that the data lack, instead of refusing
+        skip_unknown: leaves out items of the histories that the data lack, instead of refusing
             them.
-        new_items: Feature files of new items, each named after its modality; they join the ranking.
-        only_new: Ranks the new items alone.
-        k: List length.
-        include_seen: Also ranks items that the user has watched (train and valid).
-        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA
-            where it is there.
+        new_items: feature files of new items, each named after its modality; they join the ranking.
+        only_new: ranks the new items alone.
+        k: list length.
+        include_seen: also ranks items that the user has watched (train and valid).
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA if
+            available.
 
     Raises:
-        DualGNNError: If run, data or options are not usable, or an id is unknown.
+        DualGNNError: if run, data or options are not usable, or an id is unknown.
     """
     wanted = (users,) if isinstance(users, str) else users
     if wanted is not None and (histories is not None or not len(wanted)):
@@ -193,17 +191,18 @@ def write_recommendations(
     device: Device | None = None,
     force: bool = False,
 ) -> WrittenLists:
-    """Writes the lists of all users, or of all new users, to a Parquet file, some thousand users at
-    a time.
+    """Writes the lists of all users, or of all new users, to a Parquet file.
+
+    Some thousand users are ranked and written at a time, which bounds the memory.
 
     Args:
-        file: A file that ends in .parquet.
-        force: Replaces the file.
-        run, data, histories, skip_unknown, new_items, only_new, k, include_seen, device: As in
-        `recommend`.
+        file: a file that ends in .parquet.
+        run, data, histories, skip_unknown, new_items, only_new, k, include_seen, device: as in
+            `recommend`.
+        force: replaces the file.
 
     Raises:
-        DualGNNError: If run, data or options are not usable, or an id is unknown.
+        DualGNNError: if run, data or options are not usable, or an id is unknown.
     """
     check_output(file, "--all", force)
     place, found = (
@@ -226,9 +225,7 @@ def write_recommendations(
 
 @dataclass(frozen=True, eq=False)
 class _Ranking:
-    """What is to be ranked: users (U, D) and items (I, D) with their ids, and the pairs (U, I) to
-    leave out.
-    """
+    """The users (U, D) and items (I, D) to rank, and the pairs (U, I) to leave out."""
 
     opened: Opened
     user: Tensor
@@ -241,11 +238,11 @@ class _Ranking:
     only_new: bool = False
 
     def tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Users and items on the device."""
+        """Returns the user and item tables on the device."""
         return self.user.to(device), self.item.to(device)
 
     def length(self, k: int) -> int:
-        """The list length, no longer than the list of new items where these are ranked alone."""
+        """Returns the list length, at most the number of new items where only these are ranked."""
         return min(k, len(self.item_ids)) if self.only_new else k
 
 
@@ -257,8 +254,9 @@ def _ranking(
     new_items: Sequence[str | Path],
     only_new: bool,
 ) -> _Ranking:
-    """The new users or all known ones, and the catalogue with the new items below it, or these
-    alone.
+    """Returns the new users, or all known ones, and the catalogue with or without the new items.
+
+    New items follow the known ones; with `only_new` they are the whole catalogue.
     """
     if isinstance(new_items, str | Path):
         raise ConfigError(f"new_items is one path, {new_items}: give a list of files")
@@ -301,10 +299,10 @@ def _ranking(
 def _histories(
     histories: UserHistories, skip_unknown: bool, placed: Newcomers
 ) -> tuple[list[str], list[list[str]], int]:
-    """Names of the new users, what each watched, and how many were left out.
+    """Returns the names of the new users, their histories, and how many users were left out.
 
-    With `skip_unknown`, users of a log or a mapping who watched nothing known are left out; one of
-    a plain list is an error.
+    With `skip_unknown`, users of a log or a mapping without any known item are left out; in a plain
+    list such a user is an error.
     """
     if isinstance(histories, str | Path):
         names, watched = read_histories(histories)
@@ -332,7 +330,7 @@ def _history(items: Sequence[str]) -> list[str]:
 
 
 def read_histories(log: str | Path) -> tuple[list[str], list[list[str]]]:
-    """The users of a log and what each of them watched, in the order of their first rows."""
+    """Reads the users of a log and their items, in the order of the users' first rows."""
     raw = read(log).log
     order = np.argsort(raw.user, kind="stable")
     parts = np.split(
@@ -343,9 +341,9 @@ def read_histories(log: str | Path) -> tuple[list[str], list[list[str]]]:
 
 
 def _places(users: list[str], found: _Ranking) -> np.ndarray:
-    """Rows (B,) of the users.
+    """Returns the rows (B,) of the users.
 
-    The message for an unknown one says whom preprocessing left out, and what serves them.
+    The error for an unknown user says if preprocessing dropped users, and how to recommend to them.
     """
     try:
         return Ids(found.user_ids, "user", found.opened.where).places(users)
@@ -353,16 +351,16 @@ def _places(users: list[str], found: _Ranking) -> np.ndarray:
         cores = [reason for reason in _left_out(found.opened.folder) if reason.endswith("-core")]
         if not cores:
             raise
-        way = "for such a user name what they watched with --history"
+        way = "give the videos of such a user with --history"
         raise DataError(
-            f"{error} (preprocess left out who is not in the {cores[0]}; {way})"
+            f"{error} (preprocess left out users outside the {cores[0]}; {way})"
         ) from None
 
 
 def _left_out(folder: str | None) -> dict[str, int]:
-    """Why preprocessing left out how many rows, as its report says.
+    """Returns the number of rows that preprocessing dropped, by reason.
 
-    Empty where there is no valid report.
+    Without a valid report it is empty.
     """
     if folder is None:
         return {}

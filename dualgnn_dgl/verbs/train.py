@@ -1,4 +1,4 @@
-"""`dualgnn_dgl.train`: a data set becomes a trained model, in memory or as a run folder."""
+"""Trains a model on a data set, in memory or into a run folder."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from dualgnn_dgl.verbs.common import DEFAULT_DATA, Config, Data, Device, Source,
 
 @dataclass(frozen=True)
 class AttentionSummary:
-    """Which modality weighs most for users.
+    """The modality that weighs most for users.
 
     Attributes:
         shares: modality → share of users for whom it weighs most.
-        planted: on the built-in demo, share of its users for whom it is the modality that was
-            planted in them; else None.
+        planted: on the built-in demo, share of its users for whom it is the planted modality; else
+            None.
         updated: whether the data are the demo after an update.
-        new_users: users that the update added, which `planted` leaves out.
+        new_users: number of users that the update added, which `planted` leaves out.
         users: number of users.
     """
 
@@ -54,16 +54,16 @@ class TrainResult:
     """A training that has ended; the tables are those of the best epoch.
 
     Attributes:
-        info: what run.json says: model, configuration, data, best epoch, versions.
+        info: content of run.json: model, configuration, data, best epoch, versions.
         user: user table (U, D).
         item: item table (I, D).
         attention: weight of each modality for each user (U, M); None for models without.
         history: one dictionary an epoch: epoch, loss, seconds, and the validation metric where it
-            was taken.
+            was measured.
         dataset: data set that the model was trained on.
         model: the trained model; None where a finished run was found and nothing was trained.
         folder: run folder; None in memory.
-        interrupted: whether training was ended early by the user.
+        interrupted: whether the user ended training early.
         seconds: seconds of this call's training; None where nothing was trained.
         attention_summary: None where nothing was trained, or the model has no attention.
     """
@@ -82,7 +82,7 @@ class TrainResult:
 
     @property
     def best(self) -> dict[str, Any]:
-        """Epoch, metric and value of the best epoch."""
+        """Returns epoch, metric and value of the best epoch."""
         return dict(self.info["best"])
 
 
@@ -106,28 +106,29 @@ def train(
 ) -> TrainResult:
     """Trains a model on a data set and keeps its best epoch, as `dualgnn train` does.
 
-    The epoch is chosen on the validation split; the test split is not looked at. Without `run`
-    nothing is written. With `run` the training writes checkpoints, and `resume` continues from the
-    newest one, on the CPU bit-identically.
+    The epoch is chosen on the validation split; the test split is not used. Without `run` nothing
+    is written. With `run` the training writes checkpoints, and `resume` continues from the newest
+    one, on the CPU bit-identically.
 
     Args:
-        data: data set, or path of a prepared folder; None takes what a resumed training was begun
-            with, else the folder `data`.
+        data: data set, or path of a prepared folder; None takes the data of a resumed training,
+            else the folder `data`.
         model: a key of `models.MODELS`; None takes the one in `config`, else dualgnn.
         run: run folder to write; it records the place of its data, so `data` must then be a path.
         config: path of a run.toml, or its content as a mapping with `name`, `model` and `train`.
         options: options of the model or of training by key; they replace those in `config`.
         device: see `devices.pick_device`.
         progress: called with every event.
-        resume: continue from the newest checkpoint of `run`, or begin if there is none.
-        force: replace a run that is already there.
-        checkpoint_every: most epochs between two checkpoints, 10 by default.
-        checkpoint_minutes: most minutes between two checkpoints, 5 by default, also within an
+        resume: continues from the newest checkpoint of `run`, or begins if there is none.
+        force: replaces an existing run.
+        checkpoint_every: maximum number of epochs between two checkpoints, 10 by default.
+        checkpoint_minutes: maximum minutes between two checkpoints, 5 by default, also within an
             epoch.
         keep_last: number of checkpoints that are kept, 2 by default.
-        keep_checkpoints: leave the checkpoints when the run is finished.
-        stop: its `ask` is set while a training into `run` can be asked to end after the present
-        batch. **overrides: the same as `options`, as keywords: `layers=2, epochs=50`.
+        keep_checkpoints: leaves the checkpoints when the run is finished.
+        stop: its `ask` is set while a training into `run` can be asked to end after the current
+            batch.
+        **overrides: the same as `options`, as keywords: `layers=2, epochs=50`.
 
     Raises:
         ConfigError: for an unknown model, option or device, a value that is not allowed, or options
@@ -162,7 +163,7 @@ def train(
         )
     _check_kept(given)
     if not resume:
-        settings(None)  # reports mistakes before any work
+        settings(None)  # Mistakes are reported before any work.
     return _into_folder(os.fspath(run), settings, data, device, report, resume, force, given, stop)
 
 
@@ -235,7 +236,7 @@ def _into_folder(
         if plan.finished is not None:
             note(f"{run} is finished: nothing is left to do")
             if not hook.leave:
-                hook.clear()  # a process was killed between saving the run and this
+                hook.clear()  # A process was killed between saving the run and this line.
             done = plan.finished
             history = checkpoint.read_history(run)
             return TrainResult(
@@ -289,7 +290,7 @@ def _fit(
     hook: CheckpointHook | None = None,
     begins: Callable[[], None] = lambda: None,
 ) -> Trained:
-    """Trains, and reports what is worth knowing about it.
+    """Trains a model and reports remarks about the training.
 
     `begins` is called before the first batch.
     """
@@ -313,25 +314,26 @@ def _remarks(
     model: Recommender,
     seconds: float,
 ) -> list[str]:
-    """Lines about a training that is about to begin."""
+    """Returns lines about a training that is about to begin."""
     lines = []
     for label, modality in inputs.modalities.items():
         if modality.imputed.any():
             how = "before training" if train.impute == "none" else f"by {train.impute}"
             lines.append(
-                f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items filled {how}"
+                f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items imputed {how}"
             )
     count = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"graph and model ready in {seconds:.1f} s · {count:,} parameters")
     if train.deterministic:
         lines.append(promise(device))
     if inputs.modalities and cold_items.all_cold(dataset.train, dataset.valid):
-        chosen = "the epoch is chosen among such videos, placed by their modalities"
+        chosen = "the epoch is chosen on such videos, folded in by their modalities"
         lines.append(f"no held-out video was watched in training: {chosen}")
     return lines
 
 
 def _result(info: dict[str, Any], trained: Trained, source: Source, **more: Any) -> TrainResult:
+    """Builds the result of a training, with a summary of its attention."""
     fit = trained.fit
     return TrainResult(
         info,
@@ -350,9 +352,7 @@ def _result(info: dict[str, Any], trained: Trained, source: Source, **more: Any)
 def summarise_attention(
     options: Mapping[str, Any], dataset: Dataset, attention: Tensor | None
 ) -> AttentionSummary | None:
-    """Summarises which modality weighs most.
-
-    On the built-in demo also how often it is the planted one.
+    """Summarises which modality weighs most, and on the demo how often it is the planted one.
 
     Args:
         options: options that the data were prepared with.
@@ -367,7 +367,7 @@ def summarise_attention(
     shares = dict(zip(names, counts.tolist(), strict=True))
     if options.get("input", "") is not None:
         return AttentionSummary(shares, users=len(strongest))
-    from dualgnn_dgl.data import synthetic  # it imports pandas
+    from dualgnn_dgl.data import synthetic  # This imports pandas, which only the demo needs.
 
     favourite = synthetic.planted().favourite_of()
     users = zip(strongest.tolist(), dataset.user_ids.tolist(), strict=True)

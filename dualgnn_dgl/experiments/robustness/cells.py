@@ -1,5 +1,6 @@
-"""Run the cells of an experiment: holes, strategy, training, lists, metrics by group of items; each
-is kept at once.
+"""Runs the cells of an experiment; each result is kept at once.
+
+A cell removes features, applies its strategy, trains, ranks, and measures by group of items.
 """
 
 from __future__ import annotations
@@ -55,17 +56,18 @@ from dualgnn_dgl.runs.tensors import write_tensors
 from dualgnn_dgl.training.cold_items import all_cold
 
 FORMAT = 2
-SAFE = str.maketrans(" :=", "---")  # in the names of files
-BANISHED = -1e6  # added to the score of an item that left the catalogue
+SAFE = str.maketrans(" :=", "---")  # characters replaced in the names of files
+DEMOTED = -1e6  # added to the score of an item that left the catalogue
 REPORTED = ("recall", "ndcg")
-WEIGHTS_SCHEMA = record({"sha256": HEX64})  # of the JSON beside a file of weights, without `self`
+# The JSON file beside a file of weights, without `self`.
+WEIGHTS_SCHEMA = record({"sha256": HEX64})
 _log = logging.getLogger("dualgnn_dgl")
 
 
 def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
-    """What a cell's result depends on, as 16 hexadecimal digits."""
+    """Returns a digest of everything that a cell's result depends on, as 16 hexadecimal digits."""
     config, train = plan.settings_of(cell)
-    train = replace(train, seed=0)  # the cell has its own
+    train = replace(train, seed=0)  # The seed is part of the cell.
     content = {
         "format": FORMAT,
         "data": dataset.hash,
@@ -75,13 +77,13 @@ def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
         "ks": list(plan.ks),
     }
     if dataset.modalities and all_cold(dataset.train, dataset.valid):
-        # older results of such data were chosen by another rule
+        # Older versions chose the epoch by another rule on such data.
         content["epoch"] = "chosen among cold items"
     return json_digest(content)[:16]
 
 
 def name_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
-    """The file name of a cell, without its ending."""
+    """Returns the file name of a cell, without its extension."""
     parts = (cell.stage, cell.holes, f"{cell.rate:.3f}", cell.model, cell.strategy, f"s{cell.seed}")
     return "_".join([*parts, key_of(plan, cell, dataset)[:8]]).replace("+", "-and-").translate(SAFE)
 
@@ -95,12 +97,15 @@ def run(
     seconds: float = float("inf"),
     report: Callable[[int, int, Cell, Mapping[str, Any]], None] | None = None,
 ) -> int:
-    """Run what is not there yet; returns how many cells are still missing.
+    """Runs the cells without a result, and returns how many of them are still missing.
 
-    Parameters
-    ----------
-    seconds : no cell is begun after so many.
-    report : called after every cell with (done, of how many, cell, result).
+    Args:
+        plan: the experiment.
+        dataset: its data.
+        folder: its folder.
+        device: device of the trainings.
+        seconds: time after which no cell is begun.
+        report: called after every cell with (done, total, cell, result).
     """
     folder, started = Path(folder), time.perf_counter()
     for place in (folder, *(folder / name for name in ("holes", "cells", "per_user", "weights"))):
@@ -118,7 +123,7 @@ def run(
 
 
 def schema_of(ks: Sequence[int]) -> Schema:
-    """The schema of a cell's JSON file without `self`; its lists are `ks` long."""
+    """Returns the schema of a cell's JSON file without `self`, for list lengths `ks`."""
     names = [f"{name}@{k}" for name in REPORTED for k in ks]
     figures = record(
         {**dict.fromkeys(("users", "pairs", "items"), whole(1)), **dict.fromkeys(names, METRIC)}
@@ -144,9 +149,7 @@ def schema_of(ks: Sequence[int]) -> Schema:
 
 
 def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[str, Any] | None:
-    """A cell's result from its file; None where it has not been run with these settings on this
-    data, or is damaged.
-    """
+    """Reads a cell's result; None if it is missing, damaged, or of other settings or data."""
     name = name_of(plan, cell, dataset)
     file = folder / "cells" / f"{name}.json"
     if not file.is_file():
@@ -168,18 +171,20 @@ def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[st
             _check_figures(result, dataset, folder / "per_user" / f"{name}.parquet")
     except (OSError, RunError, DataError) as error:
         reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
-        _log.warning("%s: this cell is to be run again", reason)
+        _log.warning("%s: the cell is run again", reason)
         return None
     return result
 
 
 def _check_figures(result: Mapping[str, Any], dataset: Dataset, file: Path) -> None:
-    """Raises `RunError` or `DataError` unless the result agrees with itself and with the users'
-    figures in `file`.
+    """Raises an error unless the result agrees with itself and with the users' values in `file`.
+
+    Raises:
+        RunError, DataError: if it does not.
     """
     if file_digest(file) != result["per_user"]:
         raise RunError(f"{file} is not what was written there (cut short or altered)")
-    pairs = {group: figures["pairs"] for group, figures in result["groups"].items()}
+    pairs = {group: values["pairs"] for group, values in result["groups"].items()}
     for parts in (("warm", "cold"), ("complete", "incomplete")):
         if sum(pairs.get(group, 0) for group in parts) != result["metrics"]["pairs"]:
             raise RunError(
@@ -188,14 +193,14 @@ def _check_figures(result: Mapping[str, Any], dataset: Dataset, file: Path) -> N
     names = [name for name in result["metrics"] if "@" in name]
     columns = read_columns(file, user=pa.string(), **{name: pa.float32() for name in names})
     if not np.array_equal(columns["user"], dataset.user_ids[np.unique(dataset.test.user)]):
-        raise RunError(f"{file} holds other users than the test split")
+        raise RunError(f"{file} has other users than the test split")
     for name in names:
         value = columns[name]
         if (
             not ((value >= 0) & (value <= 1 + 1e-6)).all()
             or abs(float(value.mean(dtype=float)) - result["metrics"][name]) > 1e-5
         ):
-            raise RunError(f"{file} holds other figures than its cell: {name}")
+            raise RunError(f"{file} has other values of {name} than its cell")
 
 
 def _write_checked(file: Path, value: Mapping[str, Any]) -> None:
@@ -204,9 +209,10 @@ def _write_checked(file: Path, value: Mapping[str, Any]) -> None:
 
 
 def _checked(file: Path, schema: Schema) -> dict[str, Any]:
-    """Reads what `_write_checked` wrote.
+    """Reads a file of `_write_checked`.
 
-    Raises `RunError` where the file was altered or does not fit the schema.
+    Raises:
+        RunError: if the file was altered or does not fit the schema.
     """
     value = read_json(file, RunError)
     if value.pop("self", None) != json_digest(value):
@@ -217,7 +223,7 @@ def _checked(file: Path, schema: Schema) -> dict[str, Any]:
 
 @dataclass
 class Bench:
-    """Where cells are run: the data, its graph, and the folder."""
+    """Runs cells on one data set, in one folder."""
 
     plan: Plan
     dataset: Dataset
@@ -228,9 +234,10 @@ class Bench:
         self.graph = heterographs.heterograph(self.dataset)
 
     def run(self, cell: Cell) -> dict[str, Any]:
-        """Run one cell and keep its result.
+        """Runs one cell and keeps its result.
 
-        What a model refuses (no row left to fill from, say) is a result too: its reason.
+        If a model refuses, for example because no row is left to impute from, the reason is the
+        result.
         """
         started = time.perf_counter()
         name = name_of(self.plan, cell, self.dataset)
@@ -259,7 +266,10 @@ class Bench:
         return result
 
     def holed(self, cell: Cell) -> Dataset:
-        """The data set with the cell's holes, from their file, or drawn and written."""
+        """Returns the data set without the cell's features.
+
+        The features that are left are read from their file, or drawn and written.
+        """
         if cell.pattern == NO_HOLES:
             return self.dataset
         label = f"{cell.holes}_{cell.rate:.3f}_s{cell.seed}_{self.dataset.hash[:8]}".translate(SAFE)
@@ -274,9 +284,7 @@ class Bench:
         return holed
 
     def tables(self, cell: Cell, holed: Dataset) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """User (U, D) and item (I, D) of the cell's model, and what is to be said about its
-        training.
-        """
+        """Returns user (U, D) and item (I, D) of the cell's model, and its training's record."""
         kept = complete(holed)  # (I,)
         dropping = cell.strategy == "drop-items"
         if cell.stage == STAGES[0]:
@@ -305,7 +313,7 @@ class Bench:
     def fitted(
         self, cell: Cell, inputs: training.Inputs, keep: Path | None = None
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-        """Train and give the best epoch's tables; its parameters go to the file `keep`."""
+        """Trains and returns the best epoch's tables; its parameters go to the file `keep`."""
         config, train = self.plan.settings_of(cell)
         fit = training.train_model(cell.model, inputs, config, train, device=self.device).fit
         if fit.interrupted:
@@ -321,16 +329,16 @@ class Bench:
         )
 
     def weights(self, whole: Cell) -> Path:
-        """Where the parameters of a cell without holes are kept."""
+        """Returns the file for the parameters of a cell that is trained on all features."""
         name = f"{whole.model}_{whole.strategy}_s{whole.seed}_{key_of(self.plan, whole, self.dataset)[:8]}".translate(
             SAFE
         )
         return self.folder / "weights" / f"{name}.safetensors"
 
     def trained(self, cell: Cell, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Parameters of the cell's model trained on everything, from their file or by training.
+        """Returns the parameters of the cell's model trained on all features.
 
-        Shapes are those of `like`.
+        They come from their file or by training, and have the shapes of `like`.
         """
         whole = self.plan.whole(cell)
         file = self.weights(whole)
@@ -342,7 +350,7 @@ class Bench:
                 if form(state) != form(like) or not all(
                     bool(tensor.isfinite().all()) for tensor in state.values()
                 ):
-                    raise RunError(f"{file} holds other parameters than those of {cell.model}")
+                    raise RunError(f"{file} has other parameters than those of {cell.model}")
                 return state
         except RunError as error:
             _log.warning("%s: trained again", error)
@@ -350,8 +358,10 @@ class Bench:
         return checkpoint.read_tensors(file)
 
     def measure(self, user: Tensor, item: Tensor, holed: Dataset, file: Path) -> dict[str, Any]:
-        """Metrics over all test pairs, and over those whose item is warm, cold, complete,
-        incomplete; the lists are the same.
+        """Measures the lists over all test pairs and by group of items.
+
+        The users' values go to `file`. The groups are warm, cold, complete and incomplete items;
+        the lists are the same.
         """
         test = self.dataset.test
         if not len(test):
@@ -381,7 +391,7 @@ class Bench:
         return {"metrics": metrics, "intervals": rounded, "groups": found}
 
     def figures(self, found: Evaluation, items: np.ndarray) -> dict[str, Any]:
-        """Sizes and mean metrics of a group of items (I,), as a cell keeps them."""
+        """Returns sizes and mean metrics of a group of items (I,), as a cell keeps them."""
         sizes = {
             "users": len(found.users),
             "pairs": int(items[self.dataset.test.item].sum()),
@@ -393,36 +403,34 @@ class Bench:
 
 
 def _reported(found: Evaluation) -> dict[str, np.ndarray]:
-    """The metrics that a cell keeps, of each evaluated user (B,)."""
+    """Returns the metrics that a cell keeps, of each evaluated user (B,)."""
     return {
         name: value for name, value in found.per_user.items() if name.partition("@")[0] in REPORTED
     }
 
 
 def form(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
-    """Names of tensors with their types and shapes."""
+    """Returns the names of tensors with their types and shapes."""
     return {name: (tensor.dtype, *tensor.shape) for name, tensor in tensors.items()}
 
 
 def complete(dataset: Dataset) -> np.ndarray:
-    """Items (I,) that have every modality themselves."""
+    """Returns the items (I,) that have every modality themselves."""
     return slices.complete(dataset.modalities.values(), dataset.num_items)
 
 
 def filled(holed: Dataset, strategy: str) -> Dataset:
-    """The data set as the strategy shows it to the model."""
+    """Returns the data set as the strategy shows it to the model."""
     return (
         holed if strategy == NO_FEATURES or strategy.startswith("mask") else impute(holed, strategy)
     )
 
 
 def reduced(holed: Dataset, kept: np.ndarray) -> training.Inputs:
-    """The inputs of a training on the kept items (I,) alone; all users stay.
+    """Returns the inputs of a training on the kept items (I,) alone; all users stay.
 
-    Raises
-    ------
-    DataError
-        if no training pair is left.
+    Raises:
+        DataError: if no training pair is left.
     """
     place = np.cumsum(kept) - 1  # (I,) new number of a kept item
 
@@ -434,7 +442,7 @@ def reduced(holed: Dataset, kept: np.ndarray) -> training.Inputs:
 
     if not kept[holed.train.item].any():
         raise DataError(
-            "no item that has every modality was watched in training: nothing is left to learn from"
+            "no item that has every modality was watched in training: use another strategy"
         )
     modalities = {
         name: Modality(m.values[kept], m.present[kept], m.imputed[kept])
@@ -452,13 +460,12 @@ def reduced(holed: Dataset, kept: np.ndarray) -> training.Inputs:
 
 
 def demote(user: Tensor, item: Tensor, kept: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Tables with one column more, by which every item (I,) that is not kept ranks behind all that
-    are.
+    """Adds a column to the tables that ranks every item (I,) that is not kept behind all others.
 
     `item` has a row for every item, or for the kept ones alone.
     """
     stays = torch.from_numpy(kept).to(item.device)
     full = item.new_zeros(len(kept), item.shape[1] + 1)
     full[stays, :-1] = item if len(item) < len(kept) else item[stays]
-    full[~stays, -1] = BANISHED
+    full[~stays, -1] = DEMOTED
     return torch.cat([user, user.new_ones(len(user), 1)], dim=1), full
