@@ -1,4 +1,4 @@
-"""Options of the commands that train: the model, and what `train` and `tune` share."""
+"""Options of the commands that train: the model, and the training options."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 class LastResort(logging.Handler):
-    """Shows what the library logs where no handler has been set up."""
+    """Shows the messages that the library logs where no handler has been set up."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

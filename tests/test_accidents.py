@@ -164,7 +164,7 @@ def test_a_users_file_under_a_name_of_ours_is_refused_before_training(
     (home / "runs/b" / name).write_bytes(b"precious") if name == "curve.png" else None
     done = trial.call(*accidents.train("--force", run="runs/b"))
     if name == "curve.png":
-        assert done.code == 1 and "curve.png is not of an experiment" in done.err
+        assert done.code == 1 and "curve.png has a name that results take" in done.err
         assert (home / "runs/b" / name).read_bytes() == b"precious"
     else:
         assert done.code == 0

@@ -139,7 +139,9 @@ def test_a_users_file_under_one_of_our_names_is_refused_before_the_work(tmp_path
     write(target, text="old")
     (target / name).write_text("precious")
     for action in (lambda: check_free(target, KIND, force=True), lambda: write(target)):
-        with pytest.raises(RunError, match=re.escape(f"{target / name} is not of an experiment")):
+        with pytest.raises(
+            RunError, match=re.escape(f"{target / name} has a name that results take")
+        ):
             action()
     assert (target / name).read_text() == "precious" and text_of(target) == "old"
 

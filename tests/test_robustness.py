@@ -21,16 +21,11 @@ from dualgnn_dgl.data import Interactions, save
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, paired, top_k
 from dualgnn_dgl.experiments import robustness
+from dualgnn_dgl.experiments.ledger import write_sealed
 from dualgnn_dgl.experiments.robustness import Cell, Plan
-from dualgnn_dgl.experiments.robustness.cells import (
-    Bench,
-    _write_checked,
-    complete,
-    demote,
-    name_of,
-    reduced,
-    result_of,
-)
+from dualgnn_dgl.experiments.robustness.catalogue import complete, demote, reduced
+from dualgnn_dgl.experiments.robustness.cells import Bench
+from dualgnn_dgl.experiments.robustness.results import name_of, result_of
 from dualgnn_dgl.experiments.robustness.summary import _area
 from dualgnn_dgl.modality import drop, read_holes
 from dualgnn_dgl.models import model_class
@@ -228,7 +223,7 @@ def test_a_file_of_another_kind_in_a_cells_place_is_no_result(whole, tmp_path):
     assert robustness.run(p, whole, tmp_path) == 0
     summary = robustness.summarise(p, whole, tmp_path, "recall@5")
     for file in sorted((tmp_path / "cells").iterdir()):
-        _write_checked(file, {"what": "something else"})
+        write_sealed(file, {"what": "something else"})
         assert robustness.run(p, whole, tmp_path) == 0
         assert robustness.summarise(p, whole, tmp_path, "recall@5") == summary
 

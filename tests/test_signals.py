@@ -531,7 +531,7 @@ def test_tune_keeps_its_trials(
         and "validation" in done.out
     ), done
     done = trial.call(*command)
-    assert done.code == 0 and "1 trials are there already" in done.err, done
+    assert done.code == 0 and "1 trials are finished already" in done.err, done
 
 
 @pytest.mark.parametrize("number", stop.SIGNALS)

@@ -323,7 +323,7 @@ def test_tune_then_train_with_what_it_found(home) -> None:
         and info["best"]["epoch"] == value["best"]["epoch"]
     )
     again = run("tune", "--study", "studies/lightgcn", "--trials", 5, "--gpu", -1)
-    assert again.exit_code == 0 and "3 trials are there already" in again.stderr, again.output
+    assert again.exit_code == 0 and "3 trials are finished already" in again.stderr, again.output
     rows = [line.split() for line in again.stdout.splitlines()]
     assert (
         rows[0][:5] == ["trial", "validation", "recall@3", "best", "epoch"]

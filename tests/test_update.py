@@ -110,7 +110,7 @@ def test_ratings_below_the_datas_limit_are_left_out():
 def test_a_log_without_anything_new_is_refused():
     dataset = small.dataset()
     user, item = small.pairs_of(dataset.valid)[0]
-    with pytest.raises(DataError, match="nothing to update"):
+    with pytest.raises(DataError, match="is new to the data"):
         growth.extend(
             dataset, RawInput(log([(str(dataset.user_ids[user]), str(dataset.item_ids[item]))]))
         )
@@ -214,7 +214,7 @@ def test_update_from_log_to_lists(folder):
     again = call("update", "--input", "day.csv")
     assert again.exit_code == 1 and "--force" in again.stderr
     twice = call("update", "--run", "runs/dualgnn-updated", "--input", "day.csv")
-    assert twice.exit_code == 1 and "nothing to update" in twice.stderr
+    assert twice.exit_code == 1 and "is new to the data" in twice.stderr
 
 
 def test_training_on_keeps_the_better_of_before_and_after(folder):

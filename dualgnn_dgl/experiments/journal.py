@@ -248,7 +248,7 @@ def check_journal(path: Path, study: str, space: Space) -> None:
     """Checks the journal of the study `study` over `space`.
 
     Raises:
-        RunError: naming the file, the line and what is wrong with it.
+        RunError: for a line that is not valid; the message names file, line and fault.
     """
     if not path.exists():
         return

@@ -17,7 +17,7 @@ from dualgnn_dgl.errors import ConfigError, DataError, RunError
 from dualgnn_dgl.models import MODELS, model_class
 from dualgnn_dgl.runs.checkpoint import MARKER, Run, load_run, locate, reference, versions
 from dualgnn_dgl.runs.settings import Settings
-from dualgnn_dgl.runs.working import BEGUN, Checkpoints
+from dualgnn_dgl.runs.working import BEGUN, Checkpoint, Checkpoints
 from dualgnn_dgl.training import TrainConfig
 from dualgnn_dgl.training.state import Snapshot
 
@@ -118,14 +118,7 @@ def go_on(
             the checkpoints of an unfinished run are gone.
     """
     found = hook.newest()
-    done = None
-    try:
-        if (hook.run / MARKER).is_file():
-            done = load_run(hook.run)
-    except RunError as error:
-        if found is None:
-            raise
-        hook.say(f"{error}: it will be replaced")
+    done = _saved_run(hook, found)
     about: Mapping[str, Any] | None = (
         found.about if found else hook.begun() or (done.info if done else None)
     )
@@ -141,27 +134,39 @@ def go_on(
     name, config, train = resolve(about)
     if found is not None:
         _check_width(config, found.snapshot)
-    data = data or locate(about["data"], hook.run)
-    plan = Plan(
-        name, config, train, data, _device(about, device), about, found.snapshot if found else None
-    )
+    place, start = data or locate(about["data"], hook.run), found.snapshot if found else None
+    plan = Plan(name, config, train, place, _device(about, device), about, start)
     if done is not None and not done.info["interrupted"] and _same(done.info, plan, about):
         return replace(plan, finished=done)
-    if found is None and not of_run:
-        how = "training starts from the beginning, with the same options"
-        hook.say(f"{hook.folder} has no checkpoint yet: {how}")
-        return plan
-    if found is None:
+    if found is None and of_run:
         cause = "was stopped early" if done and done.info["interrupted"] else "is finished"
         raise RunError(
             f"{hook.run} {cause} and has no checkpoints to continue from (see "
             f"--keep-checkpoints): train again with --force"
         )
-    where = found.snapshot.info
-    hook.say(
-        f"resuming from {found.name}: epoch {where['epoch']}, {where['step']} of its batches done"
-    )
+    hook.say(_whence(hook, found))
     return plan
+
+
+def _saved_run(hook: Checkpoints, found: Checkpoint | None) -> Run | None:
+    """Reads the run folder; None without one, or if it is damaged and a checkpoint replaces it."""
+    try:
+        return load_run(hook.run) if (hook.run / MARKER).is_file() else None
+    except RunError as error:
+        if found is None:
+            raise
+        hook.say(f"{error}: it will be replaced")
+        return None
+
+
+def _whence(hook: Checkpoints, found: Checkpoint | None) -> str:
+    """Returns the message about the place from which training continues."""
+    if found is None:
+        how = "training starts from the beginning, with the same options"
+        return f"{hook.folder} has no checkpoint yet: {how}"
+    where = found.snapshot.info
+    done = f"epoch {where['epoch']}, {where['step']} of its batches done"
+    return f"resuming from {found.name}: {done}"
 
 
 def _check_about(about: Mapping[str, Any], path: Path, *, whole: bool) -> None:

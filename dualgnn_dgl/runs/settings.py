@@ -59,29 +59,28 @@ def resolve(
     if config is not None:
         for part, owner in (("model", kind.Config), ("train", TrainConfig)):
             check_saved(owner, sections[part], where, ConfigError, "fix it", f"[{part}]")
+    if base and name != base["model"]:
+        raise ConfigError(_DIFFER.format(f"the model was {base['model']}, now {name}"))
+    own = {**(base["config"] if base else {}), **sections["model"]}
+    train = {**(base["train"] if base else kind.TRAIN), **sections["train"]}
+    _add_options(options or {}, (kind.Config, own), (TrainConfig, train))
+    chosen, training = build(kind.Config, own, "[model]"), build(TrainConfig, train, "[train]")
     if base:
-        if name != base["model"]:
-            raise ConfigError(_DIFFER.format(f"the model was {base['model']}, now {name}"))
-        sections = {
-            "model": {**base["config"], **sections["model"]},
-            "train": {**base["train"], **sections["train"]},
-        }
-    else:
-        sections["train"] = {**kind.TRAIN, **sections["train"]}
-    for key, value in (options or {}).items():
-        if key in keys(kind.Config):
-            sections["model"][key] = value
-        elif key in keys(TrainConfig):
-            sections["train"][key] = value
+        _refuse_differences(base, chosen, training)
+    return name, chosen, training
+
+
+def _add_options(options: Mapping[str, Any], *owners: tuple[type[Options], dict[str, Any]]) -> None:
+    """Sets each option in the values of the first owner that has it."""
+    for key, value in options.items():
+        for owner, values in owners:
+            if key in keys(owner):
+                values[key] = value
+                break
         else:
-            raise ConfigError(unknown("key", key, [*keys(kind.Config), *keys(TrainConfig)]))
-    own, train = (
-        build(kind.Config, sections["model"], "[model]"),
-        build(TrainConfig, sections["train"], "[train]"),
-    )
-    if base:
-        _refuse_differences(base, own, train)
-    return name, own, train
+            raise ConfigError(
+                unknown("key", key, [name for kind, _ in owners for name in keys(kind)])
+            )
 
 
 def _sections(

@@ -167,7 +167,7 @@ class Checkpoints:
     def ask(self) -> str:
         """Asks training to end after the current batch, and returns a message about it."""
         self.stop = True
-        return "stopping after this batch, what was trained is saved"
+        return "stopping after this batch, then saving the best epoch"
 
     def keep(self, snapshot: Snapshot) -> None:
         """Writes a checkpoint and removes those that are too old.

@@ -58,7 +58,7 @@ class EvaluationResult:
     cold_items: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the result as JSON holds it, with None instead of NaN.
+        """Returns the result in the form of `--json`, with None instead of NaN.
 
         The values of single users are left out.
         """

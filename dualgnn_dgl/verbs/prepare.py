@@ -38,7 +38,7 @@ class Prepared:
     data: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report, the folder and the hash of the data, as JSON holds them."""
+        """Returns the report, the folder and the hash of the data, in the form of `--json`."""
         return self.report | {"data": self.data, "hash": self.dataset.hash}
 
 

@@ -42,7 +42,7 @@ class RobustnessResult:
     missing: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the result as JSON holds it."""
+        """Returns the result in the form of `--json`."""
         return self.summary
 
 

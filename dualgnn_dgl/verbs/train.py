@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from dualgnn_dgl.core.devices import pick_device
 from dualgnn_dgl.core.exchange import check_free
@@ -20,70 +17,17 @@ from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.manifest import RunRecord
 from dualgnn_dgl.runs.resume import KEPT, Plan, Resolve, begin, check_data, go_on, refuse_unfinished
 from dualgnn_dgl.runs.settings import Settings, resolve
 from dualgnn_dgl.runs.working import Checkpoints
 from dualgnn_dgl.training import Inputs, TrainConfig, Trained, cold_items, train_model
 from dualgnn_dgl.training.deterministic import promise
 from dualgnn_dgl.training.state import CheckpointHook
-from dualgnn_dgl.verbs.common import DEFAULT_DATA, Config, Data, Device, Source, load_data
-
-
-@dataclass(frozen=True)
-class AttentionSummary:
-    """The modality that weighs most for users.
-
-    Attributes:
-        shares: modality → share of users for whom it weighs most.
-        planted: on the built-in demo, share of its users for whom it is the planted modality; else
-            None.
-        updated: whether the data are the demo after an update.
-        new_users: number of users that the update added, which `planted` leaves out.
-        users: number of users.
-    """
-
-    shares: dict[str, float]
-    planted: float | None = None
-    updated: bool = False
-    new_users: int = 0
-    users: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class TrainResult:
-    """A training that has ended; the tables are those of the best epoch.
-
-    Attributes:
-        info: content of run.json: model, configuration, data, best epoch, versions.
-        user: user table (U, D).
-        item: item table (I, D).
-        attention: weight of each modality for each user (U, M); None for models without.
-        history: one dictionary an epoch: epoch, loss, seconds, and the validation metric where it
-            was measured.
-        dataset: data set that the model was trained on.
-        model: the trained model; None where a finished run was found and nothing was trained.
-        folder: run folder; None in memory.
-        interrupted: whether the user ended training early.
-        seconds: seconds of this call's training; None where nothing was trained.
-        attention_summary: None where nothing was trained, or the model has no attention.
-    """
-
-    info: dict[str, Any]
-    user: Tensor
-    item: Tensor
-    attention: Tensor | None
-    history: list[dict[str, Any]]
-    dataset: Dataset = field(repr=False)
-    model: Recommender | None = None
-    folder: Path | None = None
-    interrupted: bool = False
-    seconds: float | None = None
-    attention_summary: AttentionSummary | None = None
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """Returns epoch, metric and value of the best epoch."""
-        return dict(self.info["best"])
+from dualgnn_dgl.verbs.attention import AttentionSummary as AttentionSummary
+from dualgnn_dgl.verbs.attention import summarise_attention as summarise_attention
+from dualgnn_dgl.verbs.common import DEFAULT_DATA, Config, Data, Device, load_data
+from dualgnn_dgl.verbs.train_result import TrainResult, finished, result_of
 
 
 def train(
@@ -192,16 +136,9 @@ def _in_memory(
     started = time.perf_counter()
     trained = _fit(source.dataset, settings, device, report)
     place = {} if source.path is None else {"path": source.path}
-    about = {
-        "model": name,
-        "config": config,
-        "train": train,
-        "data": place,
-        "dataset": source.dataset,
-        "device": str(device),
-    }
-    info = checkpoint.describe(trained.fit, **about)  # type: ignore[arg-type]
-    return _result(info, trained, source, seconds=time.perf_counter() - started)
+    record = RunRecord(trained.fit, name, config, train, source.dataset, str(device))
+    info = checkpoint.describe(record, place)
+    return result_of(info, trained, source, seconds=time.perf_counter() - started)
 
 
 def _into_folder(
@@ -226,10 +163,7 @@ def _into_folder(
         named = None if data is None else os.fspath(data)
         plan = go_on(hook, settings, named, device, given) if resume else None
         if plan is None:
-            if not force:
-                refuse_unfinished(hook)
-                check_free(run, checkpoint.FOLDER)
-            plan = Plan(*settings(None), named or DEFAULT_DATA, pick_device(device))
+            plan = _new_plan(hook, settings, named, device, force)
         note(f"data: {plan.data} · run: {run} · model: {plan.name} · device: {plan.device}")
         source = load_data(plan.data)
         check_data(plan, source.dataset, note)
@@ -237,17 +171,7 @@ def _into_folder(
             note(f"{run} is finished: nothing is left to do")
             if not hook.leave:
                 hook.clear()  # A process was killed between saving the run and this line.
-            done = plan.finished
-            history = checkpoint.read_history(run)
-            return TrainResult(
-                done.info,
-                done.user,
-                done.item,
-                done.attention,
-                history,
-                source.dataset,
-                folder=Path(run),
-            )
+            return finished(plan.finished, source.dataset, Path(run))
         if force:
             hook.clear()
         begin(hook, plan, source.dataset)
@@ -279,7 +203,17 @@ def _into_folder(
         )
         if not trained.fit.interrupted and not hook.leave:
             hook.clear()
-    return _result(info, trained, source, folder=Path(run), seconds=seconds)
+    return result_of(info, trained, source, folder=Path(run), seconds=seconds)
+
+
+def _new_plan(
+    hook: Checkpoints, settings: Resolve, data: str | None, device: Device, force: bool
+) -> Plan:
+    """Returns the plan of a training from the start, if the run folder is free for it."""
+    if not force:
+        refuse_unfinished(hook)
+        check_free(hook.run, checkpoint.FOLDER)
+    return Plan(*settings(None), data or DEFAULT_DATA, pick_device(device))
 
 
 def _fit(
@@ -330,53 +264,3 @@ def _remarks(
         chosen = "the epoch is chosen on such videos, folded in by their modalities"
         lines.append(f"no held-out video was watched in training: {chosen}")
     return lines
-
-
-def _result(info: dict[str, Any], trained: Trained, source: Source, **more: Any) -> TrainResult:
-    """Builds the result of a training, with a summary of its attention."""
-    fit = trained.fit
-    return TrainResult(
-        info,
-        fit.user,
-        fit.item,
-        fit.attention,
-        fit.history,
-        source.dataset,
-        trained.model,
-        interrupted=fit.interrupted,
-        attention_summary=summarise_attention(source.options, source.dataset, fit.attention),
-        **more,
-    )
-
-
-def summarise_attention(
-    options: Mapping[str, Any], dataset: Dataset, attention: Tensor | None
-) -> AttentionSummary | None:
-    """Summarises which modality weighs most, and on the demo how often it is the planted one.
-
-    Args:
-        options: options that the data were prepared with.
-        dataset: data set of the training.
-        attention: weights (U, M), or None.
-    """
-    if attention is None or attention.shape[1] < 2:
-        return None
-    names = list(dataset.modalities)
-    strongest = attention.argmax(1).cpu().numpy()  # (U,)
-    counts = np.bincount(strongest, minlength=len(names)) / len(strongest)
-    shares = dict(zip(names, counts.tolist(), strict=True))
-    if options.get("input", "") is not None:
-        return AttentionSummary(shares, users=len(strongest))
-    from dualgnn_dgl.data import synthetic  # This imports pandas, which only the demo needs.
-
-    favourite = synthetic.planted().favourite_of()
-    users = zip(strongest.tolist(), dataset.user_ids.tolist(), strict=True)
-    found = [names[m] == favourite[user] for m, user in users if user in favourite]
-    share = float(np.mean(found)) if found else None
-    return AttentionSummary(
-        shares,
-        share,
-        bool(options.get("updated_from")),
-        len(strongest) - len(found),
-        len(strongest),
-    )

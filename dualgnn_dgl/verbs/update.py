@@ -13,7 +13,7 @@ from dualgnn_dgl import training
 from dualgnn_dgl.core import locks, schema
 from dualgnn_dgl.core.exchange import check_apart, check_free, recover, replace_folders
 from dualgnn_dgl.core.files import read_json
-from dualgnn_dgl.core.options import build
+from dualgnn_dgl.core.options import Options, build
 from dualgnn_dgl.core.progress import Report, say, silent
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.data import folder as data_folder
@@ -25,6 +25,7 @@ from dualgnn_dgl.readers.reader import read
 from dualgnn_dgl.runs import checkpoint, growth
 from dualgnn_dgl.runs.checkpoint import Run, load_run
 from dualgnn_dgl.runs.growth import Added
+from dualgnn_dgl.runs.manifest import RunRecord
 from dualgnn_dgl.training import Fit, TrainConfig
 from dualgnn_dgl.training.state import METRIC_NAME
 from dualgnn_dgl.verbs.opening import Opened, check_whole, open_run
@@ -75,7 +76,7 @@ class UpdateResult:
     repeated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the result as JSON holds it."""
+        """Returns the result in the form of `--json`."""
         return {name: value for name, value in asdict(self).items() if name != "repeated"}
 
 
@@ -170,23 +171,24 @@ def update(
             data_folder.write(
                 larger, data_files, options=options | {"updated_from": opened.dataset.hash}
             )
-            record = {"request": request, "result": result.to_dict()}
-            (run_files / UPDATE).write_text(json_text(record, indent=2), "utf-8")
-            checkpoint.write_run(
-                run_files,
-                fit,
-                model=str(opened.run.info["model"]),
-                config=build(
-                    model_class(str(opened.run.info["model"])).Config,
-                    opened.run.info["config"],
-                    typed=True,
-                ),
-                train=train,
-                data=checkpoint.reference(new_data, new_run),
-                dataset=larger,
-                device="cpu",
-            )
+            update_record = {"request": request, "result": result.to_dict()}
+            (run_files / UPDATE).write_text(json_text(update_record, indent=2), "utf-8")
+            record = _record(opened, fit, train, larger)
+            checkpoint.write_run(run_files, record, checkpoint.reference(new_data, new_run))
     return result
+
+
+def _config(opened: Opened) -> Options:
+    """Returns the model options of the run."""
+    name = str(opened.run.info["model"])
+    return build(model_class(name).Config, opened.run.info["config"], typed=True)
+
+
+def _record(opened: Opened, fit: Fit, train: TrainConfig, larger: Dataset) -> RunRecord:
+    """Returns the updated training for its run folder."""
+    return RunRecord(
+        fit, str(opened.run.info["model"]), _config(opened), train, larger, device="cpu"
+    )
 
 
 def _training(opened: Opened, epochs: int, lr: float | None) -> TrainConfig:
@@ -206,13 +208,12 @@ def _grown(
 ) -> tuple[Fit, Fit]:
     """Returns the model with the newcomers folded in, and the better of that and after training."""
     name = str(opened.run.info["model"])
-    config = build(model_class(name).Config, opened.run.info["config"], typed=True)
     modalities = training.features(larger, train)
     say(
         report,
         f"folding {added.users:,} new users and {added.items:,} new micro-videos into {name}",
     )
-    grown = growth.grow(model, opened.dataset, larger, name, config, modalities)
+    grown = growth.grow(model, opened.dataset, larger, name, _config(opened), modalities)
     before = training.as_it_is(grown, larger.train, larger.valid, train)
     if not epochs or not grown.trainable:
         return before, before

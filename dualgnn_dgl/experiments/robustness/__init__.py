@@ -16,6 +16,7 @@ from dualgnn_dgl.core.vocabulary import STAGES
 from dualgnn_dgl.experiments.robustness.cells import run
 from dualgnn_dgl.experiments.robustness.plan import STRATEGIES, Cell, Plan
 from dualgnn_dgl.experiments.robustness.plot import draw
-from dualgnn_dgl.experiments.robustness.summary import markdown, summarise
+from dualgnn_dgl.experiments.robustness.report import markdown
+from dualgnn_dgl.experiments.robustness.summary import summarise
 
 __all__ = ["STAGES", "STRATEGIES", "Cell", "Plan", "draw", "markdown", "run", "summarise"]

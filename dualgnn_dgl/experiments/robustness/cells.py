@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,72 +20,36 @@ from torch import Tensor
 from dualgnn_dgl import training
 from dualgnn_dgl.core.files import (
     atomic_file,
-    json_digest,
-    read_columns,
-    read_json,
     sweep_inside,
     write_columns,
-    write_json,
 )
 from dualgnn_dgl.core.folders import file_digest
 from dualgnn_dgl.core.schema import (
-    DEVICE,
     HEX64,
-    METRIC,
-    SETTINGS,
-    TEXT,
-    VERSIONS,
-    Schema,
-    check,
-    list_of,
-    maybe,
-    number,
     record,
-    scalar,
-    whole,
 )
 from dualgnn_dgl.core.vocabulary import STAGES
-from dualgnn_dgl.data import Dataset, Interactions, Modality
+from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError
 from dualgnn_dgl.evaluation import Evaluation, Evaluator, bootstrap, slices
-from dualgnn_dgl.experiments.robustness.plan import NO_FEATURES, NO_HOLES, Cell, Plan
+from dualgnn_dgl.experiments.ledger import read_sealed, write_sealed
+from dualgnn_dgl.experiments.robustness.catalogue import complete, demote, filled, reduced
+from dualgnn_dgl.experiments.robustness.plan import NO_HOLES, Cell, Plan
+from dualgnn_dgl.experiments.robustness.results import (
+    REPORTED,
+    SAFE,
+    key_of,
+    ledger_of,
+    name_of,
+)
 from dualgnn_dgl.graphs import heterographs
-from dualgnn_dgl.modality import drop, impute, read_holes, write_holes
+from dualgnn_dgl.modality import drop, read_holes, write_holes
 from dualgnn_dgl.runs import checkpoint
 from dualgnn_dgl.runs.tensors import write_tensors
-from dualgnn_dgl.training.cold_items import all_cold
 
-FORMAT = 2
-SAFE = str.maketrans(" :=", "---")  # characters replaced in the names of files
-DEMOTED = -1e6  # added to the score of an item that left the catalogue
-REPORTED = ("recall", "ndcg")
 # The JSON file beside a file of weights, without `self`.
 WEIGHTS_SCHEMA = record({"sha256": HEX64})
 _log = logging.getLogger("dualgnn_dgl")
-
-
-def key_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
-    """Returns a digest of everything that a cell's result depends on, as 16 hexadecimal digits."""
-    config, train = plan.settings_of(cell)
-    train = replace(train, seed=0)  # The seed is part of the cell.
-    content = {
-        "format": FORMAT,
-        "data": dataset.hash,
-        "cell": asdict(cell),
-        "config": asdict(config),
-        "train": asdict(train),
-        "ks": list(plan.ks),
-    }
-    if dataset.modalities and all_cold(dataset.train, dataset.valid):
-        # Older versions chose the epoch by another rule on such data.
-        content["epoch"] = "chosen among cold items"
-    return json_digest(content)[:16]
-
-
-def name_of(plan: Plan, cell: Cell, dataset: Dataset) -> str:
-    """Returns the file name of a cell, without its extension."""
-    parts = (cell.stage, cell.holes, f"{cell.rate:.3f}", cell.model, cell.strategy, f"s{cell.seed}")
-    return "_".join([*parts, key_of(plan, cell, dataset)[:8]]).replace("+", "-and-").translate(SAFE)
 
 
 def run(
@@ -107,118 +71,12 @@ def run(
         seconds: time after which no cell is begun.
         report: called after every cell with (done, total, cell, result).
     """
-    folder, started = Path(folder), time.perf_counter()
+    folder = Path(folder)
     for place in (folder, *(folder / name for name in ("holes", "cells", "per_user", "weights"))):
         sweep_inside(place)
-    cells = plan.cells(dataset)
     bench = Bench(plan, dataset, folder, torch.device(device))
-    missing = [cell for cell in cells if result_of(plan, cell, dataset, folder) is None]
-    for done, cell in enumerate(missing):
-        if time.perf_counter() - started >= seconds:
-            return len(missing) - done
-        result = bench.run(cell)
-        if report is not None:
-            report(len(cells) - len(missing) + done + 1, len(cells), cell, result)
-    return 0
-
-
-def schema_of(ks: Sequence[int]) -> Schema:
-    """Returns the schema of a cell's JSON file without `self`, for list lengths `ks`."""
-    names = [f"{name}@{k}" for name in REPORTED for k in ks]
-    figures = record(
-        {**dict.fromkeys(("users", "pairs", "items"), whole(1)), **dict.fromkeys(names, METRIC)}
-    )
-    about = {
-        "key": TEXT,
-        "cell": record(dict.fromkeys(Cell.__dataclass_fields__, scalar)),
-        **dict.fromkeys(("config", "train"), SETTINGS),
-        "data": HEX64,
-        "seconds": number(0),
-        "device": DEVICE,
-        "versions": VERSIONS,
-    }
-    measured = {
-        "metrics": figures,
-        "intervals": record(dict.fromkeys(names, list_of(METRIC, 2, 2))),
-        "groups": record({}, dict.fromkeys(("warm", "cold", "complete", "incomplete"), figures)),
-        "per_user": HEX64,
-    }
-    fitted = {"best_epoch": whole(), "epochs": whole(), "valid": maybe(METRIC)}
-    whole_result, refusal = record(about | measured, fitted), record(about | {"refused": TEXT})
-    return lambda value, place: (refusal if "refused" in value else whole_result)(value, place)
-
-
-def result_of(plan: Plan, cell: Cell, dataset: Dataset, folder: Path) -> dict[str, Any] | None:
-    """Reads a cell's result; None if it is missing, damaged, or of other settings or data."""
-    name = name_of(plan, cell, dataset)
-    file = folder / "cells" / f"{name}.json"
-    if not file.is_file():
-        return None
-    try:
-        result = _checked(file, schema_of(plan.ks))
-        if result["key"] != key_of(plan, cell, dataset):
-            return None
-        config, train = plan.settings_of(cell)
-        described = {
-            "cell": asdict(cell),
-            "config": asdict(config),
-            "train": asdict(train),
-            "data": dataset.hash,
-        }
-        if wrong := [key for key in described if result[key] != described[key]]:
-            raise RunError(f"{file}: {wrong[0]} is not that of this experiment")
-        if "refused" not in result:
-            _check_figures(result, dataset, folder / "per_user" / f"{name}.parquet")
-    except (OSError, RunError, DataError) as error:
-        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
-        _log.warning("%s: the cell is run again", reason)
-        return None
-    return result
-
-
-def _check_figures(result: Mapping[str, Any], dataset: Dataset, file: Path) -> None:
-    """Raises an error unless the result agrees with itself and with the users' values in `file`.
-
-    Raises:
-        RunError, DataError: if it does not.
-    """
-    if file_digest(file) != result["per_user"]:
-        raise RunError(f"{file} is not what was written there (cut short or altered)")
-    pairs = {group: values["pairs"] for group, values in result["groups"].items()}
-    for parts in (("warm", "cold"), ("complete", "incomplete")):
-        if sum(pairs.get(group, 0) for group in parts) != result["metrics"]["pairs"]:
-            raise RunError(
-                f"{file}: the pairs of {' and '.join(parts)} items of its cell do not add up"
-            )
-    names = [name for name in result["metrics"] if "@" in name]
-    columns = read_columns(file, user=pa.string(), **{name: pa.float32() for name in names})
-    if not np.array_equal(columns["user"], dataset.user_ids[np.unique(dataset.test.user)]):
-        raise RunError(f"{file} has other users than the test split")
-    for name in names:
-        value = columns[name]
-        if (
-            not ((value >= 0) & (value <= 1 + 1e-6)).all()
-            or abs(float(value.mean(dtype=float)) - result["metrics"][name]) > 1e-5
-        ):
-            raise RunError(f"{file} has other values of {name} than its cell")
-
-
-def _write_checked(file: Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON with the SHA-256 of its content."""
-    write_json(file, {**value, "self": json_digest(value)})
-
-
-def _checked(file: Path, schema: Schema) -> dict[str, Any]:
-    """Reads a file of `_write_checked`.
-
-    Raises:
-        RunError: if the file was altered or does not fit the schema.
-    """
-    value = read_json(file, RunError)
-    if value.pop("self", None) != json_digest(value):
-        raise RunError(f"{file} is not what was written there (cut short or altered)")
-    check(schema, value, file, RunError, "damaged or edited")
-    return value
+    ledger = ledger_of(plan, dataset, folder)
+    return ledger.run(plan.cells(dataset), bench.run, seconds=seconds, report=report)
 
 
 @dataclass
@@ -234,7 +92,7 @@ class Bench:
         self.graph = heterographs.heterograph(self.dataset)
 
     def run(self, cell: Cell) -> dict[str, Any]:
-        """Runs one cell and keeps its result.
+        """Runs one cell and returns its result.
 
         If a model refuses, for example because no row is left to impute from, the reason is the
         result.
@@ -262,7 +120,6 @@ class Bench:
             "seconds": seconds,
         }
         result |= {"device": str(self.device), "versions": checkpoint.versions()}
-        _write_checked(self.folder / "cells" / f"{name}.json", result)
         return result
 
     def holed(self, cell: Cell) -> Dataset:
@@ -321,7 +178,7 @@ class Bench:
         if keep is not None:
             with atomic_file(keep) as temporary:
                 sha256 = write_tensors(temporary, fit.state)
-            _write_checked(keep.with_suffix(".json"), {"sha256": sha256})
+            write_sealed(keep.with_suffix(".json"), {"sha256": sha256})
         return (
             fit.user,
             fit.item,
@@ -330,9 +187,8 @@ class Bench:
 
     def weights(self, whole: Cell) -> Path:
         """Returns the file for the parameters of a cell that is trained on all features."""
-        name = f"{whole.model}_{whole.strategy}_s{whole.seed}_{key_of(self.plan, whole, self.dataset)[:8]}".translate(
-            SAFE
-        )
+        digest = key_of(self.plan, whole, self.dataset)[:8]
+        name = f"{whole.model}_{whole.strategy}_s{whole.seed}_{digest}".translate(SAFE)
         return self.folder / "weights" / f"{name}.safetensors"
 
     def trained(self, cell: Cell, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -345,7 +201,7 @@ class Bench:
         try:
             if file.is_file():
                 state = checkpoint.read_tensors(
-                    file, _checked(file.with_suffix(".json"), WEIGHTS_SCHEMA)["sha256"]
+                    file, read_sealed(file.with_suffix(".json"), WEIGHTS_SCHEMA)["sha256"]
                 )
                 if form(state) != form(like) or not all(
                     bool(tensor.isfinite().all()) for tensor in state.values()
@@ -412,60 +268,3 @@ def _reported(found: Evaluation) -> dict[str, np.ndarray]:
 def form(tensors: Mapping[str, Tensor]) -> dict[str, tuple[Any, ...]]:
     """Returns the names of tensors with their types and shapes."""
     return {name: (tensor.dtype, *tensor.shape) for name, tensor in tensors.items()}
-
-
-def complete(dataset: Dataset) -> np.ndarray:
-    """Returns the items (I,) that have every modality themselves."""
-    return slices.complete(dataset.modalities.values(), dataset.num_items)
-
-
-def filled(holed: Dataset, strategy: str) -> Dataset:
-    """Returns the data set as the strategy shows it to the model."""
-    return (
-        holed if strategy == NO_FEATURES or strategy.startswith("mask") else impute(holed, strategy)
-    )
-
-
-def reduced(holed: Dataset, kept: np.ndarray) -> training.Inputs:
-    """Returns the inputs of a training on the kept items (I,) alone; all users stay.
-
-    Raises:
-        DataError: if no training pair is left.
-    """
-    place = np.cumsum(kept) - 1  # (I,) new number of a kept item
-
-    def part(pairs: Interactions) -> Interactions:
-        rows = kept[pairs.item]
-        return Interactions(
-            pairs.user[rows], place[pairs.item[rows]], pairs.num_users, int(kept.sum())
-        )
-
-    if not kept[holed.train.item].any():
-        raise DataError(
-            "no item that has every modality was watched in training: use another strategy"
-        )
-    modalities = {
-        name: Modality(m.values[kept], m.present[kept], m.imputed[kept])
-        for name, m in holed.modalities.items()
-    }
-    dataset = Dataset(
-        part(holed.train),
-        part(holed.valid),
-        part(holed.test),
-        modalities,
-        holed.user_ids,
-        holed.item_ids[kept],
-    )
-    return training.Inputs(dataset, heterographs.heterograph(dataset), modalities)
-
-
-def demote(user: Tensor, item: Tensor, kept: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Adds a column to the tables that ranks every item (I,) that is not kept behind all others.
-
-    `item` has a row for every item, or for the kept ones alone.
-    """
-    stays = torch.from_numpy(kept).to(item.device)
-    full = item.new_zeros(len(kept), item.shape[1] + 1)
-    full[stays, :-1] = item if len(item) < len(kept) else item[stays]
-    full[~stays, -1] = DEMOTED
-    return torch.cat([user, user.new_ones(len(user), 1)], dim=1), full

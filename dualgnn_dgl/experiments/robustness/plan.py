@@ -100,44 +100,48 @@ class Plan:
     ks: tuple[int, ...] = (10, 20)
 
     def __post_init__(self) -> None:
-        for kind, given, known in (
-            ("pattern", self.patterns, PATTERNS),
-            ("stage", self.stages, STAGES),
-            (
-                "strategy",
-                [name.partition(":")[0] if own_option(name) else name for name in self.strategies],
-                STRATEGIES,
-            ),
-        ):
-            for name in given:
-                if name not in known:
-                    raise ConfigError(unknown(kind, name, known))
-        for rate in self.rates:
-            if not 0 <= rate <= 1:
-                raise ConfigError(
-                    f"the rate {rate:g} is no share of the features: give numbers from 0 to 1, "
-                    f"such as 0,.2,.4,.6"
-                )
-        if self.seeds < 1 or not all(
-            (self.models, self.rates, self.patterns, self.stages, self.strategies)
-        ):
-            raise ConfigError(
-                "an experiment needs at least one model, rate, pattern, stage, strategy and seed"
-            )
+        self._check_names()
+        self._check_sizes()
         if 0.0 not in self.rates:  # Retained shares are relative to this rate.
             object.__setattr__(self, "rates", (0.0, *self.rates))
         object.__setattr__(self, "rates", tuple(sorted(set(self.rates))))
         for row in self.rows():
             # This reports an option of a strategy that is not valid.
             self.settings_of(Cell(*row, NO_HOLES, 0.0, STAGES[0], 0))
-        taken = {strategy for _, strategy in self.rows()}
+        used = {strategy for _, strategy in self.rows()}
         for strategy in self.strategies:
             own = own_option(strategy)
-            if own is not None and strategy not in taken:
+            if own is not None and strategy not in used:
                 raise ConfigError(
                     f"strategy {strategy} sets an option '{own[0]}' that no model of "
                     f"{', '.join(self.models)} has"
                 )
+
+    def _check_names(self) -> None:
+        """Raises `ConfigError` for an unknown pattern, stage or strategy."""
+        kinds = [name.partition(":")[0] if own_option(name) else name for name in self.strategies]
+        for kind, given, known in (
+            ("pattern", self.patterns, PATTERNS),
+            ("stage", self.stages, STAGES),
+            ("strategy", kinds, STRATEGIES),
+        ):
+            for name in given:
+                if name not in known:
+                    raise ConfigError(unknown(kind, name, known))
+
+    def _check_sizes(self) -> None:
+        """Raises `ConfigError` for a rate outside 0…1, or a plan without cells."""
+        for rate in self.rates:
+            if not 0 <= rate <= 1:
+                raise ConfigError(
+                    f"the rate {rate:g} is out of range: give shares from 0 to 1, such as "
+                    f"0,.2,.4,.6"
+                )
+        lists = (self.models, self.rates, self.patterns, self.stages, self.strategies)
+        if self.seeds < 1 or not all(lists):
+            raise ConfigError(
+                "an experiment needs at least one model, rate, pattern, stage, strategy and seed"
+            )
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns (model, strategy) of every curve.
