@@ -1,6 +1,4 @@
-"""`dualgnn compare`: are the differences between runs more than chance, for whom do they hold, and
-what are the lists like?
-"""
+"""Tests whether runs on the same data differ: `dualgnn compare`."""
 
 from __future__ import annotations
 
@@ -42,12 +40,12 @@ if TYPE_CHECKING:
     default=("recall", "ndcg"),
     show_default="recall ndcg",
     type=click.Choice(list(METRICS)),
-    help="What to compare by; repeatable.",
+    help="Metric to compare by; repeatable.",
 )
 @click.option(
     "--best",
     is_flag=True,
-    help="Compare with the run that is best by the first metric, not with the first one named.",
+    help="Compare with the best run by the first metric instead of the first run named.",
 )
 @split_option
 @mask_option
@@ -69,13 +67,13 @@ def command(
 ) -> None:
     """Compare two or more RUN folders on the same data, user by user.
 
-    The others are compared with the first (or, with --best, the best) run: the mean difference over
-    users with its 95 % bootstrap interval, and two paired tests, bootstrap and Wilcoxon. With
-    several others, read the p-values under "Holm": they are corrected for that many tests of one
-    metric. Then come the same means for users by the number of their training videos, and for
-    held-out videos by the number of their training users (0: cold), for reading, not for claims;
-    and what the lists are like: coverage, Gini, novelty in bits, and diversity (1 − cosine) in each
-    modality.
+    The other runs are compared with the first or, with --best, the best one: the mean difference
+    over users, its 95 % bootstrap interval, and two paired tests, bootstrap and Wilcoxon. With
+    several other runs, use the p-values under "Holm", which are corrected for the number of tests
+    of one metric. The same means follow for users by the number of their training videos, and for
+    held-out videos by the number of their training users (0: cold). Use these to understand a
+    difference, not for claims. The last table describes the lists: coverage, Gini, novelty in bits,
+    and diversity (1 − cosine) in each modality.
 
     \b
     Examples:
@@ -94,7 +92,7 @@ def command(
 
 
 def _text(found: ComparisonResult) -> str:
-    """The comparison for people: a table per question."""
+    """Renders the comparison as text, with one table for each question."""
     from dualgnn_dgl.evaluation.slices import label
 
     value = found.to_dict()
@@ -147,15 +145,15 @@ def _text(found: ComparisonResult) -> str:
                 f"{metric}, {title}; in brackets the difference to the base",
                 table(["", "users", *order], cells),
             ]
-    cells = [[name, *(figures[run] for run in order)] for name, figures in value["beyond"].items()]
-    return "\n".join([*lines, "", "what the lists are like", table(["", *order], cells)])
+    cells = [[name, *(found[run] for run in order)] for name, found in value["beyond"].items()]
+    return "\n".join([*lines, "", "lists", table(["", *order], cells)])
 
 
 def _p(p: float) -> str:
     return f"{p:.4f}" if p >= 0.0001 else f"{p:.0e}"
 
 
-def _slice_cell(figures: Mapping[str, Any]) -> str:
-    if "difference" not in figures:
-        return f"{figures['mean']:.4f}"
-    return "{:.4f} [{:+.4f}, {:+.4f}]".format(figures["mean"], *figures["difference_interval"])
+def _slice_cell(values: Mapping[str, Any]) -> str:
+    if "difference" not in values:
+        return f"{values['mean']:.4f}"
+    return "{:.4f} [{:+.4f}, {:+.4f}]".format(values["mean"], *values["difference_interval"])

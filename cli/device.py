@@ -1,4 +1,4 @@
-"""Where a command computes: `--gpu N`, shared by the verbs that need torch."""
+"""The option `--gpu N`, shared by the commands that need torch."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ gpu_option = click.option(
     type=int,
     default=None,
     metavar="N",
-    help="CUDA device; -1 forces the CPU.  [default: CUDA if it is there, else the CPU]",
+    help="CUDA device; -1 forces the CPU.  [default: CUDA if available, else the CPU]",
 )

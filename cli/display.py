@@ -1,4 +1,4 @@
-"""Progress of a verb on stderr: its lines, and a live bar on a terminal."""
+"""Shows the progress of a command on stderr: lines, and a live bar on a terminal."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """Shows events: a line a message, and for a training a live bar on a terminal or a line an
-    epoch elsewhere.
+    """Shows events of progress, for use as a context manager.
 
-    It is a `progress.Report`, to be used as a context manager. Without `lines` epochs are shown on
-    a terminal only.
+    A message is one line. A training is a live bar on a terminal, elsewhere one line an epoch.
+    Without `lines`, epochs are shown on a terminal only.
     """
 
     def __init__(self, *, lines: bool = True) -> None:
@@ -56,7 +55,7 @@ class Display:
             streams.note(_line(progress))
 
     def _move(self, progress: Progress) -> None:
-        """Moves the bar, which begins with the first event of a task."""
+        """Moves the bar, which starts with the first event of a task."""
         if self.bar is None:
             from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -75,7 +74,7 @@ class Display:
 
 
 def _line(progress: Progress) -> str:
-    """Epoch, loss and validation metric, those of the last finished epoch."""
+    """Renders the epoch, loss and validation metric of the last finished epoch."""
     shown = [progress.task] if progress.task else []
     shown.append(f"epoch {progress.epoch}/{progress.epochs}")
     if progress.loss is not None:

@@ -1,6 +1,4 @@
-"""`dualgnn eval`: rank the whole catalogue for every user with a held-out video and print the
-metrics.
-"""
+"""Ranks all micro-videos for held-out users and prints the metrics: `dualgnn eval`."""
 
 from __future__ import annotations
 
@@ -45,13 +43,13 @@ if TYPE_CHECKING:
 @split_option
 @mask_option
 @click.option(
-    "--beyond", is_flag=True, help="Also Gini, novelty, and the lists' diversity in each modality."
+    "--beyond", is_flag=True, help="Also measure Gini, novelty, and diversity in each modality."
 )
 @click.option(
     "--cold-items",
     is_flag=True,
-    help="Rank only the videos without a training pair, each placed by its modalities alone, as a "
-    "new one is.",
+    help="Rank only the videos without a training pair, folded in by their modalities like new "
+    "videos.",
 )
 @click.option(
     "--per-user",
@@ -65,7 +63,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0, 100_000),
     default=1000,
     show_default=True,
-    help="Resamples; 0: no intervals.",
+    help="Resamples of the users; 0 for no intervals.",
 )
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the bootstrap."
@@ -77,8 +75,8 @@ if TYPE_CHECKING:
 def command(run: str, data: str | None, gpu: int | None, as_json: bool, **options: Any) -> None:
     """Rank all micro-videos for every user with a held-out one and print the metrics.
 
-    Means are over users with at least one held-out video; beside each stands its 95 % bootstrap
-    interval.
+    Means are over users with at least one held-out video. The 95 % bootstrap interval follows each
+    mean in brackets.
 
     \b
     Examples:
@@ -102,9 +100,7 @@ def command(run: str, data: str | None, gpu: int | None, as_json: bool, **option
 
 
 def _text(found: EvaluationResult) -> str:
-    """The result for people: what was measured, then a row per metric and a column per list
-    length.
-    """
+    """Renders the result as text: one row per metric, one column per list length."""
     value = found.to_dict()
     names = list(dict.fromkeys(name.partition("@")[0] for name in value["metrics"]))
 

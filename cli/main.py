@@ -1,14 +1,12 @@
-"""The group `dualgnn`, and the one place where the library's errors become one line and an exit
-status.
+"""The command `dualgnn`, which turns the library's errors into one line and an exit status.
 
-Every verb lives in a file of its own with a function `command`; it is imported only when it is
-called, and it imports torch, dgl and pandas only inside that function, so that `dualgnn --help`
-answers at once.
+Each verb has a file with a function `command`, which is imported only when the verb is called. That
+function imports torch, dgl and pandas, so that `dualgnn --help` answers quickly.
 """
 
 from __future__ import annotations
 
-# the very first: a signal during the imports below ends the command cleanly
+# This import is first, so that a signal during the imports below ends the command cleanly.
 from dualgnn_dgl.cli import stop
 
 # isort: split
@@ -29,7 +27,7 @@ from dualgnn_dgl.cli import streams
 from dualgnn_dgl.core.engine import described
 from dualgnn_dgl.errors import DualGNNError, clean, shorten, unknown
 
-# verb: the sentence that `dualgnn --help` shows (the verb's own file is not imported for that)
+# Verb → the sentence in `dualgnn --help`, which does not import the verb's own file.
 VERBS = {
     "preprocess": "Turn a raw log and feature files into a prepared data folder.",
     "train": "Train a model on a prepared data folder.",
@@ -45,12 +43,10 @@ _MODULES = {"eval": "evaluate"}
 
 @contextmanager
 def _one_line() -> Iterator[None]:
-    """Makes one line of a message, whatever it quotes of files and of the command line, and no
-    endless one.
-    """
+    """Shortens a click error to one line without control characters."""
     try:
         yield
-    except click.exceptions.NoArgsIsHelpError:  # the help, which has many
+    except click.exceptions.NoArgsIsHelpError:  # The help has many lines.
         raise
     except click.UsageError as error:
         raise click.UsageError(shorten(clean(error.format_message())), error.ctx) from error
@@ -59,9 +55,7 @@ def _one_line() -> Iterator[None]:
 
 
 class Verbs(click.Group):
-    """A group that imports a verb only when it is asked for, and reports the library's errors in
-    one line.
-    """
+    """Imports a verb when it is called and reports the library's errors in one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -103,7 +97,7 @@ class Verbs(click.Group):
 
             if not memory.ran_out(error):
                 raise
-            detail = (str(error).splitlines() or ["no more to be had"])[0][:160]
+            detail = (str(error).splitlines() or ["none is left"])[0][:160]
             remedy = (
                 "use less data, a smaller model (--set width=…), a smaller --batch-size or --memory"
             )
@@ -127,12 +121,14 @@ class Verbs(click.Group):
 
 
 def _asked_for(path: str) -> str:
-    """The path that a user named, of the temporary one that is written.
+    """Returns the path that the user named, given the temporary path that is written.
 
-    >>> _asked_for("runs/.a.0123456789abcdef.tmp/run.json"), _asked_for("d/.d.0123456789abcdef.tmp/x"), _asked_for("d/x")
-    ('runs/a/run.json', 'd/x', 'd/x')
+    >>> _asked_for("runs/.a.0123456789abcdef.tmp/run.json")
+    'runs/a/run.json'
+    >>> _asked_for("d/.d.0123456789abcdef.tmp/x"), _asked_for("d/x")
+    ('d/x', 'd/x')
     """
-    # a staging folder inside the folder
+    # The temporary folder may be inside the folder it replaces.
     path = re.sub(r"(^|/)([^/]+)/\.\2\.[0-9a-f]{16}\.tmp(?=/)", r"\1\2", path)
     return re.sub(r"(^|/)\.([^/]+)\.[0-9a-f]{16}\.tmp(?=/|$)", r"\1\2", path)
 

@@ -1,7 +1,4 @@
-"""Options of the verbs that train.
-
-The model, and everything that `dualgnn train` and `dualgnn tune` set alike.
-"""
+"""Options of the commands that train: the model, and the training options."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from dualgnn_dgl.errors import unknown
 from dualgnn_dgl.modality.imputers import IMPUTERS
 from dualgnn_dgl.models import MODELS
 
-# options of training with a name of their own → type
+# Training option with a name of its own → its type.
 SHORT = {
     "epochs": int,
     "lr": float,
@@ -26,7 +23,7 @@ SHORT = {
 
 
 class ModelName(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2
-    """A key of `MODELS`; an unknown one is answered with the nearest."""
+    """A key of `MODELS`; the error for an unknown one names the nearest."""
 
     def convert(
         self, value: Any, parameter: click.Parameter | None, context: click.Context | None
@@ -37,30 +34,32 @@ class ModelName(click.Choice):  # type: ignore[type-arg]  # generic since click 
 
 
 model_option = click.option(
-    "--model", type=ModelName(list(MODELS)), help="Which model.  [default: dualgnn]"
+    "--model", type=ModelName(list(MODELS)), help="Model to train.  [default: dualgnn]"
 )
 
 
 def shorthand(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of training that have a name of their own."""
+    """Adds the training options that have a name of their own."""
     helps = {
-        "epochs": "Epochs at most.",
-        "lr": "Adam's learning rate.",
-        "batch_size": "Training pairs a batch.",
-        "patience": "Stop after this many validations without a better one.",
-        "seed": "Seed of everything random.",
-        "impute": "Fill missing features for the model; the data folder stays as it is.",
+        "epochs": "Maximum number of epochs.",
+        "lr": "Learning rate of Adam.",
+        "batch_size": "Training pairs per batch.",
+        "patience": "Validations without improvement before training stops.",
+        "seed": "Seed of all random numbers.",
+        "impute": "Imputer of missing features for this model; the data folder stays as it is.",
     }
     for name in reversed(SHORT):
         function = click.option(
             f"--{name.replace('_', '-')}", name, type=SHORT[name], help=helps[name]
         )(function)
-    exact = "Same seed, same bits: exact on the CPU; on CUDA it says what is not."
+    exact = (
+        "Repeat runs bit-identically: exact on the CPU; on CUDA it reports operations that are not."
+    )
     return click.option("--deterministic", is_flag=True, default=None, help=exact)(function)
 
 
 def given(pairs: tuple[str, ...], short: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of model and training as given by `--set`, then by name."""
+    """Merges options from `--set` with those given by name, which win."""
     from dualgnn_dgl.core.options import parse_pair
 
     return dict(map(parse_pair, pairs)) | {

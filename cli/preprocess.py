@@ -1,4 +1,4 @@
-"""`dualgnn preprocess`: a raw log and feature files become a prepared data folder."""
+"""Turns a raw log and feature files into a prepared data folder: `dualgnn preprocess`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
     "source",
     type=PATH,
     metavar="RAW",
-    help="A log: file, folder or /dev/stdin.  [default: the demo]",
+    help="Log as a file, a folder or /dev/stdin.  [default: the demo]",
 )
 @data_option
 @click.option(
@@ -48,12 +48,12 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
 @click.option(
     "--split-col",
     metavar="NAME",
-    help="Column that says train, valid or test.  [default: found by its name]",
+    help="Column with train, valid or test.  [default: found by its name]",
 )
 @click.option(
     "--separator",
     metavar="CHAR",
-    help="What separates the columns of a text file.  [default: found out]",
+    help="Separator of a text file's columns.  [default: detected]",
 )
 @click.option(
     "--layout",
@@ -66,8 +66,7 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
     multiple=True,
     type=PATH,
     metavar="FILE",
-    help="Feature file, named after its modality; may be repeated.  [default: those in the folder "
-    "RAW]",
+    help="Feature file, named after its modality; repeatable.  [default: those in the folder RAW]",
 )
 @click.option(
     "--items",
@@ -84,30 +83,30 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
     "--min-rating",
     type=float,
     metavar="X",
-    help="Leave out rows rated below X.  [default: keep all]",
+    help="Lowest rating of the rows that are kept.  [default: keep all]",
 )
 @click.option(
     "--k-core",
     type=int,
     metavar="N",
-    help="Keep users and items with at least N pairs.  [default: 5; 0 for a log with its own "
-    "split]",
+    help="Fewest pairs of the users and items that are kept.  [default: 5; 0 for a log with its "
+    "own split]",
 )
 @click.option(
     "--split",
     type=click.Choice(SPLIT_RULES),
-    help="How to hold out pairs; shares are 8:1:1.  [default: given for a log with its own split, "
-    "else random]",
+    help="Rule for holding out pairs, in shares of 8:1:1.  [default: given for a log with its own "
+    "split, else random]",
 )
 @click.option(
-    "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the shuffles."
+    "--seed", type=int, default=0, show_default=True, metavar="N", help="Seed of the split."
 )
 @click.option(
     "--feature-dim",
     type=int,
     metavar="N",
-    help="Reduce wider features to N columns (PCA); the map is kept for later videos.  [default: "
-    "leave them]",
+    help="Columns to which wider features are reduced by PCA; the projection is kept for later "
+    "videos.  [default: no reduction]",
 )
 @click.option(
     "--cooc-weight",
@@ -122,28 +121,30 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
     default=200,
     show_default=True,
     metavar="N",
-    help="Co-occurring users kept per user.",
+    help="Co-occurring users that are kept per user.",
 )
 @click.option(
     "--impute",
     type=click.Choice(list(IMPUTERS)),
-    help="Fill missing features, from present ones and training pairs; filled rows are marked.  "
-    "[default: leave them missing]",
+    help="Imputer of missing features, fitted on present ones and training pairs; imputed rows "
+    "are marked.  [default: leave them missing]",
 )
 @memory_option
 @click.option(
     "--check",
     is_flag=True,
-    help="Read and check everything, write nothing; leaves co-occurrence out.",
+    help="Read and check everything and write nothing; co-occurrence is left out.",
 )
 @force_option
 @json_option
 def command(source: str | None, data: str, check: bool, as_json: bool, **options: Any) -> None:
     """Turn a raw log and feature files into a prepared data folder.
 
-    Reads CSV, TSV, Parquet, JSON Lines, RecBole and MMRec .inter, MovieLens, MicroLens and lists;
-    removes repeated pairs, takes the k-core, splits, aligns features with items (an absent or NaN
-    row is missing, never zero) and finds for every user those who share most training items.
+    Reads CSV, TSV, Parquet, JSON Lines, RecBole and MMRec .inter, MovieLens, MicroLens and
+    adjacency lists.
+    Removes repeated pairs, takes the k-core, splits the pairs, aligns features with items, and
+    counts the training items that each two users share. An absent or NaN feature row is missing,
+    never zero.
 
     \b
     Example:
@@ -170,7 +171,7 @@ def command(source: str | None, data: str, check: bool, as_json: bool, **options
 
 
 def text(report: dict[str, Any]) -> str:
-    """The report for people: sizes, splits, modalities, what was dropped and why."""
+    """Renders the report as text: sizes, splits, modalities, and dropped rows by reason."""
     options, rows = report["options"], report["rows"]
     parts = [
         f"{clean(report['input']['name']) or 'log'} ({report['input']['kind'] or 'in memory'}): "
@@ -218,7 +219,7 @@ def _because(evidence: str) -> str:
 
 
 def _options(options: dict[str, Any]) -> str:
-    """The options used, defaults included."""
+    """Renders the options used, defaults included."""
     rule = wrap(options["split_rule"], 100, initial_indent="  ", subsequent_indent="  ")
     lines = [
         f"split: {options['split']}, seed {options['seed']}",
@@ -229,78 +230,70 @@ def _options(options: dict[str, Any]) -> str:
         lines.append(f"ratings: {options['min_rating']:g} and more")
     if options["feature_dim"] is not None:
         lines.append(
-            f"features: at most {options['feature_dim']} columns; the map is kept, features of "
-            f"later videos may be raw"
+            f"features: at most {options['feature_dim']} columns; the projection is kept, features "
+            f"of later videos may be raw"
         )
     if options["impute"] is not None:
         lines.append(
-            f"missing features: filled by {options['impute']}; models take them as present, "
+            f"missing features: imputed by {options['impute']}; models treat them as present, "
             f"'coverage' below does not"
         )
     return "\n".join(lines)
 
 
 def _modalities(modalities: dict[str, Any]) -> str:
-    """One row a modality; one column a popularity group, the share of its items that have the
-    modality.
-    """
+    """Renders the coverage of each modality, over all items and by popularity group."""
     groups = list(
         dict.fromkeys(
             group for modality in modalities.values() for group in modality["by_popularity"]
         )
     )
-    filled = any(modality["imputed"] for modality in modalities.values())
+    imputed = any(modality["imputed"] for modality in modalities.values())
     rows = [
         [
             name,
             modality["width"],
             modality["present"],
-            *([modality["imputed"]] if filled else []),
+            *([modality["imputed"]] if imputed else []),
             f"{modality['coverage']:.1%}",
             *(f"{modality['by_popularity'][group]['coverage']:.1%}" for group in groups),
         ]
         for name, modality in modalities.items()
     ]
     return table(
-        ["modality", "width", "items", *(["filled"] if filled else []), "coverage", *groups], rows
+        ["modality", "width", "items", *(["imputed"] if imputed else []), "coverage", *groups], rows
     )
 
 
 def _resemblance(modalities: dict[str, Any]) -> list[str]:
-    """How alike items are that the same users watch, which bounds what filling from them can bring.
+    """Renders the feature homophily; nothing if it was not measured.
 
-    Nothing if not measured.
+    It bounds the gain from imputing a video's features from those of its neighbours.
     """
     rows = []
     for name, modality in modalities.items():
         if modality["homophily"] is not None:
-            near, random, gain, told = (
+            near, random, homophily, r2 = (
                 modality["homophily"][key] for key in ("neighbours", "random", "gain", "explained")
             )
-            verdict = "hardly" if told < 0.01 else "a little" if told < 0.3 else "well"
-            rows.append([name, near, random, f"{gain:.1%}", f"{told:.1%}", verdict])
+            potential = "low" if r2 < 0.01 else "moderate" if r2 < 0.3 else "high"
+            rows.append([name, near, random, f"{homophily:.1%}", f"{r2:.1%}", potential])
     if not rows:
         return []
     head = (
-        "feature homophily: cosine of videos watched by the same users, and of any two; share of "
-        "differences that they tell"
+        "feature homophily: cosine of videos watched by the same users and of random pairs; "
+        "variance explained by neighbours (R²)"
     )
-    return [
-        head
-        + "\n"
-        + table(
-            ["modality", "neighbours", "any two", "gain", "told", "neighbours can fill a hole"],
-            rows,
-        )
-    ]
+    headers = ["modality", "neighbours", "random pairs", "homophily", "R²", "imputation potential"]
+    return [head + "\n" + table(headers, rows)]
 
 
 def _published(published: dict[str, Any]) -> str:
-    """Published figures beside those found."""
+    """Renders the published statistics beside those found."""
     rows = [
         [name, f["published"], f["found"], f["prepared"], f["met"]]
         for name, f in published["figures"].items()
     ]
     verdict = "met" if published["met"] else "NOT met"
     head = f"published statistics of {published['set']} ({published['source']}): {verdict}"
-    return head + "\n" + table(["figure", "published", "in the log", "prepared", "met"], rows)
+    return head + "\n" + table(["statistic", "published", "in the log", "prepared", "met"], rows)

@@ -1,4 +1,4 @@
-"""Progress of a verb on stderr: a bar a step on a terminal, else a line a step."""
+"""Shows the progress of a command on stderr: a bar a step on a terminal, else a line a step."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def bars() -> Iterator[Report]:
-    """Gives a function that shows the step under way.
+    """Yields a function that shows the current step.
 
-    A bar with the time on a terminal, else a line a step.
+    On a terminal it shows a bar with the time, elsewhere one line a step.
     """
     if not streams.terminal():
         yield lines()
@@ -53,7 +53,7 @@ def bars() -> Iterator[Report]:
 
 
 def lines() -> Report:
-    """Gives a function that writes a line a step, and one a quarter of a long step."""
+    """Returns a function that writes a line a step, and one a quarter of a long step."""
     reached = 0
 
     def show(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""`dualgnn recommend`: a user's list in their own ids, or the lists of all users as a file."""
+"""Prints a user's list in their own ids, or writes those of all users: `dualgnn recommend`."""
 
 from __future__ import annotations
 
@@ -29,15 +29,14 @@ _TITLE_CELLS = 100
 
 @click.command(short_help="Print a user's top-K list in your own ids.")
 @click.option(
-    "--user", "wanted", multiple=True, metavar="ID", help="A user, by your own id; repeatable."
+    "--user", "wanted", multiple=True, metavar="ID", help="User, by your own id; repeatable."
 )
 @click.option(
     "--history",
     "watched",
     multiple=True,
     metavar="ID,ID,…",
-    help="A user who came after training: the micro-videos they watched; repeatable, one user "
-    "each.",
+    help="Videos watched by a user unseen in training; repeatable, one user each.",
 )
 @click.option(
     "--histories",
@@ -45,12 +44,12 @@ _TITLE_CELLS = 100
     default=None,
     type=PATH,
     metavar="LOG",
-    help="Such users from a log, in any form that preprocess reads; /dev/stdin works, too.",
+    help="Log of users unseen in training, in any form that preprocess reads, or /dev/stdin.",
 )
 @click.option(
     "--skip-unknown",
     is_flag=True,
-    help="Leave out watched ids that the data does not know, instead of stopping.",
+    help="Leave out ids in histories that the data does not contain, instead of stopping.",
 )
 @click.option(
     "--new-items",
@@ -58,8 +57,8 @@ _TITLE_CELLS = 100
     multiple=True,
     type=PATH,
     metavar="FILE",
-    help="Features of videos that came after training, a file per modality named after it; they "
-    "join the ranking.",
+    help="Features of videos unseen in training, a file per modality named after it; they join "
+    "the ranking.",
 )
 @click.option("--only-new", is_flag=True, help="Rank the videos of --new-items alone.")
 @click.option("--k", type=int, default=10, show_default=True, help="List length.")
@@ -71,7 +70,7 @@ _TITLE_CELLS = 100
     help="Write the lists of all users, the run's or LOG's, to this Parquet file.",
 )
 @click.option(
-    "--include-seen", is_flag=True, help="Rank what the user has watched (train and valid) as well."
+    "--include-seen", is_flag=True, help="Also rank videos that the user watched (train and valid)."
 )
 @run_option
 @run_data_option
@@ -97,14 +96,12 @@ def command(
 ) -> None:
     """Print a user's top-K list in your own ids, with titles where the data has them.
 
-    What the user watched in the training and validation splits is left out. --all FILE writes one
-    row per user and
-    place: user, rank, item, score.
+    Videos that the user watched in the training and validation splits are left out. --all FILE
+    writes one row per user and rank: user, rank, item, score.
 
-    A user who came after training needs no training: --history names what they watched, in any
-    order, and their preferences, their attention and their nearest users follow from it. Nor does a
-    video: --new-items gives its features, as they were read, or as preprocess --feature-dim reduced
-    them.
+    Users unseen in training need no training. --history names the videos they watched, in any
+    order; their preferences, attention and nearest users follow from it. New videos need no
+    training either. --new-items gives their features, raw or reduced by preprocess --feature-dim.
 
     \b
     Examples:
@@ -159,14 +156,14 @@ def command(
 def _note_changes(
     found: RecommendationResult | WrittenLists, users: int, k: int, log: str | None
 ) -> None:
-    """Says which users were left out, and that lists are shorter than asked for."""
+    """Reports users that were left out, and lists shorter than requested."""
     if found.skipped:
         note(
-            f"{found.skipped:,} of {found.skipped + users:,} users of {log} watched nothing that "
-            f"the data knows: left out"
+            f"{found.skipped:,} of {found.skipped + users:,} users of {log} are left out: they "
+            f"watched no video of the data"
         )
     if found.k < k:
-        note(f"there are {found.k} new micro-videos: each list holds {found.k}")
+        note(f"there are only {found.k} new micro-videos: each list has {found.k}")
 
 
 def _check_ways(
@@ -178,7 +175,7 @@ def _check_ways(
     only_new: bool,
     file: str | None,
 ) -> None:
-    """Raises a usage error for options that do not go together."""
+    """Raises a usage error for options that exclude or need each other."""
     ways = [
         name
         for name, given in (("--user", wanted), ("--history", watched), ("--histories", log))
@@ -200,7 +197,7 @@ def _check_ways(
 
 
 def _text(user: str, entries: list[dict[str, Any]], include_seen: bool) -> str:
-    """A list for people. Columns are aligned by what a terminal shows.
+    """Renders one list as text, in columns as wide as a terminal shows them.
 
     Wide letters and emoji take two cells.
     """
@@ -213,7 +210,7 @@ def _text(user: str, entries: list[dict[str, Any]], include_seen: bool) -> str:
         for title in titles
     ]
     width = max([4, *map(cell_len, names)])
-    lines = [f"user {clean(user)}" + (" (what was watched is included)" if include_seen else "")]
+    lines = [f"user {clean(user)}" + (" (with watched videos)" if include_seen else "")]
     lines.append(f"rank  {'item':<{width}}  {'score':>9}" + ("  title" if any(titles) else ""))
     for entry, name, title in zip(entries, names, titles, strict=True):
         padding = " " * (width - cell_len(name))

@@ -1,4 +1,4 @@
-"""`dualgnn robustness`: how well models rank when modalities go missing."""
+"""Measures how models rank when modalities are missing: `dualgnn robustness`."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from dualgnn_dgl.modality.imputers import IMPUTERS
 
 
 def _names(_: click.Context, __: click.Parameter, text: str) -> tuple[str, ...]:
-    """Comma-separated words."""
+    """Parses comma-separated words."""
     return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
 
 
 def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tuple[float, ...]:
-    """Comma-separated numbers."""
+    """Parses comma-separated numbers."""
     try:
         return tuple(float(word) for word in _names(context, parameter, text))
     except ValueError:
         raise click.BadParameter(
-            f"'{text}': write shares with commas between them, such as 0,.2,.4,.6"
+            f"'{text}' is no list of shares: write numbers with commas, such as 0,.2,.4,.6"
         ) from None
 
 
@@ -46,7 +46,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
     show_default=True,
     type=PATH,
     metavar="DIR",
-    help="Where holes, cells, table and plot go.",
+    help="Folder of the experiment: cells, table and plot.",
 )
 @click.option(
     "--models",
@@ -62,7 +62,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
     show_default=True,
     callback=_shares,
     metavar="R,…",
-    help="Shares that go missing.",
+    help="Shares of features that go missing.",
 )
 @click.option(
     "--patterns",
@@ -70,7 +70,8 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
     show_default=True,
     callback=_names,
     metavar="P,…",
-    help="Which go: random, rare (rarer items miss more), one-modality, whole-modality.",
+    help="Patterns of missing features: random, rare (rarer items miss more), one-modality, "
+    "whole-modality.",
 )
 @click.option(
     "--stages",
@@ -78,7 +79,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
     show_default=True,
     callback=_names,
     metavar="S,…",
-    help=f"When: {', '.join(STAGES)}.",
+    help=f"Stages at which features are missing: {', '.join(STAGES)}.",
 )
 @click.option(
     "--strategies",
@@ -86,7 +87,7 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
     show_default=True,
     callback=_names,
     metavar="S,…",
-    help=f"What models are given instead: {', '.join(strategies(IMPUTERS))}; or mask:KEY=VALUE, "
+    help=f"Strategies for missing features: {', '.join(strategies(IMPUTERS))}; or mask:KEY=VALUE, "
     f"an option of the model.",
 )
 @click.option(
@@ -95,24 +96,27 @@ def _shares(context: click.Context, parameter: click.Parameter, text: str) -> tu
     default=5,
     show_default=True,
     metavar="N",
-    help="Draws of holes and trainings.",
+    help="Number of draws of missing features and of trainings.",
 )
-@click.option("--epochs", type=int, metavar="N", help="Epochs at most, for every model.")
+@click.option("--epochs", type=int, metavar="N", help="Maximum number of epochs of every model.")
 @click.option(
-    "--patience", type=int, metavar="N", help="Validations without a better one, for every model."
+    "--patience",
+    type=int,
+    metavar="N",
+    help="Validations without improvement before training stops, for every model.",
 )
 @click.option(
     "--set",
     "pairs",
     multiple=True,
     metavar="KEY=VALUE",
-    help="A key of training for every model, or MODEL.KEY=VALUE for a model's own; repeatable.",
+    help="Option of training for every model, or MODEL.KEY=VALUE for one model; repeatable.",
 )
 @click.option(
     "--minutes",
     type=float,
     metavar="N",
-    help="Begin no cell after N minutes; the same command goes on later.",
+    help="Minutes after which no cell is begun; the same command continues later.",
 )
 @gpu_option
 @memory_option
@@ -122,14 +126,15 @@ def command(
 ) -> None:
     """Measure how models rank when modalities go missing.
 
-    For every rate, pattern and seed the same holes are made for all models; each model meets them
-    in every way asked for (told what is missing, filled, or without the items concerned), and its
-    recall and NDCG are measured on the test split, for all, warm, cold, complete and incomplete
-    items. Stop it at will: the same command goes on where it stopped.
+    For each rate, pattern and seed, the same features are removed for all models. Each model is
+    then trained with each strategy: with the missing features masked, imputed, or without the
+    incomplete items. Recall and NDCG are measured on the test split, for all, warm, cold, complete
+    and incomplete items. You can stop it at any time: the same command continues with the cells
+    that are missing.
 
     \b
     Example:
-        dualgnn robustness --data data --models dualgnn,lightgcn --rates 0,.4 --out holes
+        dualgnn robustness --data data --models dualgnn,lightgcn --rates 0,.4 --out missing
     """
     from dualgnn_dgl.core.options import parse_pair
     from dualgnn_dgl.verbs.robustness import robustness
@@ -142,11 +147,11 @@ def command(
             data, out, changes=changes, device=pick_device(gpu), progress=lines(), **options
         )
     except KeyboardInterrupt:
-        note("interrupted: the finished cells are kept, the same command goes on")
+        note("interrupted: the finished cells are kept, the same command continues")
         raise SystemExit(stopped.status) from None
     streams.kept(out)
     if found.missing:
-        note(f"{found.missing} of {found.cells} cells are still to run: the same command goes on")
+        note(f"{found.missing} of {found.cells} cells are missing: the same command continues")
     if as_json:
         result(found.to_dict())
     else:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and tables of text."""
+"""Options that several commands share, and text tables."""
 
 from __future__ import annotations
 
@@ -59,25 +59,24 @@ split_option = click.option(
     type=click.Choice(HELD_OUT),
     default="test",
     show_default=True,
-    help="Which held-out pairs.",
+    help="Held-out pairs to measure.",
 )
 mask_option = click.option(
     "--mask",
     type=click.Choice(MASKS),
     default="all",
     show_default=True,
-    help="What the lists leave out: everything known before the split (at test: train and valid), "
-    "or training pairs alone, "
-    "as published figures often do.",
+    help="Pairs that the lists leave out: all known before the split (at test: train and valid), "
+    "or training pairs alone, as in some published results.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on stdout instead of text."
 )
-force_option = click.option("--force", is_flag=True, help="Replace a result that is already there.")
+force_option = click.option("--force", is_flag=True, help="Replace an existing result.")
 
 
 def _budget(ctx: click.Context, _: click.Parameter, size: str | None) -> None:
-    """Hold the steps of this command to the size given."""
+    """Limits the memory of blocked operations while the command runs."""
     from dualgnn_dgl.core import memory
 
     if size is not None:
@@ -89,18 +88,16 @@ memory_option = click.option(
     metavar="SIZE",
     expose_value=False,
     callback=_budget,
-    help="Working memory of steps that go block by block, such as 512MB or 4GB.  [default: a "
-    "quarter of what is free]",
+    help="Memory limit for blocked operations, e.g. 512MB.  [default: a quarter of the free "
+    "memory]",
 )
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Lines of text with aligned columns; numbers to the right.
+    """Renders a table as lines of text, with numbers aligned to the right.
 
     >>> print(table(["split", "pairs"], [["train", 12000], ["test", 7]]))
-    split   pairs
-    train  12,000
-    test        7
+    split   pairs train  12,000 test        7
     """
 
     def text(cell: Any) -> str:
@@ -127,9 +124,11 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def measured_on(value: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
-    """What the figures were measured on, a line each.
+    """Renders the data, split and mask of a measurement, a line each.
 
-    `left_out` are the splits whose pairs the lists leave out.
+    Args:
+        value: the result as a dictionary.
+        left_out: splits whose pairs the lists leave out.
     """
     return [
         f"data   {clean(value['data'])}",
@@ -137,7 +136,7 @@ def measured_on(value: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
         f"mask   {value['mask']} (left out of the lists: {' and '.join(left_out)})",
         f"users  {value['users']:,}",
         *(
-            [f"items  {value['cold_items']:,} without a training pair, by their modalities"]
+            [f"items  {value['cold_items']:,} without a training pair, folded in by modalities"]
             if "cold_items" in value
             else []
         ),

@@ -1,8 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP: ends a command in order, with exit status 128 + number, from its
-first line to its last.
+"""Ends a command in order on Ctrl-C, SIGTERM and SIGHUP, with exit status 128 + number.
 
-This file is imported before everything else of the command line, so that the handlers stand before
-click, torch or dgl are imported; it therefore imports next to nothing itself.
+This file is imported before the rest of the command line. The handlers are then set before click,
+torch or dgl are imported. It therefore imports very little itself.
 """
 
 from __future__ import annotations
@@ -12,17 +11,18 @@ import signal
 import sys
 import time
 
-TYPE_CHECKING = False  # `typing` takes longer to import than the rest of this file
+TYPE_CHECKING = False  # The import of `typing` takes longer than the rest of this file.
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
     from typing import Any, NoReturn
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-POLL = 0.02  # seconds between two looks whether an import has ended
-IMPORT = 1.0  # seconds that an import is waited for
-LONGEST = 8.0  # seconds after which a command that was interrupted and has not ended is left
-# seconds in which a second SIGHUP is the same hang-up: the shell's, after the terminal's
+POLL = 0.02  # seconds between two checks whether an import has ended
+IMPORT = 1.0  # longest wait for an import, in seconds
+LONGEST = 8.0  # longest time, in seconds, that an interrupted command gets to end
+# A second SIGHUP within this many seconds is the same hang-up: the shell sends one after the
+# terminal.
 ECHO = 1.0
 
 
@@ -33,22 +33,26 @@ class Leave(SystemExit):
 class Stop:
     """Ends the command inside the `with` block when a signal comes.
 
-    The first signal raises `raises` at the next moment that is safe: never within an import, which
-    would leave modules half made. With `ask` set it calls `ask` instead, which lets the work end by
-    itself and says in a few words what happens now. A second signal meets the system's own
-    handling, which needs no Python: the process ends at once.
+    The first signal raises `raises` at the next safe moment: never within an import, which would
+    leave modules half loaded. With `ask` set, it calls `ask` instead, which lets the work end by
+    itself and returns a short message. A second signal meets the system's default handling, which
+    needs no Python: the process ends at once.
 
-    Attributes
-    ----------
-    tell : given the words for the person, from within the handler; an empty text when the work is
-        interrupted.
-    signal : number of the signal that came, else 0.
-    raises : exception that interrupts the work; for a command that handles it, `KeyboardInterrupt`.
+    Attributes:
+        signal: number of the signal that came, else 0.
+        ask: called instead of raising, if set; returns the message for the user.
+        raises: exception that interrupts the work; `KeyboardInterrupt` for a command that handles
+            it.
     """
 
     current: Stop | None = None
 
     def __init__(self, tell: Callable[[str], None] = lambda text: None) -> None:
+        """Takes the function that shows a message to the user.
+
+        Args:
+            tell: called from within the handler; the text is empty when the work is interrupted.
+        """
         self.signal = 0
         self.ask: Callable[[], str] | None = None
         self.raises: type[BaseException] = Leave
@@ -60,7 +64,7 @@ class Stop:
 
     @property
     def status(self) -> int:
-        """Exit status of a command that the signal ended."""
+        """Returns the exit status of a command that the signal ended."""
         return 128 + (self.signal or signal.SIGINT)
 
     def __enter__(self) -> Stop:
@@ -76,14 +80,14 @@ class Stop:
             signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        # whatever an interrupted library made of the interruption, the signal is what ended the
-        # command
+        # The signal ended the command, even if a library turned the interruption into another
+        # error.
         if self._raised or (self.signal and kind is None):
             raise SystemExit(self.status) from None
 
     def _come(self, number: int, frame: FrameType | None) -> None:
-        """The handler of `SIGNALS`."""
-        if self.signal:  # SIGHUP again: the others have the system's handling by now
+        """Handles one of `SIGNALS`."""
+        if self.signal:  # Only SIGHUP comes here twice: the others have the default handling now.
             if time.monotonic() - self._when > ECHO:
                 os._exit(128 + number)
             return
@@ -97,10 +101,10 @@ class Stop:
             self._interrupt(number, frame)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Raises, or looks again a little later; also the handler of the timer that this takes."""
+        """Raises now, or checks again later; also handles the timer that this takes."""
         waited = time.monotonic() - self._when
         if self._raised or (_importing(frame) and waited > IMPORT):
-            # files come to their names whole or not at all: nothing is half written
+            # Exiting here is safe: files are written whole or not at all.
             os._exit(self.status)
         if _importing(frame):
             signal.setitimer(signal.ITIMER_REAL, POLL)
@@ -110,14 +114,14 @@ class Stop:
         raise self.raises(self.status)
 
     def again(self) -> None:
-        """Interrupts once more: the exception was raised where Python drops it, as in `__del__`."""
+        """Interrupts once more, where Python dropped the exception, as in `__del__`."""
         if self._raised:
             self._raised = False
             signal.setitimer(signal.ITIMER_REAL, POLL)
 
 
 def _importing(frame: FrameType | None) -> bool:
-    """Whether an import is under way."""
+    """Returns whether an import is running."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -126,12 +130,10 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _handle(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Sets the handler of every signal that is not ignored, and returns those before.
+    """Sets the handler of every signal that is not ignored, and returns the earlier handlers.
 
-    None outside the main thread.
-
-    A signal that was ignored at the start stays so: `nohup` means it, and a shell starts background
-    commands without Ctrl-C.
+    Outside the main thread it sets and returns none. A signal that was ignored at the start stays
+    ignored: `nohup` asks for that, and a shell starts background commands without Ctrl-C.
     """
     try:
         return {
@@ -148,18 +150,19 @@ def _leave_at_once(number: int, frame: FrameType | None) -> None:
 
 
 def at_once() -> None:
-    """Has a signal end the process at once: nothing is open for writing."""
+    """Makes a signal end the process at once, while nothing is open for writing."""
     _handle(_leave_at_once)
 
 
 def current() -> Stop:
-    """What stops the command that runs now."""
+    """Returns the `Stop` of the running command."""
     return Stop.current or Stop()
 
 
 def dropped(unraisable: Any) -> None:
-    """For `sys.unraisablehook`: an interruption that Python dropped is repeated; anything else is
-    shown as usual.
+    """Repeats an interruption that Python dropped; shows anything else as usual.
+
+    It serves as `sys.unraisablehook`.
     """
     stop = Stop.current
     if (
@@ -173,19 +176,16 @@ def dropped(unraisable: Any) -> None:
 
 
 def is_program() -> bool:
-    """Whether this process is `dualgnn` or `python -m dualgnn_dgl.cli.main`, and not another
-    program that imports it.
-    """
+    """Returns whether this process is `dualgnn`, not a program that imports it."""
     folder, name = os.path.split(sys.argv[0] if getattr(sys, "argv", None) else "")
     return name == "dualgnn" or (name == "main.py" and os.path.basename(folder) == "cli")
 
 
 def leave(status: int) -> NoReturn:
-    """Ends the process after what was registered with `atexit`, without the interpreter's own
-    shutdown.
+    """Ends the process after its `atexit` functions, without the interpreter's own shutdown.
 
-    Python takes its handlers away at the start of that shutdown, and a signal in it would end the
-    process otherwise.
+    Python removes its handlers at the start of that shutdown, so a signal would end the process
+    with another status.
     """
     if not is_program():
         sys.exit(status)
@@ -200,14 +200,15 @@ def leave(status: int) -> NoReturn:
 
 
 def open_standard_files() -> None:
-    """Opens 0, 1 and 2 on /dev/null where they are closed, else a data file could be opened as one
-    of them.
+    """Opens 0, 1 and 2 on /dev/null where they are closed.
+
+    Otherwise a data file could be opened under one of these numbers.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # the lowest free number, which is this one
+            # `os.open` returns the lowest free number, which is this one.
             while os.open(os.devnull, os.O_RDWR) < number:
                 pass
 

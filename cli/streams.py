@@ -1,10 +1,9 @@
-"""stdout and stderr: the one place that writes to them.
+"""Writes to stdout and stderr; no other module does.
 
-Results go to stdout (text or one JSON object), everything else to stderr. What is written cannot
-disturb a terminal, whatever files and names it quotes. A stderr that is full, closed or no longer
-read is dropped silently: progress never costs the work. A stdout that is no longer read is dropped
-silently, too; a full or closed one is an error at the end, in `finish`, after all files have been
-written.
+Results go to stdout (text or one JSON object), everything else to stderr. Control characters in
+quoted files and names are removed. A stderr that is full, closed or no longer read is dropped
+silently, so that progress never ends the work. A stdout that is no longer read is dropped silently,
+too. A full or closed stdout is an error at the end, in `finish`, after all files have been written.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from dualgnn_dgl.errors import clean, clean_lines, json_text, shorten
 if TYPE_CHECKING:
     from rich.console import Console
 
-CHUNK = 4096  # bytes that a pipe takes at once when it takes any
-BLOCKED = 1.0  # seconds that a command which is ending waits for a reader
+CHUNK = 4096  # bytes that a ready pipe accepts in one write
+BLOCKED = 1.0  # longest wait for a reader while a command ends, in seconds
 
-_kept: list[str] = []  # where results were written that stdout only reports on
+_kept: list[str] = []  # places of saved results, on which stdout only reports
 _leaving = False
 
 
 class Stream(io.RawIOBase):
-    """A standard file whose failure is remembered in `lost`, not raised.
+    """A standard file that remembers a failure in `lost` instead of raising it.
 
-    What comes after it goes to /dev/null.
+    Later output goes to /dev/null.
     """
 
     mode = "wb"
@@ -65,27 +64,28 @@ class Stream(io.RawIOBase):
                     continue
                 try:
                     sent += os.write(self._number, whole[sent : sent + CHUNK])
-                except (
-                    BlockingIOError
-                ):  # another process has made it non-blocking, and writes as well
+                except BlockingIOError:  # Another process made it non-blocking and writes as well.
                     time.sleep(0.01)
         except OSError as error:
             self.lost = error
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self._number)  # for libraries that write to the number itself
+            os.dup2(null, self._number)  # Libraries may write to the number itself.
             os.close(null)
         return len(whole)
 
 
 def writable(number: int, seconds: float) -> bool:
-    """Whether a write of `CHUNK` bytes would not wait, now or within some seconds."""
+    """Returns whether `CHUNK` bytes can be written now or within some seconds."""
     poll = select.poll()
     poll.register(number, select.POLLOUT)
     return bool(poll.poll(seconds * 1000))
 
 
 def take() -> None:
-    """Makes sys.stdout and sys.stderr streams that cannot fail; for the process of a command."""
+    """Replaces sys.stdout and sys.stderr by streams that cannot fail.
+
+    Only the process of a command may call it.
+    """
     for name, number in (("stdout", 1), ("stderr", 2)):
         found = getattr(sys, name)
         lost = OSError(errno.EBADF, "it is closed") if found is None else None
@@ -104,9 +104,8 @@ def take() -> None:
 def finish(status: int) -> int:
     """Flushes both streams and returns the exit status.
 
-    A result that was meant for stdout and could not be written there is an error. One that has been
-    saved in files is
-    not: then only the summary is lost.
+    A result that was meant for stdout and could not be written there is an error. For a result
+    saved in files only the summary is lost, which is not an error.
     """
     try:
         sys.stdout.flush()
@@ -118,35 +117,33 @@ def finish(status: int) -> int:
         return status
     if _kept:
         note(
-            f"stdout cannot be written ({lost.strerror}), its summary is lost: the result is in "
+            f"stdout cannot be written ({lost.strerror}), the summary is lost: find the result in "
             f"{', '.join(_kept)}"
         )
         return 0
     note(
-        f"Error: stdout cannot be written ({lost.strerror}), so the result is lost: direct it to "
-        f"a file with room"
+        f"Error: stdout cannot be written ({lost.strerror}), the result is lost: redirect it to a "
+        f"file on a disk with free space"
     )
     return 1
 
 
 def kept(*places: str) -> None:
-    """Says that the result is saved there, and that stdout only reports on it."""
+    """Records where the result is saved, so that stdout only reports on it."""
     _kept.extend(places)
 
 
 def urgent(text: str) -> None:
-    """Writes a line to stderr from a signal handler.
+    """Writes a line to stderr from a signal handler, without waiting for a reader.
 
-    Not through a stream in use, and without waiting for a reader.
-
-    From now on no writer waits longer than `BLOCKED` for a reader that does not read. An empty text
-    does only that.
+    It uses no stream that may be in use. From now on no writer waits longer than `BLOCKED` for a
+    reader that does not read. An empty text does only that.
     """
     global _leaving
     _leaving = True
     if not text:
         return
-    show_cursor = "\x1b[?25h" if terminal() else ""  # a progress bar has hidden it
+    show_cursor = "\x1b[?25h" if terminal() else ""  # A progress bar hides the cursor.
     line = f"{show_cursor}\n{shorten(clean(text))}\n".encode(errors="backslashreplace")
     try:
         if writable(2, 0):
@@ -156,7 +153,7 @@ def urgent(text: str) -> None:
 
 
 def terminal() -> bool:
-    """Whether a person watches stderr on a terminal."""
+    """Returns whether stderr is a terminal."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except (OSError, ValueError):
@@ -164,7 +161,7 @@ def terminal() -> bool:
 
 
 def console() -> Console:
-    """A console on stderr for progress bars, which show names as they are and not as markup."""
+    """Returns a console on stderr for progress bars, which shows names without markup."""
     from rich.console import Console
 
     return Console(file=sys.stderr, stderr=True, markup=False, highlight=False, emoji=False)
@@ -178,7 +175,7 @@ def note(text: str) -> None:
 def warn(message: Warning | str, *_: Any, **__: Any) -> None:
     """Writes a warning in one line, without its place in the code.
 
-    None of torch's about its own sparse tensors.
+    torch's warnings about its own sparse tensors are left out.
     """
     if not str(message).startswith(
         ("Sparse CSR tensor support is in beta", "Sparse invariant checks")
@@ -187,7 +184,7 @@ def warn(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 class LastResort(logging.Handler):
-    """Shows what the library logs where no handler has been set up."""
+    """Shows the messages that the library logs where no handler has been set up."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -220,6 +217,6 @@ def _write(stream: Any, text: str) -> None:
         stream.write(text)
         stream.flush()
     except (OSError, ValueError) as error:
-        # only where `take` was not called, in another program: stderr is dropped there as well
+        # This happens only in programs that did not call `take`; stderr is dropped there, too.
         if stream is not sys.stderr or (isinstance(error, ValueError) and not stream.closed):
             raise

@@ -1,4 +1,4 @@
-"""`dualgnn train`: a prepared data folder becomes a run folder."""
+"""Trains a model and writes a run folder: `dualgnn train`."""
 
 from __future__ import annotations
 
@@ -41,46 +41,46 @@ if TYPE_CHECKING:
     "pairs",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Set any key of the model or of training; repeatable.",
+    help="Any option of the model or of training; repeatable.",
 )
 @click.option(
     "--config",
     "config_file",
     type=PATH,
     metavar="FILE",
-    help="Read a run.toml first; options given here win.",
+    help="Configuration in the form of run.toml; options given here override it.",
 )
 @click.option(
-    "--print-config", is_flag=True, help="Print the resulting configuration as TOML and stop."
+    "--print-config", is_flag=True, help="Print the resolved configuration as TOML and exit."
 )
 @click.option(
     "--checkpoint-every",
     type=click.IntRange(1),
     metavar="N",
-    help="Epochs between checkpoints at most.  [default: 10]",
+    help="Maximum number of epochs between checkpoints.  [default: 10]",
 )
 @click.option(
     "--checkpoint-minutes",
     type=click.FloatRange(0),
     metavar="M",
-    help="Minutes between checkpoints at most, also within an epoch.  [default: 5]",
+    help="Maximum minutes between checkpoints, also within an epoch.  [default: 5]",
 )
 @click.option(
     "--keep-last",
     type=click.IntRange(1),
     metavar="N",
-    help="How many checkpoints stay.  [default: 2]",
+    help="Number of checkpoints to keep.  [default: 2]",
 )
 @click.option(
     "--keep-checkpoints",
     is_flag=True,
     default=None,
-    help="Leave them when the run is finished, for --resume with more --epochs.",
+    help="Keep the checkpoints of a finished run, for --resume with more --epochs.",
 )
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on from the newest sound checkpoint, or begin if there is none.",
+    help="Resume from the newest valid checkpoint, or start if there is none.",
 )
 @force_option
 @json_option
@@ -106,11 +106,11 @@ def command(
 ) -> None:
     """Train a model on a prepared data folder and keep its best epoch.
 
-    The epoch is chosen on the validation split (recall@20 unless --set metric=… says otherwise);
-    the test split is not looked at. Ctrl-C (or SIGTERM, SIGHUP) ends it after the batch at hand and
-    keeps a checkpoint and the best epoch so far; a second one leaves at once. Whatever ended it,
-    --resume goes on, with the options and the data that it was begun with; on the CPU the result is
-    then the same to the bit. A finished run is left as it is.
+    The epoch is chosen on the validation split, by recall@20 unless --set metric=… says otherwise.
+    The test split is not used. Ctrl-C, SIGTERM or SIGHUP ends training after the current batch and
+    keeps a checkpoint and the best epoch so far; a second signal exits at once. After any
+    interruption --resume continues with the same options and data, on the CPU bit-identically. A
+    finished run is left as it is.
 
     \b
     Examples:
@@ -120,7 +120,7 @@ def command(
     """
     if resume and force:
         raise click.UsageError(
-            "--resume goes on with a training, --force begins anew: give one of them"
+            "--resume continues a training and --force starts it again: give one of them"
         )
     from dualgnn_dgl.verbs import train
 
@@ -155,12 +155,13 @@ def command(
         for line in attention_lines(done.attention_summary):
             print_text(line)
     if done.interrupted:
-        note(f"interrupted: {run} holds the best epoch so far; --resume goes on")
+        note(f"interrupted: {run} has the best epoch so far; --resume continues")
     if stop.signal:
         raise SystemExit(stop.status)
 
 
 def _summary(run: str, info: Mapping[str, Any], seconds: float | None) -> str:
+    """Renders the result of the training in one line."""
     best, took = info["best"], "" if seconds is None else f", {seconds:.1f} s"
     if not info["train"]["epochs"] or best["value"] is None:
         return (
@@ -175,15 +176,13 @@ def _summary(run: str, info: Mapping[str, Any], seconds: float | None) -> str:
 
 
 def attention_lines(summary: AttentionSummary | None) -> list[str]:
-    """Which modality weighs most; for the built-in demo also how often it is the one planted in its
-    users.
-    """
+    """Renders the modality that weighs most; on the demo also how often it is the planted one."""
     if summary is None:
         return []
     listed = " · ".join(f"{clean(name)} for {share:.0%}" for name, share in summary.shares.items())
     lines = [f"Attention: the modality that weighs most is {listed} of the users."]
     if summary.updated:
-        added = f"{summary.new_users:,} of {summary.users:,} users are new, and not judged"
+        added = f"{summary.new_users:,} of {summary.users:,} users are new and have no favourite"
         lines.append(f"The data are the demo, updated: {added}.")
     if summary.planted is not None:
         share = f"{summary.planted:.0%}"

@@ -1,6 +1,4 @@
-"""`dualgnn tune`: search for a model's best options on the validation split; an interrupted study
-can be continued.
-"""
+"""Searches for a model's best options on the validation split: `dualgnn tune`."""
 
 from __future__ import annotations
 
@@ -38,13 +36,13 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=20,
     show_default=True,
-    help="Trials in all, earlier ones included.",
+    help="Total number of trials, earlier ones included.",
 )
 @click.option("--study", type=PATH, metavar="DIR", help="Study folder.  [default: studies/MODEL]")
 @click.option(
     "--no-prune",
     is_flag=True,
-    help="Train every trial to its end, also those among the worst so far.",
+    help="Train every trial to its end, even the worst ones.",
 )
 @gpu_option
 @memory_option
@@ -54,14 +52,14 @@ if TYPE_CHECKING:
     "pairs",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Fix any key of the model or of training; repeatable.",
+    help="Any option of the model or of training, which stays fixed; repeatable.",
 )
 @click.option(
     "--config",
     "config_file",
     type=PATH,
     metavar="FILE",
-    help="Start from this run.toml instead of the model's defaults.",
+    help="Configuration to start from, in the form of run.toml, instead of the model's defaults.",
 )
 @force_option
 @json_option
@@ -80,13 +78,12 @@ def command(
 ) -> None:
     """Search for a model's best options on the validation split.
 
-    Trial 0 is what `dualgnn train` would do; then Optuna proposes values from the list beside each
-    model's options (SEARCH in its file), all with one seed. Keys given by --set or by name stay as
-    they are. A trial among the worst tenth at the same epoch is ended early. The test split is not
-    looked at.
+    Trial 0 is what `dualgnn train` would do. Optuna then proposes values of SEARCH in the model's
+    file, all with one seed. Keys given by --set or by name stay fixed. A trial among the worst
+    tenth at the same epoch is ended early. The test split is not used.
 
-    The study remembers every trial: Ctrl-C loses only the one at hand, and the same command goes
-    on. The best options so far are in the study's run.toml.
+    The study keeps every trial. Ctrl-C loses only the current one, and the same command continues.
+    The best options so far are in the study's run.toml.
 
     \b
     Examples:
@@ -96,7 +93,7 @@ def command(
     from dualgnn_dgl.verbs import tune
 
     stopped = stop.current()
-    stopped.raises = KeyboardInterrupt  # the verb keeps what has been tried
+    stopped.raises = KeyboardInterrupt  # The verb keeps the finished trials.
     with Display(lines=False) as display:
         done = tune.tune(
             data,
@@ -118,14 +115,14 @@ def command(
     else:
         print_text(_text(value, done))
     if done.exhausted:
-        note(f"every combination of these values was tried ({len(done.trials)})")
+        note(f"all combinations of these values were tried ({len(done.trials)})")
     if done.interrupted:
-        note("interrupted: the finished trials are kept, the same command goes on")
+        note("interrupted: the finished trials are kept, the same command continues")
         raise SystemExit(stopped.status)
 
 
 def _value(done: TuneResult) -> dict[str, Any]:
-    """The study as `--json` prints it."""
+    """Returns the study as `--json` prints it."""
     from dataclasses import asdict
 
     return {
@@ -141,7 +138,7 @@ def _value(done: TuneResult) -> dict[str, Any]:
 
 
 def _text(value: Mapping[str, Any], done: TuneResult) -> str:
-    """The trials for people, best first, and what to do next."""
+    """Renders the trials as text, best first, and the next command."""
     order, space = {"complete": 0, "pruned": 1, "failed": 2}, done.plan.space
     rows = sorted(
         value["trials"],

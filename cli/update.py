@@ -1,4 +1,4 @@
-"""`dualgnn update`: a day of log added to a trained run, without training it again."""
+"""Adds a new log to a trained run without training it again: `dualgnn update`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     required=True,
     type=PATH,
     metavar="LOG",
-    help="New log, in a form that preprocess reads, or /dev/stdin.",
+    help="New log, in any form that preprocess reads, or /dev/stdin.",
 )
 @click.option(
     "--features",
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     type=click.IntRange(0),
     default=0,
     show_default=True,
-    help="Epochs of training on from the run.",
+    help="Epochs of further training.",
 )
 @click.option("--lr", type=float, help="Learning rate of these epochs.  [default: that of the run]")
 @memory_option
@@ -77,11 +77,11 @@ if TYPE_CHECKING:
 def command(run: str, source: str, data: str | None, as_json: bool, **options: Any) -> None:
     """Add new interactions, users and videos to a trained run without training it again.
 
-    The new pairs go to training, the held-out ones stay; co-occurrence and popularity are counted
-    anew, new users come from their history, new videos from their features (as they were read, or
-    as preprocess --feature-dim reduced them), and all tables are made again. With --epochs the
-    model also trains on, and the better of before and after is kept. The old folders are left as
-    they are.
+    New pairs go to training, and held-out pairs stay held out. Co-occurrence and popularity are
+    counted again. New users start from their history, new videos from their features, raw or
+    reduced by preprocess --feature-dim. All tables are computed again. With --epochs the model also
+    trains, starting from the run, and the better of before and after is kept. The old folders are
+    left as they are.
 
     \b
     Examples:
@@ -92,7 +92,7 @@ def command(run: str, source: str, data: str | None, as_json: bool, **options: A
 
     found = update(run, source, data, progress=lines(), **options)
     if found.repeated:
-        note("this update had been cut off after its last step: nothing is left to do")
+        note("this update was interrupted after its last step: nothing is left to do")
     streams.kept(found.run, found.data)
     if as_json:
         result(found.to_dict())
@@ -101,24 +101,22 @@ def command(run: str, source: str, data: str | None, as_json: bool, **options: A
 
 
 def _text(found: UpdateResult) -> str:
-    """The result for people."""
+    """Renders the result as text."""
     added = found.added
-    filled = "".join(
+    features = "".join(
         f", {clean(name)} for {count:,} that lacked it"
         for name, count in added.filled.items()
         if count
     )
     pairs = f"{added.pairs:,} pairs ({added.known_pairs:,} were known)"
-    text = [f"Added {pairs}, {added.users:,} users, {added.items:,} micro-videos{filled}."]
+    text = [f"Added {pairs}, {added.users:,} users, {added.items:,} micro-videos{features}."]
     if added.dropped:
         reasons = ", ".join(
             f"{clean(reason)}: {count:,}" for reason, count in added.dropped.items()
         )
-        text.append(f"Of {added.rows:,} rows left out: {reasons}.")
+        text.append(f"Dropped of {added.rows:,} rows: {reasons}.")
     if found.before is not None:
-        trained = (
-            f", {found.kept:.4f} after training on (epoch {found.epoch})" if found.epoch else ""
-        )
+        trained = f", {found.kept:.4f} after training (epoch {found.epoch})" if found.epoch else ""
         text.append(f"Validation {found.metric}: {found.before:.4f}{trained}.")
     text.append(f"Run: {clean(found.run)}, data: {clean(found.data)}")
     return "\n".join(text)

@@ -36,12 +36,12 @@ def body(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Protects what Markdown would take for markup."""
+    """Escapes the characters that are markup in Markdown."""
     return re.sub(r"([*_<>|])", r"\\\1", text)
 
 
 def section(name: str, context: click.Context) -> str:
-    """The Markdown of one command: usage, description, options."""
+    """Returns the Markdown of one command: usage, description, options."""
     command = group.get_command(context, name)
     assert command is not None
     own = click.Context(command, info_name=name, parent=context)
@@ -61,7 +61,7 @@ def section(name: str, context: click.Context) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """Returns the whole page."""
     context = click.Context(group, info_name="dualgnn", terminal_width=100)
     table = ["| command | what it does |", "| --- | --- |"]
     table += [f"| [`{name}`](#dualgnn-{name}) | {text} |" for name, text in VERBS.items()]

@@ -1,7 +1,7 @@
 """A stand-in for the few parts of DGL that training needs, for systems without a DGL wheel.
 
 It covers heterographs of edges in the order in which they were given, with data on nodes and
-edges. DGL returns edges in the same order, so models have the same weights, bit for bit. Kernels,
+edges. DGL returns edges in the same order, so the weights of models are bit-identical. Kernels,
 sampling, partitioning and distribution need DGL itself.
 """
 

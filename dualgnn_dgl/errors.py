@@ -1,7 +1,7 @@
 """The errors this library raises on purpose.
 
-Every message is one line that says *what* is wrong, *which* file, option or row it is, and *what to
-do*. The command line turns each of them into that line and exit status 1; anything else is a bug.
+Every message is one line that names the problem, the file, option or row concerned, and the remedy.
+The command line turns each of them into that line and exit status 1; anything else is a bug.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RunError(DualGNNError):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Message for a name that is not in a closed list; names the nearest one.
+    """Returns the message for a name that is not in a closed list; it names the nearest one.
 
     >>> unknown("model", "dualgn", ["dualgnn", "lightgcn"])
     "unknown model 'dualgn'; did you mean 'dualgnn'? Known: dualgnn, lightgcn"
@@ -59,7 +59,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 class _Harmless(dict[int, str]):
     """Replacement of each character for `str.translate`.
 
-    The table grows with the characters that are met.
+    The table grows with each new character.
     """
 
     def __missing__(self, code: int) -> str:
@@ -80,11 +80,10 @@ _HARMLESS = _Harmless()
 
 
 def clean(text: str) -> str:
-    r"""Text that cannot disturb a terminal.
+    r"""Returns text that cannot disturb a terminal.
 
-    No escape sequences, no control or direction characters, one line.
-
-    A byte of a file name that is not UTF-8 is shown as its number.
+    It is one line, without escape sequences and without control or direction characters. A byte of
+    a file name that is not UTF-8 is shown as its number.
 
     >>> clean("\x1b[31mred\x07\n tail\u202e")
     'red tail'
@@ -95,7 +94,7 @@ def clean(text: str) -> str:
 
 
 def clean_lines(text: str) -> str:
-    r"""As `clean`, for text of several lines whose line breaks and spaces are ours.
+    r"""Cleans text of several lines like `clean`, but keeps line breaks and spaces.
 
     >>> clean_lines("rank  item\n   1  \x1b[2Ja\x85b")
     'rank  item\n   1  ab'
@@ -104,7 +103,7 @@ def clean_lines(text: str) -> str:
 
 
 def shorten(text: str, longest: int = LONGEST) -> str:
-    """At most so many characters of a message: the middle of a longer one is left out.
+    """Shortens a message to at most `longest` characters by leaving out its middle.
 
     >>> shorten("the id 'xxxxxxxxxxxxxxxxxxxxxxx' is unknown: check it", 30)
     "the id 'xxxxxxx … wn: check it"
@@ -116,7 +115,7 @@ def shorten(text: str, longest: int = LONGEST) -> str:
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    r"""JSON that can be shown and stored anywhere, and reads back as the same value.
+    r"""Returns JSON that can be shown and stored anywhere, and reads back as the same value.
 
     Control, direction and separator characters and lone surrogates (the bytes of file names that
     are not UTF-8) are written as escapes, all other characters as they are.
@@ -130,7 +129,7 @@ def json_text(value: Any, indent: int | None = None) -> str:
 
 
 def toml_text(value: str) -> str:
-    r"""A TOML string with the same escapes.
+    r"""Returns a TOML string with the same escapes.
 
     >>> toml_text("a\x7fb\U000e0001")
     '"a\\u007fb\\U000E0001"'

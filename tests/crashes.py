@@ -193,7 +193,7 @@ def kills(rounds: int, draw: random.Random) -> dict:
             time.sleep(draw.uniform(0, 0.7 * longest))
             os.kill(pid, signal.SIGKILL)
             code = ended(pid)
-            figures["resumed_from_a_checkpoint"] += "going on from checkpoint" in said()
+            figures["resumed_from_a_checkpoint"] += "resuming from checkpoint" in said()
             if code == 0:
                 break
             assert code == -signal.SIGKILL, (code, said())

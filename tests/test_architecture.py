@@ -44,7 +44,7 @@ ONLY_IN = {
     "rich": {"cli"},
     "sklearn": {"readers", "modality"},
     "pandas": {"readers", "data.synthetic"},
-    "optuna": {"experiments.tuning", "experiments.journal"},
+    "optuna": {f"experiments.tuning.{name}" for name in ("folder", "search", "trial")},
 }
 WITHOUT_TORCH = {"errors", "data", "readers", "modality", "preprocess", "models.train_config"} | {
     f"core.{name}"

@@ -369,7 +369,7 @@ def test_an_unknown_user_may_have_been_left_out_by_the_core(folder, report, said
         manifest.write_bytes(before)
     assert "5-core" not in unlisted, "a report that preprocess did not write says nothing"
     assert line.count("unknown user 'u90' in data; did you mean 'u900'") == 1
-    assert ("left out who is not in the 5-core" in line and "--history" in line) == said
+    assert ("left out users outside the 5-core" in line and "--history" in line) == said
 
 
 @pytest.mark.parametrize("words", [[], ["--user", "u900", "--all", "lists.parquet"]])

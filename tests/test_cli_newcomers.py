@@ -116,7 +116,7 @@ def test_users_who_watched_nothing_known_are_left_out_and_counted(folder, tmp_pa
     ("words", "line"),
     [
         (["--history", "v5,v55"], "unknown micro-video 'v55' in data; did you mean 'v5"),
-        (["--history", " , "], "history 1 says nothing about its user (it is empty)"),
+        (["--history", " , "], "history 1 has no known video (it is empty)"),
         (["--history", "x", "--skip-unknown"], "none of its 1 ids is in data"),
         (["--histories", "nowhere.csv"], "nowhere.csv does not exist"),
         (["--history", "v5", "--run", "nowhere"], "nowhere/run.json"),
@@ -262,7 +262,7 @@ def test_cold_items_from_log_to_figures(tmp_path, monkeypatch) -> None:
         *prepared.test.item.tolist(),
     }
     done = call("train", "--epochs", 2, "--set", "width=5", "--set", "hidden=4")
-    assert done.exit_code == 0 and "placed by their modalities" in done.stderr, done.output
+    assert done.exit_code == 0 and "folded in by their modalities" in done.stderr, done.output
     found = call("eval", "--cold-items", "--topk", 2, "--json")
     value = json.loads(found.stdout)
     assert value["cold_items"] == 6 and value["users"] == len(set(prepared.test.user.tolist()))

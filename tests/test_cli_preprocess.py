@@ -136,8 +136,9 @@ def test_impute_fills_marks_and_says_so(raw: Path) -> None:
     assert dualgnn(*words, "--data", "holed").exit_code == 0
     run = dualgnn(*words, "--impute", "heat")
     assert run.exit_code == 0, run.output
-    assert "missing features: filled by heat" in run.stdout and "feature homophily" in run.stdout
-    assert "filled" in next(line for line in run.stdout.splitlines() if line.startswith("modality"))
+    assert "missing features: imputed by heat" in run.stdout and "feature homophily" in run.stdout
+    (head,) = [line for line in run.stdout.splitlines() if line.startswith("modality  width")]
+    assert "imputed" in head
     holed, filled = (data.load(place).modalities["visual"] for place in ("holed", "data"))
     assert (
         filled.present.all()
@@ -160,7 +161,7 @@ def test_impute_fills_marks_and_says_so(raw: Path) -> None:
         group, ["train", "--epochs", "1", "--set", "width=4", "--gpu", "-1"]
     )
     assert (
-        trained.exit_code == 0 and "visual: 2 of 13 items filled before training" in trained.stderr
+        trained.exit_code == 0 and "visual: 2 of 13 items imputed before training" in trained.stderr
     )
 
 

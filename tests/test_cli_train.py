@@ -175,7 +175,7 @@ def test_named_options_beat_set_and_set_beats_the_file(tmp_path, monkeypatch):
 def test_impute_fills_for_the_model_and_is_written_down(home):
     plain, filled = run("train", *SHORT), run("train", *SHORT, "--run", "filled", "--impute", "ppr")
     assert plain.exit_code == filled.exit_code == 0, filled.output
-    assert "visual: 3 of 19 items filled by ppr" in filled.stderr and "filled" not in plain.stderr
+    assert "visual: 3 of 19 items imputed by ppr" in filled.stderr and "imputed" not in plain.stderr
     one, two = load_run("runs/dualgnn"), load_run("filled")
     assert (one.info["train"]["impute"], two.info["train"]["impute"]) == ("none", "ppr")
     assert one.info["data"]["hash"] == two.info["data"]["hash"], "the data folder stays as it is"

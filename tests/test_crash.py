@@ -147,7 +147,7 @@ def test_resume_needs_no_options_and_ends_as_if_nothing_had_been(cut):
     assert run(*OPTIONS, "--run", "runs/whole")[0] == 0
     assert weights("runs/a") != weights("runs/whole")
     code, out, errors = run("--run", "runs/a", "--resume")
-    assert code == 0 and "going on from checkpoint-000003" in errors and "Best epoch" in out, errors
+    assert code == 0 and "resuming from checkpoint-000003" in errors and "Best epoch" in out, errors
     assert weights("runs/a") == weights("runs/whole") and not load_run("runs/a").info["interrupted"]
     assert sorted(path.name for path in Path("runs").iterdir()) == ["a", "whole"]
 
@@ -215,7 +215,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_used(home):
     assert (
         code == 0
         and f"{kept[1].name} is not what was written there" in errors
-        and "going on from checkpoint-000005" in errors
+        and "resuming from checkpoint-000005" in errors
     )
     assert weights("runs/a") == weights("runs/whole")
 
@@ -274,7 +274,7 @@ def test_an_interrupted_run_without_its_checkpoints_says_so(cut):
 
 def test_resume_without_anything_begins(home):
     code, _, errors = run(*OPTIONS, "--run", "runs/a", "--resume")
-    assert code == 0 and "begins at the beginning" in errors
+    assert code == 0 and "starts from the beginning" in errors
     assert load_run("runs/a").info["epochs"] == 6
 
 
@@ -384,7 +384,7 @@ def test_a_second_signal_while_the_run_is_saved_leaves_at_once_and_loses_nothing
     assert sorted(path.name for path in Path("runs").iterdir()) == [".a.lock", "a.training"]
     assert run(*words, "--run", "runs/whole")[0] == 0
     code, _, errors = run("--run", "runs/a", "--resume")
-    assert code == 0 and "going on from" in errors and weights("runs/a") == weights("runs/whole")
+    assert code == 0 and "resuming from" in errors and weights("runs/a") == weights("runs/whole")
 
 
 @pytest.fixture

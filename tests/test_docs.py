@@ -1,5 +1,4 @@
-"""README and docs: their commands run, their output matches, generated pages are fresh, and the
-words are plain.
+"""README and docs: their commands run, their output matches, and generated pages are fresh.
 
 A page's `bash`, `console` and `python` blocks run in order, in an empty folder of its own. Comments
 before a block:
@@ -35,30 +34,6 @@ MARK = r"(?:<!-- (not run|output varies): (.+?) -->\n)?"
 BLOCK = re.compile(rf"^{MARK}```(bash|console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LIMIT = 300  # seconds for one block on a busy machine
-# words that the style of this project replaces; the right-hand side says by what
-BANNED = {
-    r"mend(s|ed|ing)?": "fix",
-    r"anew": "again",
-    r"told": "say what is known, or: distinguished",
-    r"nobody|no one|somebody": "no user, users",
-    r"taken up|take up|took up": "resume",
-    r"put down": "pause, stop",
-    r"go(es)? on|went on|going on": "continue",
-    r"hang(s)? on": "depend on",
-    r"in the place of": "instead of",
-    r"besides": "also",
-    r"apart": "separately",
-    r"so many": "that many",
-    r"figures?": "number, result",
-    r"holes?|holed": "missing features",
-    r"lent|lends?": "share",
-    r"lies?": "is",
-    r"spoilt": "damaged",
-    r"aloud|said so": "log a warning",
-    r"to the bit|bit for bit": "bit-identical",
-    r"watched-by": "users of",
-    r"whoever|whatever": "any",
-}
 
 
 @dataclass(frozen=True)
@@ -239,18 +214,6 @@ def test_a_block_that_does_not_run_says_why(page: Path) -> None:
 
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 200
-
-
-@pytest.mark.parametrize("page", [page for page in PROSE if page != GENERATED], ids=named)
-def test_the_words_are_plain(page: Path) -> None:
-    found = []
-    text = FENCED.sub(lambda block: "\n" * block[0].count("\n"), page.read_text("utf-8"))
-    for number, line in enumerate(text.splitlines(), 1):
-        line = re.sub(r"`[^`]*`", "", line)
-        for words, instead in BANNED.items():
-            hits = re.findall(rf"\b(?:{words})\b", line, re.IGNORECASE)
-            found += [f"{named(page)}:{number}: {line.strip()!r} ({instead})"] * bool(hits)
-    assert not found
 
 
 def test_the_page_of_the_command_line_is_fresh() -> None:

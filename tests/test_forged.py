@@ -25,7 +25,7 @@ from dualgnn_dgl.data import manifest
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.experiments import tuning
 from dualgnn_dgl.experiments.journal import check_journal
-from dualgnn_dgl.experiments.robustness.cells import schema_of
+from dualgnn_dgl.experiments.robustness.results import schema_of
 from dualgnn_dgl.runs import working
 from dualgnn_dgl.runs.checkpoint import RUN_SCHEMA
 from dualgnn_dgl.runs.resume import ABOUT_SCHEMA

@@ -264,9 +264,9 @@ def test_unknown_ids_are_named_or_skipped():
     ):
         door.users([["v5", "v55"]])
     assert torch.equal(door.users([["v5", "v55"]], skip_unknown=True), door.users([["v5"]]))
-    with pytest.raises(DataError, match="history 2 says nothing about its user .none of its 1 ids"):
+    with pytest.raises(DataError, match="history 2 has no known video .none of its 1 ids"):
         door.users([["v5"], ["zzz"]], skip_unknown=True)
-    with pytest.raises(DataError, match="history 1 says nothing about its user .it is empty"):
+    with pytest.raises(DataError, match="history 1 has no known video .it is empty"):
         door.users([[]])
     assert door.users([]).shape == (0, door.item.shape[1])
 

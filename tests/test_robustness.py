@@ -21,17 +21,11 @@ from dualgnn_dgl.data import Interactions, save
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import Evaluator, paired, top_k
 from dualgnn_dgl.experiments import robustness
+from dualgnn_dgl.experiments.ledger import write_sealed
 from dualgnn_dgl.experiments.robustness import Cell, Plan
-from dualgnn_dgl.experiments.robustness.cells import (
-    Bench,
-    _write_checked,
-    complete,
-    demote,
-    key_of,
-    name_of,
-    reduced,
-    result_of,
-)
+from dualgnn_dgl.experiments.robustness.catalogue import complete, demote, reduced
+from dualgnn_dgl.experiments.robustness.cells import Bench
+from dualgnn_dgl.experiments.robustness.results import key_of, name_of, result_of
 from dualgnn_dgl.experiments.robustness.settings import settings
 from dualgnn_dgl.experiments.robustness.summary import _area
 from dualgnn_dgl.modality import drop, read_holes
@@ -251,7 +245,7 @@ def test_a_file_of_another_kind_in_a_cells_place_is_no_result(whole, tmp_path):
     assert robustness.run(p, whole, tmp_path) == 0
     summary = robustness.summarise(p, whole, tmp_path, "recall@5")
     for file in sorted((tmp_path / "cells").iterdir()):
-        _write_checked(file, {"what": "something else"})
+        write_sealed(file, {"what": "something else"})
         assert robustness.run(p, whole, tmp_path) == 0
         assert robustness.summarise(p, whole, tmp_path, "recall@5") == summary
 
@@ -388,7 +382,7 @@ def test_dropped_items_are_neither_learnt_from_nor_listed():
     assert torch.equal(lists, torch.from_numpy(numbers)[short]), (
         "and the order is that among the kept ones"
     )
-    with pytest.raises(DataError, match="nothing is left to learn from"):
+    with pytest.raises(DataError, match="use another strategy"):
         reduced(data, np.zeros(small.ITEMS, bool))
 
 
@@ -513,7 +507,7 @@ def test_the_command_stops_goes_on_and_writes_everything(home):
     first = call(*SHORT, "--minutes", 0)
     assert (
         first.exit_code == 0
-        and "6 of 6 cells are still to run: the same command goes on" in first.stderr
+        and "6 of 6 cells are missing: the same command continues" in first.stderr
     )
     done = call(*SHORT)
     assert done.exit_code == 0, (done.output, done.exception)
@@ -543,7 +537,7 @@ def test_ctrl_c_keeps_the_finished_cells(home, monkeypatch):
     found = call(*SHORT)
     assert (
         found.exit_code == 130
-        and "the finished cells are kept, the same command goes on" in found.stderr
+        and "the finished cells are kept, the same command continues" in found.stderr
     ), found.output
     assert len(list(Path("robustness/cells").iterdir())) == 2
     assert call(*SHORT).exit_code == 0 and len(begun) == 3 + 4, "two of six are not run again"

@@ -374,7 +374,7 @@ def test_a_long_training_ends_within_ten_seconds_and_goes_on(
         slowest = max(slowest, time.monotonic() - began)
         assert (
             process.returncode == 128 + number
-            and "--resume goes on" in said
+            and "--resume continues" in said
             and "Traceback" not in said
         ), said
         assert load_run(run).info["interrupted"] and list(
@@ -532,7 +532,7 @@ def test_tune_keeps_its_trials(
         and "validation" in done.out
     ), done
     done = trial.call(*command)
-    assert done.code == 0 and "1 trials are there already" in done.err, done
+    assert done.code == 0 and "1 trials are finished already" in done.err, done
 
 
 @pytest.mark.parametrize("number", stop.SIGNALS)

@@ -323,7 +323,7 @@ def test_tune_then_train_with_what_it_found(home) -> None:
         and info["best"]["epoch"] == value["best"]["epoch"]
     )
     again = run("tune", "--study", "studies/lightgcn", "--trials", 5, "--gpu", -1)
-    assert again.exit_code == 0 and "3 trials are there already" in again.stderr, again.output
+    assert again.exit_code == 0 and "3 trials are finished already" in again.stderr, again.output
     rows = [line.split() for line in again.stdout.splitlines()]
     assert (
         rows[0][:5] == ["trial", "validation", "recall@3", "best", "epoch"]
@@ -354,7 +354,7 @@ def test_mistakes_are_one_line_and_leave_nothing(home, words, says) -> None:
 def test_another_search_in_the_same_folder_is_refused(home) -> None:
     first = run("tune", "--model", "mostpop", "--gpu", -1)
     assert (
-        first.exit_code == 0 and "every combination of these values was tried (1)" in first.stderr
+        first.exit_code == 0 and "all combinations of these values were tried (1)" in first.stderr
     )
     longer = run("tune", "--study", "studies/mostpop", "--epochs", 7, "--gpu", -1)
     assert "study of other training options (epochs: 200, now 7)" in longer.stderr, (

@@ -110,7 +110,7 @@ def test_ratings_below_the_datas_limit_are_left_out():
 def test_a_log_without_anything_new_is_refused():
     dataset = small.dataset()
     user, item = small.pairs_of(dataset.valid)[0]
-    with pytest.raises(DataError, match="nothing to update"):
+    with pytest.raises(DataError, match="is new to the data"):
         growth.extend(
             dataset, RawInput(log([(str(dataset.user_ids[user]), str(dataset.item_ids[item]))]))
         )
@@ -214,13 +214,13 @@ def test_update_from_log_to_lists(folder):
     again = call("update", "--input", "day.csv")
     assert again.exit_code == 1 and "--force" in again.stderr
     twice = call("update", "--run", "runs/dualgnn-updated", "--input", "day.csv")
-    assert twice.exit_code == 1 and "nothing to update" in twice.stderr
+    assert twice.exit_code == 1 and "is new to the data" in twice.stderr
 
 
 def test_training_on_keeps_the_better_of_before_and_after(folder):
     found = call("update", "--input", "day.csv", "--epochs", 2, "--lr", 0.01, "--json")
     value = json.loads(found.stdout)
-    assert value["kept"] >= value["before"] and "training on for 2 epochs" in found.stderr
+    assert value["kept"] >= value["before"] and "training for 2 further epochs" in found.stderr
     old = call("eval", "--gpu", "-1", "--json")
     assert json.loads(old.stdout)["run"] == "runs/dualgnn", "the old run is still there"
     text = call("update", "--input", "day.csv", "--force").stdout
@@ -243,7 +243,7 @@ def test_every_row_of_the_new_log_is_accounted_for(folder):
     assert (value["rows"], value["pairs"], value["known_pairs"]) == (6, 2, 1)
     assert value["dropped"]["repeated pair"] == 1 and sum(value["dropped"].values()) == 3, value
     text = call("update", "--input", "odd.csv", "--force").stdout
-    assert "Of 6 rows left out: " in text and "repeated pair: 1" in text
+    assert "Dropped of 6 rows: " in text and "repeated pair: 1" in text
 
 
 def test_nothing_is_written_when_the_log_does_not_fit(folder):

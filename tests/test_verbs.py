@@ -459,7 +459,7 @@ def test_robustness_is_robustness(folder: Path, tmp_path: Path) -> None:
             ["data", "holes"],
             {"changes": {"seed": 3}},
             ConfigError,
-            "belong to the experiment",
+            "the experiment itself varies seeds",
         ),
         ("robustness", ["data", "holes"], {"seeds": 0}, ConfigError, "seeds is 0"),
     ],

@@ -208,7 +208,7 @@ def test_a_training_that_was_asked_to_end_resumes_to_the_same_bits(home):
         "data", "dualgnn", "parts", device="cpu", progress=asks, stop=asks, **options
     )
     assert part.interrupted and len(part.history) == 2 and Path("parts.training").is_dir()
-    with pytest.raises(RunError, match="cut off in epoch 3"):
+    with pytest.raises(RunError, match="interrupted in epoch 3"):
         dualgnn_dgl.train("data", "dualgnn", "parts", **options)
     resumed = dualgnn_dgl.train(run="parts", resume=True)
     assert not resumed.interrupted and not Path("parts.training").exists()

@@ -16,12 +16,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.lib.machine import machine
 from benchmarks.lib.packed import Packed, Training
 from benchmarks.lib.paths import METRIC, REPOSITORY, RESULTS
+
+if TYPE_CHECKING:
+    from dualgnn_dgl.experiments.ledger import Ledger
 
 KS = (10, 20)
 
@@ -51,6 +55,7 @@ class Trainings:
     ) -> None:
         self.file = results / f"{table}.parquet"
         self.folder = cache / "trainings" / ("quick" if quick else table)
+        self.ledger = _ledger(self.folder)
         self.threads, self.refill, self.quick = threads, refill, quick
         self.packed = Packed() if quick else Packed.read(self.file)
         self.changed: dict[str, Training] = {}
@@ -101,20 +106,17 @@ class Trainings:
 
         One that only the Parquet file has is copied to the cache.
         """
-        from dualgnn_dgl.core.files import read_json, write_json
-
-        file = self.folder / f"{name}.json"
         if name in self.changed:
             return self.changed[name]
         if name in self.packed:
             kept = self.packed[name]
-            if not file.is_file():
-                write_json(file, as_json(kept))
+            if name not in self.ledger:
+                self.ledger.keep(name, as_json(kept))
             return kept
-        if not file.is_file():
-            return None
-        self.changed[name] = read_json(file)
-        return self.changed[name]
+        found = self.ledger.find(name)
+        if found is not None:
+            self.changed[name] = found
+        return found
 
     def make(self, name: str, content: dict, folder: Path, mask: str | None) -> Training:
         """Trains in a process of its own."""
@@ -152,11 +154,9 @@ class Trainings:
             before: The same training as it was kept without its users' hits. Where its results
                 repeat, its times stay.
         """
-        from dualgnn_dgl.core.files import write_json
-
         if before is not None and before["test"] == made["test"]:
             made = before | {key: made[key] for key in ("hits", "held_out")}
-        write_json(self.folder / f"{name}.json", as_json(made))
+        self.ledger.keep(name, as_json(made))
         self.changed[name] = made
         return made
 
@@ -176,6 +176,13 @@ class Trainings:
                 self.packed.write(self.file)
             self.changed = {}
             yield
+
+
+def _ledger(folder: Path) -> Ledger[str]:
+    """Returns the working cache; the library is imported late, so that `--help` answers quickly."""
+    from dualgnn_dgl.experiments.ledger import Ledger
+
+    return Ledger(folder, str)
 
 
 def name_of(data: str, content: dict) -> str:

@@ -1,10 +1,8 @@
 """Checks a study's journal.jsonl before Optuna replays it.
 
-Types, ranges and references of every line that a search writes.
-
-Optuna replays a line without any check: a wrong type is an error somewhere inside it, or a search
-that continues from nonsense.
-`op_code` says what a line does; codes that our searches never write are refused.
+It checks types, ranges and references of every line that a search writes. Optuna replays a line
+without any check: a wrong type is an error somewhere inside it, or a search that continues from
+nonsense. `op_code` is the kind of a line; codes that our searches never write are refused.
 
 Source: optuna.storages.journal, versions 4 and 5.
 """
@@ -78,7 +76,7 @@ _ATTRIBUTES: dict[str, Schema] = {
 
 
 def _lines(space: Space) -> dict[int, Schema]:
-    """Op code → schema of its lines.
+    """Returns op code → schema of its lines.
 
     Optuna ignores keys that it does not know, so later versions may add some.
     """
@@ -121,10 +119,7 @@ def _lines(space: Space) -> dict[int, Schema]:
 
 
 class _Replay:
-    """Follows the journal as Optuna would.
-
-    Which trials there are, their state, parameters and attributes.
-    """
+    """Follows the journal as Optuna would: the trials, their states, parameters and attributes."""
 
     def __init__(self, study: str, space: Space) -> None:
         self.study, self.space, self.begun = study, space, False
@@ -140,9 +135,9 @@ class _Replay:
         if code == CREATE_STUDY:
             if line["study_name"] != self.study:
                 raise Mismatch(f"the study is not that of {self.study}")
-            self.begun = True  # every process that opens the study writes this line
+            self.begun = True  # Every process that opens the study writes this line.
         elif not self.begun:
-            raise Mismatch("the study is not begun yet")
+            raise Mismatch("the study has not begun yet")
         elif code == CREATE_TRIAL:
             self.states.append(line.get("state", RUNNING))
             self.params.append(set())
@@ -199,15 +194,16 @@ class _Replay:
                 complete and line["values"] != [found["value"]]
             )
             if differs or found["epoch"] > found["epochs"]:
-                raise Mismatch(f"trial {trial} ends otherwise than its attributes say")
+                raise Mismatch(f"trial {trial} does not end as its attributes say")
         elif line["values"] is not None:
             raise Mismatch("values are given for a trial that has not ended")
         self.states[trial] = state
 
 
 def cut_tail(path: Path) -> None:
-    """Cuts off a last line that a crash left half written: Optuna would append the next one to
-    it.
+    """Cuts off a last line that a crash left half written.
+
+    Optuna would append the next line to it.
     """
     content = _content(path)
     if content and not content.endswith(b"\n"):
@@ -215,7 +211,7 @@ def cut_tail(path: Path) -> None:
 
 
 def _content(path: Path) -> bytes:
-    """The journal; nothing where there is none."""
+    """Returns the content of the journal; nothing where there is none."""
     if not path.exists():
         return b""
     with open_regular(path, RunError) as handle:
@@ -223,28 +219,27 @@ def _content(path: Path) -> bytes:
 
 
 def keep_digest(path: Path, kept: Path) -> None:
-    """Writes the SHA-256 of the journal, which now ends with a finished trial, to the file
-    `kept`.
-    """
+    """Writes the SHA-256 of the journal, which ends with a finished trial, to the file `kept`."""
     content = _content(path)
     write_json(kept, {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()})
 
 
 def check_digest(path: Path, kept: Path) -> None:
-    """Compares the journal with what `keep_digest` wrote.
+    """Compares the journal with the digest in the file `kept`.
 
-    Lines after that belong to an interrupted trial.
+    Lines after that part belong to an interrupted trial. Studies of earlier versions have no such
+    file.
 
     Raises:
-        RunError: if it was damaged or edited. Studies of earlier versions have no such file.
+        RunError: if the journal was damaged or edited.
     """
     if not kept.exists():
         return
-    said = read_json(kept, RunError, _DIGEST, REMEDY)
+    digest = read_json(kept, RunError, _DIGEST, REMEDY)
     content = _content(path)
     if (
-        said["bytes"] > len(content)
-        or hashlib.sha256(content[: said["bytes"]]).hexdigest() != said["sha256"]
+        digest["bytes"] > len(content)
+        or hashlib.sha256(content[: digest["bytes"]]).hexdigest() != digest["sha256"]
     ):
         raise RunError(f"{path} is not what was written there (damaged or edited): {REMEDY}")
 
@@ -253,7 +248,7 @@ def check_journal(path: Path, study: str, space: Space) -> None:
     """Checks the journal of the study `study` over `space`.
 
     Raises:
-        RunError: naming the file, the line and what is wrong with it.
+        RunError: for a line that is not valid; the message names file, line and fault.
     """
     if not path.exists():
         return

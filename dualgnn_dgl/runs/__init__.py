@@ -1,3 +1,1 @@
-"""Keeps what a training made: the run folder, checkpoints, resuming, and folding newcomers into a
-run.
-"""
+"""Run folders, checkpoints, resuming, and newcomers in a trained run."""

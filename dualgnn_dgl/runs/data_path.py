@@ -1,9 +1,8 @@
-"""Where the data of a run is: kept as it was given and relative to the run folder, and found again
-from every folder.
+"""Keeps the place of a run's data, and finds it again from every working directory.
 
 `path` is the data folder as it was given, `from_run` the same relative to the run folder. The first
-serves people and where only the run was moved, the second other working directories and where both
-were moved together.
+is for people, and for a run that was moved alone. The second is for other working directories, and
+for a run that was moved together with its data.
 """
 
 from __future__ import annotations
@@ -19,28 +18,28 @@ from dualgnn_dgl.errors import DataError, RunError
 
 
 def reference(data: str | Path, run: str | Path) -> dict[str, str]:
-    """What a run keeps about the place of its data.
+    """Returns the place of the data as a run keeps it.
 
     >>> reference("/a/data", "/a/runs/lightgcn")
     {'path': '/a/data', 'from_run': '../../data'}
     """
     place = Path(os.path.abspath(data))
-    if place.name:  # of a link its own name is kept, which outlives what it points to
+    if place.name:  # The name of a link is kept, because it outlives its target.
         place = Path(os.path.realpath(place.parent)) / place.name
     return {"path": str(data), "from_run": os.path.relpath(place, os.path.realpath(run))}
 
 
 def locate(about: Mapping[str, Any], run: str | Path) -> str:
-    """The data folder of a run.
+    """Finds the data folder of a run.
 
     Args:
-        about: what `reference` gave, with the data's `hash`. Runs of earlier versions have no
+        about: result of `reference`, with the data's `hash`. Runs of earlier versions have no
             `from_run`.
         run: the run folder as it is named now.
 
     Returns:
-        The first of the two places whose data has the hash; if neither has, one that holds other
-        data, for the caller to refuse.
+        The first of the two places whose data has the hash. If neither has, one with other data,
+            which the caller refuses.
 
     Raises:
         RunError: if there is prepared data in neither place.
@@ -61,8 +60,9 @@ def locate(about: Mapping[str, Any], run: str | Path) -> str:
 
 
 def _hash(folder: str) -> Any:
-    """What the manifest says; None where it cannot be read, which loading the data then
-    explains.
+    """Returns the hash in the manifest of the data; None if it cannot be read.
+
+    Loading the data then explains why.
     """
     try:
         return read_json(Path(folder) / MANIFEST).get("hash")

@@ -1,11 +1,12 @@
-"""A day of log added to prepared data and a trained model, without training it again.
+"""Adds a new log to prepared data and a trained model, without training the model again.
 
-`extend` makes the larger data set: old users and items keep their numbers, new ones follow; old
-splits stay, new pairs are for training; co-occurrence is counted anew. `grow` makes the larger
-model: what it has learned stays, the free rows of new users come from their nearest co-occurring
-users or, where a model knows better, from their history, those of new videos from the trained ones
-they resemble. Its tables are then those of its own `embed`, over the new graph and the new
-popularity.
+`extend` builds the larger data set. Known users and items keep their numbers, and new ones follow.
+Old splits stay, new pairs go to training, and co-occurrence is counted again.
+
+`grow` builds the larger model. It keeps its trained parameters. The free rows of new users come
+from their nearest co-occurring users or, where a model has a rule of its own, from their history;
+the rows of new videos come from similar trained videos. The tables are then those of its own
+`embed`, over the new graph and the new popularity.
 """
 
 from __future__ import annotations
@@ -30,14 +31,24 @@ from dualgnn_dgl.models.base import LOOK_ALIKES, Recommender, axis_of
 from dualgnn_dgl.preprocess import align
 from dualgnn_dgl.preprocess.filters import id_order
 
-LENDERS = 20  # co-occurring users who lend to a new one, in proportion to the videos they share
+NEIGHBOURS = 20  # co-occurring users of a new one, weighted by the number of shared videos
 
 
 @dataclass(frozen=True)
 class Added:
-    """What an update brought: new pairs, pairs that were known, rows left out by reason, new users
-    and items, features for known items. Every row of the log is one of the first three: `rows` =
-    `pairs` + `known_pairs` + the sum of `dropped`.
+    """Counts of an update.
+
+    Every row of the log is new, known or dropped: `rows` = `pairs` + `known_pairs` + the sum of
+    `dropped`.
+
+    Attributes:
+        rows: rows of the log.
+        pairs: new pairs.
+        known_pairs: pairs that were known.
+        dropped: rows left out, by reason.
+        users: new users.
+        items: new items.
+        filled: known items that got features which they lacked, by modality.
     """
 
     rows: int
@@ -52,21 +63,20 @@ class Added:
 def extend(
     dataset: Dataset, raw: RawInput, *, min_rating: float | None = None, cooc_top: int = 200
 ) -> tuple[Dataset, Added]:
-    """The data set with the rows of a new log, and with features for new items and for items that
-    lacked them.
+    """Adds the rows and features of a new log to a data set.
 
-    A pair that stands in any split already changes nothing; every other goes to training. Features
-    of items that have them are left as they are; they may be as wide as the data's, or as wide as
+    A pair that is already in any split changes nothing; every other pair goes to training. Existing
+    features of items stay as they are. New features may be as wide as the data's, or as wide as
     they were before `preprocess --feature-dim`.
 
-    Parameters
-    ----------
-    min_rating, cooc_top : as in `preprocess.Options`, and best the same.
+    Args:
+        dataset: the data set.
+        raw: the new log, with features.
+        min_rating: as in `preprocess.Options`; use the value that the data were prepared with.
+        cooc_top: likewise.
 
-    Raises
-    ------
-    DataError
-        if the log brings nothing new, or features do not fit the data's.
+    Raises:
+        DataError: if the log brings nothing new, or features do not fit the data's.
     """
     log = raw.log
     rows, dropped = np.ones(len(log.user), dtype=bool), dict(log.dropped)
@@ -84,7 +94,7 @@ def extend(
     new = keys[~np.isin(keys, np.concatenate([part.keys() for part in old.values()]))]
     if not new.size:
         raise DataError(
-            f"none of the {len(log.user):,} rows is new to the data: there is nothing to update"
+            f"none of the {len(log.user):,} rows is new to the data: give a log with new pairs"
         )
     train = old["train"]
     user, item = (
@@ -128,9 +138,10 @@ def extend(
 
 
 def _merge(known: np.ndarray, ids: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Known ids with those used of `ids` that are new behind them, in the order of ids.
+    """Appends the new ids among those used to the known ids, in the order of ids.
 
-    And the codes as places in that.
+    Returns:
+        All ids, and the codes as places in them.
     """
     used = np.unique(codes)
     place = {name: number for number, name in enumerate(known.tolist())}
@@ -149,7 +160,7 @@ def _counted(pairs: Interactions, users: int, items: int) -> Interactions:
 def _features(
     dataset: Dataset, raw: RawInput, item_ids: np.ndarray
 ) -> tuple[dict[str, Modality], dict[str, int]]:
-    """The modalities (I',) and, by name, how many known items got one that they lacked."""
+    """Returns the modalities (I',), and the number of known items with new features by modality."""
     brought = {}
     for name, given in raw.modalities.items():
         if name not in dataset.modalities:
@@ -182,30 +193,29 @@ def grow(
     config: Options,
     modalities: Mapping[str, Modality] | None = None,
 ) -> Recommender:
-    """The trained model over a larger data set: all it has learned, and rows for the newcomers.
+    """Builds the trained model over a larger data set, with rows for the newcomers.
 
-    Parameters
-    ----------
-    model : trained on `dataset`, on the CPU; it is not changed.
-    larger : from `extend`.
-    name, config : of the model.
-    modalities : what the larger model is built with, if not the data's own.
+    Args:
+        model: model trained on `dataset`, on the CPU; it is not changed.
+        dataset: data set of the training.
+        larger: data set from `extend`.
+        name: name of the model.
+        config: options of the model.
+        modalities: modalities that the larger model is built with, if not the data's own.
 
-    Raises
-    ------
-    RunError
-        if a parameter depends on the data in a way that cannot grow.
+    Raises:
+        RunError: if a parameter depends on the data in a way that cannot grow.
     """
     modalities = larger.modalities if modalities is None else modalities
     grown = create(name, heterograph(larger), modalities, config)
-    if not model.trainable:  # its state is counted from the data, here the larger
+    if not model.trainable:  # Its state is counted from the data, here from the larger ones.
         return grown.eval()
     sizes = dataset.num_users, dataset.num_items
     more = larger.num_users - sizes[0], larger.num_items - sizes[1]
     measure = dataset.co_occurrence.measure if dataset.co_occurrence is not None else "count"
     index = TrainingIndex(dataset.train, dataset.modalities, measure)
     fresh = larger.train.user >= sizes[0]
-    ok = fresh & (larger.train.item < sizes[1])  # what new users watched among the trained items
+    ok = fresh & (larger.train.item < sizes[1])  # pairs of new users with trained items
     pairs = Interactions(larger.train.user[ok] - sizes[0], larger.train.item[ok], more[0], sizes[1])
     histories = UserHistories(pairs, index)
     features = {
@@ -218,10 +228,10 @@ def grow(
         own = model.newcomer_rows(key, histories)
         if own is not None:
             return own
-        near = histories.neighbours(LENDERS, "proportional")
-        lent = near @ old.reshape(len(old), -1)
+        near = histories.neighbours(NEIGHBOURS, "proportional")
+        rows = near @ old.reshape(len(old), -1)
         alone = ~torch.zeros(more[0]).index_fill(0, near.edges()[0].long(), 1).bool().unsqueeze(1)
-        return lent.where(~alone, old.reshape(len(old), -1).mean(0)).reshape(
+        return rows.where(~alone, old.reshape(len(old), -1).mean(0)).reshape(
             more[0], *old.shape[1:]
         )
 

@@ -1,15 +1,13 @@
-"""Users and videos that come after training.
+"""Folds users and videos that came after training into a trained run, without training it again.
 
-Placed in a trained run's tables at once, without training it again.
+    service = newcomers.load("runs/dualgnn")
+    items, scores = service.recommend([["v0655", "v1898"], ["v42"]], k=10)
+    new = service.items({"visual": Modality(values, present)})
 
-    door = newcomers.load("runs/dualgnn")
-    items, scores = door.recommend([["v0655", "v1898"], ["v42"]], k=10)
-    new = door.items({"visual": Modality(values, present)})
-
-A new user's vector comes from what they watched (`Recommender.user_foldin`), a new video's from its
-modalities (`Recommender.item_foldin`). A user costs time by the length of the history and the
-popularity of its videos, not by the size of the catalogue; only ranking, and finding the videos
-that a new one resembles, look at every video.
+The vector of a new user comes from the videos they watched (`Recommender.user_foldin`), that of a
+new video from its modalities (`Recommender.item_foldin`). The cost of a user depends on the length
+of the history and the popularity of its videos, not on the size of the catalogue. Only ranking, and
+the search for videos similar to a new one, look at every video.
 """
 
 from __future__ import annotations
@@ -36,15 +34,14 @@ from dualgnn_dgl.training import TrainConfig
 
 
 class Newcomers:
-    """Places newcomers in the tables of a trained model; made once, called for every request.
+    """Folds newcomers into the tables of a trained model; built once, called for every request.
 
-    Parameters
-    ----------
-    model : trained, on the CPU; it is not changed.
-    dataset : what it was trained on.
-    where : the data's name in messages.
-    modalities : what the model was built with, where its holes had been filled; by default the
-        data's own.
+    Args:
+        model: trained model, on the CPU; it is not changed.
+        dataset: data set of the training.
+        where: the data's name in messages.
+        modalities: modalities that the model was built with, if they were imputed; by default the
+            data's own.
     """
 
     def __init__(
@@ -64,72 +61,68 @@ class Newcomers:
             # of shapes (U, D), (I, D)
             self.user, self.item = (table.detach().clone() for table in model.embed())
             self._user_rule = model.user_foldin()
-        self._item_rule: ItemFoldin | None = None  # made when first asked for
+        self._item_rule: ItemFoldin | None = None  # built on first use
 
     def pairs(
         self, histories: Sequence[Sequence[str]], *, skip_unknown: bool = False
     ) -> Interactions:
-        """UserHistories in the user's own ids as pairs (B users, I items).
+        """Converts histories in the user's own ids to pairs (B users, I items).
 
         A video named twice counts once.
 
-        Raises
-        ------
-        DataError
-            for an unknown id (the nearest ones are named) unless `skip_unknown`, and for a history
-            without any known video.
+        Raises:
+            DataError: for an unknown id (the nearest ones are named) unless `skip_unknown`, and for
+                a history without any known video.
         """
         items = [
             np.unique(self.item_ids.places(history, skip=skip_unknown)) for history in histories
         ]
         for number, (history, known) in enumerate(zip(histories, items, strict=True), start=1):
             if not known.size:
-                said = (
+                reason = (
                     f"none of its {len(history)} ids is in {self.item_ids.where}"
                     if len(history)
                     else "it is empty"
                 )
                 raise DataError(
-                    f"history {number} says nothing about its user ({said}): name at least one "
-                    f"watched micro-video"
+                    f"history {number} has no known video ({reason}): name at least one watched "
+                    f"micro-video"
                 )
         user = np.repeat(np.arange(len(items)), [len(known) for known in items])
         item = np.concatenate(items) if items else np.empty(0, np.int64)
         return Interactions(user, item, len(items), self.dataset.num_items)
 
     def users(self, histories: Sequence[Sequence[str]], *, skip_unknown: bool = False) -> Tensor:
-        """Vectors (B, D) of B new users from the ids of what they watched, in any order.
+        """Returns vectors (B, D) of B new users from the ids of their videos, in any order.
 
         See `pairs` for errors.
         """
         return self.place(self.pairs(histories, skip_unknown=skip_unknown))
 
     def place(self, pairs: Interactions, exclude: np.ndarray | None = None) -> Tensor:
-        """Vectors (B, D) of B new users from pairs in internal numbers.
+        """Returns vectors (B, D) of B new users from pairs in internal numbers.
 
-        Parameters
-        ----------
-        exclude : (B,) training users, or −1, each of whom must not lend to the history of the same
-            number (see `UserHistories`).
+        Args:
+            pairs: pairs (B users, I items).
+            exclude: (B,) a training user for each history, or −1. This user is not among the
+                neighbours of the history (see `UserHistories`).
         """
         with torch.no_grad():
             return self._user_rule(UserHistories(pairs, self.index, exclude))
 
     def items(self, features: Mapping[str, Modality]) -> Tensor:
-        """Vectors (N, D) of N new videos, to stand below `item`.
+        """Returns vectors (N, D) of N new videos, as further rows of `item`.
 
-        The score with a user is the inner product, as for everyone.
+        The score with a user is the inner product, as for every video.
 
-        Parameters
-        ----------
-        features : modality → `data.Modality` (N rows), as wide as the data's or, where `preprocess
-            --feature-dim` reduced that, as wide as it was before. What is not present does not
-            enter, whatever it holds.
+        Args:
+            features: modality → `data.Modality` (N rows), as wide as the data's or, where
+                `preprocess --feature-dim` reduced those, as wide as before. The values of missing
+                rows are ignored.
 
-        Raises
-        ------
-        DataError
-            if a name or a width is not the catalogue's, or the catalogue has no features.
+        Raises:
+            DataError: if a name or a width is not the catalogue's, or the catalogue has no
+                features.
         """
         with torch.no_grad():
             if self._item_rule is None:
@@ -141,9 +134,9 @@ class Newcomers:
             )
 
     def _narrow(self, name: str, new: Modality) -> Modality:
-        """A modality of new videos as wide as the catalogue's.
+        """Reduces a modality of new videos to the width of the catalogue's.
 
-        One that the catalogue does not know is left to `NewItems`.
+        `NewItems` refuses a modality that the catalogue does not have.
         """
         if name not in self.index.modalities:
             return new
@@ -159,25 +152,25 @@ class Newcomers:
         include_seen: bool = False,
         skip_unknown: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """The K best videos for each history, (B, K) internal numbers and scores, as
-        `evaluation.top_k` gives them.
+        """Returns the K best videos for each history: (B, K) internal numbers and scores.
 
-        What the history holds is left out unless `include_seen`. See `pairs` for errors.
+        They have the form of `evaluation.top_k`. Videos of the history are left out unless
+        `include_seen`. See `pairs` for errors.
         """
         pairs = self.pairs(histories, skip_unknown=skip_unknown)
         return top_k(self.place(pairs), self.item, k, None if include_seen else pairs)
 
 
 def load(run: str | Path, data: str | Path | None = None) -> Newcomers:
-    """The newcomers' door of a run folder.
+    """Loads a run folder for folding in newcomers.
 
-    `data` says where its data folder lies now, if not where it was.
+    Args:
+        run: the run folder.
+        data: its data folder, if it is not where it was.
 
-    Raises
-    ------
-    RunError, DataError
-        if either folder is missing or damaged, they do not belong together, or another version
-        wrote the run.
+    Raises:
+        RunError, DataError: if either folder is missing or damaged, they do not belong together, or
+            another version wrote the run.
     """
     loaded = checkpoint.load_run(run)
     folder = checkpoint.locate(loaded.info["data"], loaded.folder) if data is None else str(data)
@@ -185,15 +178,15 @@ def load(run: str | Path, data: str | Path | None = None) -> Newcomers:
 
 
 def place_in(run: checkpoint.Run, dataset: Dataset, where: str = "the data") -> Newcomers:
-    """The same for a run and data that are loaded already.
+    """Prepares a loaded run and its data for folding in newcomers.
 
     Args:
-        run: The run.
-        dataset: The data it was trained on.
-        where: The data's name in messages.
+        run: the run.
+        dataset: the data it was trained on.
+        where: the data's name in messages.
 
     Raises:
-        RunError: If they do not belong together, or another version wrote the run.
+        RunError: if they do not belong together, or another version wrote the run.
     """
     model = checkpoint.restore(run, dataset)
     return Newcomers(

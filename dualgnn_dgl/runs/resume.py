@@ -1,7 +1,4 @@
-"""What a training into a run folder sets out to do.
-
-Begin, resume what was cut off, or nothing since the run is finished.
-"""
+"""Decides what a training into a run folder does: begin, resume, or nothing for a finished run."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ from dualgnn_dgl.errors import ConfigError, DataError, RunError
 from dualgnn_dgl.models import MODELS, model_class
 from dualgnn_dgl.runs.checkpoint import MARKER, Run, load_run, locate, reference, versions
 from dualgnn_dgl.runs.settings import Settings
-from dualgnn_dgl.runs.working import BEGUN, Checkpoints
+from dualgnn_dgl.runs.working import BEGUN, Checkpoint, Checkpoints
 from dualgnn_dgl.training import TrainConfig
 from dualgnn_dgl.training.state import Snapshot
 
-# option of the verb → attribute of `Checkpoints`
+# Option of the verb → attribute of `Checkpoints`.
 KEPT = {
     "checkpoint_every": "every",
     "checkpoint_minutes": "minutes",
@@ -32,7 +29,7 @@ KEPT = {
     "keep_checkpoints": "leave",
 }
 
-# What a checkpoint says of the training's options and data; `begin` writes it.
+# Options and data of a training as a checkpoint keeps them; `begin` writes them.
 ABOUT_SCHEMA = schema.record(
     {
         "model": schema.one_of(*MODELS),
@@ -53,18 +50,29 @@ ABOUT_SCHEMA = schema.record(
                 "leave": schema.FLAG,
             }
         ),
-        "leave": schema.FLAG,  # of versions that kept nothing else
+        "leave": schema.FLAG,  # Earlier versions kept this option only.
     },
 )
 
-# The settings out of the options given now over those of an earlier training, see
+# Returns the settings of the options given now over those of an earlier training, see
 # `settings.resolve`.
 Resolve = Callable[[Mapping[str, Any] | None], Settings]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to train, on what; `about` and `start` are the checkpoint's where there is one."""
+    """A training that is about to begin or to continue.
+
+    Attributes:
+        name: name of the model.
+        config: options of the model.
+        train: options of training.
+        data: data folder.
+        device: device.
+        about: options and data in the checkpoint; None without one.
+        start: state in the checkpoint; None without one.
+        finished: a run that needs nothing more.
+    """
 
     name: str
     config: Options
@@ -73,16 +81,16 @@ class Plan:
     device: torch.device
     about: Mapping[str, Any] | None = None
     start: Snapshot | None = None
-    finished: Run | None = None  # a run that needs nothing more
+    finished: Run | None = None
 
 
 def refuse_unfinished(hook: Checkpoints) -> None:
-    """Raise `RunError` if beginning anew would cost checkpoints."""
+    """Raises `RunError` if a new training would cost checkpoints."""
     if name := next(hook.names(), None):
         epoch = int(name.split("-")[1])
         raise RunError(
-            f"{hook.folder} holds a training that was cut off in epoch {epoch}: go on with "
-            f"--resume, or begin anew with --force"
+            f"{hook.folder} has a training that was interrupted in epoch {epoch}: continue with "
+            f"--resume, or begin again with --force"
         )
 
 
@@ -93,37 +101,29 @@ def go_on(
     device: int | str | torch.device | None,
     explicit: Collection[str] = (),
 ) -> Plan | None:
-    """The plan that continues from the newest valid checkpoint or from the start, or that finds the
-    run finished.
+    """Returns the plan that continues an earlier training, or finds its run finished.
 
-    None if nothing is known of an earlier training. The hook takes the training's own way of
-    keeping checkpoints.
+    It continues from the newest valid checkpoint, else from the start. None if nothing is known of
+    an earlier training. The hook takes the earlier training's options for checkpoints.
 
-    Parameters
-    ----------
-    data, device : as given; None takes what the training was begun with.
-    explicit : keys of `KEPT` that were given and replace the training's own.
+    Args:
+        hook: the run's checkpoints.
+        resolve: resolves the options given now over those of the earlier training.
+        data: data folder as given; None takes that of the earlier training.
+        device: device as given; None takes that of the earlier training.
+        explicit: keys of `KEPT` that were given and replace the earlier ones.
 
-    Raises
-    ------
-    RunError, ConfigError
-        if options or device are others than those it was begun with, or the checkpoints of an
-        unfinished run are gone.
+    Raises:
+        RunError, ConfigError: if options or device differ from those of the earlier training, or
+            the checkpoints of an unfinished run are gone.
     """
     found = hook.newest()
-    done = None
-    try:
-        if (hook.run / MARKER).is_file():
-            done = load_run(hook.run)
-    except RunError as error:
-        if found is None:
-            raise
-        hook.say(f"{error}: it will be replaced")
+    done = _saved_run(hook, found)
     about: Mapping[str, Any] | None = (
         found.about if found else hook.begun() or (done.info if done else None)
     )
     if about is None:
-        hook.say(f"there is no checkpoint in {hook.folder}: training begins at the beginning")
+        hook.say(f"there is no checkpoint in {hook.folder}: training starts from the beginning")
         return None
     written = hook.folder / (f"{found.name}.json" if found else BEGUN)
     of_run = done is not None and about is done.info
@@ -134,33 +134,45 @@ def go_on(
     name, config, train = resolve(about)
     if found is not None:
         _check_width(config, found.snapshot)
-    data = data or locate(about["data"], hook.run)
-    plan = Plan(
-        name, config, train, data, _device(about, device), about, found.snapshot if found else None
-    )
+    place, start = data or locate(about["data"], hook.run), found.snapshot if found else None
+    plan = Plan(name, config, train, place, _device(about, device), about, start)
     if done is not None and not done.info["interrupted"] and _same(done.info, plan, about):
         return replace(plan, finished=done)
-    if found is None and not of_run:
-        how = "training starts from the beginning, with the options it was begun with"
-        hook.say(f"{hook.folder} holds no checkpoint yet: {how}")
-        return plan
-    if found is None:
+    if found is None and of_run:
         cause = "was stopped early" if done and done.info["interrupted"] else "is finished"
         raise RunError(
-            f"{hook.run} {cause} and has no checkpoints to go on from (see --keep-checkpoints): "
-            f"train anew with --force"
+            f"{hook.run} {cause} and has no checkpoints to continue from (see "
+            f"--keep-checkpoints): train again with --force"
         )
-    where = found.snapshot.info
-    hook.say(
-        f"going on from {found.name}: epoch {where['epoch']}, {where['step']} batches of it done"
-    )
+    hook.say(_whence(hook, found))
     return plan
+
+
+def _saved_run(hook: Checkpoints, found: Checkpoint | None) -> Run | None:
+    """Reads the run folder; None without one, or if it is damaged and a checkpoint replaces it."""
+    try:
+        return load_run(hook.run) if (hook.run / MARKER).is_file() else None
+    except RunError as error:
+        if found is None:
+            raise
+        hook.say(f"{error}: it will be replaced")
+        return None
+
+
+def _whence(hook: Checkpoints, found: Checkpoint | None) -> str:
+    """Returns the message about the place from which training continues."""
+    if found is None:
+        how = "training starts from the beginning, with the same options"
+        return f"{hook.folder} has no checkpoint yet: {how}"
+    where = found.snapshot.info
+    done = f"epoch {where['epoch']}, {where['step']} of its batches done"
+    return f"resuming from {found.name}: {done}"
 
 
 def _check_about(about: Mapping[str, Any], path: Path, *, whole: bool) -> None:
     """Raises `RunError` unless the saved options are valid.
 
-    `whole` where `about` is that of a checkpoint, not a run.json.
+    `whole` is set where `about` is that of a checkpoint, not of a run.json.
     """
     remedy = "begin again with --force"
     if whole:
@@ -170,9 +182,7 @@ def _check_about(about: Mapping[str, Any], path: Path, *, whole: bool) -> None:
 
 
 def _check_width(config: Options, start: Snapshot) -> None:
-    """Raises `RunError` for a model that is wider than what is kept of it, before memory is taken
-    for it.
-    """
+    """Raises `RunError` for a model wider than its kept parameters, before memory is requested."""
     names = [name for name in start.tensors if name.startswith("model/")]
     widest, width = (
         max((size for name in names for size in start.tensors[name].shape), default=0),
@@ -180,40 +190,37 @@ def _check_width(config: Options, start: Snapshot) -> None:
     )
     if width > widest:
         raise RunError(
-            f"{start.where}: config.width is {width}, no kept parameter is that wide: begin again "
-            f"with --force"
+            f"{start.where}: config.width is {width}, but no saved parameter is that wide: begin "
+            f"again with --force"
         )
 
 
 def _same(done: Mapping[str, Any], plan: Plan, about: Mapping[str, Any]) -> bool:
-    """Whether a finished run is the one that the plan would end in."""
+    """Returns whether the plan would end in this finished run."""
     made = (done["model"], {**plan.config.REMOVED, **done["config"]}, done["train"])
     wanted = (plan.name, recorded(plan.config), asdict(plan.train))
     return made == wanted and done["data"]["hash"] == about["data"]["hash"]
 
 
 def _device(about: Mapping[str, Any], choice: int | str | torch.device | None) -> torch.device:
-    """The device it was begun on, or another of its kind."""
+    """Returns the device of the earlier training, or another of its kind."""
     kind, _, index = about["device"].partition(":")
     if choice is None:
         choice = CPU if kind == "cpu" else int(index or 0)
     device = pick_device(choice)
     if device.type != kind:
         raise ConfigError(
-            f"the training was begun on {about['device']}, not on {device}: their random numbers "
-            f"differ; leave the device out"
+            f"the training was begun on {about['device']}, and random numbers differ on {device}: "
+            f"leave the device out"
         )
     return device
 
 
 def check_data(plan: Plan, dataset: Dataset, say: Callable[[str], None]) -> None:
-    """Check that a training continues on the data it was begun with, and say so where versions
-    differ.
+    """Raises an error unless a training continues on the same data; reports other versions.
 
-    Raises
-    ------
-    DataError
-        if the data are others.
+    Raises:
+        DataError: if the data differ.
     """
     if plan.about is None:
         return
@@ -232,13 +239,13 @@ def check_data(plan: Plan, dataset: Dataset, say: Callable[[str], None]) -> None
     ]
     if differ and plan.start is not None:
         say(
-            f"other versions than it was begun with ({', '.join(differ)}): the last bits of the "
-            f"result may differ"
+            f"versions differ from those at the start of training ({', '.join(differ)}): the last "
+            f"bits of the result may differ"
         )
 
 
 def begin(hook: Checkpoints, plan: Plan, dataset: Dataset) -> None:
-    """Tell the hook where to continue, and have it write down what the training is begun with."""
+    """Sets where the hook continues, and writes the options and data of the training."""
     hook.start = plan.start
     about = {
         "model": plan.name,

@@ -1,6 +1,4 @@
-"""Settings of a training: a model's name, its options and those of training, out of defaults, a
-file and single options.
-"""
+"""Resolves the settings of a training from defaults, a file and single options."""
 
 from __future__ import annotations
 
@@ -17,9 +15,9 @@ from dualgnn_dgl.training import TrainConfig
 DEFAULT_MODEL = "dualgnn"
 SECTIONS = ("name", "model", "train")
 RAISED = ("epochs", "patience")  # options that may be raised when a training is resumed
-_BEGUN_WITH = (
-    "--resume goes on with the options it was begun with ({}): leave them out, or begin anew with "
-    "--force"
+_DIFFER = (
+    "--resume continues with the options that the training was begun with ({}): leave them out, "
+    "or begin again with --force"
 )
 Settings = tuple[str, Options, TrainConfig]
 
@@ -30,9 +28,9 @@ def resolve(
     options: Mapping[str, Any] | None = None,
     base: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Returns name, model options and training options.
+    """Returns the name, model options and training options of a training.
 
-    The model's defaults, then `config`, then `options`.
+    They are the model's defaults, then `config`, then `options`.
 
     Args:
         model: a key of `models.MODELS`; None takes the name in `config`, else dualgnn.
@@ -40,8 +38,8 @@ def resolve(
             Its model options are left out if `model` is another one.
         options: options of the model or of training by key; text is converted as on the command
             line.
-        base: `model`, `config` and `train` that a resumed training was begun with. They then
-            replace the defaults, and only more `epochs` and more `patience` are allowed.
+        base: `model`, `config` and `train` of the training to resume. They then replace the
+            defaults, and only more `epochs` and more `patience` are allowed.
 
     Raises:
         ConfigError: for an unknown model, section or key, a value that is not allowed, or one that
@@ -61,29 +59,28 @@ def resolve(
     if config is not None:
         for part, owner in (("model", kind.Config), ("train", TrainConfig)):
             check_saved(owner, sections[part], where, ConfigError, "fix it", f"[{part}]")
+    if base and name != base["model"]:
+        raise ConfigError(_DIFFER.format(f"the model was {base['model']}, now {name}"))
+    own = {**(base["config"] if base else {}), **sections["model"]}
+    train = {**(base["train"] if base else kind.TRAIN), **sections["train"]}
+    _add_options(options or {}, (kind.Config, own), (TrainConfig, train))
+    chosen, training = build(kind.Config, own, "[model]"), build(TrainConfig, train, "[train]")
     if base:
-        if name != base["model"]:
-            raise ConfigError(_BEGUN_WITH.format(f"the model was {base['model']}, now {name}"))
-        sections = {
-            "model": {**base["config"], **sections["model"]},
-            "train": {**base["train"], **sections["train"]},
-        }
-    else:
-        sections["train"] = {**kind.TRAIN, **sections["train"]}
-    for key, value in (options or {}).items():
-        if key in keys(kind.Config) or key in kind.Config.REMOVED:
-            sections["model"][key] = value
-        elif key in keys(TrainConfig):
-            sections["train"][key] = value
+        _refuse_differences(base, chosen, training)
+    return name, chosen, training
+
+
+def _add_options(options: Mapping[str, Any], *owners: tuple[type[Options], dict[str, Any]]) -> None:
+    """Sets each option in the values of the first owner that has it."""
+    for key, value in options.items():
+        for owner, values in owners:
+            if key in keys(owner) or key in getattr(owner, "REMOVED", {}):
+                values[key] = value
+                break
         else:
-            raise ConfigError(unknown("key", key, [*keys(kind.Config), *keys(TrainConfig)]))
-    own, train = (
-        build(kind.Config, sections["model"], "[model]"),
-        build(TrainConfig, sections["train"], "[train]"),
-    )
-    if base:
-        _refuse_differences(base, own, train)
-    return name, own, train
+            raise ConfigError(
+                unknown("key", key, [name for kind, _ in owners for name in keys(kind)])
+            )
 
 
 def _sections(
@@ -103,9 +100,7 @@ def _sections(
 
 
 def _refuse_differences(base: Mapping[str, Any], config: Options, train: TrainConfig) -> None:
-    """Raises `ConfigError` that names the options which differ from those that the training was
-    begun with.
-    """
+    """Raises `ConfigError` with the options that differ from those of the training to resume."""
     differ = []
     for before, now in ((base["config"], config), (base["train"], train)):
         for key, value in asdict(now).items():  # type: ignore[call-overload]
@@ -113,4 +108,4 @@ def _refuse_differences(base: Mapping[str, Any], config: Options, train: TrainCo
             if value != before.get(key, value) and not more:
                 differ.append(f"{key} was {before[key]}, now {value}")
     if differ:
-        raise ConfigError(_BEGUN_WITH.format("; ".join(differ)))
+        raise ConfigError(_DIFFER.format("; ".join(differ)))

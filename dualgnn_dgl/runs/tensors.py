@@ -1,6 +1,4 @@
-"""Tensors on the disk: safetensors, with the SHA-256 of the file, which the format itself has
-not.
-"""
+"""Writes and reads safetensors files, with the SHA-256 that the format itself lacks."""
 
 from __future__ import annotations
 
@@ -18,9 +16,9 @@ from dualgnn_dgl.errors import RunError
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    """Write a safetensors file and return its SHA-256.
+    """Writes a safetensors file and returns its SHA-256.
 
-    Written here, so that a full disk is an OSError like everywhere.
+    The bytes are written here and not by safetensors, so that a full disk is an OSError.
     """
     content = save(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
@@ -30,14 +28,14 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """Tensors of a safetensors file, on the CPU; damage is one line with the file's name.
+    """Reads the tensors of a safetensors file, on the CPU.
 
-    Raises
-    ------
-    RunError
-        if the file is missing or damaged, or is not the one with the given `sha256`.
+    Raises:
+        RunError: if the file is missing or damaged, or is not the one with the given `sha256`; the
+            message names it in one line.
     """
-    remedy = ": train again" if sha256 is None else ""  # a checkpoint has others before it
+    # An earlier checkpoint may replace a damaged one, so only a run has to be trained again.
+    remedy = ": train again" if sha256 is None else ""
     try:
         with open_regular(path, RunError) as handle:
             content = handle.read()
@@ -51,7 +49,7 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def flat(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sparse tables in the three dense tensors that safetensors can hold."""
+    """Converts sparse tables to three dense tensors each, which safetensors can hold."""
     flat: dict[str, Tensor] = {}
     for name, table in tables.items():
         if table.is_sparse:
@@ -67,7 +65,7 @@ def flat(tables: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def unflat(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
-    """A table of `flat`; None where it is not there or does not fit together."""
+    """Restores a table of `flat`; None where it is missing or its parts do not fit together."""
     if f"{name}.index" not in tensors:
         return tensors.get(name)
     try:
@@ -75,10 +73,6 @@ def unflat(tensors: Mapping[str, Tensor], name: str) -> Tensor | None:
         return torch.sparse_coo_tensor(
             index, value, size.tolist(), check_invariants=True
         ).coalesce()
-    except (
-        KeyError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ):  # torch's many words for an entry outside the size
+    except (KeyError, RuntimeError, TypeError, ValueError):
+        # torch raises any of these for an entry outside the size.
         return None

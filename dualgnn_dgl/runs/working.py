@@ -1,16 +1,15 @@
-"""The working folder RUN.training: everything that a training needs to continue after a crash.
+"""Writes and reads RUN.training, which a training needs to continue after a crash.
 
-begun.json                      what the training was begun with: model, options, data, device, how
-                                checkpoints are kept
-checkpoint-EEEEEE-SSSSSSSSS.safetensors   a training put down in epoch E after S batches: see
+begun.json                      model, options, data and device of the training, and its options
+                                for checkpoints
+checkpoint-EEEEEE-SSSSSSSSS.safetensors   a training in epoch E after S batches: see
                                           `state.State`
-checkpoint-EEEEEE-SSSSSSSSS.json          options, data hash, versions, history; the SHA-256 of the
-                                          file above, and its own
+checkpoint-EEEEEE-SSSSSSSSS.json          options, data hash, versions, history; the SHA-256 of
+                                          the file above, and its own
 
-It lies beside RUN, which therefore is always a whole run or none, and goes when the run is saved.
-The JSON is written
-last: a checkpoint without it does not exist. Every file comes to its name whole (temporary file,
-    fsync, rename).
+The folder is beside RUN, which therefore is always complete or absent, and is removed when the run
+is saved. The JSON is written last: a checkpoint without it does not exist. Every file is written
+whole: temporary file, fsync, rename.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from dualgnn_dgl.training.state import Snapshot
 FORMAT = 1
 NAME = re.compile(r"checkpoint-\d{6,}-\d{9,}")
 BEGUN = "begun.json"
-# `about` is checked by resume.py and `training` by state.py, which write them; `self` was taken out
+# `about` is checked by resume.py and `training` by state.py, which write them; `self` is removed
 # before.
 CHECKPOINT_SCHEMA = record(
     {
@@ -50,13 +49,19 @@ BEGUN_SCHEMA = record({"format": one_of(FORMAT), "about": record({}, extra=plain
 
 
 def name_of(training: Mapping[str, Any]) -> str:
-    """The file name of a checkpoint, without its ending."""
+    """Returns the file name of a checkpoint, without its extension."""
     return f"checkpoint-{training['epoch']:06d}-{training['step']:09d}"
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """One checkpoint as read: `about` is what the training was started with."""
+    """A checkpoint as read from its files.
+
+    Attributes:
+        name: file name without its extension.
+        about: options and data that the training was started with.
+        snapshot: state of the training.
+    """
 
     name: str
     about: dict[str, Any]
@@ -64,22 +69,20 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The working folder of one run, whose lock is held inside the `with` block.
+    """The working folder of one run, which is locked inside the `with` block.
 
-    A `state.CheckpointHook` for `training.fit`.
+    It is a `state.CheckpointHook` for `training.fit`.
 
-    Parameters
-    ----------
-    run : the run folder that the training will make.
-    every, minutes : keep a checkpoint every so many epochs, and whenever the last one is so old.
-    last : how many checkpoints stay.
-    leave : keep one at the end, too, and leave all where they are.
-    say : told in one line what a person should know (a damaged checkpoint, a full disk).
+    Args:
+        run: run folder that the training will write.
+        every: number of epochs between two checkpoints.
+        minutes: maximum age of the last checkpoint before another is written.
+        last: number of checkpoints that are kept.
+        leave: also writes a checkpoint at the end, and leaves all of them.
+        say: called with one line for the user, about a damaged checkpoint or a full disk.
 
-    Raises
-    ------
-    RunError
-        on entering, if another process trains into the same run.
+    Raises:
+        RunError: on entering, if another process trains into the same run.
     """
 
     def __init__(
@@ -95,7 +98,7 @@ class Checkpoints:
         self.run = Path(run).resolve()
         self.folder = self.run.with_name(f"{self.run.name}.training")
         self.every, self.minutes, self.last, self.leave, self.say = every, minutes, last, leave, say
-        # what every checkpoint says of the training's options and data
+        # Options and data of the training, which every checkpoint repeats.
         self.about: dict[str, Any] = {}
         self.start: Snapshot | None = None
         self.stop = False
@@ -117,14 +120,15 @@ class Checkpoints:
             interrupted = kind is not None and not issubclass(kind, Exception)
             if not any(self.names()) and not (self._begun and interrupted):
                 (self.folder / BEGUN).unlink(missing_ok=True)
-                with suppress(OSError):  # others' files are in it, or it was never made
+                with suppress(OSError):  # The folder has other files, or was never made.
                     self.folder.rmdir()
         finally:
             self._held.close()
 
     def begin(self, about: dict[str, Any]) -> None:
-        """Write down what the training is begun with, so that it continues with the same even
-        before its first checkpoint.
+        """Writes the options and data of the training.
+
+        It can then continue with the same ones even before its first checkpoint.
         """
         self.about, self._begun = about, True
         info = {"format": FORMAT, "about": about}
@@ -137,12 +141,10 @@ class Checkpoints:
             )
 
     def begun(self) -> dict[str, Any] | None:
-        """What the training was begun with; None where that was not written down.
+        """Returns the options and data of the training; None where they were not written.
 
-        Raises
-        ------
-        RunError
-            if it was damaged or altered.
+        Raises:
+            RunError: if the file was damaged or altered.
         """
         path = self.folder / BEGUN
         if not os.path.lexists(path):
@@ -152,12 +154,10 @@ class Checkpoints:
         except RunError as error:
             raise RunError(f"{error}: begin again with --force") from None
 
-    # ------------------------------------------------------------ state.CheckpointHook
-
     def due(self, epochs: int | None = None, *, last: bool = False) -> bool:
-        """After a batch, or after `epochs` whole epochs.
+        """Returns whether a checkpoint is due after a batch, or after `epochs` whole epochs.
 
-        Is a checkpoint wanted? Before a saved run only with `leave`.
+        With `last`, before the run is saved, one is due only if `leave` is set.
         """
         if last:
             return self.leave
@@ -165,14 +165,14 @@ class Checkpoints:
         return self.stop or often or time.monotonic() - self._kept >= 60 * self.minutes
 
     def ask(self) -> str:
-        """Let training end after the batch at hand; says so."""
+        """Asks training to end after the current batch, and returns a message about it."""
         self.stop = True
-        return "stopping after this batch, what was trained is saved"
+        return "stopping after this batch, then saving the best epoch"
 
     def keep(self, snapshot: Snapshot) -> None:
-        """Write a checkpoint and remove those that are too old.
+        """Writes a checkpoint and removes those that are too old.
 
-        Where it cannot be written, say so: training goes on.
+        Where it cannot be written, a message says so and training continues.
         """
         name = name_of(snapshot.info)
         try:
@@ -190,23 +190,19 @@ class Checkpoints:
         except OSError as error:
             self.say(
                 f"no checkpoint could be written to {self.folder} ({error.strerror}): training "
-                f"goes on without"
+                f"continues without"
             )
-            if name not in self.names():  # tensors without their JSON only take room
+            if name not in self.names():  # Tensors without their JSON are useless.
                 self._remove(name)
         self._kept = time.monotonic()
 
-    # ------------------------------------------------------------ reading
-
     def newest(self) -> Checkpoint | None:
-        """The newest sound checkpoint; damaged ones are named to `say`.
+        """Returns the newest valid checkpoint and reports damaged ones to `say`.
 
         None where there is no checkpoint at all.
 
-        Raises
-        ------
-        RunError
-            if there are checkpoints, and none of them is sound.
+        Raises:
+            RunError: if there are checkpoints, and none of them is valid.
         """
         names = list(self.names())
         for name in names:
@@ -215,7 +211,7 @@ class Checkpoints:
             except RunError as error:
                 self.say(f"{error}: an older checkpoint is tried")
         if names:
-            raise RunError(f"no checkpoint in {self.folder} is sound: start anew with --force")
+            raise RunError(f"no checkpoint in {self.folder} is valid: begin again with --force")
         return None
 
     def _read(self, name: str) -> Checkpoint:
@@ -230,7 +226,7 @@ class Checkpoints:
         return Checkpoint(name, info["about"], Snapshot(tensors, info["training"], str(path)))
 
     def _checked(self, path: Path, schema: Schema) -> dict[str, Any]:
-        """A JSON file of this folder, after the check that it is what was written."""
+        """Reads a JSON file of this folder after a check of its digest."""
         info = read_json(path, RunError)
         if info.pop("self", None) != json_digest(info):
             raise RunError(f"{path} is not what was written there (cut short or altered)")
@@ -242,12 +238,12 @@ class Checkpoints:
         return info
 
     def clear(self) -> None:
-        """Remove all checkpoints."""
+        """Removes all checkpoints."""
         for name in self.names():
             self._remove(name)
 
     def names(self) -> Iterator[str]:
-        """Names of the checkpoints, newest first."""
+        """Yields the names of the checkpoints, newest first."""
         found = {
             path.stem for path in self.folder.glob("checkpoint-*.json") if NAME.fullmatch(path.stem)
         }
@@ -256,7 +252,7 @@ class Checkpoints:
         )
 
     def _remove(self, name: str) -> None:
-        """The JSON goes first: without it the other is nobody's."""
+        """Deletes the JSON first; an orphaned tensor file is cleaned up later."""
         for ending in ("json", "safetensors"):
             with suppress(FileNotFoundError):
                 (self.folder / f"{name}.{ending}").unlink()

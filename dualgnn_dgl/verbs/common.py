@@ -1,4 +1,4 @@
-"""What the verbs share: data in memory or on disk."""
+"""Loads the data of a verb, from memory or from disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Device = int | str | torch.device | None  # see `devices.pick_device`
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A data set with its place.
+    """A data set and where it comes from.
 
     Attributes:
         dataset: the data set.
@@ -51,5 +51,5 @@ def load_data(data: Data | None) -> Source:
         return Source(data, None, {})
     path = DEFAULT_DATA if data is None else os.fspath(data)
     dataset = datasets.load(path)
-    # read now: the folder may be gone when the work ends
+    # The options are read now, because the folder may be gone when the work ends.
     return Source(dataset, path, read_options(path, dataset.hash))

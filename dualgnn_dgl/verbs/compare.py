@@ -1,13 +1,9 @@
-"""Compares runs on the same data: tests their differences user by user, for groups of users and
-items, and their lists.
-"""
+"""Compares runs on the same data user by user: significance tests, slices, and the lists."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +21,8 @@ from dualgnn_dgl.evaluation import (
 )
 from dualgnn_dgl.evaluation import bootstrap as intervals_of
 from dualgnn_dgl.runs.checkpoint import Run, load_run
+from dualgnn_dgl.verbs.comparison import ComparisonResult as ComparisonResult
+from dualgnn_dgl.verbs.comparison import Part, Slice, Standing, Versus
 from dualgnn_dgl.verbs.opening import (
     Device,
     Opened,
@@ -34,156 +32,6 @@ from dualgnn_dgl.verbs.opening import (
     open_run,
     run_name,
 )
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Versus:
-    """The difference of a run to the base, over the same users; positive where the run is better.
-
-    Args:
-        difference: Mean over users.
-        interval: Its 95 % bootstrap interval.
-        p_bootstrap: Two-sided p-value of the bootstrap; `p_bootstrap_holm` corrects it for the
-            number of runs.
-        p_wilcoxon: Two-sided p-value of Wilcoxon's signed-rank test; `p_wilcoxon_holm` likewise.
-        better: The number of users for whom the run is better.
-        worse: The number of users for whom it is worse.
-    """
-
-    difference: float
-    interval: Interval
-    p_bootstrap: float
-    p_bootstrap_holm: float
-    p_wilcoxon: float
-    p_wilcoxon_holm: float
-    better: int
-    worse: int
-
-
-@dataclass(frozen=True)
-class Standing:
-    """One run by one metric: its mean over users, the interval of the mean, and the difference to
-    the base (None for it).
-    """
-
-    mean: float
-    interval: Interval
-    versus: Versus | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row as JSON holds it."""
-        row: dict[str, Any] = {"mean": self.mean, "interval": list(self.interval)}
-        if self.versus is not None:
-            values = dict(vars(self.versus))
-            row |= {
-                "difference": values.pop("difference"),
-                "difference_interval": list(values.pop("interval")),
-                **values,
-            }
-        return row
-
-
-@dataclass(frozen=True)
-class Part:
-    """One run within a group of users or items.
-
-    Mean, and difference to the base with its interval (None for the base).
-    """
-
-    mean: float
-    difference: float | None = None
-    interval: Interval | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The cell as JSON holds it."""
-        if self.interval is None:
-            return {"mean": self.mean}
-        return {
-            "mean": self.mean,
-            "difference": self.difference,
-            "difference_interval": list(self.interval),
-        }
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A group of users or held-out items.
-
-    Args:
-        low: The fewest training pairs in the group.
-        high: The most.
-        users: The number of users it has a value for.
-        metrics: Metric → run → its values.
-    """
-
-    low: int
-    high: int
-    users: int
-    metrics: dict[str, dict[str, Part]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The group as JSON holds it."""
-        metrics = {
-            name: {run: part.to_dict() for run, part in parts.items()}
-            for name, parts in self.metrics.items()
-        }
-        return {"from": self.low, "to": self.high, "users": self.users, "metrics": metrics}
-
-
-@dataclass(frozen=True, eq=False)
-class ComparisonResult:
-    """The comparison of several runs with one of them, the base.
-
-    Args:
-        base: The run that the others are compared with.
-        runs: Run → its model, the base first.
-        data: The data folder; None for data that were given in memory.
-        split: The held-out split that was measured.
-        mask: What the lists left out: 'all' or 'train'.
-        left_out: The splits whose pairs the lists left out.
-        users: The number of users with a held-out item.
-        metrics: Metric → run → its standing.
-        by_user_activity: Groups of users by the number of their training items.
-        by_item_popularity: Groups of held-out items by the number of their training users; 0: cold.
-        beyond: 'gini@20' and so on → run → value; NaN where it has none.
-    """
-
-    base: str
-    runs: dict[str, str]
-    data: str | None
-    split: str
-    mask: str
-    left_out: tuple[str, ...]
-    users: int
-    metrics: dict[str, dict[str, Standing]]
-    by_user_activity: tuple[Slice, ...]
-    by_item_popularity: tuple[Slice, ...]
-    beyond: dict[str, dict[str, float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it, with None instead of NaN."""
-        return {
-            "base": self.base,
-            "runs": dict(self.runs),
-            "data": self.data,
-            "split": self.split,
-            "mask": self.mask,
-            "users": self.users,
-            "metrics": {
-                name: {run: row.to_dict() for run, row in rows.items()}
-                for name, rows in self.metrics.items()
-            },
-            "slices": {
-                "user_training_pairs": [part.to_dict() for part in self.by_user_activity],
-                "item_training_users": [part.to_dict() for part in self.by_item_popularity],
-            },
-            "beyond": {
-                name: {run: None if np.isnan(value) else value for run, value in values.items()}
-                for name, values in self.beyond.items()
-            },
-        }
 
 
 def compare(
@@ -202,21 +50,21 @@ def compare(
     """Compares two or more runs on the same data, user by user.
 
     Args:
-        runs: Run folders, or runs already loaded; the others are compared with the first.
-        data: The data they were trained on, as a folder or loaded; None for the folder that the
+        runs: run folders, or runs already loaded; the others are compared with the first.
+        data: the data they were trained on, as a folder or loaded; None for the folder that the
             first run names.
-        k: List length.
-        metrics: Names out of `evaluation.METRICS`.
-        best: Compares with the best run by the first metric instead of the first run.
+        k: list length.
+        metrics: names out of `evaluation.METRICS`.
+        best: compares with the best run by the first metric instead of the first run.
         split: 'test' or 'valid'.
-        mask: What the lists leave out: 'all' that is known before the split, or 'train' alone.
-        bootstrap: Resamples of the users.
-        seed: Seed of the resamples.
-        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA
-            where it is there.
+        mask: pairs left out of the lists: 'all' that are known before the split, or 'train' alone.
+        bootstrap: resamples of the users.
+        seed: seed of the resamples.
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA if
+            available.
 
     Raises:
-        DualGNNError: If runs, data or options are not usable, or do not belong together.
+        DualGNNError: if runs, data or options are not usable, or do not belong together.
     """
     if isinstance(runs, str | Path | Run) or len(runs) < 2:
         raise ConfigError("one run was given: name the runs to compare, at least two")
@@ -273,7 +121,7 @@ def compare(
 def _open(
     runs: Sequence[str | Path | Run], data: str | Path | Dataset | None
 ) -> tuple[dict[str, Run], Opened]:
-    """All runs by name, and the first of them with the one data set they were trained on."""
+    """Opens all runs by name, and the first one with the data they were trained on."""
     names = [run_name(run) for run in runs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -296,9 +144,7 @@ def _open(
 def _against(
     found: Mapping[str, Evaluation], order: Sequence[str], metric: str, seed: int, resamples: int
 ) -> dict[str, Standing]:
-    """Run → its mean with interval, and for all but the base (the first) its difference to the base
-    with both tests.
-    """
+    """Computes each run's mean by one metric and its difference to the base, with both tests."""
     values = {run: found[run].per_user[metric] for run in order}
     intervals = intervals_of(values, seed, resamples)
     differences = paired(values[order[0]], {run: values[run] for run in order[1:]}, seed, resamples)
@@ -331,7 +177,7 @@ def _sliced(
     seed: int,
     resamples: int,
 ) -> tuple[Slice, ...]:
-    """The groups with every run's mean and difference to the base by each metric."""
+    """Computes every run's mean and difference to the base in each group, by each metric."""
     found = []
     for n, (bounds, base) in enumerate(parts[order[0]]):
         shown: dict[str, dict[str, Part]] = {}

@@ -28,21 +28,20 @@ from dualgnn_dgl.verbs.parquet import check_output, write_per_user
 class EvaluationResult:
     """The metrics of one run.
 
-    Args:
-        run: The run's name.
-        data: The data folder; None for data that were given in memory.
-        model: The model's name.
-        split: The held-out split that was measured.
-        mask: What the lists left out: 'all' or 'train'.
-        left_out: The splits whose pairs the lists left out.
-        ks: The list lengths, ascending and each once.
-        users: The number of users with a held-out item.
+    Attributes:
+        run: the run's name.
+        data: data folder; None for data that were given in memory.
+        model: the model's name.
+        split: held-out split that was measured.
+        mask: pairs left out of the lists: 'all' or 'train'.
+        left_out: splits whose pairs the lists leave out.
+        ks: list lengths, ascending and each once.
+        users: number of users with a held-out item.
         metrics: 'recall@10' and so on: the mean over users; NaN where no user has a value.
-        intervals: The 95 % bootstrap interval of a metric; empty without resamples.
-        per_user: Columns of equal length: `user` in the user's own ids, then every metric of that
+        intervals: 95 % bootstrap interval of a metric; empty without resamples.
+        per_user: columns of equal length: `user` in the user's own ids, then every metric of that
             user.
-        cold_items: The number of items that were ranked where only those without a training pair
-            were; else None.
+        cold_items: number of items ranked where only those without a training pair were; else None.
     """
 
     run: str
@@ -59,8 +58,9 @@ class EvaluationResult:
     cold_items: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it: without the values of single users, and None instead of
-        NaN.
+        """Returns the result in the form of `--json`, with None instead of NaN.
+
+        The values of single users are left out.
         """
         return {
             "run": self.run,
@@ -94,27 +94,27 @@ def evaluate(
     """Ranks all items for every user with a held-out one and measures the lists.
 
     Args:
-        run: A run folder, or a run already loaded.
-        data: The data it was trained on, as a folder or loaded; None for the folder that the run
+        run: run folder, or a run already loaded.
+        data: the data it was trained on, as a folder or loaded; None for the folder that the run
             names.
-        topk: List lengths.
+        topk: list lengths.
         split: 'test' or 'valid'.
-        mask: What the lists leave out: 'all' that is known before the split, or 'train' alone.
-        beyond: Also measures Gini, novelty, and diversity in each modality.
-        cold_items: Ranks only the items without a training pair, each placed by its modalities
+        mask: pairs left out of the lists: 'all' that are known before the split, or 'train' alone.
+        beyond: also measures Gini, novelty, and diversity in each modality.
+        cold_items: ranks only the items without a training pair, each folded in by its modalities
             alone.
-        per_user: A Parquet file to write with every metric of every user.
-        bootstrap: Resamples of the users for the intervals; 0 for none.
-        seed: Seed of the resamples.
-        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA
-            where it is there.
-        force: Replaces the file `per_user`.
+        per_user: Parquet file to write with every metric of every user.
+        bootstrap: resamples of the users for the intervals; 0 for none.
+        seed: seed of the resamples.
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA if
+            available.
+        force: replaces the file `per_user`.
 
     Raises:
-        DualGNNError: If run, data or options are not usable, or do not belong together.
+        DualGNNError: if run, data or options are not usable, or do not belong together.
     """
     if beyond and cold_items:
-        raise ConfigError("beyond looks at lists of the whole catalogue: leave out cold_items")
+        raise ConfigError("beyond measures lists of the whole catalogue: leave out cold_items")
     check_whole("bootstrap", bootstrap)
     check_whole("seed", seed)
     if per_user is not None:
@@ -130,14 +130,14 @@ def evaluate(
     items = evaluator.rank(tables[0].to(place), tables[1].to(place))  # (B, K)
     found = evaluator.measure(items)
     intervals = intervals_of(found.per_user, seed, bootstrap) if bootstrap else {}
-    columns, figures = found.per_user, found.means | found.coverage
+    columns, values = found.per_user, found.means | found.coverage
     if beyond:
         lists = beyond_accuracy(items, found.ks, dataset.train, dataset.modalities)
-        columns, figures = columns | lists.per_user, figures | lists.whole | lists.means
-        # each has its own users: those whose lists can be measured
-        for name, values in lists.per_user.items():
-            if bootstrap and np.isfinite(values).any():
-                intervals |= intervals_of({name: values[np.isfinite(values)]}, seed, bootstrap)
+        columns, values = columns | lists.per_user, values | lists.whole | lists.means
+        # Each metric has its own users: those whose lists it can measure.
+        for name, column in lists.per_user.items():
+            if bootstrap and np.isfinite(column).any():
+                intervals |= intervals_of({name: column[np.isfinite(column)]}, seed, bootstrap)
     columns = {"user": dataset.user_ids[found.users], **columns}
     if per_user is not None:
         write_per_user(per_user, columns)
@@ -153,7 +153,7 @@ def evaluate(
         metrics={
             name: value
             for k in found.ks
-            for name, value in figures.items()
+            for name, value in values.items()
             if name.endswith(f"@{k}")
         },
         intervals=intervals,
@@ -165,11 +165,12 @@ def evaluate(
 def _cold_items(
     opened: Opened, split: str, seen: Sequence[Interactions], ks: Sequence[int]
 ) -> tuple[Evaluator, tuple[Tensor, Tensor]]:
-    """The evaluator of the items without a training pair, and tables (U, D) and (N, D) with a row
-    for each of them.
+    """Returns the evaluator of the items without a training pair, and tables for them.
+
+    The tables are (U, D) and (N, D), with a row for each of the N items.
     """
     dataset, info = opened.dataset, opened.run.info
     model = checkpoint.restore(opened.run, dataset)
-    filled = training.features(dataset, build(training.TrainConfig, info["train"]))
-    measure = ColdItems(dataset.train, filled, getattr(dataset, split), seen, ks)
+    modalities = training.features(dataset, build(training.TrainConfig, info["train"]))
+    measure = ColdItems(dataset.train, modalities, getattr(dataset, split), seen, ks)
     return measure.evaluator, measure.tables(model)

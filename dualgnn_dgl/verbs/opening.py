@@ -23,11 +23,11 @@ Device = int | str | torch.device  # see `devices.pick_device`
 class Opened:
     """A run and the data it was trained on.
 
-    Args:
-        run: The run.
-        dataset: Its data.
-        name: The run's name in results and messages.
-        folder: The data folder; None for data that were given in memory.
+    Attributes:
+        run: the run.
+        dataset: its data.
+        name: the run's name in results and messages.
+        folder: data folder; None for data that were given in memory.
     """
 
     run: Run
@@ -37,7 +37,7 @@ class Opened:
 
     @property
     def where(self) -> str:
-        """The data's name in messages."""
+        """Returns the data's name in messages."""
         return "the data" if self.folder is None else self.folder
 
 
@@ -45,11 +45,11 @@ def open_run(run: str | Path | Run, data: str | Path | Dataset | None = None) ->
     """Opens a run with the data it was trained on.
 
     Args:
-        run: A run folder, or a run already loaded.
-        data: A prepared folder, or data already loaded; None for the folder that the run names.
+        run: run folder, or a run already loaded.
+        data: prepared folder, or data already loaded; None for the folder that the run names.
 
     Raises:
-        RunError, DataError: If either is missing or damaged, or they do not belong together.
+        RunError, DataError: if either is missing or damaged, or they do not belong together.
     """
     loaded = run if isinstance(run, Run) else checkpoint.load_run(run)
     folder: str | None = None
@@ -65,7 +65,7 @@ def open_run(run: str | Path | Run, data: str | Path | Dataset | None = None) ->
 
 
 def run_name(run: str | Path | Run) -> str:
-    """The name of a run in results: its folder, as it was given."""
+    """Returns the name of a run in results: its folder, as it was given."""
     return str(run.folder if isinstance(run, Run) else run)
 
 
@@ -76,16 +76,16 @@ def check_choice(kind: str, value: str, known: Sequence[str]) -> None:
 
 
 def check_whole(name: str, value: int, least: int = 0) -> None:
-    """Raises `ConfigError` unless an option is a whole number of at least so much."""
+    """Raises `ConfigError` unless an option is a whole number of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ConfigError(f"{name} is {value!r:.40}: give a whole number of {least} or more")
 
 
 def lengths(topk: int | Iterable[int]) -> tuple[int, ...]:
-    """List lengths, from one or several.
+    """Returns list lengths as a tuple, from one or several.
 
     Raises:
-        ConfigError: If one of them is no whole number.
+        ConfigError: if one of them is no whole number.
     """
     ks = (topk,) if isinstance(topk, int) else tuple(topk)
     if wrong := [k for k in ks if not isinstance(k, int) or isinstance(k, bool)]:
@@ -96,14 +96,15 @@ def lengths(topk: int | Iterable[int]) -> tuple[int, ...]:
 
 
 def known_before(dataset: Dataset, split: str, mask: str) -> dict[str, Interactions]:
-    """The splits whose pairs are left out of the lists.
+    """Returns the splits whose pairs are left out of the lists.
 
     Args:
-        split: The held-out split, 'test' or 'valid'.
+        dataset: the data set.
+        split: held-out split, 'test' or 'valid'.
         mask: 'all' leaves out everything known before the split, 'train' the training pairs alone.
 
     Raises:
-        ConfigError: If either is unknown.
+        ConfigError: if split or mask is unknown.
     """
     check_choice("split", split, HELD_OUT)
     check_choice("mask", mask, MASKS)

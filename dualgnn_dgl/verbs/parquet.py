@@ -19,12 +19,12 @@ from dualgnn_dgl.evaluation import top_k
 
 
 def check_output(path: str | Path, option: str, force: bool) -> None:
-    """Refuses, before any work, a Parquet file that cannot be written.
+    """Raises an error, before any work, for a Parquet file that cannot be written.
 
     Raises:
-        ConfigError: If the name does not end in .parquet, or the file exists and `force` is not
+        ConfigError: if the name does not end in .parquet, or the file exists and `force` is not
             set.
-        RunError: If the file belongs to a prepared folder.
+        RunError: if the file belongs to a prepared folder.
     """
     if Path(path).suffix != ".parquet" or Path(path).is_dir():
         raise ConfigError(
@@ -41,6 +41,7 @@ def write_per_user(path: str | Path, columns: Mapping[str, np.ndarray]) -> None:
     """Writes a row per evaluated user, whole or not at all.
 
     Args:
+        path: the Parquet file.
         columns: `user` (B,) in the user's own ids, then every metric (B,); NaN is written as
             missing.
     """
@@ -66,13 +67,13 @@ def write_lists(
     """Writes user, rank (from 1), item and score of every user's list, whole or not at all.
 
     Args:
-        path: The Parquet file.
-        tables: User (U, D) and item (I, D).
-        k: List length.
-        seen: Pairs (U, I) to leave out.
+        path: the Parquet file.
+        tables: user (U, D) and item (I, D).
+        k: list length.
+        seen: pairs (U, I) to leave out.
         user_ids: (U,) text.
         item_ids: (I,) text.
-        step: Users ranked and written at a time, which bounds the memory.
+        step: users ranked and written at a time, which bounds the memory.
 
     Returns:
         The number of rows.

@@ -1,4 +1,4 @@
-"""Prepares data: a raw log and feature files become a prepared data set."""
+"""Turns a raw log and feature files into a prepared data set."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from dualgnn_dgl.preprocess import prepare as run_steps
 from dualgnn_dgl.preprocess.split import BY_TIME
 from dualgnn_dgl.readers.reader import read
 
-STEPS = 1000  # of a long step
+STEPS = 1000  # parts in which the progress of a long step is reported
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """A prepared data set.
 
-    Args:
-        dataset: The data set.
-        report: What preprocessing found, kept and left out; see `preprocess.report.describe`.
-        data: The folder it was written to; None if it was not written.
+    Attributes:
+        dataset: the data set.
+        report: sizes, and rows read, kept and dropped; see `preprocess.report.describe`.
+        data: folder it was written to; None if it was not written.
     """
 
     dataset: Dataset
@@ -39,13 +39,13 @@ class Prepared:
     data: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it: the report, the folder, and the hash of the data."""
+        """Returns the report, the folder and the hash of the data, in the form of `--json`."""
         return self.report | {"data": self.data, "hash": self.dataset.hash}
 
 
 @dataclass(frozen=True)
 class LogColumns:
-    """Where a log's parts are; None for what is found by its name."""
+    """Names of a log's columns and files; None for those found by common names."""
 
     user_col: str | None = None
     item_col: str | None = None
@@ -87,26 +87,26 @@ def prepare(
     """Turns a raw log and feature files into a prepared data set.
 
     Args:
-        source: A log as a file or a folder, or raw tables already read; None for the built-in demo.
-        data: The folder to write; None to keep the data in memory alone.
-        user_col, item_col, rating_col, time_col, split_col: Names of the log's columns; None for
+        source: a log as a file or a folder, or raw tables already read; None for the built-in demo.
+        data: folder to write; None to keep the data in memory alone.
+        user_col, item_col, rating_col, time_col, split_col: names of the log's columns; None for
             those with common names.
-        separator: The separator of a text log; None to find it.
-        layout: How the lines of a text log are written, one of `vocabulary.LAYOUTS`; None to find
+        separator: separator of a text log; None to find it.
+        layout: how the lines of a text log are written, one of `vocabulary.LAYOUTS`; None to find
             it.
-        features: Feature files, each named after its modality; by default those found in the folder
+        features: feature files, each named after its modality; by default those found in the folder
             `source`.
-        items: The item table; None for the one found in the folder `source`.
-        zero_is_missing: Takes rows of features that are zero throughout as missing.
-        min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute: See
-        `preprocess.Options`.
-        check: Reads and checks everything, leaves out co-occurrence and homophily, and writes
+        items: item table; None for the one found in the folder `source`.
+        zero_is_missing: takes rows of features that are zero throughout as missing.
+        min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute: see
+            `preprocess.Options`.
+        check: reads and checks everything, leaves out co-occurrence and homophily, and writes
             nothing.
-        force: Replaces a prepared folder.
-        progress: Receives each step as it begins, and the share done of a long one.
+        force: replaces a prepared folder.
+        progress: called with each step as it begins, and with the share done of a long one.
 
     Raises:
-        DualGNNError: If the log, the features, the options or the folder are not usable.
+        DualGNNError: if the log, the features, the options or the folder are not usable.
     """
     options = Options(
         min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute=impute
@@ -131,7 +131,7 @@ def prepare(
         )
     say, target = _say(progress), None if check else data
     with ExitStack() as held:
-        if target is not None:  # before the long work
+        if target is not None:  # An occupied folder is refused before the long work.
             held.enter_context(locks.writing(target, "choose another --data"))
             check_free(target, prepared_folder.FOLDER, force=force)
         raw = _raw(source, columns, features, _unused(options, columns), say)
@@ -169,7 +169,7 @@ def _raw(
     unused: Sequence[str],
     say: Say,
 ) -> RawInput:
-    """The raw tables."""
+    """Returns the raw tables, read if they are not yet in memory."""
     if isinstance(source, RawInput):
         return source
     if source is None:
@@ -190,8 +190,9 @@ def _unused(options: Options, columns: LogColumns) -> list[str]:
 
 
 def _name(source: str | Path | RawInput | None) -> str | None:
-    """The log's name in the manifest; None is the demo, whose planted preferences `train` then
-    checks.
+    """Returns the log's name in the manifest; None for the demo.
+
+    `train` checks the planted preferences of the demo.
     """
     if isinstance(source, RawInput):
         return source.name or "in memory"

@@ -1,18 +1,13 @@
-"""Recommends: top-K lists of known and new users, over known and new items, in the user's own
-ids.
-"""
+"""Recommends items to known and new users, in the user's own ids."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from scipy import sparse
-from torch import Tensor
 
 from dualgnn_dgl.core.devices import pick_device
 from dualgnn_dgl.core.ids import Ids
@@ -20,35 +15,28 @@ from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.data.manifest import read_report
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation import top_k
-from dualgnn_dgl.readers.new_items import read_new_items
-from dualgnn_dgl.readers.reader import read
-from dualgnn_dgl.runs import newcomers
 from dualgnn_dgl.runs.checkpoint import Run
-from dualgnn_dgl.runs.newcomers import Newcomers
-from dualgnn_dgl.verbs.opening import Device, Opened, open_run
+from dualgnn_dgl.verbs.opening import Device
 from dualgnn_dgl.verbs.parquet import check_output, write_lists
-
-# A log of new users, new users by name, or histories alone, whose users are called "new user 1" and
-# so on.
-UserHistories = str | Path | Mapping[str, Sequence[str]] | Sequence[Sequence[str]]
+from dualgnn_dgl.verbs.ranking import Ranking, UserHistories, build_ranking
 
 
 @dataclass(frozen=True, eq=False)
 class RecommendationResult:
     """Top-K lists as columns of equal length, a row per listed item.
 
-    Args:
-        user: (R,) The user of each row, in the user's own ids.
-        rank: (R,) The place in the list, from 1.
-        item: (R,) The item, in the user's own ids.
-        score: (R,) The inner product of user and item, float32.
-        title: (R,) The item's title; None where the data have none.
-        users: Every user that was asked for, in order. A user for whom no item is left has no row.
-        run: The run's name.
-        data: The data folder; None for data that were given in memory.
-        k: The list length, shortened where fewer new items were ranked.
-        catalogue: The number of items that were ranked.
-        skipped: The number of new users left out, since they watched no item of the data.
+    Attributes:
+        user: (R,) user of each row, in the user's own ids.
+        rank: (R,) place in the list, from 1.
+        item: (R,) item, in the user's own ids.
+        score: (R,) inner product of user and item, float32.
+        title: (R,) the item's title; None where the data have none.
+        users: every requested user, in order. A user for whom no item is left has no row.
+        run: the run's name.
+        data: data folder; None for data that were given in memory.
+        k: list length, shortened where fewer new items were ranked.
+        catalogue: number of items that were ranked.
+        skipped: number of new users left out because they watched no item of the data.
     """
 
     user: np.ndarray
@@ -64,7 +52,7 @@ class RecommendationResult:
     skipped: int = 0
 
     def lists(self) -> dict[str, list[dict[str, Any]]]:
-        """User → list of rows: rank, item, score, and title where the data have titles."""
+        """Returns user → list of rows: rank, item, score, and title where the data have titles."""
         found: dict[str, list[dict[str, Any]]] = {user: [] for user in self.users}
         titles = [None] * len(self.user) if self.title is None else self.title.tolist()
         columns = (
@@ -80,7 +68,7 @@ class RecommendationResult:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it."""
+        """Returns the result in the form of `--json`."""
         users = [{"user": user, "items": rows} for user, rows in self.lists().items()]
         return {"run": self.run, "data": self.data, "k": self.k, "users": users}
 
@@ -89,14 +77,14 @@ class RecommendationResult:
 class WrittenLists:
     """The lists of all users in a Parquet file.
 
-    Args:
-        file: The file: user, rank, item and score, a row per listed item.
-        run: The run's name.
-        data: The data folder; None for data that were given in memory.
-        k: The list length, shortened where fewer new items were ranked.
-        users: The number of users.
-        rows: The number of rows.
-        skipped: The number of new users left out, since they watched no item of the data.
+    Attributes:
+        file: the file: user, rank, item and score, a row per listed item.
+        run: the run's name.
+        data: data folder; None for data that were given in memory.
+        k: list length, shortened where fewer new items were ranked.
+        users: number of users.
+        rows: number of rows.
+        skipped: number of new users left out because they watched no item of the data.
     """
 
     file: str
@@ -108,7 +96,7 @@ class WrittenLists:
     skipped: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it."""
+        """Returns the result in the form of `--json`."""
         return {name: value for name, value in vars(self).items() if name != "skipped"}
 
 
@@ -128,30 +116,30 @@ def recommend(
     """Ranks items for users of the data, or for new users known by their histories.
 
     Args:
-        run: A run folder, or a run already loaded.
-        data: The data it was trained on, as a folder or loaded; None for the folder that the run
+        run: run folder, or a run already loaded.
+        data: the data it was trained on, as a folder or loaded; None for the folder that the run
             names.
-        users: Ids of users; None for all of them, or for all new ones where `histories` is given.
-        histories: New users: a log in a form that `prepare` reads, user → items, or one list of
+        users: ids of users; None for all of them, or for all new ones where `histories` is given.
+        histories: new users: a log in a form that `prepare` reads, user → items, or one list of
             items a user.
-        skip_unknown: Leaves out items of the histories that the data lack, instead of refusing
+        skip_unknown: leaves out items of the histories that the data lack, instead of refusing
             them.
-        new_items: Feature files of new items, each named after its modality; they join the ranking.
-        only_new: Ranks the new items alone.
-        k: List length.
-        include_seen: Also ranks items that the user has watched (train and valid).
-        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA
-            where it is there.
+        new_items: feature files of new items, each named after its modality; they join the ranking.
+        only_new: ranks the new items alone.
+        k: list length.
+        include_seen: also ranks items that the user has watched (train and valid).
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA if
+            available.
 
     Raises:
-        DualGNNError: If run, data or options are not usable, or an id is unknown.
+        DualGNNError: if run, data or options are not usable, or an id is unknown.
     """
     wanted = (users,) if isinstance(users, str) else users
     if wanted is not None and (histories is not None or not len(wanted)):
         raise ConfigError("name at least one user, or give histories of new users instead")
     place, found = (
         pick_device(device),
-        _ranking(run, data, histories, skip_unknown, new_items, only_new),
+        build_ranking(run, data, histories, skip_unknown, new_items, only_new),
     )
     k = found.length(k)
     names = (
@@ -193,22 +181,23 @@ def write_recommendations(
     device: Device | None = None,
     force: bool = False,
 ) -> WrittenLists:
-    """Writes the lists of all users, or of all new users, to a Parquet file, some thousand users at
-    a time.
+    """Writes the lists of all users, or of all new users, to a Parquet file.
+
+    Some thousand users are ranked and written at a time, which bounds the memory.
 
     Args:
-        file: A file that ends in .parquet.
-        force: Replaces the file.
-        run, data, histories, skip_unknown, new_items, only_new, k, include_seen, device: As in
-        `recommend`.
+        file: a file that ends in .parquet.
+        run, data, histories, skip_unknown, new_items, only_new, k, include_seen, device: as in
+            `recommend`.
+        force: replaces the file.
 
     Raises:
-        DualGNNError: If run, data or options are not usable, or an id is unknown.
+        DualGNNError: if run, data or options are not usable, or an id is unknown.
     """
     check_output(file, "--all", force)
     place, found = (
         pick_device(device),
-        _ranking(run, data, histories, skip_unknown, new_items, only_new),
+        build_ranking(run, data, histories, skip_unknown, new_items, only_new),
     )
     k = found.length(k)
     seen = None if include_seen else found.seen
@@ -224,128 +213,10 @@ def write_recommendations(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Ranking:
-    """What is to be ranked: users (U, D) and items (I, D) with their ids, and the pairs (U, I) to
-    leave out.
-    """
+def _places(users: list[str], found: Ranking) -> np.ndarray:
+    """Returns the rows (B,) of the users.
 
-    opened: Opened
-    user: Tensor
-    item: Tensor
-    seen: sparse.csr_matrix
-    user_ids: np.ndarray
-    item_ids: np.ndarray
-    titles: np.ndarray | None
-    skipped: int = 0
-    only_new: bool = False
-
-    def tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Users and items on the device."""
-        return self.user.to(device), self.item.to(device)
-
-    def length(self, k: int) -> int:
-        """The list length, no longer than the list of new items where these are ranked alone."""
-        return min(k, len(self.item_ids)) if self.only_new else k
-
-
-def _ranking(
-    run: str | Path | Run,
-    data: str | Path | Dataset | None,
-    histories: UserHistories | None,
-    skip_unknown: bool,
-    new_items: Sequence[str | Path],
-    only_new: bool,
-) -> _Ranking:
-    """The new users or all known ones, and the catalogue with the new items below it, or these
-    alone.
-    """
-    if isinstance(new_items, str | Path):
-        raise ConfigError(f"new_items is one path, {new_items}: give a list of files")
-    if skip_unknown and histories is None:
-        raise ConfigError("skip_unknown belongs to histories: give both, or leave it out")
-    if only_new and not new_items:
-        raise ConfigError("only_new belongs to new_items: give both, or leave it out")
-    opened = open_run(run, data)
-    dataset, skipped = opened.dataset, 0
-    user, item = opened.run.user, opened.run.item
-    user_ids, item_ids, titles = dataset.user_ids, dataset.item_ids, dataset.titles
-    seen = dataset.train.csr() + dataset.valid.csr()
-    if histories is None and not new_items:
-        return _Ranking(opened, user, item, seen, user_ids, item_ids, titles)
-    placed = newcomers.place_in(opened.run, dataset, opened.where)
-    user, item = placed.user, placed.item
-    if histories is not None:
-        names, watched, skipped = _histories(histories, skip_unknown, placed)
-        pairs = placed.pairs(watched, skip_unknown=skip_unknown)
-        user, seen, user_ids = placed.place(pairs), pairs.csr(), np.array(names, np.str_)
-    if new_items:
-        ids, features = read_new_items(
-            new_items, placed.index.modalities, dataset.item_ids, dataset.projections
-        )
-        new, none = (
-            placed.items(features),
-            sparse.csr_matrix((len(user), len(ids)), dtype=np.float32),
-        )
-        if only_new:
-            item, item_ids, titles, seen = new, ids, None, none
-        else:
-            titles = (
-                None if titles is None else np.concatenate([titles, np.full(len(ids), "(new)")])
-            )
-            item = torch.cat([item, new]).coalesce() if item.is_sparse else torch.cat([item, new])
-            item_ids, seen = np.concatenate([item_ids, ids]), sparse.hstack([seen, none], "csr")
-    return _Ranking(opened, user, item, seen, user_ids, item_ids, titles, skipped, only_new)
-
-
-def _histories(
-    histories: UserHistories, skip_unknown: bool, placed: Newcomers
-) -> tuple[list[str], list[list[str]], int]:
-    """Names of the new users, what each watched, and how many were left out.
-
-    With `skip_unknown`, users of a log or a mapping who watched nothing known are left out; one of
-    a plain list is an error.
-    """
-    if isinstance(histories, str | Path):
-        names, watched = read_histories(histories)
-    elif isinstance(histories, Mapping):
-        names, watched = (
-            [str(name) for name in histories],
-            [_history(items) for items in histories.values()],
-        )
-    else:
-        watched = [_history(items) for items in histories]
-        return [f"new user {number}" for number in range(1, len(watched) + 1)], watched, 0
-    if not skip_unknown:
-        return names, watched, 0
-    known = [bool(placed.item_ids.places(items, skip=True).size) for items in watched]
-    kept = [n for n, keep in enumerate(known) if keep]
-    return [names[n] for n in kept], [watched[n] for n in kept], known.count(False)
-
-
-def _history(items: Sequence[str]) -> list[str]:
-    if isinstance(items, str):
-        raise ConfigError(
-            f"a history is the text '{items:.40}': give a list of item ids for each user"
-        )
-    return [str(item) for item in items]
-
-
-def read_histories(log: str | Path) -> tuple[list[str], list[list[str]]]:
-    """The users of a log and what each of them watched, in the order of their first rows."""
-    raw = read(log, unused=("rating", "time")).log
-    order = np.argsort(raw.user, kind="stable")
-    parts = np.split(
-        raw.item_ids[raw.item[order]],
-        np.cumsum(np.bincount(raw.user, minlength=len(raw.user_ids)))[:-1],
-    )
-    return raw.user_ids.tolist(), [part.tolist() for part in parts]
-
-
-def _places(users: list[str], found: _Ranking) -> np.ndarray:
-    """Rows (B,) of the users.
-
-    The message for an unknown one says whom preprocessing left out, and what serves them.
+    The error for an unknown user says if preprocessing dropped users, and how to recommend to them.
     """
     try:
         return Ids(found.user_ids, "user", found.opened.where).places(users)
@@ -353,16 +224,16 @@ def _places(users: list[str], found: _Ranking) -> np.ndarray:
         cores = [reason for reason in _left_out(found.opened.folder) if reason.endswith("-core")]
         if not cores:
             raise
-        way = "for such a user name what they watched with --history"
+        way = "give the videos of such a user with --history"
         raise DataError(
-            f"{error} (preprocess left out who is not in the {cores[0]}; {way})"
+            f"{error} (preprocess left out users outside the {cores[0]}; {way})"
         ) from None
 
 
 def _left_out(folder: str | None) -> dict[str, int]:
-    """Why preprocessing left out how many rows, as its report says.
+    """Returns the number of rows that preprocessing dropped, by reason.
 
-    Empty where there is no valid report.
+    Without a valid report it is empty.
     """
     if folder is None:
         return {}

@@ -27,12 +27,12 @@ RESULTS = ("summary.json", "table.md", "curves.png")
 class RobustnessResult:
     """The cells of an experiment, summarised.
 
-    Args:
-        out: The folder of the experiment, with summary.json, table.md and curves.png.
-        summary: What summary.json holds: curves, intervals and paired comparisons.
-        table: What table.md holds.
-        cells: The number of cells of the experiment.
-        missing: The number of cells still to be run; the same call continues with them.
+    Attributes:
+        out: folder of the experiment, with summary.json, table.md and curves.png.
+        summary: content of summary.json: curves, intervals and paired comparisons.
+        table: content of table.md.
+        cells: number of cells of the experiment.
+        missing: number of cells still to run; the same call continues with them.
     """
 
     out: str
@@ -42,7 +42,7 @@ class RobustnessResult:
     missing: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it."""
+        """Returns the result in the form of `--json`."""
         return self.summary
 
 
@@ -65,30 +65,30 @@ def robustness(
 ) -> RobustnessResult:
     """Measures how models rank when modalities go missing.
 
-    The same call continues where it was stopped.
-
-    For every rate, pattern and seed the same features go missing for all models.
+    For each rate, pattern and seed the same features go missing for all models. The same call
+    continues where it was stopped.
 
     Args:
-        data: A prepared folder, or data already loaded.
-        out: The folder of the experiment.
-        models: Names of models; the others are compared with the first.
-        rates: Shares that go missing.
+        data: prepared folder, or data already loaded.
+        out: folder of the experiment.
+        models: names of models; the others are compared with the first.
+        rates: shares that go missing.
         patterns: 'random', 'rare', 'one-modality', 'whole-modality'.
         stages: 'train+test', 'test-only'.
         strategies: 'mask', an imputer, 'drop-items', or 'mask:KEY=VALUE' for the mask with an
             option of the model.
-        seeds: The number of draws and trainings.
-        epochs: Epochs at most, for every model; None for the models' own.
-        patience: Validations without a better one, for every model; None for the models' own.
-        changes: Keys of training for every model, or 'MODEL.KEY' for a model's own.
-        minutes: Begins no cell after that many minutes.
-        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA
-            where it is there.
-        progress: Receives a line about every finished cell, with the time left.
+        seeds: number of draws and trainings.
+        epochs: maximum number of epochs, for every model; None for the models' own.
+        patience: validations without improvement before training stops, for every model; None for
+            the models' own.
+        changes: keys of training for every model, or 'MODEL.KEY' for a model's own.
+        minutes: begins no cell after that many minutes.
+        device: 'cpu', 'cuda', 'cuda:1', a number as in `devices.pick_device`, or None for CUDA if
+            available.
+        progress: called with a line about every finished cell, with the time left.
 
     Raises:
-        DualGNNError: If data, folder or options are not usable.
+        DualGNNError: if data, folder or options are not usable.
     """
     report = progress or silent
     if any(isinstance(given, str) for given in (models, rates, patterns, stages, strategies)):
@@ -131,22 +131,22 @@ def robustness(
 
 
 def _reporter(report: Report) -> Callable[[int, int, Cell, Mapping[str, Any]], None]:
-    """Reports a finished cell, with the time that the rest will take if cells go on like this."""
+    """Returns a function that reports a finished cell and estimates the time left."""
     started, first = time.perf_counter(), 0
 
     def cell_done(done: int, total: int, cell: Cell, found: Mapping[str, Any]) -> None:
         nonlocal first
         first = first or done
         each = (time.perf_counter() - started) / (done - first + 1)
-        # the longest lists come last
+        # The longest lists come last.
         recall = [name for name in found.get("metrics", ()) if name.startswith("recall@")]
-        said = (
+        result = (
             f"{recall[-1]} {found['metrics'][recall[-1]]:.4f}"
             if recall
             else f"refused: {found['refused']}"
         )
         line = (
-            f"{done}/{total} · {cell} · {said} · {found['seconds']:.0f} s · "
+            f"{done}/{total} · {cell} · {result} · {found['seconds']:.0f} s · "
             f"{each * (total - done) / 60:.0f} min left"
         )
         report(Progress(step=done, steps=total, finished=True, message=line))
@@ -159,6 +159,6 @@ def _check_own(out: Path) -> None:
     found = next((out / name for name in RESULTS if (out / name).exists()), None)
     if found is not None and not (out / "cells").is_dir():
         raise RunError(
-            f"{found} has a name that results take, but was not written as one: move it, or "
-            f"choose another --out"
+            f"{found} is not of an experiment, but has the name of a result: move it, or choose "
+            f"another --out"
         )

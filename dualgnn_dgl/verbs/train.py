@@ -1,17 +1,14 @@
-"""`dualgnn_dgl.train`: a data set becomes a trained model, in memory or as a run folder."""
+"""Trains a model on a data set, in memory or into a run folder."""
 
 from __future__ import annotations
 
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from dualgnn_dgl.core.devices import pick_device
 from dualgnn_dgl.core.exchange import check_free
@@ -20,70 +17,17 @@ from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.errors import ConfigError
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.runs import checkpoint
+from dualgnn_dgl.runs.manifest import RunRecord
 from dualgnn_dgl.runs.resume import KEPT, Plan, Resolve, begin, check_data, go_on, refuse_unfinished
 from dualgnn_dgl.runs.settings import Settings, resolve
 from dualgnn_dgl.runs.working import Checkpoints
 from dualgnn_dgl.training import Inputs, TrainConfig, Trained, cold_items, train_model
 from dualgnn_dgl.training.deterministic import promise
 from dualgnn_dgl.training.state import CheckpointHook
-from dualgnn_dgl.verbs.common import DEFAULT_DATA, Config, Data, Device, Source, load_data
-
-
-@dataclass(frozen=True)
-class AttentionSummary:
-    """Which modality weighs most for users.
-
-    Attributes:
-        shares: modality → share of users for whom it weighs most.
-        planted: on the built-in demo, share of its users for whom it is the modality that was
-            planted in them; else None.
-        updated: whether the data are the demo after an update.
-        new_users: users that the update added, which `planted` leaves out.
-        users: number of users.
-    """
-
-    shares: dict[str, float]
-    planted: float | None = None
-    updated: bool = False
-    new_users: int = 0
-    users: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class TrainResult:
-    """A training that has ended; the tables are those of the best epoch.
-
-    Attributes:
-        info: what run.json says: model, configuration, data, best epoch, versions.
-        user: user table (U, D).
-        item: item table (I, D).
-        attention: weight of each modality for each user (U, M); None for models without.
-        history: one dictionary an epoch: epoch, loss, seconds, and the validation metric where it
-            was taken.
-        dataset: data set that the model was trained on.
-        model: the trained model; None where a finished run was found and nothing was trained.
-        folder: run folder; None in memory.
-        interrupted: whether training was ended early by the user.
-        seconds: seconds of this call's training; None where nothing was trained.
-        attention_summary: None where nothing was trained, or the model has no attention.
-    """
-
-    info: dict[str, Any]
-    user: Tensor
-    item: Tensor
-    attention: Tensor | None
-    history: list[dict[str, Any]]
-    dataset: Dataset = field(repr=False)
-    model: Recommender | None = None
-    folder: Path | None = None
-    interrupted: bool = False
-    seconds: float | None = None
-    attention_summary: AttentionSummary | None = None
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """Epoch, metric and value of the best epoch."""
-        return dict(self.info["best"])
+from dualgnn_dgl.verbs.attention import AttentionSummary as AttentionSummary
+from dualgnn_dgl.verbs.attention import summarise_attention as summarise_attention
+from dualgnn_dgl.verbs.common import DEFAULT_DATA, Config, Data, Device, load_data
+from dualgnn_dgl.verbs.train_result import TrainResult, finished, result_of
 
 
 def train(
@@ -106,28 +50,29 @@ def train(
 ) -> TrainResult:
     """Trains a model on a data set and keeps its best epoch, as `dualgnn train` does.
 
-    The epoch is chosen on the validation split; the test split is not looked at. Without `run`
-    nothing is written. With `run` the training writes checkpoints, and `resume` continues from the
-    newest one, on the CPU bit-identically.
+    The epoch is chosen on the validation split; the test split is not used. Without `run` nothing
+    is written. With `run` the training writes checkpoints, and `resume` continues from the newest
+    one, on the CPU bit-identically.
 
     Args:
-        data: data set, or path of a prepared folder; None takes what a resumed training was begun
-            with, else the folder `data`.
+        data: data set, or path of a prepared folder; None takes the data of a resumed training,
+            else the folder `data`.
         model: a key of `models.MODELS`; None takes the one in `config`, else dualgnn.
         run: run folder to write; it records the place of its data, so `data` must then be a path.
         config: path of a run.toml, or its content as a mapping with `name`, `model` and `train`.
         options: options of the model or of training by key; they replace those in `config`.
         device: see `devices.pick_device`.
         progress: called with every event.
-        resume: continue from the newest checkpoint of `run`, or begin if there is none.
-        force: replace a run that is already there.
-        checkpoint_every: most epochs between two checkpoints, 10 by default.
-        checkpoint_minutes: most minutes between two checkpoints, 5 by default, also within an
+        resume: continues from the newest checkpoint of `run`, or begins if there is none.
+        force: replaces an existing run.
+        checkpoint_every: maximum number of epochs between two checkpoints, 10 by default.
+        checkpoint_minutes: maximum minutes between two checkpoints, 5 by default, also within an
             epoch.
         keep_last: number of checkpoints that are kept, 2 by default.
-        keep_checkpoints: leave the checkpoints when the run is finished.
-        stop: its `ask` is set while a training into `run` can be asked to end after the present
-        batch. **overrides: the same as `options`, as keywords: `layers=2, epochs=50`.
+        keep_checkpoints: leaves the checkpoints when the run is finished.
+        stop: its `ask` is set while a training into `run` can be asked to end after the current
+            batch.
+        **overrides: the same as `options`, as keywords: `layers=2, epochs=50`.
 
     Raises:
         ConfigError: for an unknown model, option or device, a value that is not allowed, or options
@@ -162,7 +107,7 @@ def train(
         )
     _check_kept(given)
     if not resume:
-        settings(None)  # reports mistakes before any work
+        settings(None)  # Mistakes are reported before any work.
     return _into_folder(os.fspath(run), settings, data, device, report, resume, force, given, stop)
 
 
@@ -191,16 +136,9 @@ def _in_memory(
     started = time.perf_counter()
     trained = _fit(source.dataset, settings, device, report)
     place = {} if source.path is None else {"path": source.path}
-    about = {
-        "model": name,
-        "config": config,
-        "train": train,
-        "data": place,
-        "dataset": source.dataset,
-        "device": str(device),
-    }
-    info = checkpoint.describe(trained.fit, **about)  # type: ignore[arg-type]
-    return _result(info, trained, source, seconds=time.perf_counter() - started)
+    record = RunRecord(trained.fit, name, config, train, source.dataset, str(device))
+    info = checkpoint.describe(record, place)
+    return result_of(info, trained, source, seconds=time.perf_counter() - started)
 
 
 def _into_folder(
@@ -225,28 +163,15 @@ def _into_folder(
         named = None if data is None else os.fspath(data)
         plan = go_on(hook, settings, named, device, given) if resume else None
         if plan is None:
-            if not force:
-                refuse_unfinished(hook)
-                check_free(run, checkpoint.FOLDER)
-            plan = Plan(*settings(None), named or DEFAULT_DATA, pick_device(device))
+            plan = _new_plan(hook, settings, named, device, force)
         note(f"data: {plan.data} · run: {run} · model: {plan.name} · device: {plan.device}")
         source = load_data(plan.data)
         check_data(plan, source.dataset, note)
         if plan.finished is not None:
             note(f"{run} is finished: nothing is left to do")
             if not hook.leave:
-                hook.clear()  # a process was killed between saving the run and this
-            done = plan.finished
-            history = checkpoint.read_history(run)
-            return TrainResult(
-                done.info,
-                done.user,
-                done.item,
-                done.attention,
-                history,
-                source.dataset,
-                folder=Path(run),
-            )
+                hook.clear()  # A process was killed between saving the run and this line.
+            return finished(plan.finished, source.dataset, Path(run))
         if force:
             hook.clear()
         begin(hook, plan, source.dataset)
@@ -278,7 +203,17 @@ def _into_folder(
         )
         if not trained.fit.interrupted and not hook.leave:
             hook.clear()
-    return _result(info, trained, source, folder=Path(run), seconds=seconds)
+    return result_of(info, trained, source, folder=Path(run), seconds=seconds)
+
+
+def _new_plan(
+    hook: Checkpoints, settings: Resolve, data: str | None, device: Device, force: bool
+) -> Plan:
+    """Returns the plan of a training from the start, if the run folder is free for it."""
+    if not force:
+        refuse_unfinished(hook)
+        check_free(hook.run, checkpoint.FOLDER)
+    return Plan(*settings(None), data or DEFAULT_DATA, pick_device(device))
 
 
 def _fit(
@@ -289,7 +224,7 @@ def _fit(
     hook: CheckpointHook | None = None,
     begins: Callable[[], None] = lambda: None,
 ) -> Trained:
-    """Trains, and reports what is worth knowing about it.
+    """Trains a model and reports remarks about the training.
 
     `begins` is called before the first batch.
     """
@@ -313,70 +248,19 @@ def _remarks(
     model: Recommender,
     seconds: float,
 ) -> list[str]:
-    """Lines about a training that is about to begin."""
+    """Returns lines about a training that is about to begin."""
     lines = []
     for label, modality in inputs.modalities.items():
         if modality.imputed.any():
             how = "before training" if train.impute == "none" else f"by {train.impute}"
             lines.append(
-                f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items filled {how}"
+                f"{label}: {modality.imputed.sum():,} of {dataset.num_items:,} items imputed {how}"
             )
     count = sum(parameter.numel() for parameter in model.parameters())
     lines.append(f"graph and model ready in {seconds:.1f} s · {count:,} parameters")
     if train.deterministic:
         lines.append(promise(device))
     if inputs.modalities and cold_items.all_cold(dataset.train, dataset.valid):
-        chosen = "the epoch is chosen among such videos, placed by their modalities"
+        chosen = "the epoch is chosen on such videos, folded in by their modalities"
         lines.append(f"no held-out video was watched in training: {chosen}")
     return lines
-
-
-def _result(info: dict[str, Any], trained: Trained, source: Source, **more: Any) -> TrainResult:
-    fit = trained.fit
-    return TrainResult(
-        info,
-        fit.user,
-        fit.item,
-        fit.attention,
-        fit.history,
-        source.dataset,
-        trained.model,
-        interrupted=fit.interrupted,
-        attention_summary=summarise_attention(source.options, source.dataset, fit.attention),
-        **more,
-    )
-
-
-def summarise_attention(
-    options: Mapping[str, Any], dataset: Dataset, attention: Tensor | None
-) -> AttentionSummary | None:
-    """Summarises which modality weighs most.
-
-    On the built-in demo also how often it is the planted one.
-
-    Args:
-        options: options that the data were prepared with.
-        dataset: data set of the training.
-        attention: weights (U, M), or None.
-    """
-    if attention is None or attention.shape[1] < 2:
-        return None
-    names = list(dataset.modalities)
-    strongest = attention.argmax(1).cpu().numpy()  # (U,)
-    counts = np.bincount(strongest, minlength=len(names)) / len(strongest)
-    shares = dict(zip(names, counts.tolist(), strict=True))
-    if options.get("input", "") is not None:
-        return AttentionSummary(shares, users=len(strongest))
-    from dualgnn_dgl.data import synthetic  # it imports pandas
-
-    favourite = synthetic.planted().favourite_of()
-    users = zip(strongest.tolist(), dataset.user_ids.tolist(), strict=True)
-    found = [names[m] == favourite[user] for m, user in users if user in favourite]
-    share = float(np.mean(found)) if found else None
-    return AttentionSummary(
-        shares,
-        share,
-        bool(options.get("updated_from")),
-        len(strongest) - len(found),
-        len(strongest),
-    )

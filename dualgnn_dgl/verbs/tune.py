@@ -1,4 +1,4 @@
-"""`dualgnn_dgl.tune`: search for a model's best options on the validation split."""
+"""Searches for a model's best options on the validation split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_STUDY = "studies/{model}"
 
 @dataclass(frozen=True)
 class TuneResult:
-    """A search, as far as it has come.
+    """The current result of a search.
 
     Attributes:
         plan: model, options that the search starts from, and values to try.
@@ -46,7 +46,7 @@ class TuneResult:
 
     @property
     def config(self) -> dict[str, Any] | None:
-        """The best settings, as `config` of `dualgnn_dgl.train` accepts them.
+        """Returns the best settings, in the form that `config` of `dualgnn_dgl.train` accepts.
 
         None before one trial has run to its end.
         """
@@ -57,7 +57,7 @@ class TuneResult:
 
     @property
     def config_file(self) -> str | None:
-        """File with the best settings in the study folder; None without one."""
+        """Returns the file with the best settings in the study folder; None without one."""
         return None if self.best is None or self.folder is None else f"{self.folder}/{BEST}"
 
 
@@ -78,21 +78,21 @@ def tune(
     """Searches for a model's best options, as `dualgnn tune` does.
 
     Trial 0 is what `train` would do; then Optuna proposes values of the model's `SEARCH`, all with
-    one seed. The test split is not looked at. A study folder remembers every trial, so that the
-    same call continues an interrupted search.
+    one seed. The test split is not used. A study folder keeps every trial, so that the same call
+    continues an interrupted search.
 
     Args:
         data: data set, or path of a prepared folder; None takes the folder `data`.
         model: a key of `models.MODELS`; None takes that of the study or of `config`, else dualgnn.
-        study: study folder, in which `{model}` stands for the model's name; None keeps the search
-            in a temporary folder.
+        study: study folder, in which `{model}` is replaced by the model's name; None keeps the
+            search in a temporary folder.
         trials: number of trials in all, earlier ones included.
-        prune: end trials early that are among the worst so far.
+        prune: ends trials early that are among the worst so far.
         config: path of a run.toml, or its content as a mapping; the search starts from it.
-        options: options of the model or of training by key that stay as they are.
+        options: options of the model or of training by key that stay fixed.
         device: see `devices.pick_device`.
         progress: called with every event; `task` names the trial.
-        force: begin again where there is a study.
+        force: begins again where there is a study.
         **overrides: the same as `options`, as keywords.
 
     Returns:
@@ -131,9 +131,9 @@ def tune(
         tried = " · ".join(
             f"{key} {', '.join(map(str, values))}" for key, values in plan.space.items()
         )
-        say(report, f"values to try: {tried or 'none, this model has nothing to choose'}")
+        say(report, f"values to try: {tried or 'none, this model has no options to search'}")
         if before := len(search.trials()):
-            say(report, f"{before} trials are there already")
+            say(report, f"{before} trials are finished already")
         interrupted, whole = False, True
         try:
             inputs = Inputs.of(source.dataset, training)
@@ -160,11 +160,11 @@ def _end(report: Report, study: Study) -> Callable[[Trial], None]:
     """Returns a function that reports a finished trial in one line."""
 
     def end(trial: Trial) -> None:
-        words = {
+        states = {
             "complete": f"best epoch {trial.epoch} of {trial.epochs}",
             "pruned": f"ended early, after epoch {trial.epochs}",
         }
-        how = words.get(trial.state, f"failed: {trial.error}")
+        how = states.get(trial.state, f"failed: {trial.error}")
         metric, best = study.plan.train.metric, study.best()
         result = "" if trial.value is None else f"{metric} {trial.value:.4f}, "
         shown = (

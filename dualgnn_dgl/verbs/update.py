@@ -13,7 +13,7 @@ from dualgnn_dgl import training
 from dualgnn_dgl.core import locks, schema
 from dualgnn_dgl.core.exchange import check_apart, check_free, recover, replace_folders
 from dualgnn_dgl.core.files import read_json
-from dualgnn_dgl.core.options import build
+from dualgnn_dgl.core.options import Options, build
 from dualgnn_dgl.core.progress import Report, say, silent
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.data import folder as data_folder
@@ -25,11 +25,12 @@ from dualgnn_dgl.readers.reader import read
 from dualgnn_dgl.runs import checkpoint, growth
 from dualgnn_dgl.runs.checkpoint import Run, load_run
 from dualgnn_dgl.runs.growth import Added
+from dualgnn_dgl.runs.manifest import RunRecord
 from dualgnn_dgl.training import Fit, TrainConfig
 from dualgnn_dgl.training.state import METRIC_NAME
 from dualgnn_dgl.verbs.opening import Opened, check_whole, open_run
 
-UPDATE = "update.json"  # in the new run folder: what the update was asked for, and what it brought
+UPDATE = "update.json"  # in the new run folder: the request and the result of the update
 _COUNTS = schema.dict_of(schema.TEXT, schema.whole())
 RESULT_SCHEMA = schema.record(
     {
@@ -50,18 +51,18 @@ RESULT_SCHEMA = schema.record(
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """What an update wrote and what it brought.
+    """The result of an update.
 
-    Args:
-        run: The new run folder.
-        data: The new data folder.
-        added: Counts of pairs, users, items and features that were new.
-        seconds: Wall-clock time.
-        metric: The validation metric of the next two values.
-        before: Its value after placing the newcomers; None without a validation split.
-        kept: Its value for the run that was kept.
-        epoch: The epoch of further training that was kept; 0 for none.
-        repeated: Whether the same update had been completed before and nothing was left to do.
+    Attributes:
+        run: new run folder.
+        data: new data folder.
+        added: counts of new pairs, users, items and features.
+        seconds: wall-clock time.
+        metric: validation metric of `before` and `kept`.
+        before: its value after folding in the newcomers; None without a validation split.
+        kept: its value for the run that was kept.
+        epoch: epoch of further training that was kept; 0 for none.
+        repeated: whether the same update had been completed before and nothing was left to do.
     """
 
     run: str
@@ -75,7 +76,7 @@ class UpdateResult:
     repeated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as JSON holds it."""
+        """Returns the result in the form of `--json`."""
         return {name: value for name, value in asdict(self).items() if name != "repeated"}
 
 
@@ -95,29 +96,31 @@ def update(
 ) -> UpdateResult:
     """Adds a new log to prepared data and a trained run, and writes both to new folders.
 
-    New pairs go to training, held-out ones stay. New users are placed by their histories, new items
-    by their features.
+    New pairs go to training, held-out ones stay. New users are folded in by their histories, new
+    items by their features.
 
     Args:
-        run: A run folder, or a run already loaded.
-        source: The new log, in a form that `prepare` reads.
-        data: The run's prepared folder; None for the one that it names.
-        features: Features of new items, a file per modality named after it.
-        items: The item table of the new log.
-        new_data: The data folder to write; None for the old name with -updated.
-        new_run: The run folder to write; None for the old name with -updated.
-        epochs: Epochs of further training; the better of before and after is kept.
-        lr: Learning rate of these epochs; None for that of the run.
-        force: Replaces folders that are already there.
-        progress: Receives each step as it begins.
+        run: run folder, or a run already loaded.
+        source: the new log, in a form that `prepare` reads.
+        data: the run's prepared folder; None for the one that it names.
+        features: features of new items, a file per modality named after it.
+        items: item table of the new log.
+        new_data: data folder to write; None for the old name with -updated.
+        new_run: run folder to write; None for the old name with -updated.
+        epochs: epochs of further training; the better of before and after is kept.
+        lr: learning rate of these epochs; None for that of the run.
+        force: replaces existing folders.
+        progress: called with each step as it begins.
 
     Raises:
-        DualGNNError: If run, data, log or options are not usable, or the log brings nothing new.
+        DualGNNError: if run, data, log or options are not usable, or the log brings nothing new.
     """
     report, started = progress or silent, time.perf_counter()
     check_whole("epochs", epochs)
     if isinstance(data, Dataset) or isinstance(features, str | Path):
-        raise ConfigError("update reads the data's folder and a list of feature files: give paths")
+        raise ConfigError(
+            "data is a data set or features is one path: give the data's folder and a list of files"
+        )
     opened = open_run(run, data)
     folder = str(opened.folder)
     new_data, new_run = (
@@ -172,27 +175,28 @@ def update(
             data_folder.write(
                 larger, data_files, options=options | {"updated_from": opened.dataset.hash}
             )
-            said = {"request": request, "result": result.to_dict()}
-            (run_files / UPDATE).write_text(json_text(said, indent=2), "utf-8")
-            checkpoint.write_run(
-                run_files,
-                fit,
-                model=str(opened.run.info["model"]),
-                config=build(
-                    model_class(str(opened.run.info["model"])).Config,
-                    opened.run.info["config"],
-                    typed=True,
-                ),
-                train=train,
-                data=checkpoint.reference(new_data, new_run),
-                dataset=larger,
-                device="cpu",
-            )
+            update_record = {"request": request, "result": result.to_dict()}
+            (run_files / UPDATE).write_text(json_text(update_record, indent=2), "utf-8")
+            record = _record(opened, fit, train, larger)
+            checkpoint.write_run(run_files, record, checkpoint.reference(new_data, new_run))
     return result
 
 
+def _config(opened: Opened) -> Options:
+    """Returns the model options of the run."""
+    name = str(opened.run.info["model"])
+    return build(model_class(name).Config, opened.run.info["config"], typed=True)
+
+
+def _record(opened: Opened, fit: Fit, train: TrainConfig, larger: Dataset) -> RunRecord:
+    """Returns the updated training for its run folder."""
+    return RunRecord(
+        fit, str(opened.run.info["model"]), _config(opened), train, larger, device="cpu"
+    )
+
+
 def _training(opened: Opened, epochs: int, lr: float | None) -> TrainConfig:
-    """How to train on: as the run was, for so many epochs."""
+    """Returns the training options of the run with the given epochs and learning rate."""
     changes = {"lr": lr} if lr is not None else {}
     return build(TrainConfig, {**opened.run.info["train"], "epochs": max(epochs, 1), **changes})
 
@@ -206,26 +210,26 @@ def _grown(
     epochs: int,
     report: Report,
 ) -> tuple[Fit, Fit]:
-    """The model with the newcomers placed, and the better of that and the model after further
-    training.
-    """
+    """Returns the model with the newcomers folded in, and the better of that and after training."""
     name = str(opened.run.info["model"])
-    config = build(model_class(name).Config, opened.run.info["config"], typed=True)
     modalities = training.features(larger, train)
-    say(report, f"placing {added.users:,} new users and {added.items:,} new micro-videos in {name}")
-    grown = growth.grow(model, opened.dataset, larger, name, config, modalities)
+    say(
+        report,
+        f"folding {added.users:,} new users and {added.items:,} new micro-videos into {name}",
+    )
+    grown = growth.grow(model, opened.dataset, larger, name, _config(opened), modalities)
     before = training.as_it_is(grown, larger.train, larger.valid, train)
     if not epochs or not grown.trainable:
         return before, before
-    say(report, f"training on for {epochs} epochs")
+    say(report, f"training for {epochs} further epochs")
     after = training.fit(grown, larger.train, larger.valid, train, modalities=modalities)
     better = before.best_value is None or (after.best_value or 0) > before.best_value
     return before, after if better else before
 
 
 def _completed(run: str, request: dict[str, Any]) -> UpdateResult | None:
-    """The result of the same update that had been begun, from the run folder it made."""
-    load_run(run)  # checks the file that is read here
+    """Returns the result of the same update from the run folder it made; None for another one."""
+    load_run(run)  # This checks the file that is read below.
     path = Path(run) / UPDATE
     kept = read_json(path)
     if kept.get("request") != request:

@@ -1,16 +1,14 @@
-"""How well models rank when modalities go missing.
+"""Measures how models rank when modalities go missing.
 
-One experiment, the same holes for every model, resumable cell by cell.
+One experiment removes the same features for every model and can be resumed cell by cell. `Plan`
+describes it, `run` runs the cells that are missing, `summarise` turns cells into curves, intervals
+and paired comparisons, and `draw` into a picture. The folder:
 
-`Plan` says what to run, `run` runs what is not there yet, `summarise` turns the cells into curves,
-intervals and paired comparisons, `draw` into a picture. The folder:
-
-holes/        which item had which modality in each draw, Parquet
-cells/        one JSON a cell (model, strategy, pattern, rate, stage, seed): metrics, groups of
-              items, settings; named by its key
-per_user/     recall and NDCG of every user of a cell, Parquet: what intervals and comparisons are
-              made of
-weights/      parameters of models trained on everything, safetensors, for the stage test-only
+`holes/`       the features that each draw left, Parquet
+`cells/`       one JSON a cell (model, strategy, pattern, rate, stage, seed): metrics, groups of
+               items, settings; named by its key
+`per_user/`    recall and NDCG of every user of a cell, Parquet, for intervals and comparisons
+`weights/`     parameters of models trained on all features, safetensors, for the stage test-only
 summary.json, table.md, curves.png
 """
 
@@ -18,6 +16,7 @@ from dualgnn_dgl.core.vocabulary import STAGES
 from dualgnn_dgl.experiments.robustness.cells import run
 from dualgnn_dgl.experiments.robustness.plan import STRATEGIES, Cell, Plan
 from dualgnn_dgl.experiments.robustness.plot import draw
-from dualgnn_dgl.experiments.robustness.summary import markdown, summarise
+from dualgnn_dgl.experiments.robustness.report import markdown
+from dualgnn_dgl.experiments.robustness.summary import summarise
 
 __all__ = ["STAGES", "STRATEGIES", "Cell", "Plan", "draw", "markdown", "run", "summarise"]

@@ -1,4 +1,4 @@
-"""What a robustness experiment consists of: its cells, and which of them are one and the same."""
+"""The plan of a robustness experiment: its cells, and which of them are the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dualgnn_dgl.modality import IMPUTERS
 from dualgnn_dgl.models import model_class
 
 STRATEGIES = strategies(IMPUTERS)
-NO_HOLES = "none"  # the pattern of a cell without holes
+NO_HOLES = "none"  # the pattern of a cell from which no features are removed
 NO_FEATURES = "no features"  # the strategy of a model that reads none
 WITHOUT_HOLES: dict[str, Any] = {
     "pattern": NO_HOLES,
@@ -26,7 +26,7 @@ Panel = tuple[str, str | None, tuple[float, ...]]  # pattern, modality, rates
 
 
 def own_option(strategy: str) -> tuple[str, str] | None:
-    """Key and value of a strategy that sets an option of the model; None for the others.
+    """Returns key and value of a strategy that sets an option of the model; None for the others.
 
     >>> own_option("mask:missing=mask"), own_option("mask")
     (('missing', 'mask'), None)
@@ -36,18 +36,20 @@ def own_option(strategy: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training or one test: a model, how it meets the holes, and the holes.
+    """One training or one test: a model, a strategy, and the features that are missing.
 
-    Parameters
-    ----------
-    strategy : 'mask' (the model is told what is missing), an imputer (filled, and taken as
-        present), or 'drop-items' (items that lack a modality leave the catalogue: their pairs are
-        not learnt from, and they are recommended to nobody); and 'mask:KEY=VALUE', the mask with
-        another option of the model, such as mask:missing=mask.
-    modality : that the holes are in, for the patterns that need one.
-    stage : 'train+test' (holes are there from the start), or 'test-only' (trained on everything,
-        holes come afterwards).
-    seed : of the holes and of the training.
+    Attributes:
+        model: name of the model.
+        strategy: 'mask' (missing features are masked), an imputer (they are imputed and treated as
+            present), 'drop-items' (items that lack a modality leave the catalogue: their pairs are
+            not used for training, and they are never recommended), or 'mask:KEY=VALUE' (the mask
+            with an option of the model, such as mask:missing=mask).
+        pattern: pattern of the missing features.
+        rate: share of features that is missing.
+        stage: 'train+test' (features are missing from the start), or 'test-only' (the model is
+            trained on all features, and they go missing afterwards).
+        seed: seed of the pattern and of the training.
+        modality: modality that lacks features, for the patterns that need one.
     """
 
     model: str
@@ -60,7 +62,7 @@ class Cell:
 
     @property
     def holes(self) -> str:
-        """The pattern with its modality, as in tables."""
+        """Returns the pattern with its modality, as in tables."""
         return self.pattern if self.modality is None else f"{self.pattern}:{self.modality}"
 
     def __str__(self) -> str:
@@ -74,15 +76,18 @@ class Cell:
 class Plan:
     """The experiment.
 
-    Parameters
-    ----------
-    models : names of `models.MODELS`, the one that others are compared with first.
-    settings : for each model its `Config` and the `TrainConfig` (whose seed each cell replaces).
+    Attributes:
+        models: names of `models.MODELS`; the others are compared with the first.
+        settings: for each model its `Config` and its `TrainConfig`, whose seed each cell replaces.
+        rates: shares of features that are removed; 0 is always among them.
+        patterns: patterns of the missing features.
+        stages: stages at which features are missing.
+        strategies: strategies for missing features.
+        seeds: number of draws and trainings.
+        ks: list lengths.
 
-    Raises
-    ------
-    ConfigError
-        for an unknown name, a rate outside 0…1, or a plan without cells.
+    Raises:
+        ConfigError: for an unknown name, a rate outside 0…1, or a plan without cells.
     """
 
     models: tuple[str, ...]
@@ -95,49 +100,54 @@ class Plan:
     ks: tuple[int, ...] = (10, 20)
 
     def __post_init__(self) -> None:
-        for kind, given, known in (
-            ("pattern", self.patterns, PATTERNS),
-            ("stage", self.stages, STAGES),
-            (
-                "strategy",
-                [name.partition(":")[0] if own_option(name) else name for name in self.strategies],
-                STRATEGIES,
-            ),
-        ):
-            for name in given:
-                if name not in known:
-                    raise ConfigError(unknown(kind, name, known))
-        for rate in self.rates:
-            if not 0 <= rate <= 1:
-                raise ConfigError(
-                    f"{rate:g} of the features were to go missing: give shares from 0 to 1, such "
-                    f"as 0,.2,.4,.6"
-                )
-        if self.seeds < 1 or not all(
-            (self.models, self.rates, self.patterns, self.stages, self.strategies)
-        ):
-            raise ConfigError(
-                "an experiment needs at least one model, rate, pattern, stage, strategy and seed"
-            )
-        if 0.0 not in self.rates:  # what is kept is measured against it
+        self._check_names()
+        self._check_sizes()
+        if 0.0 not in self.rates:  # Retained shares are relative to this rate.
             object.__setattr__(self, "rates", (0.0, *self.rates))
         object.__setattr__(self, "rates", tuple(sorted(set(self.rates))))
         for row in self.rows():
-            # says what is wrong with an option of a strategy
+            # This reports an option of a strategy that is not valid.
             self.settings_of(Cell(*row, NO_HOLES, 0.0, STAGES[0], 0))
-        taken = {strategy for _, strategy in self.rows()}
+        used = {strategy for _, strategy in self.rows()}
         for strategy in self.strategies:
             own = own_option(strategy)
-            if own is not None and strategy not in taken:
+            if own is not None and strategy not in used:
                 raise ConfigError(
                     f"strategy {strategy} sets an option '{own[0]}' that no model of "
                     f"{', '.join(self.models)} has"
                 )
 
-    def rows(self) -> list[tuple[str, str]]:
-        """(model, strategy) of every curve.
+    def _check_names(self) -> None:
+        """Raises `ConfigError` for an unknown pattern, stage or strategy."""
+        kinds = [name.partition(":")[0] if own_option(name) else name for name in self.strategies]
+        for kind, given, known in (
+            ("pattern", self.patterns, PATTERNS),
+            ("stage", self.stages, STAGES),
+            ("strategy", kinds, STRATEGIES),
+        ):
+            for name in given:
+                if name not in known:
+                    raise ConfigError(unknown(kind, name, known))
 
-        A model that reads no features has one, and options that it has not are left out.
+    def _check_sizes(self) -> None:
+        """Raises `ConfigError` for a rate outside 0…1, or a plan without cells."""
+        for rate in self.rates:
+            if not 0 <= rate <= 1:
+                raise ConfigError(
+                    f"the rate {rate:g} is out of range: give shares from 0 to 1, such as "
+                    f"0,.2,.4,.6"
+                )
+        lists = (self.models, self.rates, self.patterns, self.stages, self.strategies)
+        if self.seeds < 1 or not all(lists):
+            raise ConfigError(
+                "an experiment needs at least one model, rate, pattern, stage, strategy and seed"
+            )
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Returns (model, strategy) of every curve.
+
+        A model that reads no features has one curve. A strategy that sets an option is left out for
+        models without that option.
         """
         found = []
         for model in self.models:
@@ -149,7 +159,7 @@ class Plan:
         return found
 
     def settings_of(self, cell: Cell) -> tuple[Any, Any]:
-        """`Config` and `TrainConfig` of a cell, with the option that its strategy sets."""
+        """Returns `Config` and `TrainConfig` of a cell, with the option that its strategy sets."""
         config, train = self.settings[cell.model]
         own = own_option(cell.strategy)
         if own is not None:
@@ -161,13 +171,13 @@ class Plan:
         return config, replace(train, seed=cell.seed)
 
     def whole(self, cell: Cell) -> Cell:
-        """The cell that is trained on everything, for the stage test-only."""
+        """Returns the cell that is trained on all features, for the stage test-only."""
         return replace(
             cell, strategy=cell.strategy if own_option(cell.strategy) else "mask", **WITHOUT_HOLES
         )
 
     def holes(self, dataset: Dataset) -> list[Panel]:
-        """Every panel; a whole modality is there or not."""
+        """Returns every panel; a whole modality is present or missing."""
         panels: list[Panel] = []
         for pattern in self.patterns:
             if pattern in ("one-modality", "whole-modality"):
@@ -178,9 +188,9 @@ class Plan:
         return panels
 
     def curve(self, dataset: Dataset, row: tuple[str, str], panel: Panel, stage: str) -> list[Cell]:
-        """The cells of one curve, for all rates and seeds, as they are to be run.
+        """Returns the cells of one curve, for all rates and seeds.
 
-        Equal ones are one.
+        Cells with the same result are replaced by one of them.
         """
         pattern, modality, rates = panel
         return [
@@ -190,9 +200,10 @@ class Plan:
         ]
 
     def same(self, cell: Cell, dataset: Dataset) -> Cell:
-        """The cell that gives this one's result.
+        """Returns the cell that gives this one's result.
 
-        A model without features meets no holes, and without holes all ways are one.
+        For a model without features, all cells are the same; where no features are missing, most
+        strategies and stages are.
         """
         if not model_class(cell.model).uses_modalities:
             return replace(cell, strategy=NO_FEATURES, **WITHOUT_HOLES)
@@ -205,8 +216,9 @@ class Plan:
         return cell
 
     def cells(self, dataset: Dataset) -> list[Cell]:
-        """Everything to run, each once: a whole seed before the next, so that one that is stopped
-        still has all curves.
+        """Returns all cells to run, each once, sorted by seed.
+
+        A whole seed precedes the next, so that an experiment that is stopped still has all curves.
         """
         found: dict[Cell, None] = {}
         for row in self.rows():

@@ -1,4 +1,4 @@
-"""The curves of a robustness experiment as a picture."""
+"""Draws the curves of a robustness experiment."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ MARKERS = {
 
 
 def draw(summary: Mapping[str, Any], path: str | Path) -> None:
-    """A panel for each stage and kind of holes.
+    """Draws a panel for each stage and pattern: the metric over the share that is missing.
 
-    The metric over the share that is missing, with the users' 95 % band.
-
-    A model has a colour, a strategy a line and a marker.
+    A band shows the users' 95 % interval. A model has a colour, a strategy a line style and a
+    marker.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -74,14 +73,14 @@ def draw(summary: Mapping[str, Any], path: str | Path) -> None:
             )
             axis.fill_between(rates, low, high, color=colour, alpha=0.08, linewidth=0)
             handles.setdefault(label, line)
-        axis.set_title(f"holes: {panel['holes']}, {panel['stage']}", fontsize=10)
+        axis.set_title(f"pattern: {panel['holes']}, {panel['stage']}", fontsize=10)
         axis.set_xlabel("features missing, %")
         axis.set_ylabel(summary["metric"])
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    # a long stretch of line, to tell the dashes apart
+    # The line is long enough to distinguish the dashes.
     wide = {"ncols": min(2 * columns, len(handles)), "handlelength": 4}
     figure.legend(
         list(handles.values()),

@@ -1,6 +1,4 @@
-"""Settings of the models in a robustness experiment, from what is given for all of them and for
-single ones.
-"""
+"""Resolves the settings of the models in a robustness experiment."""
 
 from __future__ import annotations
 
@@ -12,24 +10,24 @@ from dualgnn_dgl.errors import ConfigError, unknown
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.training import TrainConfig
 
-FIXED = ("seed", "impute")  # what the experiment itself varies
+FIXED = ("seed", "impute")  # options that the experiment itself varies
 
 
 def settings(
     models: Sequence[str], changes: Mapping[str, Any], **train: Any
 ) -> dict[str, tuple[Any, Any]]:
-    """For each model its `Config` and `TrainConfig`.
+    """Returns the `Config` and the `TrainConfig` of each model.
 
-    The model's defaults, then `changes`, then `train`.
+    They are the model's defaults, then `changes`, then `train`.
 
     Args:
-        models: Names of `models.MODELS`.
-        changes: A key of training for every model, or 'MODEL.KEY' for one of a model's own; values
+        models: names of `models.MODELS`.
+        changes: a key of training for every model, or 'MODEL.KEY' for one of a model's own; values
             may be text.
-        train: Keys of training for every model; None changes nothing.
+        train: keys of training for every model; None changes nothing.
 
     Raises:
-        ConfigError: For an unknown model or key, a value outside its range, or a key that the
+        ConfigError: for an unknown model or key, a value outside its range, or a key that the
             experiment itself varies.
     """
     for key, value in changes.items():
@@ -47,12 +45,13 @@ def _check(key: str, said: str, models: Sequence[str]) -> None:
         raise ConfigError(f"{said}: {known}; a model's own: MODEL.{owner}=…")
     if rest.strip() in FIXED or owner.strip() in FIXED:
         raise ConfigError(
-            f"{said}: seeds and filling belong to the experiment, use --seeds and --strategies"
+            f"{said}: the experiment itself varies seeds and imputation; use --seeds and "
+            f"--strategies"
         )
 
 
 def _settings(model: str, changes: Mapping[str, Any], train: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Configuration of one model and of its training."""
+    """Returns the configuration of one model and of its training."""
     kind = model_class(model)
     config: dict[str, Any] = {}
     training = dict(kind.TRAIN)

@@ -1,11 +1,10 @@
-"""From cells to curves: means over seeds, intervals over users, what is kept, the area under the
-curve, paired comparisons.
+"""Summarises cells as curves: means, intervals, retained shares, areas and paired comparisons.
 
 Every interval comes from one set of bootstrap resamples of the test users, shared by all models,
-rates and strategies, so that differences are paired (Efron & Tibshirani 1993, chapter 13). A user's
-value is the mean over the seeds: intervals speak of other users, not of other seeds, whose
-deviation stands beside them. The p-value of a difference is that of `evaluation.p_value`, adjusted
-for the number of rows compared at the same rate (Holm 1979).
+rates and strategies, so that differences are paired (Efron & Tibshirani 1993, chapter 13). The
+value of a user is the mean over the seeds. Intervals therefore speak of other users, not of other
+seeds, whose standard deviation is given beside them. The p-value of a difference is that of
+`evaluation.p_value`, adjusted for the number of rows compared at the same rate (Holm 1979).
 """
 
 from __future__ import annotations
@@ -21,30 +20,35 @@ from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.evaluation import holm, p_value
 from dualgnn_dgl.evaluation.intervals import percentiles, resampled_means
-from dualgnn_dgl.experiments.robustness.cells import name_of, result_of
 from dualgnn_dgl.experiments.robustness.plan import Cell, Plan
+from dualgnn_dgl.experiments.robustness.results import name_of, result_of
 
 RESAMPLES = 2000
 TEST = "shifted bootstrap with Holm's correction"
-LOOKED_AT = 0.6  # the rate at which rows are compared in the table: the nearest one of the plan
 
 
 def summarise(
     plan: Plan, dataset: Dataset, folder: str | Path, metric: str = "recall@20", seed: int = 0
 ) -> dict[str, Any]:
-    """Everything that the cells say, as a JSON object.
+    """Summarises the cells of an experiment as a JSON object.
 
-    Cells that are not there yet, or were refused, are left out.
+    Cells that are missing, or were refused, are left out.
 
-    Returns
-    -------
-    dict
-        `panels`, one for every stage, pattern and modality, with `rows`: model, strategy, and for
-        each rate the mean of the metric with its interval, the deviation over seeds, `kept` (the
-        share of the value without holes that is left) with its interval, the other metrics and the
-        groups of items; the `area` under the curve as the mean over the range of rates, and
-        `kept_area`, the same of the kept shares; `versus`, the first row's value minus this one's
-        at each rate, with interval and adjusted p, and the same of the kept shares (`kept_versus`).
+    Args:
+        plan: the experiment.
+        dataset: its data.
+        folder: its folder.
+        metric: metric of the curves.
+        seed: seed of the resamples.
+
+    Returns:
+        `panels`, one for every stage, pattern and modality, with `rows`. A row has model and
+            strategy, and for each rate: the mean of the metric with its interval, the standard
+            deviation over seeds, `kept` with its interval, the other metrics, and the groups of
+            items. `kept` is the retained share of the value without missing features. `area` is the
+            area under the curve as the mean over the range of rates, `kept_area` that of the
+            retained shares. `versus` is the first row's value minus this one's at each rate, with
+            interval and adjusted p; `kept_versus` the same for the retained shares.
     """
     bench = _Table(plan, dataset, Path(folder), metric)
     curves = {}  # stage, panel and row → its cells, a list a rate
@@ -92,7 +96,7 @@ def summarise(
 
 
 class _Table:
-    """Cells by name, and resampled means (R,) of every point of every curve."""
+    """Results of cells by name, and resampled means (R,) of every point of every curve."""
 
     def __init__(self, plan: Plan, dataset: Dataset, folder: Path, metric: str) -> None:
         self.plan, self.dataset, self.folder, self.metric = plan, dataset, folder, metric
@@ -102,8 +106,11 @@ class _Table:
         self.means: dict[tuple[str, ...], tuple[float, np.ndarray]] = {}
 
     def resample(self, points: Sequence[Sequence[Cell]], seed: int) -> None:
-        """Read the cells of every point, the seeds of one rate, and resample the test users once
-        for all points.
+        """Reads the cells of every point and resamples the test users once for all points.
+
+        Args:
+            points: for each point its cells, the seeds of one rate.
+            seed: seed of the resamples.
         """
         values: dict[tuple[str, ...], np.ndarray] = {}
         for cells in points:
@@ -120,7 +127,7 @@ class _Table:
             }
 
     def names(self, cells: Sequence[Cell]) -> tuple[str, ...]:
-        """Names of the cells that have a result; those that were refused are noted."""
+        """Returns the names of the cells with a result, and records those that were refused."""
         names = []
         for cell in cells:
             name = name_of(self.plan, cell, self.dataset)
@@ -134,7 +141,7 @@ class _Table:
         return tuple(names)
 
     def per_user(self, name: str) -> np.ndarray:
-        """The metric of every test user in one cell, (B,) float64."""
+        """Reads the metric of every test user in one cell, (B,) float64."""
         with open_regular(self.folder / "per_user" / f"{name}.parquet") as handle:
             return (
                 pq.read_table(handle, columns=[self.metric])[self.metric]
@@ -143,7 +150,7 @@ class _Table:
             )
 
     def point(self, cells: Sequence[Cell]) -> dict[str, Any] | None:
-        """Mean over the seeds that are there, with what goes with it."""
+        """Returns the mean over the available seeds, with its interval, metrics and groups."""
         names = tuple(
             name
             for cell in cells
@@ -171,7 +178,7 @@ class _Table:
     def row(
         self, row: tuple[str, str], rates: Sequence[float], cells: Sequence[Sequence[Cell]]
     ) -> dict[str, Any]:
-        """One curve."""
+        """Returns one curve."""
         points = {
             rate: point
             for rate, part in zip(rates, cells, strict=True)
@@ -193,9 +200,7 @@ class _Table:
         return found
 
     def compare(self, rows: list[dict[str, Any]]) -> None:
-        """The first row against every other, at every rate, by the plain values and by what is
-        kept.
-        """
+        """Compares the first row with all others at every rate, by means and retained shares."""
         for rate in sorted({rate for row in rows for rate in row["points"]}):
             if not rows or rate not in rows[0]["points"]:
                 continue
@@ -224,7 +229,7 @@ class _Table:
 
 
 def _public(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as it is written: resamples are left out, rates are text (JSON's keys are)."""
+    """Returns a row as it is written: without resamples, and with rates as text for JSON."""
     hidden = ("resampled", "kept_resampled")
     points = {
         f"{rate:g}": {k: v for k, v in point.items() if k not in hidden}
@@ -250,81 +255,9 @@ def _average(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _area(rates: Sequence[float], values: Sequence[float]) -> float:
-    """Area under the curve over the range of rates, divided by its width.
+    """Returns the area under the curve over the range of rates, divided by its width.
 
-    The mean value if every rate is as likely.
+    It is the mean value if all rates are equally likely.
     """
     x, y = np.asarray(rates), np.asarray(values)
     return float(((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() / (x[-1] - x[0]))
-
-
-def markdown(summary: Mapping[str, Any]) -> str:
-    """The summary as Markdown tables: the curves, then every row against the first one at the rate
-    nearest to 60 %.
-    """
-    parts = []
-    for panel in summary["panels"]:
-        rates = panel["rates"]
-        parts.append(f"### {summary['metric']}, holes {panel['holes']}, {panel['stage']}")
-        head = ["model", "strategy", *(f"{rate:.0%}" for rate in rates), "area", "kept area"]
-        lines = []
-        for row in panel["rows"]:
-            points = [row["points"].get(f"{rate:g}") for rate in rates]
-            cells = ["–" if point is None else f"{point['mean']:.4f}" for point in points]
-            areas = [f"{row[name]:.4f}" if name in row else "–" for name in ("area", "kept_area")]
-            lines.append([row["model"], row["strategy"], *cells, *areas])
-        parts.append(_grid(head, lines))
-        rate = min(
-            (rate for rate in rates if rate > 0),
-            key=lambda rate: abs(rate - LOOKED_AT),
-            default=None,
-        )
-        if rate is not None and panel["rows"]:
-            parts.append(_versus(panel, f"{rate:g}", f"{rate:.0%}", summary["metric"]))
-    for name, reason in summary["refused"].items():
-        parts.append(f"refused: {name}: {reason}")
-    return "\n\n".join(parts) + "\n"
-
-
-def _versus(panel: Mapping[str, Any], key: str, label: str, metric: str) -> str:
-    first, lines = panel["rows"][0], []
-    groups = ("warm", "cold", "complete", "incomplete")
-    for row in panel["rows"]:
-        point = row["points"].get(key)
-        if point is None:
-            continue
-        low, high = point["interval"]
-        spread = "" if point["deviation"] is None else f" (± {point['deviation']:.4f})"
-        cells = [
-            row["model"],
-            row["strategy"],
-            f"{point['seeds']}{spread}",
-            f"{point['mean']:.4f} [{low:.4f}, {high:.4f}]",
-        ]
-        ends = [f"{end:.1%}" for end in point.get("kept_interval", ())]
-        cells.append(f"{point['kept']:.1%} [{', '.join(ends)}]" if ends else "–")
-        for name in ("versus", "kept_versus"):
-            found = point.get(name)
-            cells.append(
-                "–" if found is None else f"{found['difference']:+.4f} (p {found['p']:.3f})"
-            )
-        figures = [point["groups"].get(group, {}).get(metric) for group in groups]
-        lines.append([*cells, *("–" if figure is None else f"{figure:.4f}" for figure in figures)])
-    head = [
-        "model",
-        "strategy",
-        "seeds",
-        f"{metric} at {label}",
-        "kept",
-        "first − this",
-        "kept: first − this",
-        *groups,
-    ]
-    return f"Against {first['model']} {first['strategy']}, at {label} missing:\n\n" + _grid(
-        head, lines
-    )
-
-
-def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
