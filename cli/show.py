@@ -97,7 +97,9 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Renders a table as lines of text, with numbers aligned to the right.
 
     >>> print(table(["split", "pairs"], [["train", 12000], ["test", 7]]))
-    split   pairs train  12,000 test        7
+    split   pairs
+    train  12,000
+    test        7
     """
 
     def text(cell: Any) -> str:

@@ -25,7 +25,7 @@ from dualgnn_dgl.experiments.ledger import write_sealed
 from dualgnn_dgl.experiments.robustness import Cell, Plan
 from dualgnn_dgl.experiments.robustness.catalogue import complete, demote, reduced
 from dualgnn_dgl.experiments.robustness.cells import Bench
-from dualgnn_dgl.experiments.robustness.results import key_of, name_of, result_of
+from dualgnn_dgl.experiments.robustness.results import key_of, ledger_of, name_of, result_of
 from dualgnn_dgl.experiments.robustness.settings import settings
 from dualgnn_dgl.experiments.robustness.summary import _area
 from dualgnn_dgl.modality import drop, read_holes
@@ -442,7 +442,8 @@ def test_a_summary_of_half_an_experiment_says_what_there_is(whole, tmp_path):
     p = plan(strategies=("mask", "zero"))
     assert robustness.summarise(p, whole, tmp_path, "recall@5")["panels"][0]["rows"] == []
     bench = Bench(p, whole, tmp_path, torch.device("cpu"))
-    bench.run(Cell("dualgnn", "mask", "random", 0.5, "train+test", 0))
+    cell = Cell("dualgnn", "mask", "random", 0.5, "train+test", 0)
+    ledger_of(p, whole, tmp_path).run([cell], bench.run)
     (row,) = robustness.summarise(p, whole, tmp_path, "recall@5")["panels"][0]["rows"]
     assert (
         list(row["points"]) == ["0.5"] and "kept" not in row["points"]["0.5"] and "area" not in row
