@@ -376,7 +376,8 @@ def spoilt_words(draw: random.Random, world: trial.World, folder: Path) -> tuple
     )
     option = draw.choice(options)
     if option == "--set":
-        value = f"{draw.choice(('lr', 'width', 'metric', 'seed', 'bprmf.width', 'dualgnn.width', 'nosuch', ''))}={value}"
+        keys = ("lr", "width", "metric", "seed", "bprmf.width", "dualgnn.width", "nosuch", "")
+        value = f"{draw.choice(keys)}={value}"
     return f"words {command} {option} {value[:40]!r}", trial.fault(
         trial.call(command, *words, option, value)
     )

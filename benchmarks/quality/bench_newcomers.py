@@ -1,18 +1,21 @@
-"""Users and videos that come after training: how good, and how fast, are the vectors they get without it?
+"""Measures quality and speed of the vectors of users and videos that came after training.
 
     python -m benchmarks.quality.bench_newcomers --root SHARED/data --parts users,items,update,speed
 
-users   a share of the users is taken out of the data whole; a model is trained without them and each is folded in from their
-        training history. Beside it, the recall@20 that the same users reach in a model trained with them: the ratio of the two.
-items   `--split cold-items`: recall@20 on the held-out videos, ranked among all videos without a training pair, against VBPR
-        and against the mean cosine between a video's features and those of the history.
-update  a day of log (a twentieth of users, items and other pairs) added by `update`, with and without three epochs of training
-        on, against a model trained again on everything.
-speed   a synthetic log of 100,000 videos: milliseconds a new user, users a minute in a batch, milliseconds a new video, by the
-        clock on the wall and in CPU time of the one thread.
+users   A share of the users is removed from the data. A model is trained without them, and each is
+        folded in from their training history. The recall@20 of these users is compared with that
+        in a model trained with them.
+items   `--split cold-items`: recall@20 on the held-out videos, ranked among all videos without a
+        training pair, against VBPR and against the mean cosine between a video's features and those
+        of the history.
+update  A day of log (a twentieth of users, items and other pairs) is added by `update`, with and
+        without three further epochs of training, against a model trained again on everything.
+speed   A synthetic log of 100,000 videos: milliseconds per new user, users per minute in a batch,
+        milliseconds per new video, in wall time and in CPU time of the one thread.
 
-TikTok as published; MovieLens-1M and MicroLens-50k cut to a random sample of users (800 and 15,000, seed 0, then the 5-core), so
-that a laptop's core trains every model in minutes. Options are the defaults but for what `TRAIN` says.
+TikTok is used as published. MovieLens-1M and MicroLens-50k are reduced to a random sample of users
+(800 and 15,000, seed 0, then the 5-core), so that one core of a laptop trains every model in
+minutes. Options are the defaults except for those in `TRAIN`.
 """
 
 from __future__ import annotations
@@ -60,12 +63,12 @@ TRAIN = {
 
 
 def usual(name: str) -> str:
-    """The split of the parts that hold out no videos."""
+    """Returns the split of the parts that hold out no videos."""
     return "given" if name == "tiktok" else "random"
 
 
 def train(name: str, dataset: Dataset, quick: bool) -> tuple[models.Recommender, training.Fit]:
-    """A model trained with the options of `TRAIN`."""
+    """Trains a model with the options of `TRAIN`."""
     values = TRAIN[name] | ({"epochs": 2} if quick else {})
     kind = models.model_class(name)
     config, options = (
@@ -77,7 +80,7 @@ def train(name: str, dataset: Dataset, quick: bool) -> tuple[models.Recommender,
 
 
 def taken(pairs: Interactions, users: np.ndarray) -> Interactions:
-    """The pairs of the given users alone, numbered by their place there."""
+    """Returns the pairs of the given users only, numbered by their place there."""
     new = np.full(pairs.num_users, -1)
     new[users] = np.arange(len(users))
     rows = new[pairs.user] >= 0
@@ -85,7 +88,7 @@ def taken(pairs: Interactions, users: np.ndarray) -> Interactions:
 
 
 def users(name: str, model: str, folders: Folders, quick: bool) -> dict:
-    """Newcomers folded in, against the same users trained in."""
+    """Measures users folded in against the same users trained in."""
     dataset = data.load(prepare(name, usual(name), folders))
     degree = np.bincount(dataset.train.user, minlength=dataset.num_users)
     able = np.intersect1d(np.flatnonzero(degree), dataset.test.user)
@@ -127,7 +130,7 @@ def users(name: str, model: str, folders: Folders, quick: bool) -> dict:
 
 
 def items(name: str, model: str, folders: Folders, quick: bool) -> dict:
-    """Held-out videos, placed by their modalities."""
+    """Measures held-out videos, placed by their modalities."""
     dataset = data.load(prepare(name, "cold-items", folders))
     measure = cold_items.ColdItems(
         dataset.train, dataset.modalities, dataset.test, [dataset.train, dataset.valid], [20]
@@ -156,8 +159,10 @@ def items(name: str, model: str, folders: Folders, quick: bool) -> dict:
 
 
 def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
-    """A day of log: a twentieth of the users and of the items are new on it, and a twentieth of the
-    other training pairs.
+    """Measures an update with a day of log against training again.
+
+    A twentieth of the users, a twentieth of the items and a twentieth of the other training pairs
+    are new on that day.
     """
     whole = data.load(prepare(name, usual(name), folders))
     draw = np.random.default_rng(2)
@@ -241,7 +246,7 @@ def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
 
 
 def config_of(model: str) -> Options:
-    """The options of `TRAIN` that are the model's."""
+    """Returns the model's own options in `TRAIN`."""
     kind = models.model_class(model).Config
     return build(kind, {key: value for key, value in TRAIN[model].items() if key in keys(kind)})
 
@@ -253,7 +258,7 @@ def speed(model: str, quick: bool) -> dict:
     """
     count, num_items, per_user = (2_000, 5_000, 10) if quick else (100_000, 100_000, 10)
     draw = np.random.default_rng(0)
-    # some videos are watched by thousands
+    # The cube makes some videos popular with thousands of users.
     popular = np.floor(num_items * draw.random(count * per_user) ** 3).astype(np.int64)
     keys_ = np.unique(np.repeat(np.arange(count), per_user) * num_items + popular)
     pairs = Interactions(keys_ // num_items, keys_ % num_items, count, num_items)
@@ -302,9 +307,7 @@ def speed(model: str, quick: bool) -> dict:
 
 
 def milliseconds(function: Callable[..., object], *given: object) -> tuple[float, float]:
-    """CPU and wall time of one call; on a busy machine only the first says something of the
-    code.
-    """
+    """Returns CPU and wall time of one call; on a busy machine only CPU time is meaningful."""
     wall, cpu = time.perf_counter(), time.process_time()
     function(*given)
     return 1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)

@@ -1,11 +1,13 @@
-"""Makes every summary, table and picture again from the files under results/, and fails on a difference.
+"""Makes every summary, table and picture under results/ again, and fails on a difference.
 
     python -m benchmarks.quality.results            checks
-    python -m benchmarks.quality.results --write    writes what differs: after a change of the statistics, for example
+    python -m benchmarks.quality.results --write    writes the differences, for example after a
+                                                    change of the statistics
 
-Rows of the comparison, of its ablation and of the fidelity table are computed from their trainings in the Parquet files; their
-settings, numbers of trials and commands are taken as they are. Tables in documents and pictures follow from the summaries. It
-trains nothing. Pictures are compared only where the installed Matplotlib is the one that drew them.
+Rows of the comparison, of its ablation and of the fidelity table are computed from their trainings
+in the Parquet files; their settings, numbers of trials and commands are kept. Tables in documents
+and pictures follow from the summaries. Nothing is trained. Pictures are compared only if the
+installed Matplotlib is the one that drew them.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def comparison(table: Table, trainings: Trainings) -> Table:
                 )
         if "settings of" in row:
             valid = valid_of(runs)
-        else:  # a search: the trial with these settings, which looked at validation only
+        else:  # The row of a search has the trial with these settings, which used validation only.
             valid = named(trainings, name_of(name, runs[0] | {"test": False}))["valid"]
         rows.append(row | {"valid": valid} | results_of(runs))
     rows = ranked(rows, trainings)
@@ -70,7 +72,7 @@ def faults(table: Table, trainings: Trainings) -> Table:
     return table | {"rows": rows}
 
 
-# first word of a table → its maker, and whose trainings
+# First word of a table → the function that makes it, and the table of its trainings.
 MADE: dict[str, tuple[Callable[[Table, Trainings], Table], str]] = {
     "compare": (comparison, "compare"),
     "ablation": (ablated, "compare"),
@@ -129,7 +131,7 @@ def pictures() -> Iterator[tuple[Path, Callable[[Path], object]]]:
 def same_picture(one: Path, other: Path) -> bool | None:
     """Returns whether two pictures have the same pixels.
 
-    None if they were drawn by different versions of Matplotlib.
+    It returns None if they were drawn by different versions of Matplotlib.
     """
     from PIL import Image, ImageChops
 

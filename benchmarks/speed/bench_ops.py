@@ -1,29 +1,27 @@
-"""How fast one propagation is, kernel by kernel, and what share of this machine's memory bandwidth
-that is.
+"""Measures one propagation by kernel, and its share of this machine's memory bandwidth.
 
 One propagation is `to_user @ item` and `to_item @ user` with the symmetric normalisation, as
-LightGCN and DualGNN do it a layer; forward, and forward with backward. Baby, TikTok and Gowalla are
-the published training graphs where the folder --root holds them, else random graphs of their size
-with the same kind of skew; TikTok-full (the size that papers report) and MovieLens are always
-random. The peer is the message passing that people write: gather, multiply, `index_add`.
+LightGCN and DualGNN do it per layer; forward, and forward with backward. Baby, TikTok and Gowalla
+are the published training graphs if the folder --root has them, else random graphs of their size
+with the same kind of skew. TikTok-full (the size that papers report) and MovieLens are always
+random. The peer is the common form of message passing: gather, multiply, `index_add`.
 
 A second table has the operations with learned edge weights, user by user over their items: the
 scores of all edges (SDDMM), their softmax, the weighted sum, and the three in a row as attention;
 ours, DGL's and the peer's, D = 64. A third has DualGNN-Plus' loss, forward with backward: users of
 a batch against 512 shared negatives, D = 129 (128 and the bias).
 
-    python -m benchmarks.speed.bench_ops                     everything, about 4 minutes on two
-                                                             cores
-    python -m benchmarks.speed.bench_ops --shapes baby       some shapes only; the other rows of the
-                                                             result file stay
-    python -m benchmarks.speed.bench_ops --only learned      the second table alone; so with loss
-    python -m benchmarks.speed.bench_ops --quick             two shapes, two widths
-    python -m benchmarks.speed.bench_ops --device cuda       on the GPU, into results/ops_cuda.json
+    python -m benchmarks.speed.bench_ops                  everything, 4 minutes on two cores
+    python -m benchmarks.speed.bench_ops --shapes baby    some shapes only; the file keeps other
+    rows
+    python -m benchmarks.speed.bench_ops --only learned   the second table only; so with loss
+    python -m benchmarks.speed.bench_ops --quick          two shapes, two widths
+    python -m benchmarks.speed.bench_ops --device cuda    on the GPU, into results/ops_cuda.json
 
 Bytes by the roofline for a product of E edges, D columns, float32, 32-bit indices: without any
 reuse 4E + 4DE + 4D·rows (every edge fetches its row from memory), with perfect reuse 4E + 4D·(rows
-+ columns). Real traffic lies between. The machine's bandwidth is that of a large torch copy, 2·N·4
-bytes, with the same threads, measured in the same run.
++ columns). Real traffic is between the two. The machine's bandwidth is that of a large torch copy,
+2·N·4 bytes, with the same threads, measured in the same run.
 """
 
 from __future__ import annotations
@@ -69,7 +67,16 @@ FILES = {
 
 @dataclass(frozen=True)
 class Graph:
-    """A log of training pairs, (E,) each, and where it comes from."""
+    """A log of training pairs.
+
+    Attributes:
+        name: Name of the shape.
+        user: User of each pair, (E,).
+        item: Item of each pair, (E,).
+        users: Number of users.
+        items: Number of items.
+        source: 'published' or 'random'.
+    """
 
     name: str
     user: Tensor
@@ -79,9 +86,9 @@ class Graph:
     source: str
 
     def bytes(self, width: int) -> tuple[int, int]:
-        """(without reuse, perfect reuse) of one propagation forward.
+        """Returns the bytes of one propagation forward, (without reuse, with perfect reuse).
 
-        Its backward moves as much again.
+        Its backward moves the same number again.
         """
         edges, nodes = len(self.user), self.users + self.items
         return 2 * edges * 4 * (
@@ -90,7 +97,7 @@ class Graph:
 
 
 def load(name: str, root: Path) -> Graph:
-    """The published graph below `root`, else a random one of the same size."""
+    """Returns the published graph below `root`, else a random one of the same size."""
     users, items, _ = SIZES[name]
     path = root / FILES.get(name, "-")
     if not path.is_file():
@@ -112,8 +119,9 @@ def load(name: str, root: Path) -> Graph:
 
 
 def draw(users: int, items: int, edges: int) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct random pairs, users' and items' counts skewed like a log's (rank^-0.7, in random
-    order of ids).
+    """Draws distinct random pairs, with the counts of users and items skewed like a log's.
+
+    Chances are ∝ rank^-0.7, in random order of ids.
     """
     rng = np.random.default_rng(0)
     chances = [rng.permutation(np.arange(1, size + 1) ** -0.7) for size in (users, items)]
@@ -126,11 +134,10 @@ def draw(users: int, items: int, edges: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def timed(work: Callable[[], object], seconds: float, device: str) -> tuple[float, float, float]:
-    """Median, least and most seconds of a call.
+    """Returns median, least and most seconds of a call.
 
-    At least 3 samples after one that does not count, at most `seconds` in all.
-
-    On a GPU a sample is 20 calls between two synchronisations.
+    There are at least 3 samples after one that does not count, and at most `seconds` in all. On a
+    GPU a sample is 20 calls between two synchronisations.
     """
     calls = 20 if device == "cuda" else 1
 
@@ -150,16 +157,16 @@ def timed(work: Callable[[], object], seconds: float, device: str) -> tuple[floa
 
 
 def copy_bandwidth(device: str) -> float:
-    """Bytes a second of a copy of 256 MB, read and write counted; the median of 15."""
+    """Returns the bytes per second of a copy of 256 MB, read and write counted."""
     source = torch.ones(64 * 2**20, device=device)
     target = torch.empty_like(source)
     return 2 * 4 * source.numel() / timed(lambda: target.copy_(source), 1.0, device)[0]
 
 
 class GatherScatter:
-    """The peer: a message an edge, multiplied by its weight, added to its receiver.
+    """The peer: a message per edge, multiplied by its weight, added to its receiver.
 
-    Same weights, autograd's backward.
+    It has the same weights, and autograd's backward.
     """
 
     def __init__(self, receiver: Tensor, sender: Tensor, shape: tuple[int, int]) -> None:
@@ -180,7 +187,7 @@ def propagation(
     width: int,
     device: str,
 ):
-    """(forward, forward with backward) as functions without arguments."""
+    """Returns (forward, forward with backward) as functions without arguments."""
     user, item = (
         torch.randn(size, width, device=device, requires_grad=True)
         for size in (graph.users, graph.items)
@@ -200,7 +207,7 @@ def propagation(
 def measure(
     graph: Graph, width: int, kernels: list[str], bandwidth: float, seconds: float, device: str
 ) -> list[Row]:
-    """One row a kernel, the peer among them; `chosen` marks the default."""
+    """Measures one row per kernel, and the peer; `chosen` marks the default."""
     to_user = normalise(graph.user, graph.item, (graph.users, graph.items)).to(device)
     to_item = to_user.T
     peer = [ends.to(device) for ends in (graph.user, graph.item)]
@@ -235,8 +242,9 @@ def measure(
 
 
 def in_width(graph: Graph, modalities: int, seconds: float, device: str) -> Row:
-    """M products of 64 columns against one of M·64, forward with backward, as the free choice runs
-    them.
+    """Compares M products of 64 columns with one of M·64, forward with backward.
+
+    The kernels are those of the free choice.
     """
     to_user = normalise(graph.user, graph.item, (graph.users, graph.items)).to(device)
     to_item, found = to_user.T, []
@@ -254,7 +262,7 @@ def in_width(graph: Graph, modalities: int, seconds: float, device: str) -> Row:
 class GatherEdges:
     """The peer of `ops.learned.Edges`.
 
-    Both ends gathered, `index_add` by destination, everything by autograd.
+    Both ends are gathered, `index_add` sums by destination, and autograd does the rest.
     """
 
     def __init__(self, edges: Edges) -> None:
@@ -301,9 +309,10 @@ class DGLEdges:
 
 
 def learned(graph: Graph, width: int, seconds: float, device: str) -> list[Row]:
-    """Forward, and forward with backward, of each operation with learned weights.
+    """Measures forward, and forward with backward, of each operation with learned weights.
 
-    One row an operation and a way.
+    Returns:
+        One row per operation and way.
     """
     edges = Edges(Adjacency(graph.user, graph.item, (graph.users, graph.items))).to(device)
     user, item = (
@@ -356,9 +365,9 @@ def learned(graph: Graph, width: int, seconds: float, device: str) -> list[Row]:
 
 
 def loss(batch: int, seconds: float, device: str) -> Row:
-    """The sampled softmax in one pass, and as autograd makes it of the formula, in turn.
+    """Measures the sampled softmax in one pass, and as autograd computes the formula.
 
-    Milliseconds forward with backward.
+    The times are milliseconds forward with backward.
     """
 
     def plain(user: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
@@ -418,7 +427,9 @@ def main() -> None:
         help="two shapes, two widths, few repetitions; writes no file",
     )
     parser.add_argument("--shapes", nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--only", choices=TABLES, help="one of the tables; the others stay")
+    parser.add_argument(
+        "--only", choices=TABLES, help="measure only this table; the file keeps the others"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--root", type=Path, default=RAW, help="folder of the public data sets")
     options = parser.parse_args()
@@ -475,11 +486,8 @@ def main() -> None:
             )
     losses = [loss(batch, seconds, device) for batch in (2048, 16384)] if "loss" in wanted else []
     for row in losses:
-        print(
-            "{shape}: loss in one pass {one pass_ms:.1f} ms, by autograd {autograd_ms:.1f} ms".format(
-                **row
-            )
-        )
+        line = "{shape}: loss in one pass {one pass_ms:.1f} ms, by autograd {autograd_ms:.1f} ms"
+        print(line.format(**row))
     if options.quick:
         return
     path = RESULTS / ("ops.json" if device == "cpu" else "ops_cuda.json")
@@ -491,7 +499,7 @@ def main() -> None:
     for name, made in tables.items():
         again = {row["shape"] for row in made}
         tables[name] = [row for row in kept.get(name, []) if row["shape"] not in again] + made
-    # the machine of the first table
+    # The file names the machine of the first table.
     measured_on = kept.get("machine") if "propagation" not in wanted else None
     write_json(path, {"machine": measured_on or machine(device), "copy_gbs": copies, **tables})
     print(path)

@@ -1,6 +1,4 @@
-"""Seconds per step and per epoch of training, ours beside torch_geometric's.
-
-How cost grows; seconds to a given recall.
+"""Measures seconds per step and per epoch of training, ours and torch_geometric's.
 
     python -m benchmarks.speed.bench_train --root SHARED/data     all cases, growth, curves
     python -m benchmarks.speed.bench_train --quick                does it run? under a minute
@@ -9,24 +7,23 @@ How cost grows; seconds to a given recall.
     python -m benchmarks.speed.bench_train --device cuda --set cuda_graph=false
                                                                   on a GPU: results/train_cuda.json
     python -m benchmarks.speed.bench_train --cases '' --scale '' --curves options
-                                                                  what speed costs in quality
+                                                                  the cost of speed in quality
     python -m benchmarks.speed.bench_train --profile baby         time within a step of ours
 
 Every side of a case is a process of its own, and they take turns: a round of steps each, in
-alternating order, so that a busy moment of the machine meets all of them. Ours is `training.fit`
-itself, its clock read through `report`; the peers are peers.py, with our sampler. Steps are timed
-after a warm-up. An epoch is extrapolated: (time to draw its triples) + steps × (mean step of a
-round); the ratio is taken within each round, and its median, least and most over the rounds are in
-the table.
+alternating order, so that a busy moment of the machine affects all of them. Ours is `training.fit`
+itself, timed through `report`; the peers are peers.py, with our sampler. Steps are timed after a
+warm-up. An epoch is extrapolated: (time to draw its triples) + steps × (mean step of a round). The
+ratio is computed within each round; the table has its median, least and most over the rounds.
 
 The curves: with the options of `--base` (batch 2048; the equations are the peer's,
 tests/test_peers.py) our code is trained with several seeds, each until it stops by itself. The
-target is `SHARE` of the best validation recall@20 of the worst of these runs. The peer's time to
-the target is derived: these runs' epochs until the target (median) × the peer's own seconds an
-epoch. Ours is measured. Validation counts on neither side. The recall of a run has the 95 %
-interval over its validation users.
-`options` is such a curve on TikTok, whose features are real, with a row for every option that buys
-speed (`OPTIONS`). bench_cooccurrence.py compares co-occurrence with a pairwise loop.
+target is `SHARE` of the best validation recall@20 of the worst of these runs. Our time to the
+target is measured. The peer's time is derived: the median of these runs' epochs until the target ×
+the peer's own seconds per epoch. Validation counts on neither side. The recall of a run has the
+95 % interval over its validation users. `options` is such a curve on TikTok, whose features are
+real, with a row for every option that trades quality for speed (`OPTIONS`). bench_cooccurrence.py
+compares co-occurrence with a pairwise loop.
 
 Measure on a quiet machine: OpenMP's threads wait for each other by spinning, so that with two
 threads a foreign process on one core costs far more than its share, CPU seconds included. With
@@ -58,8 +55,13 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Side:
-    """One row of a case: data set, whose code ('ours', 'pyg', 'pyg-csr'), and options as `--set`
-    takes them.
+    """One row of a case.
+
+    Attributes:
+        label: Name of the row.
+        data: Data set.
+        code: 'ours', 'pyg' or 'pyg-csr'.
+        options: Options, as `--set` takes them.
     """
 
     label: str
@@ -94,7 +96,7 @@ CASES = {
     ),
 }
 
-# what buys speed, one row each: key=value,key=value beside the base
+# Options that trade quality for speed, one row each: key=value,key=value on top of the base.
 OPTIONS = {
     "dualgnn": (
         "batch_size=8192",
@@ -113,7 +115,7 @@ CURVES = {"options": "tiktok", "options lightgcn": "tiktok lightgcn"}  # curve: 
 
 
 class Worker:
-    """A side's process, from here."""
+    """Starts a side's process and exchanges commands and answers with it."""
 
     def __init__(
         self, side: Side, model: str, arguments: argparse.Namespace, *, curve: bool = False
@@ -160,7 +162,7 @@ class Worker:
 
 
 def middle(values: list[float]) -> dict[str, float]:
-    """Median, and the range of the middle 80 %."""
+    """Returns the median and the range of the middle 80 %."""
     ordered = sorted(values)
     edge = len(ordered) // 10
     return {"median": statistics.median(ordered), "low": ordered[edge], "high": ordered[-1 - edge]}
@@ -169,9 +171,10 @@ def middle(values: list[float]) -> dict[str, float]:
 def take_turns(
     sides: list[Side], model: str, arguments: argparse.Namespace, *, evaluate: bool = False
 ) -> dict:
-    """Time the sides of a case in turns.
+    """Times the sides of a case in turns.
 
-    One row a side, with ratios to the first peer if there is one.
+    Returns:
+        One row per side, with ratios to the first peer if there is one.
     """
     load = os.getloadavg()[0]
     if load > 1:
@@ -181,7 +184,8 @@ def take_turns(
         )
     workers, rounds = [], []
     try:
-        for side in sides:  # one after the other: they must not disturb each other's setup
+        # One starts after the other, so that they do not disturb each other's setup.
+        for side in sides:
             workers.append(Worker(side, model, arguments))
         warm = [worker.ask(WARM_UP) for worker in workers]
         counts = [
@@ -251,7 +255,7 @@ def take_turns(
 
 
 def show(name: str, made: dict) -> None:
-    """The table of a case."""
+    """Prints the table of a case."""
     print(
         f"\n{name}: {made['model']}, {made['rows'][0]['pairs']:,} pairs, load before "
         f"{made['load_before']:.1f}\n"
@@ -279,7 +283,7 @@ def show(name: str, made: dict) -> None:
 
 
 def sides_of(case: str, arguments: argparse.Namespace, rows: tuple[str, ...] = ()) -> list[Side]:
-    """The case's rows, and ours once more with what each of `rows` and `--set` says."""
+    """Returns the case's rows, and ours again with the options of each of `rows` and of `--set`."""
     sides = [
         Side(label, data, code, arguments.base) for label, (data, code) in CASES[case][1].items()
     ]
@@ -296,9 +300,7 @@ def sides_of(case: str, arguments: argparse.Namespace, rows: tuple[str, ...] = (
 
 
 def curves(name: str, arguments: argparse.Namespace, peer_epoch: float) -> dict:
-    """Seconds to SHARE of the validation recall@20 that every run with the options of `--base`
-    reaches.
-    """
+    """Measures seconds to `SHARE` of the validation recall@20 of the runs with `--base`."""
     metric, runs = f"recall@{K}", []
     case = CURVES.get(name, name)
     rows = OPTIONS[CASES[case][0]] if name in CURVES else ()
@@ -401,13 +403,15 @@ def main() -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="option of training or model, for rows more",
+        help="option of training or model, for further rows",
     )
     base = "training options of all sides; default batch_size=2048"
     parser.add_argument("--base", action="append", default=[], metavar="KEY=VALUE", help=base)
-    parser.add_argument("--seeds", type=int, default=3, help="runs a curve")
+    parser.add_argument("--seeds", type=int, default=3, help="runs per curve")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=30, help="to time each side of a case")
+    parser.add_argument(
+        "--seconds", type=float, default=30, help="seconds of timing per side of a case"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
         "--device",
@@ -416,7 +420,7 @@ def main() -> None:
         help="cuda: into results/train_cuda.json",
     )
     parser.add_argument(
-        "--out", type=Path, help="JSON; cases that this run does not touch stay in it"
+        "--out", type=Path, help="JSON file; it keeps the cases that this run does not touch"
     )
     parser.add_argument(
         "--profile", metavar="CASE", choices=CASES, help="profile a step of ours instead"

@@ -1,5 +1,4 @@
-"""Top-K lists out of two tables: every user against every item, in blocks, exactly and
-reproducibly.
+"""Top-K lists from two tables: every user against every item, in blocks, exact and reproducible.
 
 Letters: U users, I items, D embedding width, B ranked users, K list length.
 """
@@ -38,49 +37,37 @@ def top_k(
     users: np.ndarray | None = None,
     block: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Rank all items for each user by inner product and keep the K best.
+    """Ranks all items for each user by inner product and keeps the K best.
 
-    Equal scores are ordered by the smaller item index, also where the list is cut off. Scores are
+    Equal scores are ordered by the smaller item index, also at the end of the list. Scores are
     computed in float32; on a CPU they do not depend on `users` and `block` (on a GPU the last bit
-    may: cuBLAS picks a kernel by the shape).
+    may: cuBLAS chooses a kernel by the shape).
 
-    Parameters
-    ----------
-    user : (U, D), item : (I, D)
-        the tables of a model, on any one device: both dense, or both sparse (COO, coalesced).
-    k : int
-        K, at most I.
-    seen : the pairs that must not be recommended, as `Interactions` or as a matrix (U, I) whose
-        stored entries are the pairs.
-    users : (B,) int
-        internal users to rank for, in this order; all U by default.
-    block : int
-        users per block, rounded up to a multiple of 16; fitted to `memory.budget` by default,
-        halved and tried again, with a word about it, when memory runs out.
+    Args:
+        user: User table, (U, D).
+        item: Item table, (I, D), on the same device; both dense, or both sparse (COO, coalesced).
+        k: List length K, at most I.
+        seen: Pairs that must not be recommended, as `Interactions` or as a matrix (U, I) whose
+            stored entries are the pairs.
+        users: Internal users to rank for, in this order, (B,) int; all U by default.
+        block: Users per block, rounded up to a multiple of 16. By default it fits `memory.budget`.
+            It is halved, with a warning, when memory runs out.
 
-    Returns
-    -------
-    items : (B, K) int64
-        internal items, best first; −1 where a user has fewer than K items left.
-    scores : (B, K) float32
-        their inner products; −inf beside −1.
+    Returns:
+        items: Internal items, best first, (B, K) int64; −1 where a user has fewer than K items
+            left.
+        scores: Their inner products, (B, K) float32; −inf beside −1.
 
-    Raises
-    ------
-    ConfigError
-        if K is not within 1…I.
-    DataError
-        if tables, `seen` and `users` do not fit together.
-    RunError
-        if the tables hold NaN, infinity or numbers too large to multiply.
-    MemoryError
-        if not even the smallest block fits.
+    Raises:
+        ConfigError: If K is not within 1…I.
+        DataError: If tables, `seen` and `users` do not fit together.
+        RunError: If the tables contain NaN, infinity or numbers too large to multiply.
+        MemoryError: If not even the smallest block fits.
 
-    Examples
-    --------
-    >>> user, item = torch.tensor([[1.0], [-1.0]]), torch.tensor([[2.0], [5.0], [2.0]])
-    >>> top_k(user, item, 2)[0].tolist()
-    [[1, 0], [0, 2]]
+    Examples:
+        >>> user, item = torch.tensor([[1.0], [-1.0]]), torch.tensor([[2.0], [5.0], [2.0]])
+        >>> top_k(user, item, 2)[0].tolist()
+        [[1, 0], [0, 2]]
     """
     _check(user, item, k)
     matrix = seen.csr() if isinstance(seen, Interactions) else seen
@@ -142,17 +129,17 @@ def top_k(
 
 
 def pick_rows(table: Tensor, rows: Tensor) -> Tensor:
-    """Rows (B,) of a table (n, D), dense or sparse, which stays what it is; (B, D)."""
+    """Returns rows (B,) of a table (n, D) as (B, D), sparse if the table is sparse."""
     return table.index_select(0, rows).coalesce() if table.is_sparse else table[rows]
 
 
 def entries(table: Tensor) -> Tensor:
-    """What a table stores: all its numbers, or those of a sparse one."""
+    """Returns the numbers that a table stores: all of them, or those of a sparse one."""
     return table.coalesce().values() if table.is_sparse else table
 
 
 def _run(table: Tensor, start: int, stop: int) -> Tensor:
-    """Rows start…stop of a sparse table."""
+    """Returns rows start…stop of a sparse table."""
     index, value = table.indices(), table.values()  # rows ascend
     first, last = torch.searchsorted(
         index[0].contiguous(), torch.tensor([start, stop], device=index.device)
@@ -165,25 +152,30 @@ def _run(table: Tensor, start: int, stop: int) -> Tensor:
 
 
 def _sparse_product(left: Tensor, right: Tensor) -> Tensor:
-    """left (n, D) @ right (D, I), both sparse; the result is dense."""
+    """Returns left (n, D) @ right (D, I), both sparse, as a dense table."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         return torch.sparse.mm(left, right).to_dense()
 
 
 def _tiles(count: int) -> int:
-    """`count`, at least 1, rounded up to whole tiles."""
+    """Returns `count`, at least 1, rounded up to whole tiles."""
     return -(-max(count, 1) // _TILE) * _TILE
 
 
 def _tiled(table: Tensor) -> Tensor:
-    """A table (n, D) filled up with zero rows to whole tiles."""
+    """Returns a table (n, D) padded with zero rows to whole tiles."""
     return torch.nn.functional.pad(table, (0, 0, 0, _tiles(len(table)) - len(table)))
 
 
 def mask_seen(scores: Tensor, seen: sparse.csr_matrix, start: int, stop: int) -> None:
-    """Set the scores (stop − start, I or more) of the pairs stored in rows start…stop of `seen` to
-    −inf, in place.
+    """Sets the scores of the pairs in rows start…stop of `seen` to −inf, in place.
+
+    Args:
+        scores: (stop − start, I or more).
+        seen: Stored entries are the pairs, (B, I).
+        start: First row.
+        stop: Row after the last.
     """
     indptr = seen.indptr[start : stop + 1].astype(np.int64)
     row = np.repeat(np.arange(stop - start, dtype=np.int64), np.diff(indptr))
@@ -223,9 +215,9 @@ def select(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _keys(scores: Tensor, items: Tensor) -> Tensor:
-    """int64 keys that order by score, then by the smaller item.
+    """Returns int64 keys that order by score and then by the smaller item.
 
-    The float's bits made sortable, then the item.
+    The float's bits, made sortable, are the upper half; the item is the lower half.
     """
     # + 0.0 makes −0.0 and 0.0 equal, as they compare
     bits = (scores + 0.0).view(torch.int32).long()
@@ -233,7 +225,7 @@ def _keys(scores: Tensor, items: Tensor) -> Tensor:
 
 
 def _check(user: Tensor, item: Tensor, k: int) -> None:
-    """Refuse tables that do not fit together, cannot be multiplied, or hold fewer than K items."""
+    """Refuses tables that do not fit together, cannot be multiplied, or have fewer than K items."""
     if user.ndim != 2 or item.ndim != 2 or user.shape[1] != item.shape[1]:
         raise DataError(
             f"ranking needs tables (U, D) and (I, D), got {tuple(user.shape)} and "
@@ -258,7 +250,7 @@ def _check(user: Tensor, item: Tensor, k: int) -> None:
 
 
 def _lengths(table: Tensor) -> Tensor:
-    """Length of each row (n,) in float64."""
+    """Returns the length of each row, (n,), in float64."""
     if not table.is_sparse:
         return torch.linalg.vector_norm(table, dim=1, dtype=torch.float64)
     square = entries(table).double().square()
@@ -270,7 +262,7 @@ def _lengths(table: Tensor) -> Tensor:
 
 
 def beyond_catalogue(k: int, num_items: int) -> str:
-    """Message for lists longer than the catalogue."""
+    """Returns the message for lists longer than the catalogue."""
     return (
         f"lists of length {k} were asked for, but the catalogue holds {num_items} items: ask for "
         f"{num_items} at most"
