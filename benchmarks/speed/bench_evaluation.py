@@ -31,7 +31,8 @@ from dualgnn_dgl.core.files import write_json
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.evaluation import Evaluator, bootstrap, metrics_per_user
 from dualgnn_dgl.evaluation.metrics import hit_matrix
-from dualgnn_dgl.evaluation.ranking import _BUDGET, mask_seen, select
+from dualgnn_dgl.evaluation.ranking import _BUDGET
+from dualgnn_dgl.evaluation.selection import mask_seen, select
 
 RESULT = RESULTS / "evaluation.json"
 USERS, ITEMS, WIDTH, KS = 19_445, 7_050, 64, (10, 20)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dualgnn_dgl.evaluation.beyond import beyond_accuracy
     from dualgnn_dgl.evaluation.intervals import bootstrap
     from dualgnn_dgl.evaluation.metrics import Evaluation, Evaluator, metrics_per_user
-    from dualgnn_dgl.evaluation.ranking import top_k
+    from dualgnn_dgl.evaluation.ranking import Ranker, top_k
     from dualgnn_dgl.evaluation.significance import holm, p_value, paired
 
 _HOMES = {
@@ -36,7 +36,7 @@ _HOMES = {
     "beyond": ("beyond_accuracy",),
     "intervals": ("bootstrap",),
     "metrics": ("Evaluation", "Evaluator", "metrics_per_user"),
-    "ranking": ("top_k",),
+    "ranking": ("Ranker", "top_k"),
     "significance": ("holm", "p_value", "paired"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -45,6 +45,7 @@ __all__ = [
     "METRICS",
     "Evaluation",
     "Evaluator",
+    "Ranker",
     "beyond_accuracy",
     "bootstrap",
     "holm",

@@ -16,7 +16,7 @@ from scipy import sparse
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.evaluation.metrics import coverage
-from dualgnn_dgl.evaluation.ranking import NO_ITEM
+from dualgnn_dgl.evaluation.selection import NO_ITEM
 
 _BUDGET = 64 * 2**20
 

@@ -21,7 +21,9 @@ from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation.accuracy import METRICS
 from dualgnn_dgl.evaluation.hits import Hits
-from dualgnn_dgl.evaluation.ranking import NO_ITEM, beyond_catalogue, pick_rows, top_k
+from dualgnn_dgl.evaluation.ranking import beyond_catalogue, top_k
+from dualgnn_dgl.evaluation.selection import NO_ITEM
+from dualgnn_dgl.evaluation.tables import pick_rows
 
 
 @dataclass(frozen=True, eq=False)
