@@ -32,7 +32,7 @@ def parsers(world: Any, folder: Path) -> list[tuple[str, bytes, Callable[[Path],
     import trial
 
     from dualgnn_dgl import data
-    from dualgnn_dgl.core import files, options
+    from dualgnn_dgl.core import arrays, options
     from dualgnn_dgl.readers.reader import read
     from dualgnn_dgl.runs import checkpoint
     from dualgnn_dgl.training import TrainConfig
@@ -63,7 +63,7 @@ def parsers(world: Any, folder: Path) -> list[tuple[str, bytes, Callable[[Path],
         *logs,
         *((name, content, features) for name, content in trial.feature_files().items()),
         *((name, content, items) for name, content in trial.item_files().items()),
-        ("array.npy", trial.feature_files()["visual.npy"], files.load_array),
+        ("array.npy", trial.feature_files()["visual.npy"], arrays.load_array),
         ("dataset.json", (world.data / "dataset.json").read_bytes(), manifest),
         (
             "modality.visual.components.npy",

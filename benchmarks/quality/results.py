@@ -144,42 +144,54 @@ def same_picture(one: Path, other: Path) -> bool | None:
         )
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write what differs")
-    arguments = parser.parse_args()
-    different, count = [], 0
+def check_summaries(write: bool) -> Iterator[str | None]:
+    """Yields for each summary its file's name if it differs, else None; writes it if asked to."""
     for kept, made in summaries():
-        count += 1
-        if not equal(kept, made):
-            different.append(file_of(kept["table"]).name)
-            if arguments.write:
-                write_table(made.pop("table"), made, made.pop("rows"))
+        if equal(kept, made):
+            yield None
+            continue
+        yield file_of(kept["table"]).name
+        if write:
+            write_table(made.pop("table"), made, made.pop("rows"))
+
+
+def check_pages(write: bool) -> Iterator[str]:
+    """Yields the tables in documents that differ from the summaries; writes them if asked to."""
     for document in PAGES:
         text, changed = refreshed(document.read_text("utf-8"))
-        different += [f"{document.relative_to(REPOSITORY)}: {name}" for name in changed]
-        if arguments.write and changed:
+        yield from (f"{document.relative_to(REPOSITORY)}: {name}" for name in changed)
+        if write and changed:
             document.write_text(text, "utf-8")
+
+
+def check_pictures(write: bool) -> Iterator[str | None]:
+    """Yields for each picture its file's name if it differs, else None; draws it if asked to."""
     with tempfile.TemporaryDirectory() as folder:
         for picture, draw in pictures():
-            count += 1
             draw(drawn := Path(folder) / picture.name)
             same = same_picture(picture, drawn)
             if same is None:
-                print(
-                    f"{picture.name}: drawn by another version of Matplotlib, not compared",
-                    file=sys.stderr,
-                )
-            elif not same:
-                different.append(picture.name)
-                if arguments.write:
-                    draw(picture)
+                text = "drawn by another version of Matplotlib, not compared"
+                print(f"{picture.name}: {text}", file=sys.stderr)
+            yield picture.name if same is False else None
+            if write and same is False:
+                draw(picture)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write the differences")
+    write = parser.parse_args().write
+    files = list(check_summaries(write))
+    pages = list(check_pages(write))
+    files += check_pictures(write)
+    different = [*filter(None, files), *pages]
     print(
-        f"{count} summaries and pictures, {len(PAGES)} documents; different: "
+        f"{len(files)} summaries and pictures, {len(PAGES)} documents; different: "
         f"{', '.join(different) or 'none'}"
     )
-    if different and not arguments.write:
+    if different and not write:
         sys.exit(1)
 
 

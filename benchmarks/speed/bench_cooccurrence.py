@@ -38,7 +38,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lib.paths import REPOSITORY, RESULTS
-from dualgnn_dgl.core.files import load_array, read_json, write_json
+from dualgnn_dgl.core.arrays import load_array
+from dualgnn_dgl.core.files import read_json, write_json
 from dualgnn_dgl.core.vocabulary import CO_MEASURES
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.graphs.cooccurrence import co_occurrence

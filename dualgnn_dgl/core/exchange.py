@@ -31,14 +31,14 @@ from dualgnn_dgl.core import locks
 from dualgnn_dgl.core.files import (
     is_temporary,
     json_digest,
-    read_json,
     remove_if_orphaned,
     sweep,
     sweep_inside,
     sync,
     temporary_name,
 )
-from dualgnn_dgl.core.folders import COMMIT, PLAN, Kind, own_files, plain
+from dualgnn_dgl.core.folders import COMMIT, PLAN, Kind, own_files
+from dualgnn_dgl.core.plans import finish, pending, read_plan
 from dualgnn_dgl.errors import DualGNNError, RunError, json_text
 
 
@@ -227,82 +227,7 @@ def _commit(stages: list[_Stage]) -> None:
             locks.release(stage.handle)
         if not leader.inside:
             held.enter_context(locks.exchanging(leader.target))
-        _finish(leader.target)
-
-
-# ---------------------------------------------------------------- after the commit
-
-
-def _finish(target: Path) -> None:
-    """Carries out a committed plan, also after an earlier attempt was cut off.
-
-    The caller holds the folder's lock.
-    """
-    staged = target / COMMIT
-    place = staged if staged.is_dir() else target
-    if not (place / PLAN).is_file():
-        if place is staged:
-            # An earlier attempt was cut off between the last two steps.
-            with suppress(OSError):
-                staged.rmdir()
-        return
-    plan = _read_plan(place / PLAN)
-    for path, other in plan.get("others", []):
-        _finish_other(target.parent / path, target.parent / other)
-    if place is staged:
-        for name in plan["remove"]:
-            (target / name).unlink(missing_ok=True)
-        for path in sorted(
-            staged.iterdir(), key=lambda path: (path.name == plan["marker"], path.name)
-        ):
-            if path.name != PLAN:
-                os.replace(path, target / path.name)
-        sync(target)
-    (place / PLAN).unlink()
-    if place is staged:
-        staged.rmdir()
-    sync(target)
-
-
-def _finish_other(staged: Path, target: Path) -> None:
-    """Commits and finishes one of the other folders of a plan."""
-    if not target.is_dir():
-        if staged.is_dir():
-            os.rename(staged, target)
-            sync(target.parent)
-        else:
-            return
-    with locks.exchanging(target):
-        if staged.is_dir():
-            os.rename(staged, target / COMMIT)
-            sync(target)
-        _finish(target)
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    """Reads a plan, and checks its digest and that it names files of its folder only."""
-    plan = read_json(path, RunError)
-    remove, others = plan.get("remove"), plan.get("others", [])
-    valid = (
-        plan.pop("self", None) == json_digest(plan)
-        and isinstance(remove, list)
-        and isinstance(others, list)
-    )
-    valid = valid and all(isinstance(name, str) and plain(name) for name in remove or ())
-    valid = valid and all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
-        for pair in others
-    )
-    if (
-        not valid
-        or not isinstance(plan.get("leader", ""), str)
-        or not isinstance(plan.get("marker"), str)
-    ):
-        raise RunError(
-            f"the plan {path} is not what was written there (damaged or edited): remove it to "
-            f"keep the old files"
-        )
-    return plan
+        finish(leader.target)
 
 
 def recover(path: str | Path) -> bool:
@@ -313,12 +238,12 @@ def recover(path: str | Path) -> bool:
     """
     path = Path(os.path.realpath(path))
     completed = False
-    if _pending(path):
+    if pending(path):
         with locks.exchanging(path):
-            if _pending(path):
+            if pending(path):
                 completed = (path / COMMIT / PLAN).is_file() or (path / PLAN).is_file()
                 try:
-                    _finish(path)
+                    finish(path)
                 except PermissionError as error:
                     raise RunError(
                         f"a replacement of {path} was cut off and you may not complete it "
@@ -342,17 +267,13 @@ def recover(path: str | Path) -> bool:
     return completed
 
 
-def _pending(path: Path) -> bool:
-    return (path / COMMIT).is_dir() or (path / PLAN).is_file()
-
-
 def _settle(stage: Path, target: Path) -> bool:
     """Completes the commit of a staging folder, or removes an orphaned one without a commit."""
     try:
-        leader = target.parent / _read_plan(stage / PLAN)["leader"]
+        leader = target.parent / read_plan(stage / PLAN)["leader"]
     except (DualGNNError, KeyError, OSError):
         leader = None
-    if leader is not None and _pending(leader):
+    if leader is not None and pending(leader):
         return recover(leader)
     remove_if_orphaned(stage)
     return False
@@ -370,7 +291,7 @@ def reading(path: str | Path) -> Iterator[None]:
         yield
         return
     with locks.reading(place):
-        if not _pending(place):
+        if not pending(place):
             yield
             return
     with reading(place):  # A replacement was cut off just now.

@@ -31,6 +31,8 @@ from dualgnn_dgl.errors import RunError
 
 # Errors of a file system without flock. EBADF: it locks only files opened for writing (NFS).
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
+# Errors after which the file is locked, and only the process number could not be written.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Seconds to wait for readers, and for a process that exchanges files.
 READERS, WRITERS = 600.0, 60.0
 PATIENCE = 0.2  # seconds to wait for a lock that `sweep` may be looking at
@@ -102,53 +104,69 @@ def _place(folder: Path) -> tuple[Path, list[Path]]:
 
 
 def _take(path: Path, folder: Path, instead: str) -> int:
-    """Opens and locks a lock file.
+    """Opens and locks a lock file, and returns its handle.
 
     Its last holder may have removed the file meanwhile. Then the path is another file: try again.
     """
     end = time.monotonic() + PATIENCE
     while True:
+        handle, kept, busy = _open(path), False, False
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise RunError(
-                    f"{path} should be a lock file and is something else: remove it"
-                ) from None
-            raise
-        try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise RunError(f"{path} should be a lock file and is something else: remove it")
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    os.ftruncate(handle, 0)
-                    os.pwrite(handle, str(os.getpid()).encode(), 0)
-                    return handle
-            os.close(handle)
+            kept = _lock(handle, path)
         except BlockingIOError:
-            if time.monotonic() < end:
-                os.close(handle)
-                time.sleep(0.01)
-                continue
-            owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(handle)
-            raise RunError(_busy(folder, owner, instead)) from None
+            if time.monotonic() >= end:
+                owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
+                raise RunError(_busy(folder, owner, instead)) from None
+            busy = True
         except OSError as error:
             if error.errno in NO_LOCKS:
                 warnings.warn(
                     f"{folder} is on a file system without locks: run one command on it at a time",
                     stacklevel=2,
                 )
-                return handle
-            # locked, only its number could not be written
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                return handle
-            os.close(handle)
-            raise
-        except BaseException:
-            os.close(handle)
-            raise
+            elif error.errno not in NO_ROOM:
+                raise
+            kept = True
+        finally:
+            if not kept:
+                os.close(handle)
+        if kept:
+            return handle
+        if busy:
+            time.sleep(0.01)
+
+
+def _open(path: Path) -> int:
+    """Opens a lock file, and refuses anything else."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise RunError(_no_lock_file(path)) from None
+        raise
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise RunError(_no_lock_file(path))
+
+
+def _no_lock_file(path: Path) -> str:
+    return f"{path} should be a lock file and is something else: remove it"
+
+
+def _lock(handle: int, path: Path) -> bool:
+    """Locks a file and writes the number of this process into it.
+
+    Returns:
+        Whether the file still is the one at `path`.
+    """
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(handle), os.stat(path)):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            return True
+    return False
 
 
 def _release(handle: int, path: Path) -> None:

@@ -4,7 +4,7 @@ This package reads two tables, user (U, D) and item (I, D), and knows no model. 
 as the catalogue, as for neighbourhood models, both tables are sparse: the score is the same inner
 product.
 
-ranking       `top_k`: the lists; `Ranker`: the same for one item table and many requests.
+ranking       `top_k`: the lists; `ranking.Ranker`: the same for many requests to one item table.
 accuracy      `METRICS`: the metrics by name. To add one, write a function and add its line there.
 metrics       `Evaluator`: compares the lists with the held-out items.
 beyond        `beyond_accuracy`: coverage, Gini, novelty and diversity of the lists. To add a
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dualgnn_dgl.evaluation.beyond import beyond_accuracy
     from dualgnn_dgl.evaluation.intervals import bootstrap
     from dualgnn_dgl.evaluation.metrics import Evaluation, Evaluator, metrics_per_user
-    from dualgnn_dgl.evaluation.ranking import Ranker, top_k
+    from dualgnn_dgl.evaluation.ranking import top_k
     from dualgnn_dgl.evaluation.significance import holm, p_value, paired
 
 _HOMES = {
@@ -36,7 +36,7 @@ _HOMES = {
     "beyond": ("beyond_accuracy",),
     "intervals": ("bootstrap",),
     "metrics": ("Evaluation", "Evaluator", "metrics_per_user"),
-    "ranking": ("Ranker", "top_k"),
+    "ranking": ("top_k",),
     "significance": ("holm", "p_value", "paired"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -45,7 +45,6 @@ __all__ = [
     "METRICS",
     "Evaluation",
     "Evaluator",
-    "Ranker",
     "beyond_accuracy",
     "bootstrap",
     "holm",

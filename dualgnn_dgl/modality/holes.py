@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dualgnn_dgl.core.files import atomic_file, content_hash, write_columns
+from dualgnn_dgl.core.arrays import content_hash, write_columns
+from dualgnn_dgl.core.files import atomic_file
 from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.core.vocabulary import PATTERNS
 from dualgnn_dgl.data import Dataset, Modality

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dualgnn_dgl.core.files import refuse_foreign
+from dualgnn_dgl.core.arrays import refuse_foreign
 from dualgnn_dgl.data.raw import RawLog
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers import read_times

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from dualgnn_dgl.core.files import refuse_foreign
+from dualgnn_dgl.core.arrays import refuse_foreign
 from dualgnn_dgl.core.inputs import open_regular, refuse_special
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers.opened import Table, stem, suffix

@@ -17,15 +17,8 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl import training
-from dualgnn_dgl.core.files import (
-    atomic_file,
-    json_digest,
-    read_columns,
-    read_json,
-    sweep_inside,
-    write_columns,
-    write_json,
-)
+from dualgnn_dgl.core.arrays import read_columns, write_columns
+from dualgnn_dgl.core.files import atomic_file, json_digest, read_json, sweep_inside, write_json
 from dualgnn_dgl.core.folders import file_digest
 from dualgnn_dgl.core.schema import (
     DEVICE,
