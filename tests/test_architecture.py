@@ -387,7 +387,7 @@ def dotted(node: ast.AST) -> str:
 
 
 def unsafe(module: str, tree: ast.AST) -> list[str]:
-    """What a file does that the house forbids."""
+    """Returns the forbidden imports, calls and attributes of a file."""
     faults = []
     for line, target in imports(tree):
         if target.split(".")[0] in UNPICKLERS:
@@ -396,24 +396,27 @@ def unsafe(module: str, tree: ast.AST) -> list[str]:
             faults.append(f"line {line} imports {target}, which does not work with today's torch")
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            called = dotted(node.func)
-            for end, why in FORBIDDEN_CALLS.items():
-                if called == end or (
-                    "." not in end and end not in ("eval", "exec") and called.endswith(f".{end}")
-                ):
-                    faults.append(f"line {node.lineno} calls {called}, which {why}")
-            if called in ("np.load", "numpy.load") and module != "core.arrays":
-                faults.append(
-                    f"line {node.lineno} calls {called}: arrays are read by arrays.load_array"
-                )
-            for keyword in node.keywords:
-                safe = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
-                if keyword.arg == "allow_pickle" and not safe:
-                    faults.append(f"line {node.lineno} allows pickles")
+            faults += (f"line {node.lineno} {fault}" for fault in unsafe_call(module, node))
         elif isinstance(node, ast.Attribute) and module != "_dgl":
             if re.search(r"(^|\.)dgl\.(sparse|data|graphbolt)$", dotted(node)):
                 faults.append(f"line {node.lineno} uses {dotted(node)}")
     return faults
+
+
+def unsafe_call(module: str, node: ast.Call) -> Iterator[str]:
+    """Yields the reasons why a call is forbidden."""
+    called = dotted(node.func)
+    for end, why in FORBIDDEN_CALLS.items():
+        if called == end or (
+            "." not in end and end not in ("eval", "exec") and called.endswith(f".{end}")
+        ):
+            yield f"calls {called}, which {why}"
+    if called in ("np.load", "numpy.load") and module != "core.arrays":
+        yield f"calls {called}: arrays are read by arrays.load_array"
+    for keyword in node.keywords:
+        safe = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+        if keyword.arg == "allow_pickle" and not safe:
+            yield "allows pickles"
 
 
 @EVERYWHERE

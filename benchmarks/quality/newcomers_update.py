@@ -97,8 +97,8 @@ def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
     found["updated, 3 epochs"] = measure(fit.user, fit.item).means
     started = time.process_time()
     fit = train(model, larger, quick)[1]
-    took["trained anew"] = time.process_time() - started
-    found["trained anew"] = measure(fit.user, fit.item).means
+    took["trained again"] = time.process_time() - started
+    found["trained again"] = measure(fit.user, fit.item).means
     figures = {"pairs": added.pairs, "new users": added.users, "new videos": added.items}
     for way, means in found.items():
         figures |= {f"{way}: recall": means["recall@20"], f"{way}: CPU s": took[way]}

@@ -5,7 +5,7 @@
 
 `Ranker` has an item table that was checked once. `top_k` checks it at every call. `blocks` is
 `top_k` without the shortlist: its only way before there was one. The lists and the scores of all
-three are equal to the bit. The baseline, `torch.topk(user @ item.T, 10)`, orders ties arbitrarily
+three are bit-identical. The baseline, `torch.topk(user @ item.T, 10)`, orders ties arbitrarily
 and checks nothing. Each way takes turns with the baseline, in one process with one thread. The
 table has the median and the least of its times, the median of the ratios within a turn, and the
 ratio of the least times. On a busy machine only CPU time and the least times are meaningful.

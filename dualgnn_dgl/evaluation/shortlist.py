@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dualgnn_dgl.evaluation.tables import TILE, whole_tiles
 
-_SPARE = 16  # items on the shortlist besides the K best, at least
-_SHARE = 8  # a shortlist of more than one in so many items saves no time
+_SPARE = 16  # least number of further items on the shortlist
+_SHARE = 8  # a shortlist of more than 1 / _SHARE of the items saves no time
 _UNIT = 2.0**-24  # largest relative error of one rounding in float32
 _TINY = 1e-30  # allows for sums that underflow
 
@@ -28,7 +28,7 @@ _TINY = 1e-30  # allows for sums that underflow
 def rank_one(
     user: Tensor, items: Tensor, count: int, k: int, reach: float, hidden: Tensor | None
 ) -> tuple[Tensor, Tensor] | None:
-    """Returns the list and the scores of one user, equal to those of a block to the bit.
+    """Returns the list and the scores of one user, bit-identical to those of a block.
 
     Args:
         user: The user's vector, padded to a tile, (16, D) float32; row 0 is the user.
