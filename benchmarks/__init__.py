@@ -1,4 +1,4 @@
 """Benchmarks behind the published results.
 
-`quality/` of rankings, `speed/` of the code, `lib/` shared by both.
+`quality/` measures rankings, `speed/` the code; `lib/` is shared by both.
 """

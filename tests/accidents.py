@@ -1,19 +1,17 @@
-"""Every writing verb, killed at every call that touches the disk, crowded by every other, its files
-damaged bit by bit.
+"""Kills every writing verb at every disk access, runs verbs against each other, and damages files.
 
-Run by test_accidents.py as `accidents.py HOME SEED WHAT=CASES…`; prints one line of JSON per
-scenario. torch and dgl are imported once, each command is a process forked from here. A broken
+test_accidents.py runs it as `accidents.py HOME SEED WHAT=CASES…`. It prints one line of JSON per
+scenario. torch and dgl are imported once, and each command is a process forked from here. A broken
 promise is an AssertionError that names the case.
 
-calls     a process gone at its n-th call of open, mkdir, rename, unlink, rmdir, fsync, …: nothing
-          of the user's is lost, each
-          folder is old or new as a whole, the same command ends as if nothing had been, and leaves
-          nothing over
-strace    the same with the system's own calls, where strace is installed
-pairs     two verbs on the same folders at the same time: each succeeds or is refused in one line,
-          and every folder is whole
-flips     one bit of one file changed: the commands that read it refuse it in one line, or give the
-          very same answer
+calls     A process ends at its n-th call of open, mkdir, rename, unlink, rmdir, fsync, …: no file
+          of the user is lost, each folder is old or new as a whole, and the same command, repeated,
+          ends as usual and leaves nothing behind.
+strace    The same with the system's own calls, where strace is installed.
+pairs     Two verbs work on the same folders at the same time: each succeeds or is refused in one
+          line, and every folder is whole.
+flips     One bit of one file is changed: the commands that read it refuse it in one line, or give
+          the same answer.
 """
 
 from __future__ import annotations
@@ -73,9 +71,7 @@ FOREIGN = {  # what users keep in our folders
 
 @dataclass(frozen=True)
 class Verb:
-    """A command that writes: its words, the folders and files it writes, and what must have been
-    run before.
-    """
+    """A writing command: its words, its outputs, and the commands that must precede it."""
 
     words: tuple[str, ...]
     folders: tuple[str, ...] = ()
@@ -182,7 +178,7 @@ VERBS = {
 def start(
     words: tuple[str, ...], prepare: Callable[[], None] = lambda: None, said: str = "said"
 ) -> int:
-    """Fork a process that runs the command; what it says goes to a file. Returns its id."""
+    """Forks a process that runs the command with its output in a file, and returns its id."""
     if pid := os.fork():
         return pid
     try:
@@ -202,7 +198,7 @@ def start(
 
 
 def ended(pid: int, said: str = "said") -> int:
-    """Exit status; what it said must hold no traceback, and an error is one last line."""
+    """Returns the exit status; the output has no traceback, and an error is one last line."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     text = Path(said).read_text("utf-8", "replace") if Path(said).exists() else ""
     assert code != -signal.SIGALRM, f"no end within {SECONDS} s: {text[-2000:]}"
@@ -220,7 +216,7 @@ def run(words: tuple[str, ...]) -> int:
 
 
 def build(home: Path) -> None:
-    """Inputs, a prepared folder and a template of every state that a verb starts from."""
+    """Makes inputs, a prepared folder and a template of every state that a verb starts from."""
     for name, content in {
         "log.csv": trial.logs()["log.csv"],
         "visual.csv": trial.feature_files()["acoustic.csv"],
@@ -244,7 +240,7 @@ def build(home: Path) -> None:
 
 
 def foreign(folder: Path) -> dict[str, bytes]:
-    """What users keep in this folder; a data folder has a users.parquet of its own."""
+    """Puts users' files into this folder; a data folder has a users.parquet of its own."""
     return {
         name: content
         for name, content in FOREIGN.items()
@@ -268,7 +264,7 @@ def lost(folder: Path) -> list[str]:
 
 
 def content(place: str) -> object:
-    """What a result holds, without times and versions; None where there is none."""
+    """Returns a result's content without times and versions, or None without a result."""
     path = Path(place)
     if not path.exists():
         return None
@@ -296,9 +292,7 @@ def content(place: str) -> object:
 
 
 def leftovers(home: Path) -> list[str]:
-    """Temporary names, locks, plans: nothing of that may stay after a command that came to its
-    end.
-    """
+    """Returns temporary names, locks and plans that a finished command must not leave."""
     return [
         str(path.relative_to(home))
         for path in home.rglob("*")
@@ -309,16 +303,14 @@ def leftovers(home: Path) -> list[str]:
 
 
 class States:
-    """The states that verbs start from, made once each and copied."""
+    """The states that verbs start from, each made once and copied."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.kept = home, home / "kept"
         self.results: dict[str, dict[str, object]] = {}
 
     def fresh(self, name: str, verb: Verb, dirty: bool = True) -> Path:
-        """A new folder in the state that `verb` starts from, with users' files in what it will
-        replace; the current folder.
-        """
+        """Makes a new current folder in the state that `verb` starts from, with users' files."""
         kept, work = self.kept / name.replace(" ", "_"), self.home / "work"
         os.chdir(self.home)
         shutil.rmtree(work, ignore_errors=True)
@@ -343,7 +335,7 @@ class States:
         return work
 
     def reference(self, name: str, verb: Verb) -> dict[str, object]:
-        """What the verb ends in when nothing happens to it."""
+        """Returns the state in which the verb ends without an accident."""
         if name not in self.results:
             self.fresh(name, verb)
             before = {place: content(place) for place in (*verb.folders, *verb.files)}
@@ -360,8 +352,10 @@ class States:
 
 
 def judge(states: States, name: str, verb: Verb, what: str) -> None:
-    """After an accident: all old or all new; nothing of the user's lost; the same command completes
-    it and leaves nothing.
+    """Checks a folder after an accident, and completes the command.
+
+    The folder is all old or all new, no user's file is lost, and the repeated command leaves
+    nothing behind.
     """
     expected = states.reference(name, verb) if name not in states.results else states.results[name]
     places = (*verb.folders, *verb.files)
@@ -396,9 +390,7 @@ def judge(states: States, name: str, verb: Verb, what: str) -> None:
 
 
 def calls(cases: int, draw: random.Random, states: States) -> dict:
-    """Killed at a call; all calls of all verbs in turn if there are cases enough, else drawn among
-    them.
-    """
+    """Kills verbs at a call: at all in turn if there are cases enough, else at random ones."""
     figures = {"cases": 0, "killed": 0, "by_verb": {}}
     plan: list[tuple[str, int, bool]] = []
     for name, verb in VERBS.items():
@@ -419,7 +411,7 @@ def calls(cases: int, draw: random.Random, states: States) -> dict:
 
 
 def number_of_calls(states: States, name: str, verb: Verb) -> int:
-    """How many such calls the verb makes."""
+    """Returns the number of disk accesses of the verb."""
     states.fresh(name, verb)
 
     def counting() -> None:
@@ -446,7 +438,7 @@ def number_of_calls(states: States, name: str, verb: Verb) -> int:
 
 
 def strace(cases: int, draw: random.Random, states: States) -> dict:
-    """SIGKILL at the n-th rename, unlink, fsync, mkdir or openat of the real command."""
+    """Kills the real command at its n-th rename, unlink, fsync, mkdir or openat."""
     figures = {"cases": 0, "killed": 0}
     if shutil.which("strace") is None:
         return figures | {"skipped": "strace is not installed"}
@@ -484,7 +476,7 @@ def strace(cases: int, draw: random.Random, states: States) -> dict:
 
 
 def pairs(cases: int, draw: random.Random, states: States) -> dict:
-    """Two verbs on the same folders at once."""
+    """Runs two verbs on the same folders at once."""
     begin = {
         "preprocess": (*PREPARE, "--seed", "5", "--force"),
         "train": train("--seed", "3", "--force"),
@@ -567,7 +559,7 @@ def pairs(cases: int, draw: random.Random, states: States) -> dict:
 
 
 def flips(cases: int, draw: random.Random, states: States) -> dict:
-    """One bit of one file: refused in one line, or the very same answer."""
+    """Changes one bit of one file: it is refused in one line, or the answer is the same."""
     verb = Verb((), before=(train("--keep-checkpoints"), (*TUNE, "--trials", "2"), UPDATE))
     work = states.fresh("flips", verb)
     read = {
@@ -638,7 +630,7 @@ def flips(cases: int, draw: random.Random, states: States) -> dict:
 
 
 def answer(words: tuple[str, ...]) -> tuple[int, object]:
-    """Exit status and what `--json` said, without times."""
+    """Returns the exit status and the output of `--json`, without times."""
     done = trial.call(*words)
     assert not trial.fault(done), (words, trial.fault(done))
     if done.code:

@@ -1,9 +1,7 @@
-"""Spoilt artefacts that commands go on from, and spoilt files of later days.
+"""Damages artefacts that commands continue from, and files that arrive later.
 
-Checkpoints, studies, experiments, new logs.
-
-`bad_input.py --artefacts` runs them. What is gone on from must end as if nothing had been spoilt,
-    or in one line.
+The artefacts are checkpoints, studies, experiments and new logs. `bad_input.py --artefacts` runs
+the cases. A command that continues must end as with undamaged files, or in one line.
 """
 
 from __future__ import annotations
@@ -39,9 +37,9 @@ ONE_LINE = (
 
 @dataclass(frozen=True)
 class Begun:
-    """Folders that commands go on from, made once a process.
+    """Folders that commands continue from, made once per process.
 
-    A training, a study, an experiment; and how each ended.
+    They are a training, a study and an experiment, each with its result.
     """
 
     folder: Path
@@ -111,7 +109,7 @@ def holes_words(world: trial.World, out: Path) -> list[Any]:
 
 @cache
 def begun(world_folder: Path, data: Path) -> Begun:
-    """Make them; the arguments are those of the world, which cannot be hashed itself."""
+    """Makes the folders; the arguments are those of the world, which cannot be hashed itself."""
     world = trial.World(world_folder, data, world_folder / "run", world_folder / "run.toml", {})
     folder = world_folder / "begun"
     folder.mkdir()
@@ -131,7 +129,7 @@ def begun(world_folder: Path, data: Path) -> Begun:
 
 
 def spoil_one(folder: Path, draw: random.Random) -> str:
-    """Spoil, empty or remove one file of a folder; its name."""
+    """Damages, empties or removes one file of a folder, and returns its name."""
     file = draw.choice(
         sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".png")
     )
@@ -157,9 +155,7 @@ def spoil_one(folder: Path, draw: random.Random) -> str:
 
 
 def spoilt_training(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Checkpoints: the end is that of the undisturbed training, bit for bit, from whichever of them
-    it goes on.
-    """
+    """Damages checkpoints: the result is bit-identical to the undisturbed one, from any of them."""
     good = begun(world.folder, world.data)
     shutil.copytree(good.folder / "run.training", folder / "run.training")
     names = [spoil_one(folder / "run.training", draw) for _ in range(draw.choice((1, 1, 2)))]
@@ -175,9 +171,9 @@ def spoilt_training(draw: random.Random, world: trial.World, folder: Path) -> tu
 
 
 def spoilt_study(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """A study: gone on with, or one line.
+    """Damages a study: it continues, or is refused in one line.
 
-    Optuna's journal has no checksum, so what a changed figure says is believed.
+    Optuna's journal has no checksum, so a changed number in it is accepted.
     """
     good = begun(world.folder, world.data)
     shutil.copytree(good.folder / "study", folder / "study")
@@ -194,8 +190,9 @@ def spoilt_study(draw: random.Random, world: trial.World, folder: Path) -> tuple
 
 
 def spoilt_holes(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """An experiment's folder: the summary is that of the untouched one; only the holes are what
-    their file says.
+    """Damages an experiment's folder: the summary is that of the undamaged one.
+
+    The missing features may be those of the damaged file.
     """
     good = begun(world.folder, world.data)
     shutil.copytree(good.folder / "holes", folder / "holes")
@@ -216,7 +213,7 @@ def spoilt_holes(draw: random.Random, world: trial.World, folder: Path) -> tuple
 
 
 def spoilt_newcomers(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """UserHistories of new users from a log, features of new videos."""
+    """Damages a log of new users and features of new videos."""
     words: list[Any] = [
         "recommend",
         "--run",
@@ -265,9 +262,9 @@ def spoilt_newcomers(draw: random.Random, world: trial.World, folder: Path) -> t
 
 
 def spoilt_update(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """A new day of log with features of its new videos.
+    """Damages a new day of log and the features of its new videos.
 
-    Both folders are written and belong together, or neither is there.
+    Both folders are written and belong together, or neither is written.
     """
     log = "user_id,item_id,rating,timestamp\n" + "".join(
         f"{user},{item},4,{1_700_000_000 + n}\n"
@@ -308,9 +305,9 @@ def spoilt_update(draw: random.Random, world: trial.World, folder: Path) -> tupl
 
 
 def spoilt_words(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Any value for options of the commands that `bad_input.py` leaves out.
+    """Draws any value for options of the commands that `bad_input.py` leaves out.
 
-    Trainings are of one epoch, cells are none.
+    Trainings have one epoch, and no cell is run.
     """
     value = str(
         draw.choice([*VALUES, *(token.decode("utf-8", "replace") for token in TOKENS)])
@@ -376,7 +373,8 @@ def spoilt_words(draw: random.Random, world: trial.World, folder: Path) -> tuple
     )
     option = draw.choice(options)
     if option == "--set":
-        value = f"{draw.choice(('lr', 'width', 'metric', 'seed', 'bprmf.width', 'dualgnn.width', 'nosuch', ''))}={value}"
+        keys = ("lr", "width", "metric", "seed", "bprmf.width", "dualgnn.width", "nosuch", "")
+        value = f"{draw.choice(keys)}={value}"
     return f"words {command} {option} {value[:40]!r}", trial.fault(
         trial.call(command, *words, option, value)
     )
@@ -393,7 +391,7 @@ ARTEFACTS: dict[str, tuple[Callable[[random.Random, trial.World, Path], tuple[st
 
 
 def artefact(seed: int, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Run case `seed` in an empty folder: (what was done, what is wrong with the outcome or '')."""
+    """Runs case `seed` in an empty folder, and returns the case and its fault or ''."""
     draw = random.Random(seed)
     kind = draw.choices(list(ARTEFACTS), [weight for _, weight in ARTEFACTS.values()])[0]
     return ARTEFACTS[kind][0](draw, world, folder)

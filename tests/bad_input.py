@@ -1,6 +1,6 @@
-"""Spoilt input by the thousand: each case makes files, runs one command, and is judged.
+"""Damages input in thousands of cases: each makes files, runs one command, and is judged.
 
-`python tests/bad_input.py --help`.
+See `python tests/bad_input.py --help`.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ MEMORY = 12 * 2**30  # of addresses: what a header claims must not be taken
 
 
 def place(folder: Path, files: dict[str, bytes]) -> None:
-    """Write files, by name."""
+    """Writes files, by name."""
     for name, content in files.items():
         (folder / name).write_bytes(content)
 
 
 def case(seed: int, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Run case `seed` in an empty folder: (what was done, what is wrong with the outcome or '')."""
+    """Runs case `seed` in an empty folder, and returns the case and its fault or ''."""
     draw = random.Random(seed)
     kinds = {
         "log": 40,
@@ -114,9 +114,7 @@ def spoilt_features(draw: random.Random, world: trial.World, folder: Path) -> tu
 
 
 def spoilt_new_items(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Features of videos that came after training, as wide as the data's were before they were
-    reduced.
-    """
+    """Damages features of new videos, as wide as the data's were before the reduction."""
     files = trial.feature_files()
     # the array's rows are called by their numbers, which no video is
     name = draw.choice(("visual.npy", "acoustic.csv"))
@@ -161,7 +159,7 @@ def spoilt_items(draw: random.Random, world: trial.World, folder: Path) -> tuple
 
 
 def spoilt_folder(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """A folder with a log, features and items, in which several things may be wrong at once."""
+    """Makes a folder with a log, features and items, with several possible faults at once."""
     files = {
         "log.csv": trial.logs()["log.csv"],
         "visual.npy": trial.feature_files()["visual.npy"],
@@ -180,8 +178,9 @@ def spoilt_folder(draw: random.Random, world: trial.World, folder: Path) -> tupl
 
 
 def preprocessed(words: list[Any], folder: Path, text: list[Path]) -> str:
-    """Run preprocess and judge it: rows reconcile, the folder loads, and nothing was read otherwise
-    than by a slow reader.
+    """Runs preprocess and judges it.
+
+    Rows add up, the folder loads, and a slow reader reads the same.
     """
     done = trial.call("preprocess", *words, "--json")
     wrong = trial.fault(done, folder / "out")
@@ -209,9 +208,9 @@ def preprocessed(words: list[Any], folder: Path, text: list[Path]) -> str:
 def other_reading(
     report: dict[str, Any], pairs: set[tuple[str, str]], rows: dict[str, Any], text: list[Path]
 ) -> str:
-    """What is wrong by a second, line by line reading of a text log.
+    """Returns the faults that a second, line by line reading of a text log finds.
 
-    Rows that went unread without a word, other pairs.
+    They are rows dropped without a warning, and other pairs.
     """
     if (
         report["input"]["kind"] in ("Parquet", "MicroLens pairs", "LightGCN adjacency lists")
@@ -361,7 +360,7 @@ def spoilt_run(draw: random.Random, world: trial.World, folder: Path) -> tuple[s
 
 
 def same_metrics(world: trial.World, data: Path, run: Path) -> str:
-    """Evaluate: an error in one line, or exactly the metrics of the untouched files."""
+    """Runs eval: an error in one line, or exactly the metrics of the undamaged files."""
     done = trial.call(
         "eval", "--run", run, "--data", data, "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json"
     )
@@ -385,7 +384,7 @@ def spoilt_config(draw: random.Random, world: trial.World, folder: Path) -> tupl
 
 
 def spoilt_values(draw: random.Random, world: trial.World, folder: Path) -> tuple[str, str]:
-    """Any value for any option of any command; none may do more than refuse."""
+    """Draws any value for any option of any command; a command may only refuse it."""
     value = str(
         draw.choice([*VALUES, *(token.decode("utf-8", "replace") for token in TOKENS)])
     ).replace("\0", "")
@@ -466,9 +465,9 @@ def run_cases(
     seen: Path | None = None,
     one: Callable[..., tuple[str, str]] = case,
 ) -> dict[str, Any]:
-    """Run cases first … first + count − 1.
+    """Runs cases first … first + count − 1.
 
-    `seen` holds the number of the one under way, for a process that dies.
+    `seen` has the number of the current one, for a process that dies.
     """
     world = trial.world(Path(tempfile.mkdtemp(dir=folder)))
     kinds: Counter[str] = Counter()

@@ -10,7 +10,7 @@ from dualgnn_dgl.cli.main import group
 
 
 def call(*words: str | Path) -> Result:
-    """One command on the CPU; whatever happens, nobody sees a traceback."""
+    """Runs one command on the CPU, and checks that it shows no traceback."""
     found = CliRunner().invoke(group, [str(word) for word in (*words, "--gpu", "-1")])
     assert "Traceback" not in found.output and isinstance(
         found.exception, (SystemExit, type(None))

@@ -1,4 +1,4 @@
-"""What all tests share: repeatable examples, and no more threads than the machine has."""
+"""Settings of all tests: repeatable examples, and no more threads than the machine has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 def without_gpu() -> bool:
-    """Whether CUDA is missing; torch is imported here, after its threads have been set."""
+    """Returns whether CUDA is missing; torch is imported here, after its threads have been set."""
     import torch
 
     return not torch.cuda.is_available()
@@ -34,8 +34,8 @@ settings.load_profile("repeatable")
 
 
 def pytest_make_parametrize_id(val: Any) -> str | None:
-    """Raw bytes are named by their length.
+    """Names raw bytes by their length.
 
-    A gzip header holds the time, and both processes must find the same names.
+    A gzip header contains the time, and both processes must find the same names.
     """
     return f"{len(val)}bytes" if isinstance(val, bytes) else None

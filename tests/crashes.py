@@ -1,11 +1,9 @@
-"""Trainings that are killed, starved and crowded, again and again.
+"""Kills trainings, limits their disk, and runs several on one folder, again and again.
 
-Run by test_crash.py as `crashes.py HOME SEED WHAT=ROUNDS…`.
-
-torch and dgl are imported once; every training is a process of its own, forked from here, that runs
-the command line. After each accident: whatever lies there is sound. In the end: the weights are
-those of a training that nothing happened to. Prints figures as JSON; any broken promise is an
-AssertionError.
+test_crash.py runs it as `crashes.py HOME SEED WHAT=ROUNDS…`. torch and dgl are imported once; every
+training is a process of its own, forked from here, that runs the command line. After each accident
+all files are valid, and in the end the weights are those of an undisturbed training. It prints
+results as JSON; any broken promise is an AssertionError.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ NAMES = list(TRAINED)
 
 
 def words(name: str, run: str, *more: str) -> list[str]:
-    """The command line of one training: 5 epochs of a few batches."""
+    """Returns the command line of one training: 5 epochs of a few batches."""
     options = (
         "--model",
         name,
@@ -78,7 +76,7 @@ def words(name: str, run: str, *more: str) -> list[str]:
 
 
 def start(command: list[str], prepare: Callable[[], None] = lambda: None) -> int:
-    """Fork a process that runs the command; what it says goes to `said`. Returns its id."""
+    """Forks a process that runs the command with its output in `said`, and returns its id."""
     if pid := os.fork():
         return pid
     try:
@@ -95,7 +93,7 @@ def start(command: list[str], prepare: Callable[[], None] = lambda: None) -> int
 
 
 def ended(pid: int) -> int:
-    """Exit status of a process, negative for a signal; what it said must hold no traceback."""
+    """Returns the exit status of a process, negative for a signal; its output has no traceback."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert code != 99 and "Traceback" not in said(), said()
     return code
@@ -112,9 +110,7 @@ def train(command: list[str], prepare: Callable[[], None] = lambda: None) -> int
 
 
 def warm_up() -> None:
-    """Train once here, so that what a training imports is imported for all that will be forked from
-    this process.
-    """
+    """Trains once here, so that forked processes have all modules of a training."""
     for name in NAMES:
         models.model_class(name)
     with contextlib.redirect_stdout(sys.stderr):
@@ -123,7 +119,7 @@ def warm_up() -> None:
 
 
 def content(run: str | Path) -> dict[str, bytes | list]:
-    """What must be equal: weights, tables, configuration; the history without its seconds."""
+    """Returns the content that must be equal: weights, tables, configuration, history."""
     made: dict[str, bytes | list] = {}
     for name in ("weights.safetensors", "tables.safetensors", "run.toml"):
         made[name] = Path(run, name).read_bytes()
@@ -135,9 +131,7 @@ def content(run: str | Path) -> dict[str, bytes | list]:
 
 
 def references(rounds: int) -> tuple[dict[str, dict], float]:
-    """The undisturbed training of the names that so many rounds need, and how long the longest
-    took.
-    """
+    """Trains undisturbed the names that the rounds need, and returns the longest time."""
     made, longest = {}, 0.0
     for name in NAMES[:rounds]:
         shutil.rmtree(f"whole/{name}", ignore_errors=True)
@@ -152,9 +146,7 @@ def references(rounds: int) -> tuple[dict[str, dict], float]:
 
 
 def sound(run: str) -> None:
-    """Whatever an accident left: the run folder is whole or absent, and no checkpoint is
-    damaged.
-    """
+    """Checks after an accident: the run folder is whole or absent, and no checkpoint is damaged."""
     if Path(run).exists():
         load_run(run)
     complaints: list[str] = []
@@ -165,9 +157,7 @@ def sound(run: str) -> None:
 
 
 def finish(name: str, run: str, whole: dict) -> None:
-    """Go on to the end, and find what the undisturbed training made, and nothing else lying
-    about.
-    """
+    """Continues to the end, and compares the result with the undisturbed one."""
     assert train(words(name, run, "--resume")) == 0, said()
     assert content(run) == whole, f"{run} ended otherwise than the undisturbed training"
     assert not load_run(run).info["interrupted"]
@@ -177,9 +167,7 @@ def finish(name: str, run: str, whole: dict) -> None:
 
 
 def kills(rounds: int, draw: random.Random) -> dict:
-    """SIGKILL at random moments, up to five times a training, each time gone on from with
-    --resume.
-    """
+    """Kills trainings at random moments, up to five times, and continues with --resume."""
     whole, longest = references(rounds)
     figures = {"killed": 0, "finished": 0, "within_a_write": 0, "resumed_from_a_checkpoint": 0}
     while figures["killed"] < rounds:
@@ -209,13 +197,13 @@ def kills(rounds: int, draw: random.Random) -> dict:
 
 
 def starve(limit: int) -> None:
-    """No file may grow past `limit` bytes."""
+    """Limits the size of files to `limit` bytes."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
 
 def limits(rounds: int, draw: random.Random) -> dict:
-    """A file size limit drawn anew each time; then room enough."""
+    """Limits the file size, drawn again each time, and then removes the limit."""
     whole, _ = references(rounds)
     figures = {"rounds": 0, "refused": 0, "done_in_spite": 0}
     for turn in range(rounds):
@@ -238,7 +226,7 @@ def limits(rounds: int, draw: random.Random) -> dict:
 
 @contextlib.contextmanager
 def small_disk(folder: str, kilobytes: int):
-    """A tmpfs of this size in place of the folder; an OSError where it may not be mounted."""
+    """Mounts a tmpfs of this size on the folder; an OSError where it may not be mounted."""
     Path(folder).mkdir()
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "none", folder], capture_output=True
@@ -253,7 +241,7 @@ def small_disk(folder: str, kilobytes: int):
 
 
 def disk(rounds: int, draw: random.Random) -> dict:
-    """A disk that is too small by more or less, then grows."""
+    """Trains on a disk that is too small, and then grows."""
     whole, _ = references(rounds)
     figures = {"rounds": 0, "refused": 0, "done_in_spite": 0}
     for turn in range(rounds):
@@ -272,9 +260,9 @@ def disk(rounds: int, draw: random.Random) -> dict:
 
 
 def forbidden(rounds: int, draw: random.Random) -> dict:
-    """The folder may not be written to: from the start, or from some moment on.
+    """Forbids writing to the folder, from the start or from some moment on.
 
-    Root is bound by nothing: it steps down.
+    Permissions do not bind root, so root becomes an ordinary user.
     """
     whole, longest = references(rounds)
     figures = {"rounds": 0, "refused": 0, "done_in_spite": 0}
@@ -315,9 +303,7 @@ def forbidden(rounds: int, draw: random.Random) -> dict:
 
 
 def crowds(rounds: int, draw: random.Random) -> dict:
-    """Three trainings on one folder at once, one of them killed: never two at work, and one
-    result.
-    """
+    """Runs three trainings on one folder at once and kills one: there is one result."""
     whole, longest = references(rounds)
     figures = {"rounds": 0, "started": 0, "refused": 0}
     for turn in range(rounds):

@@ -1,6 +1,4 @@
-"""Processes that are killed at a chosen system call, for tests of what lies on the disk
-afterwards.
-"""
+"""Kills processes at a chosen system call, for tests of the files that they leave."""
 
 from __future__ import annotations
 
@@ -24,9 +22,7 @@ KILLED, FAILED = 137, 99
 
 
 def die_at(number: int, after: bool) -> None:
-    """Makes this process end at its `number`-th call that touches the disk, from 1, before or
-    `after` the call is made.
-    """
+    """Ends this process at its `number`-th disk access, from 1, before or `after` the call."""
     left = [number]
 
     def fatal(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,10 +43,11 @@ def die_at(number: int, after: bool) -> None:
 
 
 def killed_at(number: int, action: Callable[[], Any], *, after: bool = False) -> int:
-    """Run `action` in a forked process that is gone at its `number`-th call that touches the disk,
-    from 1.
+    """Runs `action` in a forked process that ends at its `number`-th disk access, from 1.
 
     Args:
+        action: The work of the process.
+        number: Number of the call.
         after: Whether the call is still made.
 
     Returns:
@@ -72,11 +69,12 @@ def killed_at(number: int, action: Callable[[], Any], *, after: bool = False) ->
 def at_every_call(
     action: Callable[[], Any], prepare: Callable[[], Any], check: Callable[[int], Any]
 ) -> int:
-    """Kill `action` at each of its calls in turn, before and after the call, each time from a
-    prepared state.
+    """Kills `action` at each of its calls in turn, before and after the call.
+
+    Each time it starts from a prepared state.
 
     Returns:
-        How often it was killed.
+        The number of kills.
     """
     count = 0
     for after in (False, True):

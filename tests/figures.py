@@ -1,8 +1,8 @@
-"""The long form of the tests, and the file that its figures go to.
+"""Records the results of the tests' long form.
 
-`make test-long` sets DUALGNN_LONG: tests then run their full number of cases and `record` what they
-found, dated, in benchmarks/results/reliability.json. In `make test` the same tests run a few cases
-and record nothing.
+`make test-long` sets DUALGNN_LONG: tests then run their full number of cases and `record` their
+results, dated, in benchmarks/results/reliability.json. In `make test` the same tests run a few
+cases and record nothing.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ FILE = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "reli
 
 
 def record(key: str, figures: dict[str, Any]) -> None:
-    """Put figures under `key` into the file, beside what others put there.
-
-    Nothing in the short form.
-    """
+    """Writes results under `key` into the file, in the long form only; other keys stay."""
     if not LONG:
         return
     found = json.loads(FILE.read_text("utf-8")) if FILE.exists() else {}

@@ -1,7 +1,6 @@
-"""Consistent forgeries: one value of a file altered at any place of the document, then all digests
-made to agree again.
+"""Forges files consistently: alters one value anywhere in a document, and then all digests.
 
-A command must end in one line and status 1, or give exactly the result of the untouched files.
+A command must end in one line and status 1, or give exactly the result of the untouched files. See
 `python tests/forged.py --help`.
 """
 
@@ -39,9 +38,7 @@ MEMORY = 12 * 2**30  # of addresses: no forged size may be allocated
 
 
 def seal(file: Path, value: dict[str, Any], kept: tuple[Any, ...] = ()) -> None:
-    """Puts right every digest of the content `value` of `file`, but for the one at the path `kept`,
-    which is the forged one.
-    """
+    """Corrects every digest in the content `value` of `file`, except the one at path `kept`."""
 
     def put(
         node: dict[str, Any], key: str, place: tuple[Any, ...], digest: Callable[[], str]
@@ -72,7 +69,7 @@ def rewrite(file: Path, value: dict[str, Any]) -> None:
 
 
 def seal_folder(file: Path) -> None:
-    """Puts right what the manifests of a folder say about one of its other files."""
+    """Corrects the digests of one other file in the manifests of a folder."""
     for name in ("run.json", "dataset.json"):
         manifest = file.with_name(name)
         if manifest.is_file() and manifest != file:
@@ -88,7 +85,7 @@ def seal_folder(file: Path) -> None:
 
 @dataclass(frozen=True)
 class Raw:
-    """Text to be written as it is, in the place of a value."""
+    """A text that is written as it is, instead of a value."""
 
     text: str
 
@@ -128,7 +125,7 @@ NUMBERS = ("negative", "huge", "large", "fraction", "negative zero", "1e308")
 
 
 def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place of a document, the document itself first."""
+    """Returns every place of a document, the document itself first."""
     yield here
     for key, child in (
         value.items()
@@ -147,7 +144,7 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def mutate(document: Any, path: tuple[Any, ...], kind: str) -> Any:
-    """The document with one place altered; None where that kind of mutation does not apply."""
+    """Returns the document with one place altered, or None where that mutation does not apply."""
     found = copy.deepcopy(document)
     old = at(found, path)
     if kind in VALUES:
@@ -175,7 +172,7 @@ def mutate(document: Any, path: tuple[Any, ...], kind: str) -> Any:
 
 
 def dumps(value: Any, **layout: Any) -> str:
-    """JSON in which `Raw` is written as it is, and a key twice:NAME as NAME."""
+    """Formats JSON in which `Raw` is written as it is, and a key twice:NAME as NAME."""
     raw: list[str] = []
 
     def mark(other: Any) -> str:
@@ -195,7 +192,7 @@ Run = Callable[[Path], tuple[trial.Outcome, Any]]
 
 
 def _shown(done: trial.Outcome, *without: str) -> Any:
-    """What a command printed as JSON, but for what differs from run to run."""
+    """Returns a command's JSON output without the parts that differ from run to run."""
     if done.code:
         return None
 
@@ -236,7 +233,7 @@ def place(folder: Path) -> tuple[trial.Outcome, Any]:
 
 
 def stranger(folder: Path) -> tuple[trial.Outcome, Any]:
-    """A user that the data does not know: the message quotes report.json."""
+    """Asks for a user that the data does not have: the message quotes report.json."""
     words = ("--user", "nobody", "--gpu", -1)
     return trial.call("recommend", "--run", folder / "run", "--data", folder / "data", *words), None
 
@@ -283,7 +280,7 @@ def resume(folder: Path) -> tuple[trial.Outcome, Any]:
 
 
 def begun(folder: Path) -> tuple[trial.Outcome, Any]:
-    """A training that was killed before its first checkpoint."""
+    """Kills a training before its first checkpoint."""
     done = trial.call(
         "train",
         "--data",
@@ -337,21 +334,21 @@ def robustness(folder: Path) -> tuple[trial.Outcome, Any]:
 
 
 def rerun(folder: Path) -> tuple[trial.Outcome, Any]:
-    """The weights are read again where a cell of the stage test-only is lacking."""
+    """Reads the weights again for a missing cell of the stage test-only."""
     for file in (folder / "holes" / "cells").glob("test-only*"):
         file.unlink()
     return robustness(folder)
 
 
 def finished(folder: Path) -> tuple[trial.Outcome, Any]:
-    """--resume of a run that is finished and has no checkpoints."""
+    """Runs --resume on a finished run without checkpoints."""
     done = trial.call("train", "--data", folder / "data", "--run", folder / "done", "--resume")
     return done, (folder / "done" / "weights.safetensors").read_bytes() if not done.code else None
 
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file, where it lies (a pattern), and the verbs that read it."""
+    """A kind of file, the pattern of its path, and the verbs that read it."""
 
     pattern: str
     verbs: tuple[Run, ...]
@@ -430,9 +427,7 @@ def world(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Case:
-    """One forgery: of which target, at which path of which line (0 in JSON), how, and read by which
-    verb.
-    """
+    """One forgery: its target, path and line (0 in JSON), its mutation, and the verb."""
 
     target: str
     line: int
@@ -474,7 +469,7 @@ TOML_EXTRA = ("a date", "inf", "nan", "long dotted key", "much")
 
 
 def documents(file: Path) -> list[Any]:
-    """The JSON documents of a file; of a TOML file its one."""
+    """Returns the JSON documents of a file; of a TOML file its one."""
     if file.suffix == ".toml":
         return [tomllib.loads(file.read_text("utf-8"))]
     text = file.read_text("utf-8")
@@ -482,7 +477,7 @@ def documents(file: Path) -> list[Any]:
 
 
 def cases(good: Path) -> list[Case]:
-    """Every case there is, in a fixed order."""
+    """Returns every case in a fixed order."""
     found = []
     for name, target in TARGETS.items():
         verbs = range(len(target.verbs))
@@ -511,7 +506,7 @@ def cases(good: Path) -> list[Case]:
 
 
 def forge(case: Case, folder: Path) -> bool:
-    """Alters the file in `folder` as the case says; False where that changes nothing."""
+    """Alters the file in `folder`, and returns False where that changes nothing."""
     file = sorted(folder.glob(TARGETS[case.target].pattern))[0]
     if file.suffix == ".safetensors":
         return forge_tensor(case, file.with_name(case.path[0]))
@@ -544,7 +539,7 @@ def forge(case: Case, folder: Path) -> bool:
 
 
 def toml(document: dict[str, Any], case: Case) -> str | None:
-    """The TOML text of an altered configuration."""
+    """Returns the TOML text of an altered configuration."""
     special = {
         "a date": "2026-01-01",
         "inf": "inf",
@@ -581,7 +576,7 @@ def toml(document: dict[str, Any], case: Case) -> str | None:
 
 
 def forge_tensor(case: Case, file: Path) -> bool:
-    """Alters one tensor of a file, and the digests that speak of it."""
+    """Alters one tensor of a file, and its digests."""
     tensors, name = load_file(file), case.path[1]
     old = tensors[name]
     if case.kind == "drop":
@@ -617,7 +612,7 @@ def forge_tensor(case: Case, file: Path) -> bool:
 
 
 def forge_column(case: Case, file: Path) -> bool:
-    """Alters one column of the figures of users, and the digest in the cell."""
+    """Alters one column of the users' results, and the digest in the cell."""
     table, (name,) = pq.read_table(file), case.path
     index, column = table.column_names.index(name), table[name].to_pylist()
     new: dict[str, Callable[[], pa.Array]] = {
@@ -641,7 +636,7 @@ def forge_column(case: Case, file: Path) -> bool:
 
 
 def wrong(case: Case, done: trial.Outcome, result: Any, before: Any, document: Any) -> str:
-    """What is wrong with the end of a command; '' where nothing is."""
+    """Returns the fault in the end of a command, '' without one."""
     if fault := trial.fault(done):
         return fault
     if done.code == 1:
@@ -660,7 +655,7 @@ def wrong(case: Case, done: trial.Outcome, result: Any, before: Any, document: A
 
 
 def _follows(printed: dict[str, Any], document: dict[str, Any]) -> bool:
-    """Whether the configuration as printed holds every value of the file."""
+    """Returns whether the printed configuration has every value of the file."""
     for section, values in document.items():
         for key, value in values.items() if isinstance(values, dict) else ():
             shown = printed[section][key]
@@ -674,7 +669,8 @@ def _follows(printed: dict[str, Any], document: dict[str, Any]) -> bool:
 def run_case(case: Case, good: Path, folder: Path, before: dict[str, Any]) -> str | None:
     """Runs one case in an empty folder.
 
-    What is wrong, '' where nothing is, None where the case alters nothing.
+    Returns:
+        The fault, '' without one, None where the case alters nothing.
     """
     shutil.copytree(good, folder, dirs_exist_ok=True)
     if not forge(case, folder):
@@ -705,9 +701,9 @@ def run_case(case: Case, good: Path, folder: Path, before: dict[str, Any]) -> st
 def run_cases(
     first: int, count: int, step: int, folder: Path, seen: Path | None = None
 ) -> dict[str, Any]:
-    """Runs `count` of the cases in an order mixed once for all, from `first`.
+    """Runs `count` of the cases from `first`, in one shuffled order.
 
-    `seen` names the case under way.
+    `seen` names the current case.
     """
     good = world(Path(tempfile.mkdtemp(dir=folder)))
     every = cases(good)

@@ -1,10 +1,10 @@
-"""Coverage-guided fuzzing of the parsers with Atheris.
+"""Fuzzes the parsers with Atheris, guided by coverage.
 
-`make fuzz`, or `python tests/fuzz_parsers.py --help`.
+See `make fuzz`, or `python tests/fuzz_parsers.py --help`.
 
-Atheris watches which lines of this package an input reaches and breeds inputs that reach more. An
-input may be read or refused with one of the library's own errors; anything else ends the run, and
-the input lies in the folder `crashes`.
+Atheris watches which lines of this package an input reaches and derives inputs that reach more. An
+input may be read or refused with one of the library's own errors. Anything else ends the run and
+leaves the input in the folder `crashes`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from figures import record
 
 
 def parsers(world: Any, folder: Path) -> list[tuple[str, bytes, Callable[[Path], Any]]]:
-    """(file name, a valid file, what reads it).
+    """Returns (file name, a valid file, its reader) of every parser.
 
-    Imported here, where `main` has them instrumented.
+    The imports are here, where `main` has them instrumented.
     """
     import trial
 
     from dualgnn_dgl import data
-    from dualgnn_dgl.core import files, options
+    from dualgnn_dgl.core import arrays, options
     from dualgnn_dgl.readers.reader import read
     from dualgnn_dgl.runs import checkpoint
     from dualgnn_dgl.training import TrainConfig
@@ -63,7 +63,7 @@ def parsers(world: Any, folder: Path) -> list[tuple[str, bytes, Callable[[Path],
         *logs,
         *((name, content, features) for name, content in trial.feature_files().items()),
         *((name, content, items) for name, content in trial.item_files().items()),
-        ("array.npy", trial.feature_files()["visual.npy"], files.load_array),
+        ("array.npy", trial.feature_files()["visual.npy"], arrays.load_array),
         ("dataset.json", (world.data / "dataset.json").read_bytes(), manifest),
         (
             "modality.visual.components.npy",
@@ -123,7 +123,7 @@ def main() -> None:
         record("fuzz", found)
 
     def one_input(raw: bytes) -> None:
-        """The first byte picks the parser, the rest is the file."""
+        """Chooses the parser by the first byte; the rest is the file."""
         if not raw:
             return
         name, _, parse = table[raw[0] % len(table)]

@@ -74,7 +74,7 @@ def entries(text: str) -> Entries:
 
 
 def locked(name: str) -> dict[str, str]:
-    """Exact versions of locks/{name}.txt and of the locks that it includes, by package name."""
+    """Returns the exact versions of locks/{name}.txt and the locks it includes, by package."""
     text = (LOCKS / f"{name}.txt").read_text("utf-8")
     included = [locked(other) for other in re.findall(r"^-r (\w+)\.txt$", text, re.MULTILINE)]
     own = {
@@ -85,7 +85,7 @@ def locked(name: str) -> dict[str, str]:
 
 
 def requirements(key: str) -> list[str]:
-    """Requirements of setup.cfg: the package's own ("run") or an extra's."""
+    """Returns the requirements of setup.cfg: the package's own ("run") or an extra's."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", "utf-8")
     text = (
@@ -97,7 +97,7 @@ def requirements(key: str) -> list[str]:
 
 
 def lower_bounds() -> dict[str, str]:
-    """Every lower bound of the package's own requirements but torch's, by package name."""
+    """Returns every lower bound of the package's own requirements except torch's, by package."""
     found = [re.match(r"([\w-]+)>=([\w.]+)", line) for line in requirements("run")]
     return {bound[1]: bound[2] for bound in found if bound and bound[1] != "torch"}
 
@@ -108,10 +108,10 @@ def compile_lock(
     """Resolves requirements with uv.
 
     Args:
-        wanted: requirements.
-        keep: versions to prefer where they fit.
-        fixed: versions that must be taken.
-        options: further options of `uv pip compile`.
+        wanted: Requirements.
+        keep: Versions to prefer where they fit.
+        fixed: Versions that must be taken.
+        options: Further options of `uv pip compile`.
     """
     from packaging.requirements import Requirement
 
@@ -171,7 +171,7 @@ def write(name: str, found: Entries, note: str, include: str = "") -> None:
 
 
 def without(found: Entries, *others: Entries) -> Entries:
-    """Entries that are in none of the other locks."""
+    """Returns the entries that are in none of the other locks."""
     return {
         name: entry for name, entry in found.items() if not any(name in other for other in others)
     }

@@ -1,9 +1,8 @@
-"""The tests on every pair of DGL and torch that can be had, each in an environment of its own.
+"""Runs the tests on every available pair of DGL and torch, each in an environment of its own.
 
-`make test-matrix`.
-
-A pair is tested with the locked versions of everything else (locks/test.txt) and with the oldest
-(locks/oldest.txt). Only CPU builds of torch are installed; other versions are named and left out.
+See `make test-matrix`. A pair is tested with the locked versions of everything else
+(locks/test.txt) and with the oldest (locks/oldest.txt). Only CPU builds of torch are installed;
+other versions are named and left out.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ CPU, NO_WHEEL = "CPU build", "no wheel for this Python"
 
 
 def pins(name: str) -> dict[str, str]:
-    """Exact versions of everything but DGL and torch.
+    """Returns the exact versions of everything except DGL and torch.
 
-    'newest' as locked for CI, 'oldest' the lower bounds of setup.cfg.
+    'newest' are those locked for CI, 'oldest' the lower bounds of setup.cfg.
     """
     found = lock.locked("test") if name == "newest" else lock.lower_bounds()
     return {
@@ -53,12 +52,10 @@ def pins(name: str) -> dict[str, str]:
 
 
 def offered(versions: list[str]) -> dict[str, str]:
-    """Whether the index has a CPU build of each torch version, by its label "+cpu".
+    """Returns whether the index has a CPU build of each torch version, by its label "+cpu".
 
-    Nothing is fetched or installed.
-
-    An unlabelled wheel for Linux is a CUDA build: 800 MB (seen for 2.2 to 2.14), and several
-    gigabytes with what it needs.
+    Nothing is downloaded or installed. An unlabelled wheel for Linux is a CUDA build: 800 MB (seen
+    for 2.2 to 2.14), and several gigabytes with its requirements.
     """
     done = subprocess.run(
         [sys.executable, "-m", "pip", "index", "versions", "torch"],
@@ -74,7 +71,7 @@ def offered(versions: list[str]) -> dict[str, str]:
 
 
 def run(dgl: str, torch: str, others: str) -> dict[str, object]:
-    """Make the environment, install the package into it, and run the tests."""
+    """Makes the environment, installs the package into it, and runs the tests."""
     folder = HOME / f"dgl{dgl}-torch{torch}-{others}"
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)

@@ -1,6 +1,4 @@
-"""Ways to spoil a file: bytes, lines, cells of tables, values of JSON and TOML, headers and types
-of arrays and Parquet.
-"""
+"""Damages files: bytes, lines, cells of tables, JSON, TOML, arrays and Parquet."""
 
 from __future__ import annotations
 
@@ -132,7 +130,7 @@ VALUES: list[Any] = [
 
 
 def spoil_bytes(data: bytes, draw: random.Random) -> bytes:
-    """Flip, cut, repeat, insert or overwrite a few bytes."""
+    """Flips, cuts, repeats, inserts or overwrites a few bytes."""
     spoilt = bytearray(data)
     for _ in range(draw.choice((1, 1, 1, 2, 3, 8))):
         size = len(spoilt)
@@ -154,7 +152,7 @@ def spoil_bytes(data: bytes, draw: random.Random) -> bytes:
 
 
 def spoil_lines(data: bytes, draw: random.Random) -> bytes:
-    """Move, repeat, drop, blank or join lines; other line ends; another encoding."""
+    """Moves, repeats, drops, blanks or joins lines, or changes line ends or encoding."""
     lines = data.split(b"\n")
     at, other = draw.randrange(len(lines)), draw.randrange(len(lines))
     kind = draw.randrange(10)
@@ -185,7 +183,7 @@ def spoil_lines(data: bytes, draw: random.Random) -> bytes:
 
 
 def spoil_cells(data: bytes, draw: random.Random) -> bytes:
-    """Replace, empty, double or quote a few fields of a text table."""
+    """Replaces, empties, doubles or quotes a few fields of a text table."""
     lines = data.split(b"\n")
     first = lines[0] or b","
     mark = next((mark for mark in (b"::", b"\t", b";", b",", b" ") if mark in first), b",")
@@ -215,7 +213,7 @@ def spoil_cells(data: bytes, draw: random.Random) -> bytes:
 
 
 def spoil_json(data: bytes, draw: random.Random) -> bytes:
-    """Exchange, drop or add a value anywhere in a JSON object."""
+    """Exchanges, drops or adds a value anywhere in a JSON object."""
     try:
         value = json.loads(data)
     except ValueError:
@@ -238,7 +236,7 @@ def spoil_json(data: bytes, draw: random.Random) -> bytes:
 
 
 def spoil_toml(data: bytes, draw: random.Random) -> bytes:
-    """Another value, key or section in a TOML file."""
+    """Changes a value, key or section in a TOML file."""
     lines = data.decode("utf-8", "replace").split("\n")
     at = draw.randrange(len(lines))
     key = lines[at].split("=")[0].strip() or "x"
@@ -275,7 +273,7 @@ def spoil_toml(data: bytes, draw: random.Random) -> bytes:
 
 
 def spoil_array(data: bytes, draw: random.Random) -> bytes:
-    """Another header, type, shape or content of a .npy file."""
+    """Changes header, type, shape or content of a .npy file."""
     kind = draw.randrange(4)
     if kind == 0:
         return spoil_bytes(data, draw)
@@ -329,10 +327,7 @@ def spoil_array(data: bytes, draw: random.Random) -> bytes:
 
 
 def spoil_parquet(data: bytes, draw: random.Random) -> bytes:
-    """Another type, name, order, number or content of the columns of a Parquet file.
-
-    Or other bytes.
-    """
+    """Changes columns of a Parquet file (type, name, order, number, content), or bytes."""
     if draw.random() < 0.35:
         return spoil_bytes(data, draw)
     table = pq.read_table(io.BytesIO(data))
@@ -405,7 +400,7 @@ def spoil_parquet(data: bytes, draw: random.Random) -> bytes:
 
 
 def spoil_tensors(data: bytes, draw: random.Random) -> bytes:
-    """Another header of a safetensors file, its length kept right or not; or other bytes."""
+    """Changes the header of a safetensors file, its length kept right or not, or its bytes."""
     if draw.random() < 0.4 or len(data) < 9:
         return spoil_bytes(data, draw)
     length = struct.unpack("<Q", data[:8])[0]
@@ -418,7 +413,7 @@ def spoil_tensors(data: bytes, draw: random.Random) -> bytes:
 
 
 def spoil(name: str, data: bytes, draw: random.Random) -> bytes:
-    """A spoilt version of a file, by what its name says it is."""
+    """Returns a damaged version of a file, by its suffix."""
     if draw.random() < 0.02:
         return draw.choice((b"", b"\n", b"\0" * 40, draw.randbytes(200)))
     kind = re.sub(r"\.gz$", "", name).rsplit(".", 1)[-1]

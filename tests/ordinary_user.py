@@ -64,9 +64,7 @@ def link(source: str, target: str) -> str:
 
 
 def runs(command: Path, **environment: str) -> bool:
-    """Whether the ordinary user can run a Python, and it is this version with working extension
-    modules.
-    """
+    """Returns whether the ordinary user can run a Python of this version with extension modules."""
     words = [command, "-I", "-c", "import ssl, sys; print(sys.version)"]
     try:
         done = subprocess.run(
@@ -85,9 +83,9 @@ def runs(command: Path, **environment: str) -> bool:
 
 
 def interpreter(folder: Path) -> tuple[Path, dict[str, str]]:
-    """The Python below this environment, or a copy where it lies in a folder closed to other users.
+    """Returns the Python of this environment, or a copy with its libraries.
 
-    And what the copy needs.
+    A copy is needed where its folder is closed to other users.
     """
     base = Path(sys.base_prefix)
     python = base / "bin" / VERSION

@@ -1,6 +1,6 @@
 """Small data sets for the tests, built slowly and plainly. Sizes are never equal to one another.
 
-Planted on purpose: users without any training item, items nobody watched, items without any
+Planted on purpose: users without any training item, items that no user watched, items without any
 modality, and a user none of whose items has the first modality.
 """
 
@@ -29,18 +29,18 @@ BLIND_USER = 4  # watched items only that lack the first modality
 
 
 def interactions(pairs: list[tuple[int, int]], users: int, items: int) -> Interactions:
-    """Interactions from a list of (user, item)."""
+    """Returns interactions from a list of (user, item)."""
     array = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return Interactions(array[:, 0], array[:, 1], users, items)
 
 
 def pairs_of(part: Interactions) -> list[tuple[int, int]]:
-    """The pairs as a plain list."""
+    """Returns the pairs as a plain list."""
     return list(zip(part.user.tolist(), part.item.tolist(), strict=True))
 
 
 def shared_items(train: Interactions, store: int = 200) -> CoOccurrence:
-    """Users who share training items, by comparing sets: count descending, then user ascending."""
+    """Counts shared training items of users by sets: count descending, then user ascending."""
     watched = [{i for v, i in pairs_of(train) if v == u} for u in range(train.num_users)]
     indptr, neighbour, weight = [0], [], []
     for u in range(train.num_users):
@@ -67,9 +67,7 @@ def dataset(
     width: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """A data set of 13 users and 19 items with every awkward case planted (see the module's
-    head).
-    """
+    """Returns a data set of 13 users and 19 items with every awkward case of the module's head."""
     draw = np.random.default_rng(seed)
     present = {name: np.ones(items, bool) for name in modalities}
     if holes:
@@ -106,10 +104,10 @@ def dataset(
 
 
 def checkerboard(users: int = 50, items: int = 44, seed: int = 0) -> Dataset:
-    """Users watch the items of their own parity, all but one, which is held out for the test.
+    """Returns users who watch the items of their own parity, all but one, held out for the test.
 
-    The items' features say nothing but the parity, plus noise; the one right answer for every user
-    is the held-out item.
+    The items' features have only the parity and noise; the held-out item is the one right answer
+    for every user.
     """
     train, test = [], []
     for u in range(users):
@@ -149,7 +147,7 @@ class Batch:
 
 
 def batch(data: Dataset, size: int = 11, seed: int = 3) -> Batch:
-    """Triples drawn plainly: training pairs, and for each an item that its user has not watched."""
+    """Draws triples plainly: training pairs, each with an item that its user has not watched."""
     draw = np.random.default_rng(seed)
     pairs = pairs_of(data.train)
     chosen = [pairs[p] for p in draw.integers(len(pairs), size=size)]
@@ -166,7 +164,7 @@ def batch(data: Dataset, size: int = 11, seed: int = 3) -> Batch:
 
 
 def relabel(data: Dataset, user_order: np.ndarray, item_order: np.ndarray) -> Dataset:
-    """The same data under other internal numbers.
+    """Returns the same data under other internal numbers.
 
     New user `n` is old user `user_order[n]`, items likewise.
     """
@@ -193,7 +191,7 @@ def relabel(data: Dataset, user_order: np.ndarray, item_order: np.ndarray) -> Da
 
 
 def overriding(method: str) -> list[str]:
-    """Names of the trained models that have this method of their own."""
+    """Returns the names of the trained models that define this method themselves."""
     trained = [name for name in MODELS if model_class(name).trainable]
     return [
         name
@@ -203,9 +201,9 @@ def overriding(method: str) -> list[str]:
 
 
 def whole_graph_only() -> list[str]:
-    """Names of the trained models that sampled blocks cannot serve.
+    """Returns the names of the trained models that cannot use sampled blocks.
 
-    Their edges have learned weights, or there is no graph.
+    Their edges have learned weights, or they have no graph.
     """
     data, found = dataset(), []
     for name in MODELS:

@@ -28,9 +28,11 @@ from dualgnn_dgl.evaluation import (
     intervals,
     metrics_per_user,
     ranking,
+    shortlist,
     top_k,
 )
 from dualgnn_dgl.evaluation.metrics import coverage, hit_matrix
+from dualgnn_dgl.evaluation.ranking import Ranker
 
 DEVICES = [
     "cpu",
@@ -644,3 +646,87 @@ def test_metrics_per_user_reads_only_k_places() -> None:
     )
     for name, values in one.items():
         np.testing.assert_array_equal(both[name], values)
+
+
+def awkward_tables(kind: str) -> tuple[torch.Tensor, torch.Tensor, sparse.csr_matrix | None]:
+    """Tables of 3 users and 2,003 items, and the pairs to leave out."""
+    draw = torch.Generator().manual_seed(11)
+    user, item = torch.randn(3, 37, generator=draw), torch.randn(2003, 37, generator=draw)
+    seen = sparse.csr_matrix(np.random.default_rng(3).random((3, 2003)) < 0.3)
+    if kind == "ties":
+        user, item = user.round(), item.round()
+    elif kind == "copies":
+        item = item[torch.randint(600, (2003,), generator=draw)]
+    elif kind == "scales":
+        item *= 10.0 ** torch.randint(-9, 9, (2003, 1), generator=draw)
+    elif kind == "few left":
+        seen = sparse.csr_matrix(np.arange(2003)[None, :].repeat(3, axis=0) >= 6)
+    elif kind == "nothing seen":
+        seen = None
+    return user, item, seen
+
+
+@pytest.mark.parametrize("kind", ["plain", "ties", "copies", "scales", "few left", "nothing seen"])
+def test_one_user_by_a_shortlist_gives_the_bits_of_a_block(kind: str, monkeypatch) -> None:
+    user, item, seen = awkward_tables(kind)
+    used = []
+    shortlist = ranking.rank_one
+
+    def counted(*words):
+        used.append(shortlist(*words))
+        return used[-1]
+
+    monkeypatch.setattr(ranking, "rank_one", counted)
+    ranker = Ranker(item)
+    for k in (1, 10, 50):
+        items, scores = top_k(user, item, k, seen)
+        assert not used, "several users are ranked in a block"
+        for one in range(3):
+            for found in (
+                ranker.top_k(user, k, seen, np.array([one])),
+                top_k(user, item, k, seen, np.array([one])),
+            ):
+                assert torch.equal(found[0][0], items[one])
+                assert torch.equal(found[1][0].view(torch.int32), scores[one].view(torch.int32))
+        applied = [found is not None for found in used]
+        if kind in ("plain", "nothing seen"):
+            assert all(applied)
+        if kind == "few left":
+            assert any(applied) == (k < 6)
+        used.clear()
+
+
+def test_a_ranker_checks_the_item_table_once_and_the_users_always(monkeypatch) -> None:
+    user, item, _ = awkward_tables("plain")
+    checked = []
+    lengths = ranking.lengths
+    monkeypatch.setattr(
+        ranking, "lengths", lambda table: (checked.append(len(table)), lengths(table))[1]
+    )
+    ranker = Ranker(item)
+    for _ in range(3):
+        ranker.top_k(user, 4)
+    assert checked.count(2003) == 1 and checked.count(3) == 3
+    user[1, 2] = torch.nan
+    with pytest.raises(RunError, match="user table holds NaN or infinity in row 1"):
+        ranker.top_k(user, 4)
+    item[7, 0], one = torch.inf, torch.ones(1, 37)
+    for broken in (Ranker(item), Ranker(item.to_sparse().coalesce())):
+        for _ in range(2):
+            with pytest.raises(RunError, match="item table holds NaN or infinity in row 7"):
+                broken.top_k(one.to_sparse().coalesce() if broken.item.is_sparse else one, 4)
+    with pytest.raises(RunError, match="too large to multiply"):
+        Ranker(torch.full((2003, 37), 1e30)).top_k(torch.full((1, 37), 1e30), 4)
+
+
+def test_no_shortlist_where_products_of_parts_may_round_differently(monkeypatch) -> None:
+    user, item, _ = awkward_tables("plain")
+    rows = torch.zeros(16, 37)
+    rows[0] = user[0]
+    reach = float(user[0].norm() * item.norm(dim=1).max())
+    padded = torch.nn.functional.pad(item, (0, 0, 0, 13))
+    assert shortlist.rank_one(rows, padded, 2003, 10, reach, None) is not None
+    assert shortlist.rank_one(rows, padded, 2003, 300, reach, None) is None, "a long list"
+    assert shortlist.rank_one(rows, padded, 2003, 10, 1e9, None) is None, "a bound too wide"
+    monkeypatch.setattr(shortlist, "rounds_alike", lambda width: False)
+    assert shortlist.rank_one(rows, padded, 2003, 10, reach, None) is None

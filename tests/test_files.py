@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualgnn_dgl.core.files import atomic_file, content_hash, load_array, read_json, write_json
+from dualgnn_dgl.core.arrays import content_hash, load_array
+from dualgnn_dgl.core.files import atomic_file, read_json, write_json
 from dualgnn_dgl.errors import DataError, RunError
 
 

@@ -120,8 +120,8 @@ def test_blocks_are_halved_with_a_word_and_cover_everything_once(
         row for start, stop in done for row in range(start, stop)
     ] == list(range(53))
     assert [record.getMessage() for record in caplog.records] == [
-        "ranking 5 items, users: memory ran out with 40 at a time, going on with 20",
-        "ranking 5 items, users: memory ran out with 20 at a time, going on with 12",
+        "ranking 5 items, users: memory ran out with 40 at a time, continuing with 20",
+        "ranking 5 items, users: memory ran out with 20 at a time, continuing with 12",
     ]
 
 
@@ -232,9 +232,9 @@ def test_ranking_halves_its_blocks_where_cuda_runs_out(
         found = top_k(user, item, 7, known)
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     assert [record.getMessage().partition("users: ")[2] for record in caplog.records] == [
-        "memory ran out with 144 at a time, going on with 80",
-        "memory ran out with 80 at a time, going on with 48",
-        "memory ran out with 48 at a time, going on with 32",
+        "memory ran out with 144 at a time, continuing with 80",
+        "memory ran out with 80 at a time, continuing with 48",
+        "memory ran out with 48 at a time, continuing with 32",
     ]
     assert len(seen["emptied"]) == 3, "what its cache holds is given back before the smaller block"
     assert max(seen["rows"][3:]) <= 48 and 32 in seen["rows"]
@@ -252,8 +252,8 @@ def test_nearest_items_halve_their_blocks_where_cuda_runs_out(
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1])
     torch.testing.assert_close(found[2], expected[2], rtol=0, atol=1e-6)
     assert [record.getMessage() for record in caplog.records] == [
-        "nearest of 81 items, items: memory ran out with 81 at a time, going on with 40",
-        "nearest of 81 items, items: memory ran out with 40 at a time, going on with 20",
+        "nearest of 81 items, items: memory ran out with 81 at a time, continuing with 40",
+        "nearest of 81 items, items: memory ran out with 40 at a time, continuing with 20",
     ]
 
 
@@ -295,7 +295,7 @@ def test_co_occurrence_halves_its_working_space(
     )
     assert sizes == [2**28, 2**27, 2**26, 2**25][: len(sizes)] and len(sizes) > 1
     assert (
-        "co-occurrence, bytes: memory ran out with 268,435,456 at a time, going on with 134,217,728"
+        "co-occurrence, bytes: memory ran out with 268,435,456 at a time, continuing with 134,217,728"
         in caplog.text
     )
 
@@ -402,7 +402,8 @@ def test_every_other_search_for_neighbours_halves_its_blocks_too(
     assert torch.equal(found, expected)
     said = [record.getMessage() for record in caplog.records]
     assert said and all(
-        what in line and "memory ran out with" in line and "going on with" in line for line in said
+        what in line and "memory ran out with" in line and "continuing with" in line
+        for line in said
     ), said
     assert len(given_back) == len(said)
     caplog.clear()

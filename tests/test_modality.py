@@ -166,7 +166,7 @@ def test_files_of_holes_that_do_not_fit_are_refused(tmp_path):
     write_holes(dataclasses.replace(data, modalities={}), tmp_path / "bare.parquet")
     (tmp_path / "junk.parquet").write_bytes(b"junk")
     for name in ("bare", "junk", "absent"):
-        with pytest.raises(DataError, match=f"{name}.parquet does not hold the holes"):
+        with pytest.raises(DataError, match=f"{name}.parquet does not list this data set"):
             read_holes(tmp_path / f"{name}.parquet", data)
 
 
@@ -385,7 +385,7 @@ def test_nothing_to_fill_from_and_unknown_names_are_said():
     for method in LEARNT:
         with pytest.raises(
             DataError,
-            match=f"modality acoustic is missing for every item, so {method} has nothing to fill "
+            match=f"modality acoustic is missing for every item, so {method} has nothing to impute "
             f"from",
         ):
             impute(data, method)

@@ -185,7 +185,7 @@ def test_every_strategy_pattern_and_stage_runs_and_nothing_is_done_twice(
     ]
     refused = [result for _, _, _, result in said if "refused" in result]
     assert refused and all(result["cell"]["pattern"] == "whole-modality" for result in refused)
-    assert any("has nothing to fill from" in result["refused"] for result in refused)
+    assert any("has nothing to impute from" in result["refused"] for result in refused)
     for _, _, cell, result in said:
         assert result_of(p, cell, whole, tmp_path) == json.loads(json.dumps(result))
         assert "refused" in result or 0 <= result["metrics"]["recall@5"] <= 1

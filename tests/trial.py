@@ -1,6 +1,4 @@
-"""The command line run in this process under a time limit, how it ended, and a small world of valid
-files to spoil.
-"""
+"""Runs the command line in this process under a time limit, and makes valid files to damage."""
 
 from __future__ import annotations
 
@@ -28,9 +26,7 @@ USERS, ITEMS = 9, 14
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended; `trace` is the traceback that a person would have seen, '' where there
-    was none.
-    """
+    """The end of a command; `trace` is the traceback that a user would have seen, or ''."""
 
     code: int
     out: str
@@ -40,12 +36,15 @@ class Outcome:
 
 
 class Hang(BaseException):
-    """The time limit was reached. No Exception, so that nothing catches it on the way."""
+    """Says that the time limit was reached.
+
+    It is no Exception, so that nothing catches it on the way.
+    """
 
 
 @contextlib.contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `Hang` in the main thread after so many seconds."""
+    """Raises `Hang` in the main thread after a number of seconds."""
 
     def strike(*_: object) -> None:
         raise Hang
@@ -60,7 +59,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def call(*words: object, limit: float = LIMIT) -> Outcome:
-    """Run `dualgnn WORDS`, as the console script would, in this process."""
+    """Runs `dualgnn WORDS`, as the console script would, in this process."""
     out, err, code, trace = io.StringIO(), io.StringIO(), 0, ""
     started = time.perf_counter()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -77,10 +76,11 @@ def call(*words: object, limit: float = LIMIT) -> Outcome:
 
 
 def fault(outcome: Outcome, *untouched: Path) -> str:
-    """What is wrong with the way a command ended; '' where nothing is.
+    """Returns the fault in the end of a command, '' without one.
 
-    Success, one line that begins with "Error: " and exit 1, or 2 for a usage mistake; `untouched`
-    are outputs that must not be there after an error, nor anything under their temporary names.
+    Valid ends are success, one line that begins with "Error: " and exit 1, or 2 for a usage
+    mistake. `untouched` are outputs that must not exist after an error, nor under their temporary
+    names.
     """
     if outcome.trace:
         return outcome.trace
@@ -110,9 +110,7 @@ def fault(outcome: Outcome, *untouched: Path) -> str:
 
 
 def pairs() -> list[tuple[int, int, float, int]]:
-    """(user, item, rating, time) of a small log in which every user and item stands five times or
-    more.
-    """
+    """Returns (user, item, rating, time) of a small log, every user and item five times."""
     rows = [
         (u, (u * 2 + step) % ITEMS, 1 + (u + step) % 5, 1_600_000_000 + 100 * u + step)
         for u in range(USERS)
@@ -122,14 +120,14 @@ def pairs() -> list[tuple[int, int, float, int]]:
 
 
 def features(width: int = 4) -> np.ndarray:
-    """(ITEMS, width) float32 with one missing row."""
+    """Returns (ITEMS, width) float32 with one missing row."""
     values = np.random.default_rng(3).normal(size=(ITEMS, width)).astype(np.float32)
     values[5] = np.nan
     return values
 
 
 def lines(separator: str, header: str, named: bool = True) -> bytes:
-    """The log as text; users and items by name, or by number."""
+    """Returns the log as text, users and items by name or by number."""
     user, item = ("user{}", "v{}") if named else ("{}", "{}")
     rows = [
         separator.join((user.format(u), item.format(i), f"{r:g}", str(t))) for u, i, r, t in pairs()
@@ -138,21 +136,21 @@ def lines(separator: str, header: str, named: bool = True) -> bytes:
 
 
 def parquet(table: dict[str, Any]) -> bytes:
-    """A Parquet file's bytes."""
+    """Returns a Parquet file's bytes."""
     buffer = io.BytesIO()
     pq.write_table(pa.table(table), buffer)
     return buffer.getvalue()
 
 
 def npy(array: np.ndarray) -> bytes:
-    """A .npy file's bytes."""
+    """Returns a .npy file's bytes."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
 
 def adjacency(part: int) -> bytes:
-    """LightGCN lists: all but the last item of each user to train, the last to test."""
+    """Returns LightGCN lists: all but the last item of each user to train, the last to test."""
     found: dict[int, list[int]] = {}
     for u, i, _, _ in pairs():
         found.setdefault(u, []).append(i)
@@ -163,7 +161,7 @@ def adjacency(part: int) -> bytes:
 
 
 def logs() -> dict[str, bytes]:
-    """Every format of logs, by a file name that it is recognised by."""
+    """Returns every format of logs, by a file name from which it is recognised."""
     log = pairs()
     columns = [list(column) for column in zip(*log, strict=True)]
     mixed = lines(",", "user_id item_id rating timestamp").decode().split("\n")
@@ -208,7 +206,7 @@ def logs() -> dict[str, bytes]:
 
 
 def feature_files() -> dict[str, bytes]:
-    """Every kind of feature file, keyed by the ids of `log.csv` (v0 … v13)."""
+    """Returns every kind of feature file, keyed by the ids of `log.csv` (v0 … v13)."""
     values, ids = features(), [f"v{i}" for i in range(ITEMS)]
     rows = [
         ",".join([name, *("" if np.isnan(x) else f"{x:.5f}" for x in row)])
@@ -230,7 +228,7 @@ def feature_files() -> dict[str, bytes]:
 
 
 def item_files() -> dict[str, bytes]:
-    """Every kind of item table for `log.csv`, in the order of the arrays' rows."""
+    """Returns every kind of item table for `log.csv`, in the order of the arrays' rows."""
     ids = [f"v{i}" for i in range(ITEMS)]
     return {
         "items.csv": "\n".join(
@@ -259,9 +257,7 @@ OPTIONS = {  # what else a log needs to be read whole
 
 @dataclass(frozen=True)
 class World:
-    """Valid files in a folder: a log with features and items, the prepared folder, a run, a
-    configuration.
-    """
+    """Valid files in a folder: a log with features and items, data, a run, a configuration."""
 
     folder: Path
     data: Path
@@ -271,7 +267,7 @@ class World:
 
 
 def measured(data: Path, run: Path) -> dict[str, Any]:
-    """What `eval --json` says about a run, the place of its folders left out."""
+    """Returns the result of `eval --json` for a run, without the paths of its folders."""
     done = call(
         "eval", "--run", run, "--data", data, "--topk", 3, "--bootstrap", 0, "--gpu", -1, "--json"
     )
@@ -280,7 +276,7 @@ def measured(data: Path, run: Path) -> dict[str, Any]:
 
 
 def world(folder: Path) -> World:
-    """Build it, with the command line."""
+    """Builds the files with the command line."""
     for name, content in (logs() | feature_files() | item_files()).items():
         (folder / name).write_bytes(content)
     data, run, config = folder / "data", folder / "run", folder / "run.toml"

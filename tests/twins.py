@@ -1,7 +1,4 @@
-"""How a model is held against its slow twin in `reference/`.
-
-Tables, loss and the gradient of every parameter.
-"""
+"""Compares a model with its slow twin in `reference/`: tables, loss and every gradient."""
 
 from __future__ import annotations
 
@@ -12,14 +9,12 @@ from torch import Tensor
 
 
 def leaf(tensor: Tensor) -> Tensor:
-    """A float64 copy that gathers a gradient of its own."""
+    """Returns a float64 copy with a gradient of its own."""
     return tensor.detach().double().clone().requires_grad_()
 
 
 def named_leaves(model) -> tuple[dict[str, Tensor], list[tuple[Tensor, torch.nn.Parameter]]]:
-    """The model's parameters as leaves by name, and the pairs (leaf, parameter) to compare
-    gradients by.
-    """
+    """Returns the parameters as leaves by name, and the pairs (leaf, parameter)."""
     links = [(leaf(parameter), parameter) for parameter in model.parameters()]
     return dict(
         zip(
@@ -29,7 +24,7 @@ def named_leaves(model) -> tuple[dict[str, Tensor], list[tuple[Tensor, torch.nn.
 
 
 def plain_features(data) -> tuple[list[Tensor], list[list[bool]]]:
-    """Features (I, F_m) in float64 and who has them, in plain lists."""
+    """Returns features (I, F_m) in float64 and the items that have them, in plain lists."""
     parts = data.modalities.values()
     return [torch.from_numpy(np.array(m.values)).double() for m in parts], [
         m.present.tolist() for m in parts
@@ -37,12 +32,12 @@ def plain_features(data) -> tuple[list[Tensor], list[list[bool]]]:
 
 
 def triples_of(batch: small.Batch) -> list[tuple[int, int, int]]:
-    """A batch as a plain list of (user, positive, negative)."""
+    """Returns a batch as a plain list of (user, positive, negative)."""
     return list(zip(*(column.tolist() for column in batch), strict=True))
 
 
 def compare(model, links, tables, expected, loss, expected_loss, tolerance):
-    """Tables, losses and gradients of model and twin agree."""
+    """Checks that tables, losses and gradients of model and twin agree."""
     for one, other in zip(tables, expected, strict=True):
         torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance)
     torch.testing.assert_close(loss.double(), expected_loss, rtol=tolerance, atol=tolerance)

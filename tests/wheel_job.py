@@ -133,7 +133,7 @@ def install(python: str, wheel: Path, folder: Path) -> Path:
 
 
 def job(binaries: Path, folder: Path) -> None:
-    """Runs every step from raw data to lists, and looks at what each one leaves."""
+    """Runs every step from raw data to lists, and checks the outputs of each one."""
     folder.mkdir()
     home = binaries.parent
     for path in run(binaries / "python", "-I", "-c", MODULE, folder=folder).split():

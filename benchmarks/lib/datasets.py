@@ -25,7 +25,7 @@ class DataSet:
         return "training pairs" if self.mask == "train" else "training and validation pairs"
 
 
-# A sample (15k, 800) is for searching: the settings found there serve the whole set.
+# A sample (15k, 800) is for searching: its settings are used for the whole set, too.
 DATA = {
     "tiktok": DataSet("tiktok", "given"),
     "baby": DataSet("baby", "given", "train"),
@@ -39,8 +39,7 @@ DATA = {
     "movielens-800": DataSet("movielens-800", "random"),
 }
 
-# What others published on the same files: recall@20 and NDCG@20, by our names. Not by the same
-# protocol: see NOTES.
+# Published recall@20 and NDCG@20 on the same files, by our names. The protocols differ, see NOTES.
 PUBLISHED = {
     "tiktok": {
         "bprmf": (0.0346, 0.0130), "lightgcn": (0.0653, 0.0282),

@@ -1,4 +1,4 @@
-"""The machine that a result was made on."""
+"""Describes the machine that made a result."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Kept trainings of one table as one Parquet file, a row a training.
+"""Trainings of one table, kept as one Parquet file with a row per training.
 
-A training is a dict: what was trained (`data`, `model`, `config`, `seed`, `train`), what came out,
-and for a test the hits of every test user. Columns have the types of `SCHEMA`; dicts whose keys
-depend on the model or the machine are JSON text. A field without a column is an error, so nothing
-is lost in packing.
+A training is a dict: the input (`data`, `model`, `config`, `seed`, `train`), the results, and for a
+test the hits of every test user. Columns have the types of `SCHEMA`; dicts whose keys depend on the
+model or the machine are JSON text. A field without a column is an error, so nothing is lost in
+packing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Training = dict
 
 AS_JSON = ("config", "train", "resolved", "machine")
 AS_PAIRS = ("test", "intervals")  # metric → value, metric → both ends
-# null in a row that looked at validation only
+# Null in a row that used validation only.
 FOR_TESTS = ("intervals", "users", "hits", "held_out")
 SCHEMA = pa.schema(
     [
@@ -48,8 +48,8 @@ SCHEMA = pa.schema(
         ("held_out", pa.list_(pa.int32())),
     ]
 )
-# A user's hits are bits in the low bytes: the four bytes of all users apart compress a quarter
-# better than a dictionary.
+# A user's hits are bits in the low bytes. Splitting the four bytes of all users into streams
+# compresses a quarter better than a dictionary.
 ENCODING = {
     "compression": "zstd",
     "compression_level": 19,
@@ -113,9 +113,9 @@ class Packed:
         }
 
     def with_trainings(self, trainings: dict[str, Training]) -> Packed:
-        """Returns these trainings, with those of `trainings` added.
+        """Returns these trainings with those of `trainings` added.
 
-        Of the same name, the added one counts.
+        An added training replaces one of the same name.
         """
         if not trainings:
             return self

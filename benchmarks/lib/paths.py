@@ -16,7 +16,7 @@ METRIC = "recall@20"
 def user_cache() -> Path:
     """Returns the folder of the working cache.
 
-    `dualgnn-dgl` in the user's cache folder (XDG base directories).
+    It is `dualgnn-dgl` in the user's cache folder (XDG base directories).
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "dualgnn-dgl"
@@ -28,7 +28,7 @@ class Folders:
 
     Attributes:
         root: Raw data sets.
-        cache: Prepared data, new trainings and whatever else can be made again.
+        cache: Prepared data, new trainings and everything else that can be made again.
     """
 
     root: Path = RAW

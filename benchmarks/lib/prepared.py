@@ -1,6 +1,4 @@
-"""Real data sets of the benchmarks, each prepared once a split in the cache (a module, not a
-script).
-"""
+"""Prepares the benchmarks' real data sets, once per split, in the cache."""
 
 from __future__ import annotations
 
@@ -18,8 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Which files below the root, how many of their users (all if None), and to how many columns
-    wider features are reduced.
+    """Files of a data set and how they are prepared.
+
+    Attributes:
+        folder: Folder below the root.
+        log: File of interactions in it, or '' for the whole folder.
+        features: Feature files in it.
+        users: Number of users in the sample, all if None.
+        width: Number of columns to which wider features are reduced, or None.
     """
 
     folder: str
@@ -29,8 +33,8 @@ class Source:
     width: int | None = None
 
 
-# posters of 1,280 columns and plots of 384, both to 128, so that a dense graph of a million pairs
-# is learned in an hour
+# Posters have 1,280 columns and plots 384. Both are reduced to 128, so that a dense graph of a
+# million pairs is learned in an hour.
 MOVIELENS = Source(
     "movielens-1m",
     "ratings.parquet",
@@ -41,7 +45,7 @@ SOURCES = {
     "tiktok": Source("tiktok"),
     "baby": Source("amazon-baby"),
     "microlens": Source("microlens-50k"),
-    # a sample that a laptop's core searches in minutes a model
+    # A sample that one core of a laptop searches in minutes per model.
     "microlens-15k": Source("microlens-50k", users=15_000),
     "movielens-1m": MOVIELENS,
     "movielens-800": replace(MOVIELENS, users=800),
@@ -51,7 +55,7 @@ SOURCES = {
 def prepare(name: str, split: str, folders: Folders) -> Path:
     """Prepares a source with a split, once, and returns its folder.
 
-    The 5-core is taken where the split is not a given one.
+    The 5-core is used unless the split is given.
     """
     from dualgnn_dgl import data, preprocess
     from dualgnn_dgl.readers.reader import read
@@ -71,9 +75,9 @@ def prepare(name: str, split: str, folders: Folders) -> Path:
 
 
 def sample(raw: RawInput, users: int) -> RawInput:
-    """The pairs of so many users alone, drawn with seed 0 from those of the log.
+    """Returns the pairs of a random sample of users, drawn with seed 0.
 
-    Features whole, titles left out.
+    Features stay whole, titles are left out.
     """
     log = raw.log
     kept = np.random.default_rng(0).choice(len(log.user_ids), users, replace=False)

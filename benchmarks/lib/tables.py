@@ -43,7 +43,7 @@ def write_table(table: str, about: dict, rows: list[dict]) -> None:
 
     Args:
         table: Name of the table.
-        about: What the rows share: the fields before `rows`.
+        about: Fields before `rows`, common to all rows.
         rows: Rows of the table.
     """
     from dualgnn_dgl.core.files import write_json
@@ -54,7 +54,7 @@ def write_table(table: str, about: dict, rows: list[dict]) -> None:
 def command_of(module: str, words: list[str]) -> str:
     """Returns the command that makes a result, without the folders of this machine.
 
-    >>> command_of("benchmarks.quality.compare", ["--root", "/raw", "--data", "baby", "--cache=/tmp"])
+    >>> command_of("benchmarks.quality.compare", ["--root", "/raw", "--data", "baby", "--cache=/c"])
     'python -m benchmarks.quality.compare --data baby'
     """
     kept, skip = [], False
@@ -88,9 +88,12 @@ def markdown(rows: list[dict]) -> str:
         low, high = row[f"interval {METRIC}"]
         tests = "–" if place else ""
         if "difference" in row:
-            tests = f"{row['difference']:+.4f}, {small(row['p bootstrap'])}, {small(row['p Wilcoxon'])}".replace(
-                "-", "−"
+            found = (
+                f"{row['difference']:+.4f}",
+                small(row["p bootstrap"]),
+                small(row["p Wilcoxon"]),
             )
+            tests = ", ".join(found).replace("-", "−")
         cells = [
             row["model"],
             f"{row['trials']} × {row['seeds']}",
@@ -114,7 +117,7 @@ def markdown(rows: list[dict]) -> str:
 
 
 def side_by_side(tables: dict[str, list[dict]]) -> str:
-    """Formats recall@20 under several splits, a row a split.
+    """Formats recall@20 under several splits, with a row per split.
 
     Args:
         tables: Data set → rows. The first table gives the columns; – marks a model that another
@@ -130,8 +133,9 @@ def side_by_side(tables: dict[str, list[dict]]) -> str:
 
 
 def best(tables: dict[str, list[dict]]) -> str:
-    """Formats the best model of each table, with the models whose difference from it is not
-    significant at .05 in both tests.
+    """Formats the best model of each table and the models not significantly behind it.
+
+    A model counts as behind where the difference is significant at .05 in both tests.
 
     Args:
         tables: Data set → rows, best first.
@@ -173,9 +177,7 @@ def best(tables: dict[str, list[dict]]) -> str:
 
 
 def spread(row: dict, metric: str) -> str:
-    """Formats the mean ± the standard deviation over seeds, where there are several and they
-    differ.
-    """
+    """Formats the mean, and ± the standard deviation over seeds where it is not zero."""
     deviation = f"{row[f'{metric} sd']:.4f}" if row["seeds"] > 1 else "0.0000"
     return f"{row[metric]:.4f}" + (f" ± {deviation}" if deviation != "0.0000" else "")
 

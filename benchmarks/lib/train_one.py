@@ -1,5 +1,6 @@
-"""One training in a process of its own: `trainings.py` starts it and reads the JSON that it
-prints.
+"""Makes one training in a process of its own.
+
+`trainings.py` starts the process and reads the JSON that it prints.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def train_one(spec: dict) -> dict:
             `mask` at test.
 
     Returns:
-        The results of a training, for a test with its users' hits.
+        The results of a training, with its users' hits if it is a test.
     """
     import torch
 
@@ -75,7 +76,7 @@ def train_one(spec: dict) -> dict:
 
 
 def hits_of(evaluator, items: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns what every metric of a test can be computed from.
+    """Returns the data from which every metric of a test can be computed.
 
     Args:
         evaluator: Evaluator of the test split.

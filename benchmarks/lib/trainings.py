@@ -1,10 +1,10 @@
-"""Trainings of one table: each made once, found again by its content.
+"""Trainings of one table: each is made once and found again by its content.
 
 A training is named by the data's hash, the model, its configuration, the seed and the training
-options. It is looked up in the table's Parquet file under results/, then in the working cache, and
-only then made, in a process of its own, so that its peak memory is its own. New trainings go to the
-cache at once and into the Parquet file when their row is ready, so a run can be stopped at any
-time.
+options. It is looked up in the table's Parquet file under results/ and then in the working cache.
+If neither has it, it is made in a process of its own, so that its peak memory can be measured. New
+trainings go to the cache at once and into the Parquet file when their row is ready, so a run can be
+stopped at any time.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Trainings:
         cache: Working cache.
         threads: Threads of a new training.
         refill: Whether to repeat tests whose users' hits were not kept.
-        quick: Whether this run only shows that a script works: it keeps its trainings apart and
-            packs none.
+        quick: Whether this run only shows that a script works: its trainings stay separate and are
+            not packed.
         results: Folder of the Parquet file.
     """
 
@@ -71,7 +71,7 @@ class Trainings:
         *,
         mask: str | None,
     ) -> Training:
-        """Returns one training, made if it is not kept.
+        """Returns one training, and makes it if it is not kept.
 
         Args:
             data: Name of the data set, the first part of the training's name.
@@ -80,7 +80,7 @@ class Trainings:
             config: Options of the model, and of training where they belong to this configuration.
             seed: Seed of the training.
             train: Training options that all configurations share.
-            mask: Pairs left out of the ranking at test, `train` or `all`; None looks at validation
+            mask: Pairs left out of the ranking at test, `train` or `all`; None uses validation
                 only.
 
         Returns:
@@ -104,7 +104,7 @@ class Trainings:
     def find(self, name: str) -> Training | None:
         """Returns a kept training, or None.
 
-        One that only the Parquet file has is copied to the cache.
+        A training that only the Parquet file has is copied to the cache.
         """
         if name in self.changed:
             return self.changed[name]
@@ -151,8 +151,8 @@ class Trainings:
         Args:
             name: Name of the training.
             made: New training.
-            before: The same training as it was kept without its users' hits. Where its results
-                repeat, its times stay.
+            before: The same training, kept without its users' hits. If its results repeat, its
+                times stay.
         """
         if before is not None and before["test"] == made["test"]:
             made = before | {key: made[key] for key in ("hits", "held_out")}
@@ -162,10 +162,10 @@ class Trainings:
 
     @contextmanager
     def packed_under_lock(self) -> Iterator[None]:
-        """Adds new trainings to the Parquet file, and holds the lock on its folder until the block
-        ends.
+        """Adds new trainings to the Parquet file, and locks its folder until the block ends.
 
-        Both files of a table are read again under the lock, so that two runs at once lose nothing.
+        Both files of a table are read again under the lock, so that two concurrent runs lose
+        nothing.
         """
         from dualgnn_dgl.core.locks import exchanging
 
@@ -186,8 +186,7 @@ def _ledger(folder: Path) -> Ledger[str]:
 
 
 def name_of(data: str, content: dict) -> str:
-    """Returns the name of a training: data set, model and a digest of what was trained, on which
-    data, how.
+    """Returns the name of a training: data set, model and a digest of its inputs.
 
     Args:
         data: Name of the data set.

@@ -1,3 +1,4 @@
-"""Benchmarks of ranking quality: run each with `python -m benchmarks.quality.NAME` from the
-repository's root.
+"""Benchmarks of ranking quality.
+
+Run each with `python -m benchmarks.quality.NAME` from the repository's root.
 """

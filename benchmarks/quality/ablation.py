@@ -21,7 +21,7 @@ from benchmarks.lib.trainings import Trainings
 from benchmarks.quality.compare import about
 from benchmarks.quality.ranking import over_seeds, significance, users_mean
 
-FIGURES = ("valid", METRIC, "ndcg@20")  # what a row shows
+FIGURES = ("valid", METRIC, "ndcg@20")  # the results in a row
 PARTS: dict[str, dict] = {
     "defaults": {},
     "a batch's own pairs stay in the graph": {"hide": False},
@@ -64,8 +64,9 @@ def train_parts(
 
 
 def measured(rows: list[dict], trainings: Trainings) -> list[dict]:
-    """Returns the rows with means over their seeds, and recall@20 of each part tested against the
-    first row, the defaults.
+    """Returns the rows with means over their seeds, and recall@20 tested against the first row.
+
+    The first row has the defaults.
     """
     found, per_user = [], {}
     for row in rows:

@@ -1,26 +1,27 @@
-"""Users and videos that come after training: how good, and how fast, are the vectors they get without it?
+"""Measures quality and speed of the vectors of users and videos that came after training.
 
     python -m benchmarks.quality.bench_newcomers --root SHARED/data --parts users,items,update,speed
 
-users   a share of the users is taken out of the data whole; a model is trained without them and each is folded in from their
-        training history. Beside it, the recall@20 that the same users reach in a model trained with them: the ratio of the two.
-items   `--split cold-items`: recall@20 on the held-out videos, ranked among all videos without a training pair, against VBPR
-        and against the mean cosine between a video's features and those of the history.
-update  a day of log (a twentieth of users, items and other pairs) added by `update`, with and without three epochs of training
-        on, against a model trained again on everything.
-speed   a synthetic log of 100,000 videos: milliseconds a new user, users a minute in a batch, milliseconds a new video, by the
-        clock on the wall and in CPU time of the one thread.
+users   A share of the users is removed from the data. A model is trained without them, and each is
+        folded in from their training history. The recall@20 of these users is compared with that
+        in a model trained with them.
+items   `--split cold-items`: recall@20 on the held-out videos, ranked among all videos without a
+        training pair, against VBPR and against the mean cosine between a video's features and those
+        of the history.
+update  A day of log (a twentieth of users, items and other pairs) is added by `update`, with and
+        without three further epochs of training, against a model trained again on everything.
+speed   A synthetic log of 100,000 videos: milliseconds per new user, users per minute in a batch,
+        milliseconds per new video, in wall time and in CPU time of the one thread.
 
-TikTok as published; MovieLens-1M and MicroLens-50k cut to a random sample of users (800 and 15,000, seed 0, then the 5-core), so
-that a laptop's core trains every model in minutes. Options are the defaults but for what `TRAIN` says.
+TikTok is used as published. MovieLens-1M and MicroLens-50k are reduced to a random sample of users
+(800 and 15,000, seed 0, then the 5-core), so that one core of a laptop trains every model in
+minutes. Options are the defaults except for those in `TRAIN`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -30,54 +31,24 @@ from torch.nn import functional
 from benchmarks.lib.machine import machine
 from benchmarks.lib.paths import RESULTS, Folders, add_folders
 from benchmarks.lib.prepared import prepare
-from dualgnn_dgl import data, models, training
-from dualgnn_dgl.core.options import Options, build, keys
-from dualgnn_dgl.data import Dataset, Interactions, Modality
-from dualgnn_dgl.data.raw import RawInput, RawLog, RawModality
+from benchmarks.quality.newcomers_models import train, usual
+from benchmarks.quality.newcomers_speed import speed
+from benchmarks.quality.newcomers_update import updates
+from dualgnn_dgl import data
+from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.evaluation import Evaluator, bootstrap
 from dualgnn_dgl.evaluation.intervals import percentiles, resampled_means
-from dualgnn_dgl.graphs import heterographs
 from dualgnn_dgl.graphs.cooccurrence import co_occurrence
-from dualgnn_dgl.runs import growth, newcomers
+from dualgnn_dgl.runs import newcomers
 from dualgnn_dgl.training import cold_items
 
 RESULT = RESULTS / "newcomers.json"
 # source in prepared.py → share of newcomers
 SHARES = {"tiktok": 0.2, "microlens-15k": 0.2, "movielens-800": 0.1}
-TRAIN = {
-    "lightgcn": {
-        "layers": 2,
-        "l2": 1e-3,
-        "lr": 3e-3,
-        "epochs": 150,
-        "patience": 6,
-        "eval_every": 3,
-    },
-    "dualgnn": {"lr": 1e-3, "batch_size": 4096, "epochs": 50, "patience": 5},
-    "dualgnn_plus": {"lr": 1e-3, "epochs": 50, "patience": 5},
-    "vbpr": {"lr": 3e-3, "epochs": 150, "patience": 6, "eval_every": 3},
-}
-
-
-def usual(name: str) -> str:
-    """The split of the parts that hold out no videos."""
-    return "given" if name == "tiktok" else "random"
-
-
-def train(name: str, dataset: Dataset, quick: bool) -> tuple[models.Recommender, training.Fit]:
-    """A model trained with the options of `TRAIN`."""
-    values = TRAIN[name] | ({"epochs": 2} if quick else {})
-    kind = models.model_class(name)
-    config, options = (
-        build(part, {key: value for key, value in values.items() if key in keys(part)})
-        for part in (kind.Config, training.TrainConfig)
-    )
-    trained = training.train_model(name, dataset, config, options)
-    return trained.model, trained.fit
 
 
 def taken(pairs: Interactions, users: np.ndarray) -> Interactions:
-    """The pairs of the given users alone, numbered by their place there."""
+    """Returns the pairs of the given users only, numbered by their place there."""
     new = np.full(pairs.num_users, -1)
     new[users] = np.arange(len(users))
     rows = new[pairs.user] >= 0
@@ -85,7 +56,7 @@ def taken(pairs: Interactions, users: np.ndarray) -> Interactions:
 
 
 def users(name: str, model: str, folders: Folders, quick: bool) -> dict:
-    """Newcomers folded in, against the same users trained in."""
+    """Measures users folded in against the same users trained in."""
     dataset = data.load(prepare(name, usual(name), folders))
     degree = np.bincount(dataset.train.user, minlength=dataset.num_users)
     able = np.intersect1d(np.flatnonzero(degree), dataset.test.user)
@@ -127,7 +98,7 @@ def users(name: str, model: str, folders: Folders, quick: bool) -> dict:
 
 
 def items(name: str, model: str, folders: Folders, quick: bool) -> dict:
-    """Held-out videos, placed by their modalities."""
+    """Measures held-out videos, placed by their modalities."""
     dataset = data.load(prepare(name, "cold-items", folders))
     measure = cold_items.ColdItems(
         dataset.train, dataset.modalities, dataset.test, [dataset.train, dataset.valid], [20]
@@ -153,161 +124,6 @@ def items(name: str, model: str, folders: Folders, quick: bool) -> dict:
     }
     figures["interval"] = [low, high]
     return figures | {"ndcg": found.means["ndcg@20"]}
-
-
-def updates(name: str, model: str, folders: Folders, quick: bool) -> dict:
-    """A day of log: a twentieth of the users and of the items are new on it, and a twentieth of the
-    other training pairs.
-    """
-    whole = data.load(prepare(name, usual(name), folders))
-    draw = np.random.default_rng(2)
-    fresh_user, fresh_item = (
-        draw.random(size) < 0.05 for size in (whole.num_users, whole.num_items)
-    )
-    late = (
-        fresh_user[whole.train.user]
-        | fresh_item[whole.train.item]
-        | (draw.random(len(whole.train)) < 0.05)
-    )
-    left = ~late
-    user_ids, item_ids = np.unique(whole.train.user[left]), np.unique(whole.train.item[left])
-    new_user, new_item = np.full(whole.num_users, -1), np.full(whole.num_items, -1)
-    new_user[user_ids], new_item[item_ids] = np.arange(len(user_ids)), np.arange(len(item_ids))
-
-    def early(pairs: Interactions, rows: np.ndarray) -> Interactions:
-        rows = rows & (new_user[pairs.user] >= 0) & (new_item[pairs.item] >= 0)
-        return Interactions(
-            new_user[pairs.user[rows]], new_item[pairs.item[rows]], len(user_ids), len(item_ids)
-        )
-
-    parts = early(whole.train, left), early(whole.valid, np.ones(len(whole.valid), bool))
-    nothing = Interactions(np.empty(0, int), np.empty(0, int), len(user_ids), len(item_ids))
-    some = {key: modality.take(item_ids) for key, modality in whole.modalities.items()}
-    names = whole.user_ids[user_ids], whole.item_ids[item_ids]
-    before = Dataset(*parts, nothing, some, *names, co_occurrence=co_occurrence(parts[0]))
-
-    log = RawLog(
-        whole.train.user[late],
-        whole.train.item[late],
-        whole.user_ids,
-        whole.item_ids,
-        rows_read=int(late.sum()),
-    )
-    raw = {
-        key: RawModality(whole.item_ids, m.values, m.present) for key, m in whole.modalities.items()
-    }
-    larger, added = growth.extend(before, RawInput(log, raw))
-    users_, items_ = (
-        np.array(
-            [
-                {key: place for place, key in enumerate(known.tolist())}.get(key, -1)
-                for key in ids.tolist()
-            ]
-        )
-        for known, ids in ((larger.user_ids, whole.user_ids), (larger.item_ids, whole.item_ids))
-    )
-
-    def later(pairs: Interactions) -> Interactions:
-        rows = (users_[pairs.user] >= 0) & (items_[pairs.item] >= 0)
-        return Interactions(
-            users_[pairs.user[rows]], items_[pairs.item[rows]], larger.num_users, larger.num_items
-        )
-
-    measure = Evaluator(later(whole.test), [larger.train, later(whole.valid)], ks=(20,))
-    took = {}
-    old = train(model, before, quick)[0]
-    started = time.process_time()
-    grown = growth.grow(old, before, larger, model, config_of(model))
-    user, item = (table.detach() for table in grown.embed())
-    took["updated"] = time.process_time() - started
-    found = {"updated": measure(user, item).means}
-    values = TRAIN[model] | {"epochs": 3, "eval_every": 1}
-    options = build(
-        training.TrainConfig,
-        {key: value for key, value in values.items() if key in keys(training.TrainConfig)},
-    )
-    started = time.process_time()
-    fit = training.fit(grown, larger.train, larger.valid, options, modalities=larger.modalities)
-    took["updated, 3 epochs"] = took["updated"] + time.process_time() - started
-    found["updated, 3 epochs"] = measure(fit.user, fit.item).means
-    started = time.process_time()
-    fit = train(model, larger, quick)[1]
-    took["trained anew"] = time.process_time() - started
-    found["trained anew"] = measure(fit.user, fit.item).means
-    figures = {"pairs": added.pairs, "new users": added.users, "new videos": added.items}
-    for way, means in found.items():
-        figures |= {f"{way}: recall": means["recall@20"], f"{way}: CPU s": took[way]}
-    return figures
-
-
-def config_of(model: str) -> Options:
-    """The options of `TRAIN` that are the model's."""
-    kind = models.model_class(model).Config
-    return build(kind, {key: value for key, value in TRAIN[model].items() if key in keys(kind)})
-
-
-def speed(model: str, quick: bool) -> dict:
-    """Milliseconds and users a minute on a synthetic log.
-
-    Nothing is trained, which changes no time.
-    """
-    count, num_items, per_user = (2_000, 5_000, 10) if quick else (100_000, 100_000, 10)
-    draw = np.random.default_rng(0)
-    # some videos are watched by thousands
-    popular = np.floor(num_items * draw.random(count * per_user) ** 3).astype(np.int64)
-    keys_ = np.unique(np.repeat(np.arange(count), per_user) * num_items + popular)
-    pairs = Interactions(keys_ // num_items, keys_ % num_items, count, num_items)
-    nothing = Interactions(np.empty(0, int), np.empty(0, int), count, num_items)
-    features = {
-        name: Modality(
-            draw.normal(size=(num_items, width)).astype(np.float32), draw.random(num_items) < 0.8
-        )
-        for name, width in (("visual", 128), ("textual", 64))
-    }
-    ids = [np.arange(size).astype(str) for size in (count, num_items)]
-    dataset = Dataset(pairs, nothing, nothing, features, *ids, co_occurrence=co_occurrence(pairs))
-    started = time.perf_counter()
-    door = newcomers.Newcomers(
-        models.create(model, heterographs.heterograph(dataset), features), dataset
-    )
-    opened = time.perf_counter() - started
-    histories = [
-        np.floor(num_items * draw.random(10) ** 3).astype(int).astype(str).tolist()
-        for _ in range(10_000)
-    ]
-    video = {name: modality.take(np.array([7])) for name, modality in features.items()}
-    door.recommend(histories[:1], 20)
-    door.items(video)
-    few = 5 if quick else 50
-    user_ms = [milliseconds(door.recommend, [history], 20) for history in histories[:few]]
-    batch = histories[: 200 if quick else 10_000]
-    batch_ms = milliseconds(door.recommend, batch, 20)
-    videos = [
-        {
-            name: Modality(draw.normal(size=(1, m.width)), np.ones(1, bool))
-            for name, m in features.items()
-        }
-        for _ in range(few)
-    ]
-    video_ms = [milliseconds(door.items, video) for video in videos]
-    figures = {"users": count, "videos": num_items, "interactions": len(pairs), "opening s": opened}
-    for label, times in (("user", user_ms), ("video", video_ms)):
-        for clock, values in zip(("CPU", "wall"), zip(*times, strict=True), strict=True):
-            figures[f"ms a {label}, median {clock}"] = float(np.median(values))
-            figures[f"ms a {label}, slowest {clock}"] = max(values)
-    rates = {
-        clock: 60e3 * len(batch) / ms for clock, ms in zip(("CPU", "wall"), batch_ms, strict=True)
-    }
-    return figures | {f"users a minute, {clock}": rate for clock, rate in rates.items()}
-
-
-def milliseconds(function: Callable[..., object], *given: object) -> tuple[float, float]:
-    """CPU and wall time of one call; on a busy machine only the first says something of the
-    code.
-    """
-    wall, cpu = time.perf_counter(), time.process_time()
-    function(*given)
-    return 1e3 * (time.process_time() - cpu), 1e3 * (time.perf_counter() - wall)
 
 
 def main() -> None:

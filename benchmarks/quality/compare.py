@@ -5,18 +5,18 @@
 
 For each model: `--trials` configurations, the defaults first and then draws from its `SEARCH`
 space, all with seed 0. The one with the best validation recall@20 is trained with `--seeds` seeds;
-only those runs look at the test split, once. Every training is kept (trainings.py), so a run can be
+only those runs use the test split, once. Every training is kept (trainings.py), so a run can be
 stopped and started again.
 
 The leader is compared with every other model, user by user; each user's recall@20 is the mean over
 the seeds. The tests are the paired bootstrap and Wilcoxon, each with Holm's correction for the
 number of models. A test keeps, for every test user, which of the 20 places are hits and how many
-items were held out; every metric follows from these. Old tests kept none: `--refill` trains them
-again, and replaces them only if their results do not repeat.
+items were held out; every metric follows from these. Old tests did not keep them: `--refill` trains
+them again, and replaces them only if their results do not repeat.
 
 `--settings-of NAME` searches nothing: each model takes the settings of its row in
-results/compare-NAME.json, and the table says so. It serves sets too large to search on, beside a
-sample of them, and other splits. `--settings-of defaults` takes what a model is shipped with, as
+results/compare-NAME.json, and the table says so. It is for sets too large to search on, for which
+there is a sample, and for other splits. `--settings-of defaults` takes the model's defaults, as
 `dualgnn train` would. Of several names (commas), the settings with the best validation here, the
 mean over the seeds, are taken.
 
@@ -102,7 +102,7 @@ def compare(
 
 
 def about(name: str, rows: list[dict]) -> dict:
-    """Returns what the rows of a table share, the head of its summary."""
+    """Returns the head of a table's summary, which its rows share."""
     data = DATA[name]
     facts = {
         "name": name,
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--data", default="tiktok", help=f"comma-separated: {', '.join(DATA)}")
     parser.add_argument("--models", default="mostpop,bprmf,lightgcn,dualgnn")
     parser.add_argument(
-        "--trials", type=int, default=8, help="configurations a model, the defaults among them"
+        "--trials", type=int, default=8, help="configurations per model, including the defaults"
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=300)
@@ -179,7 +179,7 @@ def main() -> None:
     parser.add_argument(
         "--refill",
         action="store_true",
-        help="train again what was tested without keeping the users' hits",
+        help="train again the tests whose users' hits were not kept",
     )
     arguments = parser.parse_args()
     from dualgnn_dgl.core.options import parse_pair
@@ -204,7 +204,7 @@ def main() -> None:
             others = [model for model in models if model != arguments.against]
             print(f"\n{name}\n\n{against(name, arguments.against, others, trainings)}")
             continue
-        # the table grows row by row, so that an interrupted run keeps its finished rows
+        # The table grows row by row, so that an interrupted run keeps its finished rows.
         for model in models:
             row = compare(name, Folders.of(arguments), model, trainings, **ways) | {
                 "command": command
@@ -217,9 +217,7 @@ def main() -> None:
                 write_table(table, about(name, rows), rows)
         print(f"\n{title(name, rows)}\n\n{markdown(rows)}\n")
         if any("difference" not in row for row in rows[1:]):
-            print(
-                "–: tested before users' hits were kept; --refill trains again and fills the gap."
-            )
+            print("–: tested before users' hits were kept; --refill trains again and adds them.")
         if name in NOTES:
             print(NOTES[name])
 

@@ -1,12 +1,10 @@
-"""Draws the tables of compare.py as one picture.
-
-Every model's test recall@20 on every data set, results/overview.png.
+"""Draws the tables of compare.py as one picture, results/overview.png.
 
     python -m benchmarks.quality.overview
 
-A dot is the mean over the seeds, a line the 95 % interval over the test users of the first seed,
-moved to that mean. It reads results/compare-NAME.json and trains nothing; the README's tables have
-the number of trials.
+It shows every model's test recall@20 on every data set. A dot is the mean over the seeds. A line is
+the 95 % interval over the test users of the first seed, moved to that mean. The script reads
+results/compare-NAME.json and trains nothing; the README's tables have the number of trials.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ FAMILY, OTHERS = "#c2410c", "#475569"
 
 
 def draw(tables: dict[str, list[dict]], file: Path) -> None:
-    """A panel a data set, a row a model, best first."""
+    """Draws a panel per data set and a row per model, best first."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

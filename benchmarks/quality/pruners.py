@@ -1,9 +1,9 @@
-"""Which rule for ending hopeless trials saves how much, and how often does it end the winner?
-Replayed from cached curves.
+"""Compares rules for ending hopeless trials by replaying cached validation curves.
 
     python -m benchmarks.quality.pruners
 
-Takes the validation curves of the comparison's trials (results/compare-*.parquet) and replays each
+For each rule it measures the share of epochs saved and how often the best trial was ended. It takes
+the validation curves of the comparison's trials (results/compare-*.parquet) and replays each
 model's search in 30 orders, the defaults always first, with the best value so far reported at every
 epoch, as `dualgnn tune` does.
 """
@@ -32,9 +32,9 @@ ORDERS = 30
 
 
 def curves() -> dict[str, list[list[float]]]:
-    """Data set and model → the validation curves of its trials, the defaults' first.
+    """Returns the validation curves of the trials of each data set and model, the defaults first.
 
-    Only where there are six and more.
+    Only data sets and models with six trials or more are included.
     """
     found: dict[str, list[list[float]]] = {}
     for data in sorted(DATA):
@@ -50,7 +50,7 @@ def curves() -> dict[str, list[list[float]]]:
 def replay(
     pruner: optuna.pruners.BasePruner, group: list[list[float]], order: list[int]
 ) -> tuple[float, float]:
-    """Share of the epochs that were trained, and the best value found over the best there is."""
+    """Returns the share of epochs trained, and the best value found over the best of all trials."""
     study = optuna.create_study(direction="maximize", pruner=pruner)
     trained, finished = 0, []
     for n in order:

@@ -4,8 +4,8 @@
 
 Amazon-Baby, MMRec's split (118,551 / 20,559 / 21,682), full ranking, only training pairs masked at
 test, recall@20 of the epoch that is best on validation. Published (MMRec's evaluation table):
-LightGCN 0.0754, BPR-MF 0.0575. The penalty is the one those results were made with
-(`penalty=norm`); the configurations were chosen on validation (see LOG.md).
+LightGCN 0.0754, BPR-MF 0.0575. The penalty is the one of those results (`penalty=norm`); the
+configurations were chosen on validation (see LOG.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.lib.trainings import Trainings
 from benchmarks.quality.compare import about
 
 PUBLISHED = {
-    # model: (configuration, published recall@20, how near it must come)
+    # model: (configuration, published recall@20, largest relative difference)
     "bprmf": ({"penalty": "norm", "l2": 0.1}, 0.0575, 0.05),
     "lightgcn": ({"penalty": "norm", "l2": 1e-3, "layers": 2}, 0.0754, 0.03),
 }

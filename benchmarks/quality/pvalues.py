@@ -1,13 +1,17 @@
-"""False positives of the significance tests: how often p < .05 where two models do not differ, by simulation.
+"""Measures the false positives of the significance tests by simulation.
 
-    python -m benchmarks.quality.pvalues               all cases, about ten minutes on one core; writes results/pvalues.json
-    python -m benchmarks.quality.pvalues --quick       fewer draws, nothing is written
-    python -m benchmarks.quality.pvalues --kept        corrects results/robustness-*.json, see `corrected`
+    python -m benchmarks.quality.pvalues           all cases, about ten minutes on one core; writes
+                                                   results/pvalues.json
+    python -m benchmarks.quality.pvalues --quick   fewer draws, nothing is written
+    python -m benchmarks.quality.pvalues --kept    corrects results/robustness-*.json, see
+    `corrected`
 
-Each case draws the paired differences of n users from a distribution with mean zero, shaped as metrics are: many zeros, ties,
-skew. Three tests see the same resamples: `shifted`, the one the package uses (`evaluation.p_value`); `percentile`, twice the
-smaller share of resamples on one side of zero, which `dualgnn robustness` used before; and `studentised`, shifted and divided
-by each resample's own standard error (Efron & Tibshirani 1993, section 16.4). A test that keeps its level has 5 % below .05.
+A false positive is p < .05 where two models do not differ. Each case draws the paired differences
+of n users from a distribution with mean zero, shaped as metrics are: many zeros, ties, skew. Three
+tests see the same resamples. `shifted` is the one of the package (`evaluation.p_value`).
+`percentile` is twice the smaller share of resamples on one side of zero, which `dualgnn robustness`
+used before. `studentised` is shifted and divided by each resample's own standard error (Efron &
+Tibshirani 1993, section 16.4). A test that keeps its level has 5 % below .05.
 """
 
 from __future__ import annotations
@@ -32,33 +36,31 @@ Draw = Callable[[np.random.Generator, int], np.ndarray]
 
 
 def normal(rng: np.random.Generator, users: int) -> np.ndarray:
-    """Differences without ties."""
+    """Draws differences without ties."""
     return rng.normal(0, 1, users)
 
 
 def one_held_out(rng: np.random.Generator, users: int) -> np.ndarray:
-    """One held-out item a user, hit by either model in 30 % of the cases: −1, 0 or 1."""
+    """Draws −1, 0 or 1: one held-out item per user, hit by either model in 30 % of the cases."""
     return (rng.random(users) < 0.3).astype(float) - (rng.random(users) < 0.3)
 
 
 def rare_hits(rng: np.random.Generator, users: int) -> np.ndarray:
-    """The same with hits in 8 %: 85 % of the differences are zero."""
+    """Draws the same with hits in 8 %: 85 % of the differences are zero."""
     return (rng.random(users) < 0.08).astype(float) - (rng.random(users) < 0.08)
 
 
 def recall(rng: np.random.Generator, users: int) -> np.ndarray:
-    """Several held-out items a user, found by both models with the user's own probability.
+    """Draws differences of correlated recalls.
 
-    Correlated recalls.
+    Each user has several held-out items, found by both models with the user's own probability.
     """
     held, found = 1 + rng.geometric(0.3, users), rng.beta(0.5, 3, users)
     return (rng.binomial(held, found) - rng.binomial(held, found)) / held
 
 
 def few_gain(rng: np.random.Generator, users: int) -> np.ndarray:
-    """A skewed null: a tenth of the users gain much, the others lose a little, on average
-    nothing.
-    """
+    """Draws a skewed null: a tenth of the users gain much, the others lose a little; mean zero."""
     return np.where(
         rng.random(users) < 0.1, rng.uniform(0.4, 1.4, users), rng.uniform(-0.2, 0, users)
     )
@@ -74,13 +76,13 @@ CASES: dict[str, Draw] = {
 
 
 def p_values(differences: np.ndarray, rng: np.random.Generator, resamples: int) -> dict[str, float]:
-    """p of one sample of differences (n,) by each test, from the same resamples."""
+    """Returns the p-values of one sample of differences (n,), all from the same resamples."""
     moments = np.stack([differences, differences**2], axis=1)  # (n, 2)
     mean, square = resampled_means(moments, rng, resamples).T  # (R,) each
     observed = float(differences.mean())
     error, errors = differences.std(), np.sqrt(np.maximum(square - mean**2, 0))
     if error > 0:
-        # A resample without spread lies infinitely far away, unless it equals the observed mean.
+        # A resample without spread has an infinite distance, unless it equals the observed mean.
         distance = np.abs(mean - observed)
         scaled = np.divide(
             distance, errors, out=np.where(distance > 0, np.inf, 0.0), where=errors > 0
@@ -97,7 +99,7 @@ def p_values(differences: np.ndarray, rng: np.random.Generator, resamples: int) 
 
 
 def false_positives(draw: Draw, users: int, samples: int, resamples: int) -> dict[str, float]:
-    """Share of `samples` samples with p < .05, by each test."""
+    """Returns the share of `samples` samples with p < .05, by each test."""
     found: dict[str, int] = {}
     for sample in range(samples):
         rng = np.random.default_rng([sample, users])
@@ -107,17 +109,17 @@ def false_positives(draw: Draw, users: int, samples: int, resamples: int) -> dic
 
 
 def corrected(summary: dict) -> list[tuple[str, float, float]]:
-    """Replace the percentile p-values of a robustness summary, in place.
+    """Replaces the percentile p-values of a robustness summary, in place.
 
-    (what, old, new) of each above rate zero.
-
-    The users' values behind these summaries were not kept, so that nothing can be resampled. Over
+    The users' values behind these summaries were not kept, so nothing can be resampled. Over
     thousands of users the resampled differences are close to normal: their standard error follows
-    from the kept 95 % interval, and the new p is what
-    `evaluation.p_value` is on average for it, (1 + R · 2Φ(−|d| / error)) / (R + 1), with Holm's
-        correction as before.
+    from the kept 95 % interval. The new p is the mean of `evaluation.p_value` for it, (1 + R ·
+    2Φ(−|d| / error)) / (R + 1), with Holm's correction as before.
+
+    Returns:
+        (place, old, new) of each p-value above rate zero.
     """
-    # standard errors from one end of the interval to the other
+    # `ends` is the width of the interval in standard errors.
     found, ends = [], 2 * NormalDist().inv_cdf(0.975)
     for panel in summary["panels"]:
         for rate in dict.fromkeys(rate for row in panel["rows"] for rate in row["points"]):
@@ -145,9 +147,7 @@ def corrected(summary: dict) -> list[tuple[str, float, float]]:
 
 
 def correct_kept() -> None:
-    """Correct every robustness summary on file that the percentile formula made, and print old and
-    new p-values.
-    """
+    """Corrects every summary on file that the percentile formula made, and prints the p-values."""
     for file in sorted(RESULT.parent.glob("robustness-*.json")):
         summary = json.loads(file.read_text(encoding="utf-8"))
         if "test" not in summary:

@@ -15,14 +15,14 @@ TESTS = ("difference", "difference interval", "p bootstrap", "p Wilcoxon")
 
 
 def results_of(runs: list[Training]) -> dict:
-    """Returns the part of a row that follows from its tests, one a seed."""
+    """Returns the part of a row that follows from its tests, one per seed."""
     row: dict = {"seeds": len(runs)} | over_seeds([run["test"] for run in runs], SHOWN)
     row["interval recall@20"] = runs[0]["intervals"]["recall@20"]
     row["users"] = runs[0]["users"]
     row["machines"] = sorted({str(run["machine"]["gpu"] or run["machine"]["cpu"]) for run in runs})
     row["trainings"] = [run["name"] for run in runs]
     on_gpu = [run["machine"]["gpu"] is not None for run in runs]
-    # where the seeds ran on both, the times are those of the majority
+    # If the seeds ran on both, the times are those of the majority.
     row["timed on a GPU"] = sum(on_gpu) * 2 > len(runs)
     timed = [run for run, gpu in zip(runs, on_gpu, strict=True) if gpu == row["timed on a GPU"]]
     return row | {figure: float(np.median([run[figure] for run in timed])) for figure in TIMES}
@@ -34,9 +34,7 @@ def valid_of(runs: list[Training]) -> float:
 
 
 def over_seeds(figures: list[dict], names: tuple[str, ...]) -> dict[str, float]:
-    """Returns mean and standard deviation of each named result, with a deviation of 0 for one
-    seed.
-    """
+    """Returns mean and standard deviation of each named result; the deviation is 0 for one seed."""
     found = {}
     for name in names:
         values = [figure[name] for figure in figures]
@@ -50,7 +48,7 @@ def over_seeds(figures: list[dict], names: tuple[str, ...]) -> dict[str, float]:
 def users_mean(names: list[str], trainings: Trainings) -> np.ndarray | None:
     """Returns each test user's recall@20, the mean over the named tests, (B,).
 
-    None if the hits of one were not kept.
+    It is None if the hits of one test were not kept.
     """
     found = [trainings.find(name) for name in names]
     if not found or any(training is None or "hits" not in training for training in found):
@@ -59,14 +57,15 @@ def users_mean(names: list[str], trainings: Trainings) -> np.ndarray | None:
 
 
 def merged(rows: list[dict], before: list[dict]) -> list[dict]:
-    """Returns these rows, and those from before whose models they leave out."""
+    """Returns these rows, and earlier rows of models that they leave out."""
     here = {row["model"] for row in rows}
     return [*rows, *(row for row in before if row["model"] not in here)]
 
 
 def ranked(rows: list[dict], trainings: Trainings) -> list[dict]:
-    """Returns the rows with the best test recall first, each tested against the first where users'
-    hits were kept.
+    """Returns the rows with the best test recall first, each tested against the first.
+
+    Rows without their users' hits are not tested.
     """
     rows = sorted(rows, key=lambda row: -row[METRIC])
     values = {row["model"]: users_mean(row["trainings"], trainings) for row in rows}
@@ -86,7 +85,8 @@ def significance(per_user: dict[str, np.ndarray], leader: str) -> dict[str, dict
         leader: The model that the others are compared with.
 
     Returns:
-        Model → its difference to the leader, and the p-values of both tests with Holm's correction.
+        Model → its difference from the leader, and the p-values of both tests with Holm's
+        correction.
     """
     from dualgnn_dgl.evaluation import holm, paired
 
@@ -111,8 +111,9 @@ def significance(per_user: dict[str, np.ndarray], leader: str) -> dict[str, dict
 
 
 def against(name: str, base: str, models: list[str], trainings: Trainings) -> str:
-    """Formats the tests of kept rows against that of `base`, with Holm's correction for the number
-    of models named.
+    """Formats the tests of kept rows against that of `base`.
+
+    Holm's correction is for the number of models named.
     """
     table = f"compare-{name}"
     rows, per_user = {row["model"]: row for row in read_rows(table)}, {}

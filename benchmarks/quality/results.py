@@ -1,11 +1,13 @@
-"""Makes every summary, table and picture again from the files under results/, and fails on a difference.
+"""Makes every summary, table and picture under results/ again, and fails on a difference.
 
     python -m benchmarks.quality.results            checks
-    python -m benchmarks.quality.results --write    writes what differs: after a change of the statistics, for example
+    python -m benchmarks.quality.results --write    writes the differences, for example after a
+                                                    change of the statistics
 
-Rows of the comparison, of its ablation and of the fidelity table are computed from their trainings in the Parquet files; their
-settings, numbers of trials and commands are taken as they are. Tables in documents and pictures follow from the summaries. It
-trains nothing. Pictures are compared only where the installed Matplotlib is the one that drew them.
+Rows of the comparison, of its ablation and of the fidelity table are computed from their trainings
+in the Parquet files; their settings, numbers of trials and commands are kept. Tables in documents
+and pictures follow from the summaries. Nothing is trained. Pictures are compared only if the
+installed Matplotlib is the one that drew them.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ def comparison(table: Table, trainings: Trainings) -> Table:
                 )
         if "settings of" in row:
             valid = valid_of(runs)
-        else:  # a search: the trial with these settings, which looked at validation only
+        else:  # The row of a search has the trial with these settings, which used validation only.
             valid = named(trainings, name_of(name, runs[0] | {"test": False}))["valid"]
         rows.append(row | {"valid": valid} | results_of(runs))
     rows = ranked(rows, trainings)
@@ -70,7 +72,7 @@ def faults(table: Table, trainings: Trainings) -> Table:
     return table | {"rows": rows}
 
 
-# first word of a table → its maker, and whose trainings
+# First word of a table → the function that makes it, and the table of its trainings.
 MADE: dict[str, tuple[Callable[[Table, Trainings], Table], str]] = {
     "compare": (comparison, "compare"),
     "ablation": (ablated, "compare"),
@@ -127,7 +129,7 @@ def pictures() -> Iterator[tuple[Path, Callable[[Path], object]]]:
 def same_picture(one: Path, other: Path) -> bool | None:
     """Returns whether two pictures have the same pixels.
 
-    None if they were drawn by different versions of Matplotlib.
+    It returns None if they were drawn by different versions of Matplotlib.
     """
     from PIL import Image, ImageChops
 
@@ -140,42 +142,54 @@ def same_picture(one: Path, other: Path) -> bool | None:
         )
 
 
-def main() -> None:
-    """Runs the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="write what differs")
-    arguments = parser.parse_args()
-    different, count = [], 0
+def check_summaries(write: bool) -> Iterator[str | None]:
+    """Yields for each summary its file's name if it differs, else None; writes it if asked to."""
     for kept, made in summaries():
-        count += 1
-        if not equal(kept, made):
-            different.append(file_of(kept["table"]).name)
-            if arguments.write:
-                write_table(made.pop("table"), made, made.pop("rows"))
+        if equal(kept, made):
+            yield None
+            continue
+        yield file_of(kept["table"]).name
+        if write:
+            write_table(made.pop("table"), made, made.pop("rows"))
+
+
+def check_pages(write: bool) -> Iterator[str]:
+    """Yields the tables in documents that differ from the summaries; writes them if asked to."""
     for document in PAGES:
         text, changed = refreshed(document.read_text("utf-8"))
-        different += [f"{document.relative_to(REPOSITORY)}: {name}" for name in changed]
-        if arguments.write and changed:
+        yield from (f"{document.relative_to(REPOSITORY)}: {name}" for name in changed)
+        if write and changed:
             document.write_text(text, "utf-8")
+
+
+def check_pictures(write: bool) -> Iterator[str | None]:
+    """Yields for each picture its file's name if it differs, else None; draws it if asked to."""
     with tempfile.TemporaryDirectory() as folder:
         for picture, draw in pictures():
-            count += 1
             draw(drawn := Path(folder) / picture.name)
             same = same_picture(picture, drawn)
             if same is None:
-                print(
-                    f"{picture.name}: drawn by another version of Matplotlib, not compared",
-                    file=sys.stderr,
-                )
-            elif not same:
-                different.append(picture.name)
-                if arguments.write:
-                    draw(picture)
+                text = "drawn by another version of Matplotlib, not compared"
+                print(f"{picture.name}: {text}", file=sys.stderr)
+            yield picture.name if same is False else None
+            if write and same is False:
+                draw(picture)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="write the differences")
+    write = parser.parse_args().write
+    files = list(check_summaries(write))
+    pages = list(check_pages(write))
+    files += check_pictures(write)
+    different = [*filter(None, files), *pages]
     print(
-        f"{count} summaries and pictures, {len(PAGES)} documents; different: "
+        f"{len(files)} summaries and pictures, {len(PAGES)} documents; different: "
         f"{', '.join(different) or 'none'}"
     )
-    if different and not arguments.write:
+    if different and not write:
         sys.exit(1)
 
 

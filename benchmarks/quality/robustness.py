@@ -1,17 +1,15 @@
-"""Ranking under missing modalities on real data.
-
-The experiments behind the robustness tables, through the library's own engine.
+"""Measures ranking under missing modalities on real data, through the library's own engine.
 
     python -m benchmarks.quality.robustness --root SHARED/data --data tiktok --models
     dualgnn_plus,lightgcn --rates 0,.6 --seeds 2
 
 `tiktok` is the small public set with its own split. `microlens` is MicroLens-50k with its titles as
-384 text features, of 15,000 users drawn with seed 0 (a full set takes this machine days), 5-core,
-each user's last pair held out and the one before for validation. `movielens` is a sample of
-MovieLens-1M: 800 users, posters and plots, `random` (prepared.py). Settings of the models and of
-their training are their defaults but for SETTINGS, the ones that compare.py chose on validation
-without holes; the number of seeds, rates and strategies is said by the table. Stop it and run on at
-will: cells are kept under robustness/ in the cache, the summary goes to
+384 text features, of 15,000 users drawn with seed 0 (the full set takes days), 5-core, each user's
+last pair held out and the one before for validation. `movielens` is a sample of MovieLens-1M: 800
+users, posters and plots, `random` (prepared.py). Settings of the models and of their training are
+their defaults except for SETTINGS, which compare.py chose on validation without missing modalities;
+the table has the number of seeds, rates and strategies. The script can be stopped and started
+again: cells are kept under robustness/ in the cache, the summary goes to
 results/robustness-NAME.json and the picture beside it.
 """
 
@@ -38,7 +36,7 @@ SETTINGS = {
 def settings(
     name: str, model: str, own: dict[str, str], train: dict[str, object]
 ) -> tuple[object, object]:
-    """Configuration of the model and of its training."""
+    """Returns the options of the model and of its training."""
     from dualgnn_dgl.core.options import build, keys
     from dualgnn_dgl.models import model_class
     from dualgnn_dgl.training import TrainConfig
@@ -66,16 +64,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=150)
     parser.add_argument(
-        "--patience", type=int, default=10, help="of models that bring none of their own"
+        "--patience", type=int, default=10, help="patience of models without their own"
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="MODEL.KEY=VALUE", help="a model's own option"
     )
     parser.add_argument(
-        "--minutes", type=float, default=float("inf"), help="begin no cell after so many"
+        "--minutes", type=float, default=float("inf"), help="minutes after which no new cell begins"
     )
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--name", help="of the result; the data set's by default")
+    parser.add_argument("--name", help="name of the result; the data set's by default")
     parser.add_argument("--quick", action="store_true", help="one epoch, one seed: does it run?")
     arguments = parser.parse_args()
 

@@ -1,6 +1,6 @@
 """Configurations that the comparison tries.
 
-The defaults, draws from a model's search space, settings of other tables.
+They are the defaults, draws from a model's search space, and settings of other tables.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ import random
 
 from benchmarks.lib.tables import file_of, read_rows
 
-# Validations in a row without a better one before training ends, where --patience is too small for
-# a model. BM3 starts at popularity, falls, and rises past it only after 15 to 100 epochs (LOG.md).
+# Validations in a row without a better one before training ends, for models that need more than
+# --patience. BM3 starts at popularity, falls, and exceeds it only after 15 to 100 epochs (LOG.md).
 PATIENCE = {"bm3": 60}
 
 # Further trials with --large, the same for every trained model: the defaults in larger batches, at
-# three rates. Where --set gives the first trial such batches, two are left. They are no part of the
-# SEARCH spaces, because a new key there would change every draw and with it the name of every kept
-# trial.
+# three rates. If --set gives the first trial such batches, two are left. They are not in the SEARCH
+# spaces, because a new key there would change every draw, and so the name of every kept trial.
 LARGE = tuple({"batch_size": 16384, "lr": rate} for rate in (1e-3, 3e-3, 1e-2))
-# one more with --small, where --set gives all others larger batches
+# One more with --small, if --set gives all others larger batches.
 SMALL = ({"batch_size": 2048},)
 
 
@@ -51,9 +50,7 @@ def draw_configs(
 
 
 def in_full(config: dict, train: dict) -> dict:
-    """Returns a configuration with batch size and rate, which may come from `train` or from the
-    defaults of training.
-    """
+    """Returns a configuration with batch size and rate, from `train` or training's defaults."""
     from dualgnn_dgl.training import TrainConfig
 
     defaults = TrainConfig()
@@ -62,10 +59,10 @@ def in_full(config: dict, train: dict) -> dict:
 
 
 def settled(name: str, model: str) -> tuple[dict, int]:
-    """Returns the configuration chosen elsewhere, and the number of trials that it was chosen from.
+    """Returns the configuration chosen for another table, and the number of its trials.
 
     Args:
-        name: Data set whose table has chosen, or `defaults` for the values a model is shipped with.
+        name: Data set of the table, or `defaults` for the model's own defaults.
         model: Name of the model.
     """
     from dualgnn_dgl.models import model_class

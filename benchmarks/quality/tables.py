@@ -1,13 +1,12 @@
-"""Tables of the README, of docs/results/ and of benchmarks/README.md, made again from the summaries
-under results/.
+"""Makes the tables of the README, docs/results/ and benchmarks/README.md again from the summaries.
 
     python -m benchmarks.quality.tables            rewrites the tables and prints which have changed
     python -m benchmarks.quality.tables tiktok     prints one table of the comparison
 
 A table follows the line `<!-- TABLE.json -->` and ends at the next empty line. Several names,
-separated by commas, are one table of recall@20, a row a split; after `best of`, the best model of
-each. Everything else is written by hand: check the numbers in the text around a table that has
-changed.
+separated by commas, are one table of recall@20, with a row per split; after `best of`, the best
+model of each. Everything else is written by hand: check the numbers in the text around a table that
+has changed.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ def refreshed(text: str) -> tuple[str, list[str]]:
         text: The document.
 
     Returns:
-        The document with its tables as the summaries have them, and the names of the tables that
-        have changed.
+        The document with its tables as in the summaries, and the names of the tables that have
+        changed.
     """
     changed = []
 

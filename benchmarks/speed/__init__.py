@@ -1,3 +1,4 @@
-"""Benchmarks of time and memory: run each with `python -m benchmarks.speed.NAME` from the
-repository's root.
+"""Benchmarks of time and memory.
+
+Run each with `python -m benchmarks.speed.NAME` from the repository's root.
 """

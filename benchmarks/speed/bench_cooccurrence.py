@@ -1,9 +1,8 @@
-"""How long the user co-occurrence lists take (top 200, exact), and how much memory the whole
-process needs at its peak.
+"""Measures time and peak memory of the user co-occurrence lists (top 200, exact).
 
-The logs are drawn: popularity ∝ (rank + q)^-a, user activity log-normal, no pair twice. What
-decides the cost is the sum over items of degree², so every row gives it as `viewers`: of a random
-interaction's item, the mean number of viewers as a share of all users. Public logs have 0.1 %
+The logs are drawn: popularity ∝ (rank + q)^-a, user activity log-normal, no repeated pair. The cost
+depends on the sum over items of degree². Every row gives it as `viewers`: the mean number of
+viewers of a random interaction's item, as a share of all users. Public logs have 0.1 %
 (MicroLens-50k), 0.1 to 0.4 % (Amazon-Book, Gowalla, Amazon-Baby, TikTok), 14 % (MovieLens-1M).
 
     baby         19,445 users ×   7,050 items,    118,551 pairs   the shape of Amazon-Baby
@@ -12,14 +11,14 @@ interaction's item, the mean number of viewers as a share of all users. Public l
     microvideo 1,000,000 users × 300,000 items, 25,000,000 pairs  a tail as in MicroLens
     blockbuster  the same with one video seen by more than a quarter of all users: the worst case
 
-Every shape runs in a process of its own, which imports numpy, scipy, pyarrow and numba. Beside it,
-on a sample and extrapolated: `sets`, the loop over pairs of users with Python sets and a dense
-matrix that public builders consist of (written for this comparison; grows with users²), and
-`product`, blocks of SciPy's sparse R·Rᵀ with a sort of each row (grows with Σ degree²).
+Every shape runs in a process of its own, which imports numpy, scipy, pyarrow and numba. Two other
+methods are measured on a sample and extrapolated. `sets` is the loop of public builders over pairs
+of users, with Python sets and a dense matrix (written for this comparison; grows with users²).
+`product` is blocks of SciPy's sparse R·Rᵀ with a sort of each row (grows with Σ degree²).
 
-    python -m benchmarks.speed.bench_cooccurrence             all but blockbuster: ten minutes
-    python -m benchmarks.speed.bench_cooccurrence --shape baby  one shape; other rows of the file stay
-    python -m benchmarks.speed.bench_cooccurrence --quick     baby and movielens once, not written
+    python -m benchmarks.speed.bench_cooccurrence               all but blockbuster: ten minutes
+    python -m benchmarks.speed.bench_cooccurrence --shape baby  one shape; the file keeps other rows
+    python -m benchmarks.speed.bench_cooccurrence --quick       baby and movielens once, not written
 """
 
 from __future__ import annotations
@@ -39,7 +38,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.lib.paths import REPOSITORY, RESULTS
-from dualgnn_dgl.core.files import load_array, read_json, write_json
+from dualgnn_dgl.core.arrays import load_array
+from dualgnn_dgl.core.files import read_json, write_json
 from dualgnn_dgl.core.vocabulary import CO_MEASURES
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.graphs.cooccurrence import co_occurrence
@@ -55,7 +55,7 @@ K = 200
 
 
 def draw(users: int, items: int, pairs: int, exponent: float, offset: float) -> np.ndarray:
-    """Keys user · items + item of distinct pairs; (E,) int64."""
+    """Draws distinct pairs and returns their keys user · items + item, (E,) int64."""
     rng = np.random.default_rng(0)
     popularity = np.cumsum((np.arange(1, items + 1) + offset) ** -exponent)
     activity = np.cumsum(rng.lognormal(size=users))
@@ -69,13 +69,13 @@ def draw(users: int, items: int, pairs: int, exponent: float, offset: float) -> 
 
 
 def peak() -> int:
-    """Largest resident memory of this process so far, in bytes (Linux)."""
+    """Returns the largest resident memory of this process so far, in bytes (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def sets(train: Interactions, sample: int) -> dict[str, float]:
-    """Seconds of the loop over all pairs of `sample` users, and what all users would take."""
+    """Times the loop over all pairs of `sample` users, and extrapolates it to all users."""
     chosen = np.random.default_rng(1).choice(train.num_users, sample, replace=False)
     table = train.csr()[chosen]
     watched = [
@@ -98,9 +98,7 @@ def sets(train: Interactions, sample: int) -> dict[str, float]:
 
 
 def product(train: Interactions, work: np.ndarray, sample: int) -> dict[str, float]:
-    """Seconds of R_block · Rᵀ and a stable sort of each row, for `sample` users, and what all would
-    take.
-    """
+    """Times R_block · Rᵀ and a stable sort of each row for `sample` users, and extrapolates it."""
     chosen = np.sort(np.random.default_rng(2).choice(train.num_users, sample, replace=False))
     table = train.csr()
     other, block = table.T.tocsr(), 256
@@ -119,7 +117,7 @@ def product(train: Interactions, work: np.ndarray, sample: int) -> dict[str, flo
 
 
 def one(path: Path, users: int, items: int, runs: int, measures: list[str]) -> dict:
-    """Everything about one shape; called in a process of its own."""
+    """Measures one shape; called in a process of its own."""
     keys = load_array(path)
     train = Interactions(keys // items, keys % items, users, items)
     del keys
@@ -127,8 +125,8 @@ def one(path: Path, users: int, items: int, runs: int, measures: list[str]) -> d
     work = np.bincount(train.user, weights=degree[train.item], minlength=users)
     tiny = Interactions(np.array([0, 1]), np.array([0, 0]), 2, 1)
     began = time.perf_counter()
-    co_occurrence(tiny)  # two who meet: swept
-    # among many who do not: tallied
+    # Two users with a common item compile the sweep; two among many compile the tally.
+    co_occurrence(tiny)
     co_occurrence(Interactions(np.array([0, 1]), np.array([0, 0]), 99, 1))
     found = {
         "users": users,

@@ -1,16 +1,14 @@
-"""How long it takes to rank the whole catalogue for every user and measure, and where the time
-goes.
+"""Measures how long full ranking and its metrics take, and the share of each step.
 
 Shape of Amazon-Baby in the MMRec split: 19,445 users × 7,050 items, 118,551 training, 20,559
 validation and 21,682 test pairs, D = 64, K = 10 and 20. The tables are random; the pairs are drawn
-at random unless --inter names the real log. Beside it the same job as many evaluators do it: one
-user at a time, sets and lists of Python (a twin written for this comparison), whose metrics must
-come out equal.
+at random unless --inter names the real log. The twin is the same job as many evaluators do it: one
+user at a time, with Python's sets and lists. It was written for this comparison, and its metrics
+must be equal.
 
     python -m benchmarks.speed.bench_evaluation                      all users, 7 runs; twin once
     python -m benchmarks.speed.bench_evaluation --inter baby.inter   the real pairs
-    python -m benchmarks.speed.bench_evaluation --quick              3 runs; twin on the first 500
-                                                                     users
+    python -m benchmarks.speed.bench_evaluation --quick              3 runs; twin on 500 users
 """
 
 from __future__ import annotations
@@ -33,7 +31,8 @@ from dualgnn_dgl.core.files import write_json
 from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.evaluation import Evaluator, bootstrap, metrics_per_user
 from dualgnn_dgl.evaluation.metrics import hit_matrix
-from dualgnn_dgl.evaluation.ranking import _BUDGET, mask_seen, select
+from dualgnn_dgl.evaluation.ranking import _BUDGET
+from dualgnn_dgl.evaluation.selection import mask_seen, select
 
 RESULT = RESULTS / "evaluation.json"
 USERS, ITEMS, WIDTH, KS = 19_445, 7_050, 64, (10, 20)
@@ -41,7 +40,7 @@ PAIRS = (118_551, 20_559, 21_682)
 
 
 def splits(inter: str | None) -> list[Interactions]:
-    """Train, valid, test: from an MMRec .inter file, or drawn."""
+    """Returns train, valid and test pairs, from an MMRec .inter file or drawn."""
     if inter is not None:
         table = csv.read_csv(inter, parse_options=csv.ParseOptions(delimiter="\t"))
         user, item, label = (table[name].to_numpy() for name in ("userID", "itemID", "x_label"))
@@ -54,8 +53,9 @@ def splits(inter: str | None) -> list[Interactions]:
 
 
 def timed(work: Callable[[], object], runs: int) -> dict[str, float]:
-    """Median, least and most seconds of `runs` calls after one that does not count, and the median
-    of CPU seconds.
+    """Returns the median, least and most seconds of `runs` calls, and the median of CPU seconds.
+
+    A first call does not count.
     """
     work()
     seconds, busy = [], []
@@ -76,9 +76,9 @@ def timed(work: Callable[[], object], runs: int) -> dict[str, float]:
 def phases(
     user: torch.Tensor, item: torch.Tensor, truth: Interactions, seen: list[Interactions], runs: int
 ) -> dict[str, float]:
-    """Median seconds of the product, the masks, the selection and the metrics.
+    """Returns the median seconds of the product, the masks, the selection and the metrics.
 
-    The same steps, with a clock between them.
+    The steps are those of `Evaluator`, with a clock between them.
     """
     held, masked = truth.csr(), sum(part.csr() for part in seen)
     users = np.flatnonzero(np.diff(held.indptr))
@@ -120,7 +120,7 @@ def phases(
 def one_by_one(
     user: np.ndarray, item: np.ndarray, truth: Interactions, seen: list[Interactions], limit: int
 ) -> tuple[float, int, float]:
-    """The twin: recall, precision, NDCG, hit, MAP and MRR with sets; seconds, users, recall@20."""
+    """Computes all metrics with sets, one user at a time; returns seconds, users and recall@20."""
     held: dict[int, set[int]] = {}
     hidden: dict[int, set[int]] = {}
     for part, sets in ((truth, held), *((part, hidden) for part in seen)):
@@ -184,7 +184,7 @@ def main() -> None:
         user.numpy(), item.numpy(), test, [train, valid], 500 if arguments.quick else USERS
     )
     expected = float(found.per_user["recall@20"][:count].mean())
-    # NumPy and torch round differently: a near tie may fall the other way
+    # NumPy and torch round differently, so near ties may be ordered differently.
     if abs(recall - expected) > 1e-4:
         raise SystemExit(f"the twin finds recall@20 {recall}, the evaluator {expected}")
     per_user = rows["evaluate, users with a test pair"]["median"] / len(found.users)

@@ -1,10 +1,9 @@
-"""How long `dualgnn preprocess` takes for a log of 25 million interactions, and how much memory at
-its peak.
+"""Measures time and peak memory of `dualgnn preprocess` on a log of 25 million interactions.
 
 The log is synthetic and of micro-video shape: 1 million users, 300,000 videos, popularity ∝ (rank +
 10)^-0.7 (public micro-video logs fall with exponents of 0.46 to 0.68), user activity log-normal
 with a mean of 25 and a median of 14, times over a year, rows in the order of time, some pairs
-repeated; beside it 128 visual features a video, a tenth missing. The whole process is measured from
+repeated; 128 visual features per video, a tenth missing. The whole process is measured from
 outside: start, reading the CSV, every step, co-occurrence, writing.
 
     python -m benchmarks.speed.bench_preprocess            25 million rows, one run: minutes
@@ -38,7 +37,7 @@ LIMIT_SECONDS, LIMIT_BYTES = 300, 8e9
 
 
 def write_log(folder: Path, rows: int, users: int, items: int, seed: int = 0) -> int:
-    """Write `ratings.csv` and `visual.npy`; gives the size of the CSV in bytes."""
+    """Writes `ratings.csv` and `visual.npy`, and returns the size of the CSV in bytes."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     weight = (np.arange(items) + 10.0) ** -0.7
@@ -65,9 +64,10 @@ def write_log(folder: Path, rows: int, users: int, items: int, seed: int = 0) ->
 
 
 def measure(folder: Path) -> dict:
-    """Run the command in a process of its own.
+    """Runs the command in a process of its own.
 
-    Seconds, peak resident bytes, seconds of every step, its report.
+    Returns:
+        Seconds, peak resident bytes, seconds of every step, and the command's report.
     """
     command = [sys.executable, "-c", "from dualgnn_dgl.cli.main import main; main()", "preprocess"]
     command += ["--input", str(folder / "raw"), "--data", str(folder / "data"), "--force", "--json"]
@@ -86,13 +86,13 @@ def measure(folder: Path) -> dict:
                 process.kill()
     seconds = time.perf_counter() - began
     if process.returncode:
-        raise SystemExit(f"the command failed: {marks[-1][0] if marks else 'without a word'}")
+        raise SystemExit(f"the command failed: {marks[-1][0] if marks else 'without a message'}")
     cpu = usage.ru_utime + usage.ru_stime
     steps = {"starting": (marks[0][1] - began, marks[0][2])}  # step -> seconds, CPU seconds
     for (line, *start), (_, *end) in zip(
         marks, [*marks[1:], ("", began + seconds, cpu)], strict=True
     ):
-        # a step may say more than once how far it is, after a colon
+        # A step may print its progress several times, after a colon.
         step = line.split(":")[0].replace(f"{folder}/", "").replace("input", "opening").strip()
         before = steps.get(step, (0.0, 0.0))
         steps[step] = (before[0] + end[0] - start[0], before[1] + end[1] - start[1])
@@ -107,9 +107,7 @@ def measure(folder: Path) -> dict:
 
 
 def cpu_seconds(process: int) -> float:
-    """Seconds of CPU time that a process has used so far (Linux; 0 elsewhere or when it has
-    ended).
-    """
+    """Returns the CPU seconds of a process so far (Linux; 0 elsewhere or after its end)."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -121,16 +119,16 @@ def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="1 million rows, three runs")
-    parser.add_argument("--runs", type=int, help="how often (default 1, quick 3)")
+    parser.add_argument("--runs", type=int, help="number of runs (default 1, quick 3)")
     parser.add_argument(
         "--folder",
-        help="where the log is written for a while (default: the system's temporary folder)",
+        help="folder of the log while it is needed (default: the system's temporary folder)",
     )
     arguments = parser.parse_args()
     rows, users, items = (
         (1_000_000, 40_000, 12_000) if arguments.quick else (25_000_000, 1_000_000, 300_000)
     )
-    # other work on the machine makes the seconds worse, the CPU seconds hardly
+    # Other work on the machine raises the seconds, but hardly the CPU seconds.
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         size = write_log(Path(name) / "raw", rows, users, items)

@@ -1,16 +1,16 @@
-"""Milliseconds of one training step of every model, and of ranking all users once.
+"""Measures milliseconds per training step of every model, and seconds per ranking of all users.
 
-On CUDA with and without a recorded step.
-
-    python -m benchmarks.speed.bench_step --data movielens-1m                 on the CPU, two threads
-    python -m benchmarks.speed.bench_step --data movielens-1m --device cuda   on a GPU: results/step_cuda.json
+    python -m benchmarks.speed.bench_step --data movielens-1m    on the CPU, two threads
+    python -m benchmarks.speed.bench_step --data movielens-1m --device cuda
+                                                                 on a GPU: results/step_cuda.json
     python -m benchmarks.speed.bench_step --models dualgnn,dualgnn_plus --threads 1
 
-A step is that of `training.fit`: gradient, the watch for numbers that are none, Adam; batches of
-`--batch` pairs, drawn before the clock starts, each model as it is shipped. Rounds of steps, the
-median round with the least and the most; on CUDA the device is waited for at the end of a round.
-There the table also says how long the device itself works on a step and on how many kernels, by
-torch's profiler: the rest of the step is the host that launches them.
+A step is that of `training.fit`: gradient, divergence monitor, Adam. Batches of `--batch` pairs are
+drawn before the clock starts, and each model has its defaults. The table has the median round of
+steps with the least and the most; on CUDA the device is synchronised at the end of a round. There
+the step is measured with and without recording, and torch's profiler gives the time that the device
+itself works on a step and its number of kernels: the rest of the step is the host that launches
+them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WARM_UP, PROFILED = 5, 5
 
 
 class Loop:
-    """The inside of the training loop, a step a call."""
+    """The inside of the training loop; each call is one step."""
 
     def __init__(
         self, name: str, dataset: data.Dataset, device: torch.device, batch: int, capture: bool
@@ -79,7 +79,7 @@ def wait(device: torch.device) -> None:
 
 
 def timed(loop: Loop, device: torch.device, rounds: int, seconds: float) -> dict[str, float]:
-    """Milliseconds a step: median, least and most over the rounds."""
+    """Returns milliseconds per step: median, least and most over the rounds."""
     for _ in range(WARM_UP):
         loop()
     wait(device)
@@ -103,7 +103,7 @@ def timed(loop: Loop, device: torch.device, rounds: int, seconds: float) -> dict
 
 
 def on_device(loop: Loop) -> dict[str, float]:
-    """Milliseconds that the GPU works on a step that is not recorded, and the kernels of one."""
+    """Returns the GPU's milliseconds and kernels for a step that is not recorded."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
         for _ in range(PROFILED):
             loop()
@@ -119,7 +119,7 @@ def on_device(loop: Loop) -> dict[str, float]:
 
 
 def measure(name: str, dataset: data.Dataset, arguments: argparse.Namespace) -> dict[str, object]:
-    """A model's row."""
+    """Measures a model's row."""
     device, row = torch.device(arguments.device), {"model": name}
     for capture in (False, True) if device.type == "cuda" else (False,):
         loop = Loop(name, dataset, device, arguments.batch, capture)
@@ -140,7 +140,7 @@ def measure(name: str, dataset: data.Dataset, arguments: argparse.Namespace) -> 
 
 
 def line(row: dict) -> str:
-    """A row of the table."""
+    """Formats a row of the table."""
     plain, recorded = row["plain"], row.get("recorded")
     cells = [row["model"], "{ms:.2f} ({min_ms:.2f}–{max_ms:.2f})".format(**plain)]
     cells.append("{ms:.2f} ({min_ms:.2f}–{max_ms:.2f})".format(**recorded) if recorded else "–")
@@ -157,7 +157,9 @@ def main() -> None:
     parser.add_argument("--models", default=",".join(TRAINED))
     parser.add_argument("--batch", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="to time each way of each model")
+    parser.add_argument(
+        "--seconds", type=float, default=1.0, help="seconds of timing per model and way"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
         "--device", default="cpu", choices=("cpu", "cuda"), help="cuda: into results/step_cuda.json"

@@ -1,19 +1,16 @@
-"""What our models are timed against.
-
-The same work done with torch_geometric, as its users write it.
+"""Peers of our models in speed: the same work, written with torch_geometric as its users write it.
 
 `PygDualGNN` has the equations of `dualgnn_dgl.models.dualgnn` with `missing=mask`, else its
-defaults (tests/test_peers.py: the same parameters give the same embeddings, loss and gradients) in
-the usual style: one graph of N = U + I nodes with 2E directed edges, a `MessagePassing` layer a
-modality and step, normalisation as a weight on every edge, users' neighbours as a gathered (U, K,
-D) tensor. It is given what a careful user would give it: the edge weights are computed once, a mask
-costs nothing where no feature is missing, the neighbours' table is built once.
+defaults (tests/test_peers.py: the same parameters give the same embeddings, loss and gradients). It
+has the usual style: one graph of N = U + I nodes with 2E directed edges, a `MessagePassing` layer
+per modality and step, normalisation as a weight on every edge, users' neighbours as a gathered (U,
+K, D) tensor. It has the care of a good user: the edge weights are computed once, a mask costs
+nothing where no feature is missing, the neighbours' table is built once.
 
-`lightgcn` is torch_geometric's own LightGCN with its own loss; `form="csr"` hands it the normalised
-adjacency as a sparse tensor, which is the fastest form that torch_geometric has without compiled
-extensions.
+`lightgcn` is torch_geometric's own LightGCN with its own loss. `form="csr"` passes the normalised
+adjacency as a sparse tensor, the fastest form that torch_geometric has without compiled extensions.
 
-Needs `pip install -e '.[bench]'`. Written for this comparison, not taken from anybody's repository.
+It needs `pip install -e '.[bench]'`, and was written for this comparison.
 """
 
 from __future__ import annotations
@@ -34,15 +31,16 @@ from dualgnn_dgl.training.sampling import TripleSampler
 
 
 def edges(train: Interactions) -> Tensor:
-    """Both directions of every pair in one graph, users first: (2, 2E) int64, row 0 sends to row
-    1.
+    """Returns both directions of every pair in one graph, users first, (2, 2E) int64.
+
+    Row 0 sends to row 1.
     """
     user, item = torch.tensor(train.user), torch.tensor(train.item) + train.num_users
     return torch.stack([torch.cat([user, item]), torch.cat([item, user])])
 
 
 class Propagation(MessagePassing):
-    """x_i ← Σ_j w_ij x_j, (N, D) → (N, D)."""
+    """Computes x_i ← Σ_j w_ij x_j, (N, D) → (N, D)."""
 
     def __init__(self) -> None:
         super().__init__(aggr="add")
@@ -55,9 +53,9 @@ class Propagation(MessagePassing):
 
 
 def neighbour_table(lists: CoOccurrence, k: int) -> tuple[Tensor, Tensor]:
-    """Each user's k strongest neighbours and the softmax of their counts, (U, k) each.
+    """Returns each user's k strongest neighbours and the softmax of their counts, (U, k) each.
 
-    Weight 0 where there are fewer.
+    The weight is 0 where there are fewer.
     """
     users = lists.num_users
     target = np.repeat(np.arange(users), np.diff(lists.indptr))
@@ -67,7 +65,7 @@ def neighbour_table(lists: CoOccurrence, k: int) -> tuple[Tensor, Tensor]:
     place = torch.from_numpy(target[kept]), torch.from_numpy(rank[kept])
     neighbour[place] = torch.from_numpy(lists.neighbour[kept])
     score[place] = torch.from_numpy(lists.weight[kept])
-    # a user without neighbours: all −inf, so NaN, so 0
+    # The scores of a user without neighbours are all −inf: their softmax is NaN, replaced by 0.
     return neighbour, score.softmax(-1).nan_to_num(0.0)
 
 
@@ -89,7 +87,7 @@ class Movable(nn.Module):
 
 
 class PygDualGNN(Movable):
-    """DualGNN with message passing; parameters carry the names they have in our model."""
+    """DualGNN with message passing; parameters have the same names as in our model."""
 
     def __init__(
         self,
@@ -141,7 +139,7 @@ class PygDualGNN(Movable):
             )
 
     def single_modal(self, m: int) -> Tensor:
-        """All nodes as modality m sees them, (N, D)."""
+        """Returns all nodes in modality m, (N, D)."""
         x = functional.normalize(
             torch.cat([self.preference[m], self.encoders[m](self.features[m])])
         )
@@ -154,7 +152,7 @@ class PygDualGNN(Movable):
         return total
 
     def embed(self) -> tuple[Tensor, Tensor]:
-        """User (U, D), item (I, D)."""
+        """Returns the tables user (U, D) and item (I, D)."""
         # of shape (N, M, D)
         tables = torch.stack([self.single_modal(m) for m in range(len(self.features))], dim=1)
         user, item = tables[: self.users], tables[self.users :].sum(1)
@@ -210,7 +208,7 @@ class PygLightGCN(Movable):
         self.model = LightGCN(nodes, width, layers, normalize=form != "csr")
 
     def embed(self) -> tuple[Tensor, Tensor]:
-        """User (U, D), item (I, D)."""
+        """Returns the tables user (U, D) and item (I, D)."""
         return self.model.get_embedding(self.graph).tensor_split([self.users])
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -225,12 +223,12 @@ class PygLightGCN(Movable):
 def train_steps(
     model: nn.Module, train: Interactions, batch_size: int, lr: float, seed: int = 0
 ) -> Iterator[tuple[int, int]]:
-    """Train without end, epoch after epoch.
+    """Trains without end, epoch after epoch.
 
-    After each step yields its number in the epoch (from 1) and the steps an epoch.
+    It is the usual loop, with our sampler: the comparison is of models, not of sampling in Python.
 
-    The loop that everybody writes, with our sampler: what is compared is the model, not Python-side
-    sampling.
+    Yields:
+        After each step, its number in the epoch (from 1) and the steps per epoch.
     """
     device = next(model.parameters()).device
     sampler, draw = TripleSampler(train, device), torch.Generator(device).manual_seed(seed)

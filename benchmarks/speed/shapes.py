@@ -1,10 +1,8 @@
-"""The data that the speed of training is measured on.
+"""Data sets on which the speed of training is measured.
 
-Public pairs where they are at hand, drawn ones in the shape of the rest.
-
-Features of the shapes are made: rows of falling spectrum (direction j has standard deviation ∝
-j^-½, up to 512 directions), as features of trained networks have. They say nothing about taste, so
-recall on them says nothing about features.
+Public pairs are used where they are available; other shapes are drawn. Features are drawn with a
+falling spectrum (direction j has standard deviation ∝ j^-½, up to 512 directions), like those of
+trained networks. They are independent of the pairs, so recall on them is no measure of features.
 """
 
 from __future__ import annotations
@@ -23,14 +21,17 @@ from dualgnn_dgl.readers.features import reduce_width
 from dualgnn_dgl.readers.reader import read
 
 REDUCED = 256
-NEIGHBOURS = 40  # the model reads no more; 200 for 10⁶ users would be 10⁸ unused edges
+NEIGHBOURS = 40  # the number that the model reads; 200 for 10⁶ users would be 10⁸ unused edges
 BABY = {"visual": 4096, "textual": 384}
 MOVIELENS = (55_485, 5_986, 1_239_508, {"visual": 2048, "acoustic": 128, "textual": 100})
 
 
 def prepared(name: str, folders: Folders) -> Path:
-    """The prepared folder of 'baby', 'tiktok', 'movielens', 'gowalla', 'scale-N' (10^N pairs) or
-    'NAME-256'; made once.
+    """Returns the prepared folder of a shape, made once.
+
+    Args:
+        name: 'baby', 'tiktok', 'movielens', 'gowalla', 'scale-N' (10^N pairs) or 'NAME-256'.
+        folders: Raw data and cache.
     """
     if name == "tiktok":
         return prepare(name, "given", folders)
@@ -76,8 +77,9 @@ def _make(name: str, folders: Folders) -> Dataset:
 
 
 def long_tail(users: int, items: int, count: int, seed: int = 0) -> Interactions:
-    """`count` distinct pairs: popularity ∝ (rank + 10)^-0.7, activity log-normal with σ = 1 (as in
-    bench_preprocess.py).
+    """Draws `count` distinct pairs with a long tail.
+
+    Popularity ∝ (rank + 10)^-0.7; activity is log-normal with σ = 1 (as in bench_preprocess.py).
     """
     rng = np.random.default_rng(seed)
     activity = np.cumsum(rng.lognormal(size=users))
@@ -93,7 +95,7 @@ def long_tail(users: int, items: int, count: int, seed: int = 0) -> Interactions
 
 
 def features(items: int, widths: dict[str, int], seed: int = 1) -> dict[str, Modality]:
-    """One modality a name, all present: (I, F) of falling spectrum (see the module's head)."""
+    """Draws one modality per name, (I, F), all rows present, with the falling spectrum above."""
     rng = np.random.default_rng(seed)
     made = {}
     for name, width in widths.items():

@@ -1,8 +1,8 @@
-"""One side of bench_train.py: a process that trains and answers how long each step took.
+"""One side of bench_train.py: a process that trains and answers with the time of each step.
 
-Started with a JSON object that says which data, whose code and which options. Commands come on
-stdin, a line each: a number of steps, or `evaluate`; one line of JSON answers each. With "curve"
-set it trains until it stops by itself, and says how.
+It starts with a JSON object: data, code and options. Commands come on stdin, one per line: a number
+of steps, or `evaluate`. Each is answered by one line of JSON. With "curve" set it trains until it
+stops by itself, and answers with the results.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ K = 20
 
 
 class Stop(Exception):
-    """No more commands: leave the training loop."""
+    """Leaves the training loop after the last command."""
 
 
 class Pacer:
-    """Lets a training loop run as many steps as asked for, and answers with their seconds."""
+    """Lets a training loop run a number of steps, and answers with their seconds."""
 
     def __init__(self, model, dataset) -> None:
         self.model, self.dataset = model, dataset
         self.next()
 
     def next(self) -> None:
-        """Wait for a command; answers it, unless it is a number of steps."""
+        """Waits for a number of steps, and answers other commands."""
         for line in sys.stdin:
             if line.strip() == "evaluate":
                 answer({"seconds": evaluation_seconds(self.model, self.dataset)})
@@ -49,7 +49,7 @@ class Pacer:
         raise Stop
 
     def tick(self, step: int, steps: int) -> None:
-        """After step `step` (from 1) of `steps` in an epoch."""
+        """Records the time of step `step` (from 1) of `steps` in an epoch."""
         if torch.cuda.is_initialized():
             torch.cuda.synchronize()
         now = time.perf_counter(), time.process_time()
@@ -74,7 +74,7 @@ def answer(content: dict) -> None:
 
 
 def peak_mb(reset: bool = False) -> int:
-    """Peak resident memory of this process since the last reset, in MiB (Linux)."""
+    """Returns the peak resident memory of this process since the last reset, in MiB (Linux)."""
     status = Path("/proc/self/status").read_text()
     peak = int(status.split("VmHWM:")[1].split()[0]) // 1024
     if reset:
@@ -84,8 +84,9 @@ def peak_mb(reset: bool = False) -> int:
 
 
 def evaluation_seconds(model, dataset) -> list[float]:
-    """Ranking all items for every user with a validation pair, and the metrics at K = 20, five
-    times after one.
+    """Times full ranking and metrics at K = 20 for users with a validation pair.
+
+    It has five calls, after one that does not count.
     """
     evaluator, (user, item) = (
         Evaluator(dataset.valid, [dataset.train], ks=(K,)),
@@ -100,7 +101,7 @@ def evaluation_seconds(model, dataset) -> list[float]:
 
 
 def build_ours(spec: dict, dataset):
-    """Our model, its inputs and its training options."""
+    """Returns our model, its inputs and its training options."""
     kind = models.model_class(spec["model"])
     unknown = set(spec["options"]) - set(keys(kind.Config)) - set(keys(training.TrainConfig))
     if unknown:
@@ -116,7 +117,7 @@ def build_ours(spec: dict, dataset):
 
 
 def work(spec: dict) -> None:
-    """A side: load, build, and train as commanded."""
+    """Loads, builds and trains one side, as commanded."""
     torch.set_num_threads(spec["threads"])
     dataset = data.load(spec["folder"])
     loading_mb, began = peak_mb(reset=True), time.perf_counter()
@@ -159,7 +160,7 @@ def work(spec: dict) -> None:
     with contextlib.suppress(Stop):
         pacer = Pacer(model, dataset)
         if spec["code"] == "ours":
-            # nothing to validate on: steps only
+            # Without validation pairs the loop has steps only.
             none = Interactions([], [], dataset.num_users, dataset.num_items)
             endless = replace(train, epochs=1_000_000)
             replace(inputs, dataset=replace(dataset, valid=none)).fit(
@@ -173,7 +174,7 @@ def work(spec: dict) -> None:
 
 
 def build_peer(spec: dict, dataset):
-    """The peer of peers.py with its initial parameters."""
+    """Returns the peer of peers.py with its initial parameters."""
     try:
         from benchmarks.speed import peers
     except ModuleNotFoundError as error:
@@ -186,7 +187,7 @@ def build_peer(spec: dict, dataset):
 
 
 def profile(spec: dict) -> None:
-    """Where ten of our steps spend their time, by operator and shape."""
+    """Prints the time within ten of our steps, by operator and shape."""
     torch.set_num_threads(spec["threads"])
     dataset = data.load(spec["folder"])
     model, _, train = build_ours(spec, dataset)

@@ -1,4 +1,4 @@
-"""What every other storey stands on.
+"""Basics that all other packages build on.
 
 Files and folders, locks, options, ids, memory, devices, progress, vocabulary.
 """

@@ -1,4 +1,4 @@
-"""Devices: the one place that turns a user's choice into a torch device."""
+"""Devices: turns a user's choice into a torch device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dualgnn_dgl.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-CPU = -1  # number that stands for the CPU
+CPU = -1  # the number of the CPU on the command line
 
 
 def pick_device(choice: int | str | torch.device | None = None) -> torch.device:

@@ -1,19 +1,19 @@
-"""Folders of ours: their own files are replaced in one step, and whatever else lies in them stays.
+"""Replaces the library's own files of a folder in one step; other files in it stay.
 
-A prepared data folder and a run folder hold a few files that this library wrote, listed with their
-SHA-256 in a manifest (`dataset.json`, `run.json`). Users put more beside them: notes, lists, runs
-inside a data folder. A replacement never moves the folder, only its own files:
+A prepared data folder and a run folder contain a few files that this library wrote, listed with
+their SHA-256 in a manifest (`dataset.json`, `run.json`). Users put other files beside them: notes,
+lists, runs inside a data folder. A replacement never moves the folder, only its own files:
 
 1. The new files are written to a staging folder with a temporary name, inside the folder, or beside
    it if it does not exist.
 2. One rename commits them: of the staging folder to `COMMIT` inside the folder, or to the folder
    itself if it does not exist.
-3. Files that only the old manifest lists are removed, the new ones move from `COMMIT` to their
+3. Files that only the old manifest lists are removed, and the new ones move from `COMMIT` to their
    places, the manifest last.
 
-Killed before step 2, a process leaves the old state; killed after it, the new one, which the next
-command that opens the folder completes (`recover`). Several folders are replaced together by one
-commit: that of the last, whose `PLAN` names the others.
+A process that is killed before step 2 leaves the old state. One killed after it leaves the new
+state, which the next command that opens the folder completes (`recover`). Several folders are
+replaced together by one commit: that of the last, whose `PLAN` names the others.
 """
 
 from __future__ import annotations
@@ -31,24 +31,30 @@ from dualgnn_dgl.core import locks
 from dualgnn_dgl.core.files import (
     is_temporary,
     json_digest,
-    read_json,
     remove_if_orphaned,
     sweep,
     sweep_inside,
     sync,
     temporary_name,
 )
-from dualgnn_dgl.core.folders import COMMIT, PLAN, Kind, own_files, plain
+from dualgnn_dgl.core.folders import COMMIT, PLAN, Kind, own_files
+from dualgnn_dgl.core.plans import finish, pending, read_plan
 from dualgnn_dgl.errors import DualGNNError, RunError, json_text
 
 
 def check_free(path: str | Path, kind: Kind, *, force: bool = False) -> None:
-    """Check before long work that a folder may be written.
+    """Checks before long work that a folder may be written, without making anything.
 
-    Absent, empty, or ours and `force` is set. Makes nothing.
+    A folder may be written if it is absent, empty, or ours with `force` set.
+
+    Args:
+        path: The folder.
+        kind: Its kind.
+        force: Whether an old result may be replaced.
 
     Raises:
-        RunError: If it may not, or holds a file of the user's under a name that ours would take.
+        RunError: If it may not be written, or has a file of the user's under a name that ours
+            needs.
     """
     path = Path(path)
     recover(path)
@@ -82,9 +88,7 @@ def check_free(path: str | Path, kind: Kind, *, force: bool = False) -> None:
 
 
 def refuse_own(path: str | Path, *kinds: Kind) -> None:
-    """Raise `RunError` if a file that a user names for writing belongs to a result of one of the
-    kinds.
-    """
+    """Raises `RunError` if a path to write belongs to a result of one of the kinds."""
     place = Path(os.path.realpath(path))
     for kind in kinds:
         if (place.parent / kind.marker).is_file() and place.name in own_files(place.parent, kind):
@@ -99,7 +103,7 @@ def _foreign(path: Path) -> str:
 
 
 def _passing(entry: Path) -> bool:
-    """Whether an entry belongs to a command at work."""
+    """Returns whether an entry belongs to a running command."""
     return (
         is_temporary(entry)
         or entry.name in (COMMIT, PLAN)
@@ -121,10 +125,10 @@ class _Stage:
             locks.hold(self.handle)
             if self.path.exists():
                 return
-            os.close(self.handle)  # swept before it was locked
+            os.close(self.handle)  # Another process removed it before it was locked.
 
     def plan(self, more: Mapping[str, Any]) -> None:
-        """Flush the new files and write what else is to be done after the commit."""
+        """Flushes the new files and writes the steps that follow the commit."""
         new = {path.name for path in self.path.iterdir()}
         remove: list[str] = []
         if self.inside:
@@ -143,7 +147,7 @@ class _Stage:
         sync(self.path)
 
     def commit(self) -> None:
-        """The one rename after which the new content counts."""
+        """Renames the staging folder; from then on the new content counts."""
         if self.inside:
             os.rename(self.path, self.target / COMMIT)
             sync(self.target)
@@ -154,42 +158,42 @@ class _Stage:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                 raise
             raise RunError(
-                f"{self.target} was made by somebody else meanwhile: choose another folder"
+                f"{self.target} was made by another process meanwhile: choose another folder"
             ) from None
         sync(self.target.parent)
 
     def close(self) -> None:
-        """Remove what was not committed."""
+        """Removes files that were not committed."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self.handle)
 
 
 def check_apart(*paths: str | Path) -> None:
-    """Raise `RunError` where a folder of several results is another one of them, or lies inside
-    it.
-    """
+    """Raises `RunError` if two folders for results are the same, or one is inside the other."""
     places = [Path(os.path.realpath(path)) for path in paths]
     for index, place in enumerate(places):
         for other in places[:index]:
             if place.is_relative_to(other) or other.is_relative_to(place):
                 raise RunError(
-                    f"{other} and {place} are to hold a result each: name two folders, neither "
+                    f"{other} and {place} cannot have a result each: name two folders, neither "
                     f"inside the other"
                 )
 
 
 @contextmanager
 def replace_folders(*targets: tuple[str | Path, Kind], force: bool = False) -> Iterator[list[Path]]:
-    """Give a staging folder for each target.
+    """Yields a staging folder for each target, and replaces all targets together at the end.
 
-    When the block ends without an error, all targets are replaced together.
+    The targets are replaced if the block ends without an error. The block may write files there, no
+    folders, and the manifest by `seal`. If a target is a link, the folder it points to is replaced.
 
-    Files only, no folders, may be written there, the manifest by `seal`. Where a target is a link,
-    its target is meant.
+    Args:
+        *targets: Folders with their kinds.
+        force: Whether old results may be replaced.
 
     Raises:
-        RunError: If a target is occupied and `force` is not set, holds files that are not ours
-            under names that are needed, or is being written by another process.
+        RunError: If a target is occupied and `force` is not set, has files that are not ours under
+            names that are needed, or is being written by another process.
     """
     places = [(Path(os.path.realpath(path)), kind) for path, kind in targets]
     check_apart(*(place for place, _ in places))
@@ -218,103 +222,28 @@ def _commit(stages: list[_Stage]) -> None:
         if leader.inside:
             held.enter_context(locks.exchanging(leader.target))
         leader.commit()
-        # from here on the plan protects them; a committed folder may be the target itself
+        # From here on the plan protects them. A committed folder may be the target itself.
         for stage in stages:
             locks.release(stage.handle)
         if not leader.inside:
             held.enter_context(locks.exchanging(leader.target))
-        _finish(leader.target)
-
-
-# ---------------------------------------------------------------- after the commit
-
-
-def _finish(target: Path) -> None:
-    """Do what a committed plan says, from wherever an earlier attempt was cut off.
-
-    The folder's lock is held.
-    """
-    staged = target / COMMIT
-    place = staged if staged.is_dir() else target
-    if not (place / PLAN).is_file():
-        if place is staged:
-            with suppress(OSError):  # cut off between the last two steps
-                staged.rmdir()
-        return
-    plan = _read_plan(place / PLAN)
-    for path, other in plan.get("others", []):
-        _finish_other(target.parent / path, target.parent / other)
-    if place is staged:
-        for name in plan["remove"]:
-            (target / name).unlink(missing_ok=True)
-        for path in sorted(
-            staged.iterdir(), key=lambda path: (path.name == plan["marker"], path.name)
-        ):
-            if path.name != PLAN:
-                os.replace(path, target / path.name)
-        sync(target)
-    (place / PLAN).unlink()
-    if place is staged:
-        staged.rmdir()
-    sync(target)
-
-
-def _finish_other(staged: Path, target: Path) -> None:
-    """Commit and finish one of the other folders of a plan."""
-    if not target.is_dir():
-        if staged.is_dir():
-            os.rename(staged, target)
-            sync(target.parent)
-        else:
-            return
-    with locks.exchanging(target):
-        if staged.is_dir():
-            os.rename(staged, target / COMMIT)
-            sync(target)
-        _finish(target)
-
-
-def _read_plan(path: Path) -> dict[str, Any]:
-    """A plan, after the check that it is what was written and names files of its folder only."""
-    plan = read_json(path, RunError)
-    remove, others = plan.get("remove"), plan.get("others", [])
-    valid = (
-        plan.pop("self", None) == json_digest(plan)
-        and isinstance(remove, list)
-        and isinstance(others, list)
-    )
-    valid = valid and all(isinstance(name, str) and plain(name) for name in remove or ())
-    valid = valid and all(
-        isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
-        for pair in others
-    )
-    if (
-        not valid
-        or not isinstance(plan.get("leader", ""), str)
-        or not isinstance(plan.get("marker"), str)
-    ):
-        raise RunError(
-            f"the plan {path} is not what was written there (damaged or edited): remove it to "
-            f"keep the old files"
-        )
-    return plan
+        finish(leader.target)
 
 
 def recover(path: str | Path) -> bool:
-    """Complete a replacement of a folder that was cut off after its commit, and remove what one cut
-    off before left behind.
+    """Completes a replacement that was cut off after its commit, and removes older leftovers.
 
     Returns:
         Whether a replacement was completed; a warning says so.
     """
     path = Path(os.path.realpath(path))
     completed = False
-    if _pending(path):
+    if pending(path):
         with locks.exchanging(path):
-            if _pending(path):
+            if pending(path):
                 completed = (path / COMMIT / PLAN).is_file() or (path / PLAN).is_file()
                 try:
-                    _finish(path)
+                    finish(path)
                 except PermissionError as error:
                     raise RunError(
                         f"a replacement of {path} was cut off and you may not complete it "
@@ -338,19 +267,13 @@ def recover(path: str | Path) -> bool:
     return completed
 
 
-def _pending(path: Path) -> bool:
-    return (path / COMMIT).is_dir() or (path / PLAN).is_file()
-
-
 def _settle(stage: Path, target: Path) -> bool:
-    """Complete the commit that a staging folder belongs to, or remove the folder if there was none
-    and its writer is gone.
-    """
+    """Completes the commit of a staging folder, or removes an orphaned one without a commit."""
     try:
-        leader = target.parent / _read_plan(stage / PLAN)["leader"]
+        leader = target.parent / read_plan(stage / PLAN)["leader"]
     except (DualGNNError, KeyError, OSError):
         leader = None
-    if leader is not None and _pending(leader):
+    if leader is not None and pending(leader):
         return recover(leader)
     remove_if_orphaned(stage)
     return False
@@ -358,9 +281,9 @@ def _settle(stage: Path, target: Path) -> bool:
 
 @contextmanager
 def reading(path: str | Path) -> Iterator[None]:
-    """Complete what was cut off in a folder, and keep it as it is while its files are loaded.
+    """Completes a replacement that was cut off, and protects the files while they are loaded.
 
-    An absent one is no error here.
+    An absent folder is no error here.
     """
     place = Path(os.path.realpath(path))
     recover(place)
@@ -368,8 +291,8 @@ def reading(path: str | Path) -> Iterator[None]:
         yield
         return
     with locks.reading(place):
-        if not _pending(place):
+        if not pending(place):
             yield
             return
-    with reading(place):  # a replacement was cut off just now
+    with reading(place):  # A replacement was cut off just now.
         yield

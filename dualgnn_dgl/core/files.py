@@ -1,15 +1,14 @@
 """Single files: written whole or not at all, and read without executing anything.
 
-Writers go to a temporary name beside the target and are renamed into place, so a crash, a full disk
-or Ctrl-C leaves either the old content or the new one. Readers never unpickle. Whole folders:
-`folders.py`.
+A file is written under a temporary name beside the target and renamed into place, so a crash, a
+full disk or Ctrl-C leaves either the old content or the new one. Readers never unpickle. Whole
+folders: `folders.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import secrets
@@ -17,23 +16,20 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tokenize import TokenError
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from dualgnn_dgl.core import locks
-from dualgnn_dgl.core.inputs import open_regular, refuse_special
+from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.core.schema import Schema, check
 from dualgnn_dgl.core.strict import parse_json
 from dualgnn_dgl.errors import DataError, DualGNNError, RunError, json_text
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    pass
 
 
 def sync(path: Path) -> None:
-    """Flush a file or folder to the disk, so that a rename cannot overtake its content."""
+    """Flushes a file or folder to the disk, so that a rename cannot overtake its content."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -41,14 +37,14 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-# A temporary name proves that it is one of ours: .NAME.TOKEN.tmp, where the token's second half
-# follows from NAME and the first.
+# A temporary name proves that it is one of ours: it is .NAME.TOKEN.tmp, and the second half of the
+# token is a digest of NAME and the first half.
 _TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8})([0-9a-f]{8})\.tmp", re.DOTALL)
-_NAME = 200  # bytes of NAME that a temporary name holds; file systems take 255
+_NAME = 200  # bytes of NAME in a temporary name; file systems allow 255 in all
 
 
 def temporary_name(name: str) -> str:
-    """A new name for what will be renamed to `name`."""
+    """Returns a new temporary name for a file that will be renamed to `name`."""
     short, token = _short(name), secrets.token_hex(4)
     return f".{short}.{token}{_check(short, token)}.tmp"
 
@@ -62,10 +58,12 @@ def _check(short: str, token: str) -> str:
 
 
 def is_temporary(path: Path, name: str | None = None) -> bool:
-    """Whether a path bears a name that `temporary_name` made, for `name` if one is given.
+    """Returns whether `temporary_name` made the name of a path, for `name` if one is given.
 
-    >>> is_temporary(Path(temporary_name("run.json")), "run.json"), is_temporary(Path(".run.json.0123456789abcdef.tmp"))
-    (True, False)
+    >>> is_temporary(Path(temporary_name("run.json")), "run.json")
+    True
+    >>> is_temporary(Path(".run.json.0123456789abcdef.tmp"))
+    False
     """
     found = _TEMPORARY.fullmatch(path.name)
     if found is None or _check(found[1], found[2]) != found[3]:
@@ -75,9 +73,9 @@ def is_temporary(path: Path, name: str | None = None) -> bool:
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it replaces `path` when the block ends without an error.
+    """Yields a temporary path; it replaces `path` when the block ends without an error.
 
-    Where `path` is a link, its target is replaced.
+    If `path` is a link, the file it points to is replaced.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():
@@ -97,8 +95,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
 
 def _create(path: Path) -> tuple[Path, int]:
-    """A new temporary file beside `path`, locked for as long as its handle is open, with the rights
-    that the umask leaves.
+    """Creates a temporary file beside `path`, locked while its handle is open.
+
+    It has the permissions that the umask leaves.
     """
     while True:
         temporary = path.with_name(temporary_name(path.name))
@@ -106,29 +105,25 @@ def _create(path: Path) -> tuple[Path, int]:
         locks.hold(handle)
         if temporary.exists():
             return temporary, handle
-        os.close(handle)  # swept before it was locked
+        os.close(handle)  # Another process removed it before it was locked.
 
 
 def sweep(path: Path) -> None:
-    """Remove temporary files and folders that killed processes left beside `path` while they wrote
-    it, and no others.
-    """
+    """Removes temporary files and folders that killed processes left beside `path`."""
     with suppress(OSError):
         for left in [left for left in path.parent.iterdir() if is_temporary(left, path.name)]:
             remove_if_orphaned(left)
 
 
 def sweep_inside(folder: Path) -> None:
-    """Remove temporary files that killed processes left in a folder, whatever they were to
-    become.
-    """
+    """Removes all temporary files that killed processes left in a folder."""
     with suppress(OSError):
         for left in [left for left in folder.iterdir() if is_temporary(left) and not left.is_dir()]:
             remove_if_orphaned(left)
 
 
 def remove_if_orphaned(left: Path) -> None:
-    """Remove a temporary file or folder unless a living process holds its lock."""
+    """Removes a temporary file or folder unless a living process holds its lock."""
     try:
         handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
@@ -145,7 +140,7 @@ def remove_if_orphaned(left: Path) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as readable JSON, atomically."""
+    """Writes `value` as readable JSON, atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json_text(value, indent=2) + "\n", "utf-8")
 
@@ -158,8 +153,14 @@ def read_json(
 ) -> dict[str, Any]:
     """Reads a JSON object that fits `schema`, by the strict rules of strict.py.
 
+    Args:
+        path: The file.
+        what: The error to raise.
+        schema: Schema of the object, or None.
+        remedy: The end of the messages.
+
     Raises:
-        DualGNNError: as `what`, with the file's name and the `remedy`, for any damage or mismatch.
+        DualGNNError: As `what`, with the file's name and the `remedy`, for any damage or mismatch.
     """
     path = Path(path)
     try:
@@ -179,186 +180,10 @@ def read_json(
     return value
 
 
-# Formats that run code when they are read, or may hold one that does: by suffix, and by their first
-# bytes.
-FOREIGN = {
-    **dict.fromkeys((".pkl", ".pickle", ".pck", ".p", ".dill", ".joblib"), "a pickle"),
-    **dict.fromkeys((".pt", ".pth", ".ckpt", ".bin"), "a pickle in torch's or DGL's wrapping"),
-    **dict.fromkeys((".npz", ".zip", ".tar", ".tgz", ".7z", ".rar"), "an archive"),
-}
-_FIRST_BYTES = (
-    (b"PK\x03\x04", "an archive (zip, .npz or .pt)"),
-    *((bytes([128, n]), "a pickle") for n in range(2, 6)),
-)
-
-
-def refuse_foreign(path: str | Path) -> None:
-    """Refuse a pickle, and an archive, which is not opened either, whatever its name, before
-    anything looks into it.
-
-    Raises
-    ------
-    DataError
-        naming the way to a format that cannot run code.
-    """
-    path = Path(path)
-    refuse_special(path)
-    if not path.is_file():
-        return
-    kind = FOREIGN.get(path.suffix.lower())
-    if kind is None:
-        with open_regular(path) as handle:
-            start = handle.read(4)
-        kind = next((name for mark, name in _FIRST_BYTES if start.startswith(mark)), None)
-    if kind is None:
-        return
-    if "archive" in kind:
-        raise DataError(
-            f"{path} is {kind}: unpack it, and give plain files: numpy.save(name, array) for "
-            f"arrays, CSV or Parquet"
-        )
-    raise DataError(
-        f"{path} is {kind}, which can run code when it is read: it is not opened. Load it where "
-        f"you trust it and write "
-        "numpy.save(name, array.astype('float32')) for arrays, or frame.to_parquet(name) for tables"
-    )
-
-
 def json_digest(value: Mapping[str, Any]) -> str:
-    """SHA-256 of a JSON object as it is read, whatever its layout.
+    """Returns the SHA-256 of a JSON object; it does not depend on the layout of the file.
 
     >>> json_digest({"a": 1, "b": 2}) == json_digest({"b": 2, "a": 1})
     True
     """
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def load_array(path: str | Path, *, mmap: bool = False) -> np.ndarray:
-    """Read a `.npy` array. Object arrays (which need pickle) are refused, never unpickled.
-
-    Raises
-    ------
-    DataError
-        if the file is missing, is not a NumPy array, is cut short, or holds Python objects.
-    """
-    path = Path(path)
-    try:
-        with open_regular(path) as handle:
-            if handle.read(6) != b"\x93NUMPY":
-                refuse_foreign(path)
-                raise DataError(f"{path} is not a .npy array: save it with numpy.save(path, array)")
-            handle.seek(0)
-            read_header = {
-                1: np.lib.format.read_array_header_1_0,
-                2: np.lib.format.read_array_header_2_0,
-            }
-            version, _ = np.lib.format.read_magic(handle)
-            if version in read_header:
-                shape, by_column, kind = read_header[version](handle)
-                if not kind.hasobject and kind.kind not in "iufbc":
-                    raise DataError(f"{path} holds values of type {kind.str!s:.40}: give numbers")
-                if min(shape, default=0) < 0:  # numpy 1 lets this pass
-                    raise DataError(
-                        f"{path} is damaged (a negative length in its header): save it anew"
-                    )
-                promised, held = (
-                    math.prod(shape) * kind.itemsize,
-                    os.fstat(handle.fileno()).st_size - handle.tell(),
-                )
-                if promised > held and not kind.hasobject:  # said before any memory is taken for it
-                    raise DataError(
-                        f"{path} is damaged ({held:,} bytes where its header promises "
-                        f"{promised:,}): save it anew"
-                    )
-                if mmap and not kind.hasobject:  # np.load maps names only, not open files
-                    order: Literal["F", "C"] = "F" if by_column else "C"
-                    return np.memmap(handle, kind, "r", handle.tell(), shape, order)
-            handle.seek(0)
-            return np.load(handle, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder, a .npy file is needed here") from None
-    except (
-        ValueError,
-        EOFError,
-        SyntaxError,
-        TypeError,
-        OverflowError,
-        RecursionError,
-        TokenError,
-    ) as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise DataError(
-                f"{path} holds Python objects, which could run code when read: "
-                "save a plain numeric array (array.astype('float32')) instead"
-            ) from None
-        # "<ast.Call object at 0x…>" tells nobody anything
-        said = re.sub(r":? ?<[^>]*>", "", str(error).splitlines()[0])
-        raise DataError(f"{path} is damaged ({said[:120]}): save it anew") from None
-
-
-def read_columns(path: str | Path, **columns: pa.DataType) -> dict[str, np.ndarray]:
-    """Read the named columns of a Parquet file of ours as NumPy arrays of the given types.
-
-    Raises
-    ------
-    DataError
-        if the file is missing or damaged, or lacks a column or a value.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with open_regular(path) as handle:
-            table = pq.read_table(handle, columns=list(columns))
-        missing = [name for name in columns if name not in table.column_names]
-        if missing:
-            raise DataError(f"{path} lacks the column {missing[0]}: run preprocess again")
-        arrays = {}
-        for name, kind in columns.items():
-            values = table[name].cast(kind)
-            if values.null_count:
-                raise DataError(f"{path} has empty values in column {name}: run preprocess again")
-            arrays[name] = (
-                np.array(values.to_pylist(), np.str_) if kind == pa.string() else values.to_numpy()
-            )
-        return arrays
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: run preprocess again") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f"{path} is damaged ({str(error).splitlines()[0][:120]}): run preprocess again"
-        ) from None
-
-
-def write_columns(path: str | Path, table: pa.Table) -> None:
-    """Write a Parquet file.
-
-    Arrow is given the open file, since it cannot open a name that is not UTF-8.
-    """
-    import pyarrow.parquet as pq
-
-    with open(path, "wb") as handle:
-        pq.write_table(table, handle)
-
-
-def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 over names, types, shapes and values; strings count as UTF-8, whatever their padding.
-
-    >>> content_hash({"a": np.array([1, 2])}) == content_hash({"a": np.array([1, 2])})
-    True
-    """
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.asarray(arrays[name])
-        if array.dtype.kind == "U":
-            digest.update(f"{name}|text|{array.shape}|".encode())
-            digest.update(np.char.str_len(array).astype("<i8").tobytes())  # where each text ends
-            for start in range(0, len(array), 65536):
-                digest.update("".join(array[start : start + 65536].tolist()).encode())
-        else:
-            array = np.ascontiguousarray(array)
-            digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-            digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
-    return digest.hexdigest()

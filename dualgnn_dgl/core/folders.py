@@ -1,10 +1,8 @@
-"""Folders that this library writes.
+"""Folders that this library writes: their kinds, their manifests, and their own files.
 
-Their kinds, their manifests, and which files in them are its own.
-
-A prepared data folder and a run folder hold a few files that this library wrote, listed with their
-SHA-256 in a manifest (`dataset.json`, `run.json`). Users put more beside them; `exchange` replaces
-only the library's own files.
+A prepared data folder and a run folder contain a few files that this library wrote, listed with
+their SHA-256 in a manifest (`dataset.json`, `run.json`). Users may put other files beside them;
+`exchange` replaces only the library's own files.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Kind:
-    """What identifies a kind of folder.
+    """Identifies a kind of folder.
 
-    Args:
+    Attributes:
         marker: The manifest's file name.
-        names: Names of the files that such a folder can hold; decides what is ours where no
-            readable manifest lists it.
+        names: Names of the files that such a folder can have; they decide which files are ours if
+            no readable manifest lists them.
         error: Raised if the folder is damaged.
         remedy: The end of those messages.
     """
@@ -42,13 +40,8 @@ class Kind:
     remedy: str = "make it again"
 
 
-# ---------------------------------------------------------------- the manifest
-
-
 def seal(folder: Path, kind: Kind, info: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the manifest of a staging folder: `info`, the SHA-256 of every other file, and its
-    own.
-    """
+    """Writes the manifest of a staging folder: `info`, the SHA-256 of every other file, its own."""
     files = {path.name: file_digest(path) for path in sorted(folder.iterdir())}
     sealed = {**info, "files": files}
     sealed["self"] = json_digest(sealed)
@@ -57,9 +50,9 @@ def seal(folder: Path, kind: Kind, info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
-    """The manifest of a folder, after the check that it is what was written.
+    """Reads the manifest of a folder and compares it with its own SHA-256.
 
-    One of format 1 has no such check.
+    A manifest of format 1 has no such digest.
 
     Raises:
         DualGNNError: Of the kind's class, if it is missing, damaged or edited.
@@ -81,10 +74,10 @@ def read_manifest(folder: Path, kind: Kind) -> dict[str, Any]:
 
 
 def check_files(folder: Path, kind: Kind, files: Mapping[str, str]) -> None:
-    """Compare files with their SHA-256.
+    """Compares files with their SHA-256.
 
     Raises:
-        DualGNNError: Of the kind's class, naming the first that is missing or another.
+        DualGNNError: Of the kind's class, with the first file that is missing or differs.
     """
     for name, expected in files.items():
         path = folder / name
@@ -98,13 +91,13 @@ def check_files(folder: Path, kind: Kind, files: Mapping[str, str]) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Returns the SHA-256 of a file, in hexadecimal."""
     with open_regular(path) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def plain(name: str) -> bool:
-    """Whether a name stays inside its folder."""
+    """Returns whether a name stays inside its folder."""
     return (
         bool(name)
         and "/" not in name
@@ -118,9 +111,9 @@ def _is_digest(value: object) -> bool:
 
 
 def own_files(folder: Path, kind: Kind) -> set[str]:
-    """Names of the files in a folder that this library wrote.
+    """Returns the names of the files in a folder that this library wrote.
 
-    As its manifest lists them, or if that is unreadable, by name.
+    These are the files that the manifest lists. If it is unreadable, the file names decide.
     """
     try:
         listed = read_manifest(folder, kind).get("files")

@@ -1,6 +1,4 @@
-"""The user's own ids, looked up: one unknown among a hundred thousand is named with those it
-resembles.
-"""
+"""Looks up the user's own ids; an unknown one is reported with the ids it resembles."""
 
 from __future__ import annotations
 
@@ -13,12 +11,12 @@ from dualgnn_dgl.errors import DataError, clean
 
 
 class Ids:
-    """Index from ids (n,) text, each once, to their place.
+    """Index from ids to their places.
 
-    Parameters
-    ----------
-    kind : what they are, for messages: 'user' or 'micro-video'.
-    where : where they stand, for messages: the data folder.
+    Args:
+        ids: Distinct ids, (n,) text.
+        kind: The kind of object, for messages: 'user' or 'micro-video'.
+        where: The source of the ids, for messages: the data folder.
     """
 
     def __init__(self, ids: np.ndarray, kind: str, where: str) -> None:
@@ -26,18 +24,17 @@ class Ids:
         self._place = {name: place for place, name in enumerate(ids.tolist())}
 
     def places(self, names: Sequence[str], *, skip: bool = False) -> np.ndarray:
-        """Places (m,) int64 of the names, in their order.
+        """Returns the places of the names, (m,) int64, in the order of the names.
 
-        Parameters
-        ----------
-        skip : leave unknown ones out instead of refusing them.
+        Args:
+            names: Ids to look up.
+            skip: Leave out unknown names instead of refusing them.
 
-        Raises
-        ------
-        DataError
-            for an unknown name, with the nearest ids.
+        Raises:
+            DataError: For an unknown name, with the nearest ids.
 
-        >>> Ids(np.array(["v1", "v2"]), "micro-video", "data").places(["v2", "v9"], skip=True).tolist()
+        >>> known = Ids(np.array(["v1", "v2"]), "micro-video", "data")
+        >>> known.places(["v2", "v9"], skip=True).tolist()
         [1]
         """
         found = [self._place.get(str(name), -1) for name in names]
@@ -60,11 +57,16 @@ class Ids:
 
 
 def nearest(ids: np.ndarray, name: str, candidates: int = 200) -> list[str]:
-    """Up to three ids that look like `name`, out of a bounded number of candidates.
+    """Returns up to three ids that look like `name`.
 
-    difflib is slow, so it chooses only among the ids that agree with `name` in most places, counted
-    from the left and from the right: one letter too many or too few leaves all places before it and
-    all behind it in agreement.
+    difflib is slow, so it compares only a bounded number of ids: those that agree with `name` in
+    most places, counted from the left and from the right. With one letter too many or too few, all
+    places before it and all places after it still agree.
+
+    Args:
+        ids: Ids to choose from, (n,) text.
+        name: The unknown name.
+        candidates: Number of ids that difflib compares.
 
     >>> nearest(np.array(["u1", "u22", "video"]), "u2")
     ['u22', 'u1']

@@ -1,11 +1,9 @@
-"""Input files, opened in one place.
-
-Regular files only, never waited for, whatever bytes their names hold.
+"""Opens input files: regular files only.
 
 A FIFO without a writer, a terminal or a device would make a reader wait without end. `open_regular`
-refuses them before it opens anything and checks again afterwards, because a name can be given to
-another file in between. Readers take the open file, not its name: Arrow cannot open a name that is
-not UTF-8.
+refuses them before it opens anything, and checks again afterwards, because the name may point to
+another file by then. Readers take the open file instead of its name, because Arrow cannot open a
+name that is not UTF-8.
 """
 
 from __future__ import annotations
@@ -25,8 +23,8 @@ SPECIAL = (
     (stat.S_ISCHR, "a character device"),
     (stat.S_ISBLK, "a block device"),
 )
-# O_NONBLOCK: a name that has become a FIFO since it was checked must not wait for a writer. Windows
-# lacks both.
+# O_NONBLOCK: a path that became a FIFO after the check must not wait for a writer. Windows lacks
+# both flags.
 FLAGS = (
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)
@@ -36,9 +34,9 @@ FLAGS = (
 
 
 def special(path: str | Path) -> str:
-    """Says in words which kind of file cannot be read.
+    """Returns in words why a path cannot be read as a file, '' if it can.
 
-    'a pipe', 'a socket', …; '' for files, folders and missing names.
+    The words are 'a pipe', 'a socket', and so on. Files, folders and missing names give ''.
     """
     try:
         mode = os.stat(path).st_mode
@@ -56,9 +54,9 @@ def special(path: str | Path) -> str:
 
 
 def refuse_special(path: str | Path, what: type[DualGNNError] = DataError) -> None:
-    """Raise `what` for a pipe, a socket, a device, and a link that leads in a circle or nowhere.
+    """Raises `what` for a pipe, a socket, a device, and a circular or broken link.
 
-    Opens nothing.
+    The path is not opened.
     """
     kind = special(path)
     if kind:
@@ -66,15 +64,14 @@ def refuse_special(path: str | Path, what: type[DualGNNError] = DataError) -> No
 
 
 def open_regular(path: str | Path, what: type[DualGNNError] = DataError) -> io.BufferedReader:
-    """Open a regular file for reading.
+    """Opens a regular file for reading.
 
     Args:
-        path: the file; links are followed.
-        what: the error to raise for everything that is no file.
+        path: The file; links are followed.
+        what: The error to raise for anything that is not a file.
 
     Raises:
-        DualGNNError: `what`, for a pipe, a socket, a device, and a link that leads in a circle or
-            nowhere.
+        DualGNNError: As `what`, for a pipe, a socket, a device, and a circular or broken link.
         OSError: FileNotFoundError, IsADirectoryError, PermissionError and the like, as the built-in
             `open` does.
     """
@@ -93,8 +90,9 @@ def open_regular(path: str | Path, what: type[DualGNNError] = DataError) -> io.B
 
 
 class _File(io.FileIO):
-    """A file in which "nothing to read now", which some files of the kernel answer, is an error and
-    not an empty read.
+    """A file that raises where the kernel answers "nothing to read now".
+
+    Some files of the kernel give this answer, and the standard class returns an empty read for it.
     """
 
     def readinto(self, buffer: Any, /) -> int:

@@ -1,18 +1,17 @@
-"""Locks between processes: one writer a folder, and no reader while files are being exchanged.
+"""Locks between processes: one writer per folder, and no reader while files are being exchanged.
 
-Two kinds, because a training holds its run folder for hours while others may still read the run
-before it:
+There are two kinds, because a training run locks its folder for hours while other commands may
+still read the previous result there:
 
-`writing(folder)`    held by a verb from its first check to its last byte. The lock is a file of its
-                     own, `.NAME.lock` beside the
-                     folder, so that nothing the verb replaces carries it; it is removed by its last
-                     holder.
-`exchanging(folder)` and `reading(folder)`    held for the moment in which files change their names,
-                                              or are loaded. They lie on
-                     the folder itself, which is never replaced (`folders.py`), so readers need no
-                     right to write.
+`writing(folder)` is held by a verb from its first check to its last byte. Its lock is a separate
+file, `.NAME.lock` beside the folder, so that it does not move with anything the verb replaces. The
+last holder removes it.
 
-All are `flock`s: the system releases them when the process ends, however it ends.
+`exchanging(folder)` and `reading(folder)` are held only while files are renamed or loaded. They
+lock the folder itself, which is never replaced (`folders.py`), so readers need no permission to
+write.
+
+All locks are `flock`s: the system releases them when the process ends for any reason.
 """
 
 from __future__ import annotations
@@ -30,14 +29,16 @@ from pathlib import Path
 
 from dualgnn_dgl.errors import RunError
 
-# a file system without flock; EBADF: one that locks only files opened for writing (NFS)
+# Errors of a file system without flock. EBADF: it locks only files opened for writing (NFS).
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EINVAL)
-# seconds to wait for those who read, and for one who exchanges files
+# Errors after which the file is locked, and only the process number could not be written.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Seconds to wait for readers, and for a process that exchanges files.
 READERS, WRITERS = 600.0, 60.0
 PATIENCE = 0.2  # seconds to wait for a lock that `sweep` may be looking at
 
 _guard = threading.Lock()
-# folder → (thread, how often): a thread may take a lock that it holds
+# folder → (thread, depth): a thread may take a lock again that it holds already
 _held: dict[Path, tuple[int, int]] = {}
 
 
@@ -45,11 +46,11 @@ _held: dict[Path, tuple[int, int]] = {}
 def writing(
     folder: str | Path, instead: str = "choose another folder", *, nested: bool = False
 ) -> Iterator[None]:
-    """Hold the lock of the one process that writes `folder`, which need not exist.
+    """Holds the lock of the only process that writes `folder`, which need not exist.
 
     Args:
         folder: A data, run, study or experiment folder.
-        instead: The end of the message if it is taken: what else the user can do.
+        instead: The end of the message if it is taken: the user's alternative to waiting.
         nested: Whether this thread may hold the lock already.
 
     Raises:
@@ -73,7 +74,8 @@ def writing(
         finally:
             if handle >= 0:
                 _release(handle, place)
-            for parent in made:  # those made for the lock, as far as they stayed empty
+            # Parents that were made for the lock are removed if they are still empty.
+            for parent in made:
                 with suppress(OSError):
                     parent.rmdir()
     finally:
@@ -89,72 +91,88 @@ def _busy(folder: Path, process: str, instead: str) -> str:
 
 
 def _place(folder: Path) -> tuple[Path, list[Path]]:
-    """The lock file of a folder, and the parents that were made for it, innermost first."""
+    """Returns the lock file of a folder, and the parents made for it, innermost first."""
     made, parent = [], folder.parent
     while not parent.exists():
         made.append(parent)
         parent = parent.parent
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # a mounted folder whose parent belongs to root
+    # The parent of a mounted folder often belongs to root.
     if folder.is_dir() and not os.access(folder.parent, os.W_OK):
         return folder / ".lock", made
     return folder.with_name(f".{folder.name}.lock"), made
 
 
 def _take(path: Path, folder: Path, instead: str) -> int:
-    """Open and lock a lock file; its last holder may have removed it meanwhile, then the file is
-    another one: try again.
+    """Opens and locks a lock file, and returns its handle.
+
+    Its last holder may have removed the file meanwhile. Then the path is another file: try again.
     """
     end = time.monotonic() + PATIENCE
     while True:
+        handle, kept, busy = _open(path), False, False
         try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise RunError(
-                    f"{path} should be a lock file and is something else: remove it"
-                ) from None
-            raise
-        try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise RunError(f"{path} should be a lock file and is something else: remove it")
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    os.ftruncate(handle, 0)
-                    os.pwrite(handle, str(os.getpid()).encode(), 0)
-                    return handle
-            os.close(handle)
+            kept = _lock(handle, path)
         except BlockingIOError:
-            if time.monotonic() < end:
-                os.close(handle)
-                time.sleep(0.01)
-                continue
-            owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(handle)
-            raise RunError(_busy(folder, owner, instead)) from None
+            if time.monotonic() >= end:
+                owner = os.pread(handle, 20, 0).decode("ascii", "replace").strip() or "unknown"
+                raise RunError(_busy(folder, owner, instead)) from None
+            busy = True
         except OSError as error:
             if error.errno in NO_LOCKS:
                 warnings.warn(
-                    f"{folder} lies on a file system without locks: run one command on it at a "
-                    f"time",
+                    f"{folder} is on a file system without locks: run one command on it at a time",
                     stacklevel=2,
                 )
-                return handle
-            # locked, only its number could not be written
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                return handle
-            os.close(handle)
-            raise
-        except BaseException:
-            os.close(handle)
-            raise
+            elif error.errno not in NO_ROOM:
+                raise
+            kept = True
+        finally:
+            if not kept:
+                os.close(handle)
+        if kept:
+            return handle
+        if busy:
+            time.sleep(0.01)
+
+
+def _open(path: Path) -> int:
+    """Opens a lock file, and refuses anything else."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise RunError(_no_lock_file(path)) from None
+        raise
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise RunError(_no_lock_file(path))
+
+
+def _no_lock_file(path: Path) -> str:
+    return f"{path} should be a lock file and is something else: remove it"
+
+
+def _lock(handle: int, path: Path) -> bool:
+    """Locks a file and writes the number of this process into it.
+
+    Returns:
+        Whether the file still is the one at `path`.
+    """
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with suppress(FileNotFoundError):
+        if os.path.samestat(os.fstat(handle), os.stat(path)):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
+            return True
+    return False
 
 
 def _release(handle: int, path: Path) -> None:
-    """Remove the lock file and let go of it, in this order.
+    """Removes the lock file and then releases the lock.
 
-    Nobody else holds it, and who waits for it looks again.
+    No other process can hold the lock, and a waiting process opens the file again.
     """
     with suppress(OSError):
         if os.path.samestat(os.fstat(handle), os.stat(path)):
@@ -163,9 +181,9 @@ def _release(handle: int, path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the lock file that a killed process left.
+    """Removes the lock file that a killed process left.
 
-    One that holds anything but a process number is none of ours.
+    A file whose content is not a process number is not one of ours, and stays.
     """
     for path in (folder.with_name(f".{folder.name}.lock"), folder / ".lock"):
         with suppress(OSError):
@@ -179,16 +197,14 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def reading(folder: str | Path) -> Iterator[None]:
-    """Keep the files of an existing folder from being exchanged while they are loaded."""
+    """Keeps the files of an existing folder from being exchanged while they are loaded."""
     with _on_folder(Path(folder), fcntl.LOCK_SH, WRITERS):
         yield
 
 
 @contextmanager
 def exchanging(folder: str | Path) -> Iterator[None]:
-    """Be alone with the files of an existing folder, for the moment in which they change their
-    names.
-    """
+    """Locks out readers of an existing folder while its files are renamed."""
     with _on_folder(Path(folder), fcntl.LOCK_EX, READERS):
         yield
 
@@ -211,7 +227,7 @@ def _on_folder(folder: Path, kind: int, seconds: float) -> Iterator[None]:
 
 
 def _try(handle: int, kind: int) -> bool:
-    """Whether the lock was had, or this file system has none."""
+    """Tries to take a lock, and returns whether it succeeded or the file system has no locks."""
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -223,7 +239,7 @@ def _try(handle: int, kind: int) -> bool:
 
 
 def hold(handle: int) -> None:
-    """Lock a temporary file or folder of one's own, to show that its writer lives."""
+    """Locks a temporary file or folder of this process, to show that its writer is alive."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
     except OSError as error:
@@ -232,18 +248,18 @@ def hold(handle: int) -> None:
 
 
 def release(handle: int) -> None:
-    """Let go of what `hold` locked."""
+    """Releases the lock that `hold` took."""
     with suppress(OSError):
         fcntl.flock(handle, fcntl.LOCK_UN)
 
 
 def alive(handle: int) -> bool:
-    """Take the lock that a writer holds on its temporary file or folder, opened as `handle`.
+    """Returns whether the writer of a temporary file or folder, opened as `handle`, is alive.
 
-    False once it is taken.
+    A living writer holds its lock. If there is none, this process takes the lock.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by a living writer; or there are no locks, then nobody can tell
+    except OSError:  # A living writer holds it, or the file system has no locks.
         return True
     return False

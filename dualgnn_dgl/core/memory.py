@@ -1,10 +1,8 @@
-"""How much memory a step may take, asked before it is taken.
+"""Memory limits of blocked operations, and smaller blocks where memory runs out.
 
-And what happens when it runs out all the same.
-
-Steps that work in blocks (ranking, co-occurrence, nearest items) size them by `budget()`: what
-`--memory` says, else a share of what is free. Where memory runs out nevertheless, the block is
-halved, a word is said, and the step goes on (`in_blocks`).
+Operations in blocks (ranking, co-occurrence, nearest items) choose their block size by `budget()`:
+the value of `--memory`, else a share of the free memory. If memory runs out nevertheless,
+`in_blocks` halves the block, logs a warning and continues.
 """
 
 from __future__ import annotations
@@ -20,8 +18,8 @@ from typing import Any, TypeVar
 
 from dualgnn_dgl.errors import ConfigError
 
-SHARE = 4  # a step takes at most one part in so many of what is free
-UNKNOWN = 2**30  # taken to be free where the system does not say
+SHARE = 4  # a step takes at most 1 / SHARE of the free memory
+UNKNOWN = 2**30  # assumed to be free where the system gives no number
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _SIGNS = (
     "out of memory",
@@ -37,12 +35,10 @@ R = TypeVar("R")
 
 
 def parse(text: str) -> int:
-    """A size as people write it, in bytes; units are powers of 1024.
+    """Parses a size in bytes; units are powers of 1024.
 
-    Raises
-    ------
-    ConfigError
-        if it is no size, or less than a megabyte.
+    Raises:
+        ConfigError: If it is not a size, or less than a megabyte.
 
     >>> parse("512MB"), parse("1.5 GiB"), parse("2000000")
     (536870912, 1610612736, 2000000)
@@ -57,27 +53,27 @@ def parse(text: str) -> int:
 
 
 def available(device: str = "cpu") -> int:
-    """Bytes that can be taken now on 'cpu' or 'cuda'.
+    """Returns the free memory of 'cpu' or 'cuda' in bytes.
 
-    The least of what machine, container and process limit leave.
+    On the CPU this is the least that the machine, the container and the process limit leave.
     """
     if device.startswith("cuda"):
         torch: Any = sys.modules["torch"]
         free = int(torch.cuda.mem_get_info()[0])
-        # its cache can be used again
+        # The memory in torch's cache can be used again.
         return free + int(torch.cuda.memory_reserved()) - int(torch.cuda.memory_allocated())
     left = [_meminfo("MemAvailable"), _container(), _process_limit()]
     return max(min((size for size in left if size is not None), default=UNKNOWN), 0)
 
 
 def budget(device: str = "cpu") -> int:
-    """Bytes that one step may take: those given to `use`, else a quarter of what is available."""
+    """Returns the bytes that a step may take: the size given to `use`, else a part of the free."""
     return _given if _given is not None else max(available(device) // SHARE, 1)
 
 
 @contextmanager
 def use(size: int | None) -> Iterator[None]:
-    """Within the block, steps take at most `size` bytes; None leaves it to them."""
+    """Limits steps within the block to `size` bytes; None sets no limit."""
     global _given
     before, _given = _given, size
     try:
@@ -87,7 +83,7 @@ def use(size: int | None) -> Iterator[None]:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Tell a lack of memory from other errors.
+    """Returns whether an error means that memory ran out.
 
     Torch's allocators raise a bare RuntimeError, and torch may not be loaded.
     """
@@ -107,20 +103,20 @@ def in_blocks(
     smallest: int = 1,
     device: str = "cpu",
 ) -> None:
-    """Call `work(start, stop)` for one block after another.
+    """Calls `work(start, stop)` for one block after another.
 
-    A block for which memory runs out is halved and done again.
+    If memory runs out in a block, the block is halved and repeated.
 
-    Parameters
-    ----------
-    block : the first size, a multiple of `smallest`.
-    what : the step and its unit, for messages: "ranking 5,000 items, users".
-    device : whose memory it is, 'cpu' or 'cuda', for the message as well.
+    Args:
+        count: Number of units in all blocks.
+        block: The first size, a multiple of `smallest`.
+        work: Processes the units from start to stop.
+        what: The step and its unit, for messages: "ranking 5,000 items, users".
+        smallest: The smallest block.
+        device: The device of the memory, 'cpu' or 'cuda'.
 
-    Raises
-    ------
-    MemoryError
-        if not even the smallest block fits.
+    Raises:
+        MemoryError: If not even the smallest block fits.
     """
     start, block = 0, max(min(block, -(-count // smallest) * smallest), smallest)
     while start < count:
@@ -132,18 +128,21 @@ def in_blocks(
         else:
             start += block
             continue
-        # here, where the error no longer holds what had been taken
+        # Outside of `except`, where the error no longer keeps the block's memory alive.
         block = _halved(block, smallest, what, device)
 
 
 def halving(size: int, work: Callable[[int], R], *, what: str, smallest: int = 2**20) -> R:
-    """What `work(size)` returns; where memory runs out, with half the size, and half again, down to
-    `smallest`.
+    """Returns `work(size)`, with half the size as often as memory runs out.
 
-    Raises
-    ------
-    MemoryError
-        if not even the smallest fits.
+    Args:
+        size: The first size.
+        work: Computes the result with a given size.
+        what: The step and its unit, for messages.
+        smallest: The smallest size.
+
+    Raises:
+        MemoryError: If not even the smallest size fits.
     """
     while True:
         try:
@@ -155,27 +154,24 @@ def halving(size: int, work: Callable[[int], R], *, what: str, smallest: int = 2
 
 
 def _halved(block: int, smallest: int, what: str, device: str = "cpu") -> int:
-    """Half a block in whole multiples of the smallest, said aloud.
-
-    The caches of a CUDA device are given back.
-    """
+    """Halves the block in whole multiples of the smallest, logs it, and empties the CUDA cache."""
     if block <= smallest:
         raise MemoryError(
             f"{what}: not even {smallest:,} at a time fit, {available(device) // 2**20:,} MB are "
             f"free"
         ) from None
-    half = -(-(block // 2) // smallest) * smallest  # in whole multiples
+    half = -(-(block // 2) // smallest) * smallest
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
     _log.warning(
-        "%s: memory ran out with %s at a time, going on with %s", what, f"{block:,}", f"{half:,}"
+        "%s: memory ran out with %s at a time, continuing with %s", what, f"{block:,}", f"{half:,}"
     )
     return half
 
 
 def _meminfo(name: str, path: str = "/proc/meminfo") -> int | None:
-    """A line of /proc/meminfo (or of a process's status), in bytes."""
+    """Returns a line of /proc/meminfo, or of a process's status, in bytes."""
     try:
         found = re.search(
             rf"^{name}:\s+(\d+) kB", Path(path).read_text("ascii", "replace"), re.MULTILINE
@@ -186,7 +182,7 @@ def _meminfo(name: str, path: str = "/proc/meminfo") -> int | None:
 
 
 def _container() -> int | None:
-    """What the memory limit of a container (cgroup 2 or 1) leaves; None where there is none."""
+    """Returns the bytes that a container's limit (cgroup 2 or 1) leaves, None without a limit."""
     root = Path("/sys/fs/cgroup")
     for limit, used in (
         ("memory.max", "memory.current"),
@@ -195,7 +191,7 @@ def _container() -> int | None:
         try:
             most, now = (root / limit).read_text().strip(), int((root / used).read_text())
             if most.isdigit() and int(most) < 2**60:
-                # cached files count as used, yet make room when it is asked for
+                # Cached files count as used, but are dropped when memory is needed.
                 return int(most) - now + _cached(root / Path(used).parent / "memory.stat")
         except (OSError, ValueError):
             continue
@@ -203,7 +199,7 @@ def _container() -> int | None:
 
 
 def _cached(path: Path) -> int:
-    """Bytes of cached files of a container that can be dropped."""
+    """Returns the bytes of a container's cached files that can be dropped."""
     try:
         return sum(
             int(n)
@@ -216,7 +212,7 @@ def _cached(path: Path) -> int:
 
 
 def _process_limit() -> int | None:
-    """What RLIMIT_AS (`ulimit -v`) leaves of the address space; None where there is no limit."""
+    """Returns the bytes that RLIMIT_AS (`ulimit -v`) leaves, None without a limit."""
     most = resource.getrlimit(resource.RLIMIT_AS)[0]
     taken = _meminfo("VmSize", "/proc/self/status")
     return None if most == resource.RLIM_INFINITY or taken is None else most - taken

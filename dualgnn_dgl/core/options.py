@@ -1,4 +1,4 @@
-"""Small frozen dataclasses as configuration: checked, from TOML or `key=value`, and back to TOML.
+"""Options as small frozen dataclasses: checked, read from TOML or `key=value`, written to TOML.
 
 Each model has one beside it (`Config`), training has one (`TrainConfig`). A field is made with
 `option`, which carries its help and, where they apply, its choices and lower bound; there is no
@@ -23,8 +23,8 @@ from dualgnn_dgl.errors import ConfigError, DualGNNError, toml_text, unknown
 C = TypeVar("C")
 _SEAL = re.compile(rb"#.{0,10}sha256 ([0-9a-f]{64}) .*")
 
-# Upper bounds of options: far above any use, and low enough that a forged value costs neither an
-# endless loop nor an overflow.
+# Upper bounds of options. They are far above any use, and low enough that a forged value causes
+# neither an endless loop nor an overflow.
 LAYERS, WIDTH, COUNT = 100, 2**40, 2**31 - 1
 
 
@@ -97,9 +97,7 @@ def recorded(config: Options) -> dict[str, Any]:
 
 
 def _convert(name: str, value: Any, default: Any, typed: bool) -> Any:
-    """Converts `value`, from a file or from the command line's text, to the type of the field's
-    default.
-    """
+    """Converts `value`, from a file or the command line, to the type of the field's default."""
     wanted = type(default)
     if isinstance(value, str) and wanted is not str and not typed:
         text = value.strip().lower()
@@ -119,7 +117,7 @@ def _convert(name: str, value: Any, default: Any, typed: bool) -> Any:
 
 
 def build(kind: type[C], values: Mapping[str, Any], where: str = "", *, typed: bool = False) -> C:
-    """Makes a configuration from the given values; the rest keeps its defaults.
+    """Makes an options object from the given values; other fields keep their defaults.
 
     Args:
         kind: The configuration's class.
@@ -156,11 +154,10 @@ def check_saved(
     remedy: str,
     where: str = "",
 ) -> None:
-    """Raises `what` with the file's name and the `remedy` unless the file's `values` are valid for
-    `kind`.
+    """Raises `what` unless the `values` of a file are valid for `kind`.
 
-    A key that is missing was added by a later version, and keeps its default. `where` is as for
-    `build`.
+    The message has the file's name and the `remedy`. A missing key was added by a later version,
+    and keeps its default. `where` is that of `build`.
     """
     try:
         build(kind, values, where, typed=True)
@@ -169,7 +166,7 @@ def check_saved(
 
 
 def parse_pair(text: str) -> tuple[str, str]:
-    """`key=value` → (key, value).
+    """Splits `key=value` into (key, value).
 
     >>> parse_pair("lr=0.01")
     ('lr', '0.01')
@@ -181,7 +178,7 @@ def parse_pair(text: str) -> tuple[str, str]:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """A TOML file as a dictionary; damage is one line with the file's name."""
+    """Reads a TOML file as a dictionary; damage gives a one-line error with the file's name."""
     try:
         with open_regular(path, ConfigError) as handle:
             content = handle.read(LONGEST_TOML + 1)
@@ -208,7 +205,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
 
 def seal_toml(text: str) -> str:
-    """`text` under a line with its SHA-256, which `read_toml` compares."""
+    """Returns `text` below a line with its SHA-256, which `read_toml` compares."""
     return (
         f"# sha256 {hashlib.sha256(text.encode()).hexdigest()} of all that follows; to edit the "
         f"file, delete this line\n{text}"
@@ -216,7 +213,7 @@ def seal_toml(text: str) -> str:
 
 
 def to_toml(values: Any, section: str = "") -> str:
-    """A configuration as TOML lines with each field's help as a comment.
+    """Formats options as TOML lines, with each field's help as a comment.
 
     >>> import dataclasses
     >>> @dataclasses.dataclass(frozen=True)

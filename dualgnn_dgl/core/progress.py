@@ -1,4 +1,4 @@
-"""Progress of a verb: one event, one type of callback, used by everything that takes long."""
+"""Progress of a verb: one type of event and one type of callback for all long work."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Progress:
-    """One event of a verb at work: a line for people, or the state of a training.
+    """One event of a verb: a line for people, or the state of training.
 
-    An event with a `message` carries nothing else that is worth showing, except `finished`.
+    An event with a `message` has no other field that is worth showing, except `finished`.
 
     Attributes:
-        epoch: present epoch, from 1; 0 outside of training.
-        step: units of work done in the epoch, or in the whole task where there are no epochs.
-        steps: units of work in the epoch or task.
-        loss: training loss of the last finished epoch.
-        value: validation metric of the last finished epoch.
-        best: best validation metric so far.
-        finished: whether an epoch or a task has just ended. In training it is set once an epoch,
+        epoch: Current epoch, from 1; 0 outside of training.
+        step: Units of work done in the epoch, or in the whole task if there are no epochs.
+        steps: Units of work in the epoch or task.
+        loss: Training loss of the last finished epoch.
+        value: Validation metric of the last finished epoch.
+        best: Best validation metric so far.
+        finished: Whether an epoch or a task has just ended. In training it is set once an epoch,
             after validation; loss and value are then those of this epoch.
-        message: one line for people.
-        task: name of the task among several, such as "trial 3 of 0…19".
-        epochs: number of epochs at most.
-        metric: name of the validation metric.
+        message: One line for people.
+        task: Name of the task among several, such as "trial 3 of 0…19".
+        epochs: Largest number of epochs.
+        metric: Name of the validation metric.
     """
 
     epoch: int = 0
@@ -52,11 +52,11 @@ class Report(Protocol):
 
 
 class Stoppable(Protocol):
-    """An object that can ask the work to end early, such as the handler of a signal.
+    """An object that can ask the work to end early, such as a signal handler.
 
     Attributes:
-        ask: set by the verb once it can end by itself. Calling it lets the work end after the
-            present step and returns a few words for people that say so.
+        ask: Set by the verb once it can end by itself. Calling it lets the work end after the
+            current step and returns a short text for people that says so.
     """
 
     ask: Callable[[], str] | None

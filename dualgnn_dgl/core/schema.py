@@ -1,10 +1,8 @@
-"""Types and ranges of the JSON files that are read.
+"""Schemas of the JSON files that are read: types and ranges.
 
-One schema for each kind of file, beside its writer.
-
-A schema is a function of a value and its place in the document; it raises `Mismatch` where the
-value does not fit. `record` refuses unknown keys unless `extra` allows them. JSON keeps `true` and
-1 apart, and so do the schemas.
+Each kind of file has one schema, beside its writer. A schema is a function of a value and its place
+in the document; it raises `Mismatch` where the value does not fit. `record` refuses unknown keys
+unless `extra` allows them. JSON distinguishes `true` and 1, and so do the schemas.
 
     RUN = record({"epochs": whole(), "device": DEVICE}, EXTENSION)
     check(RUN, value, "runs/a/run.json", RunError, "train again")
@@ -35,9 +33,10 @@ def check(
     what: type[DualGNNError] = DataError,
     remedy: str = "make it again",
 ) -> None:
-    """Raises `what` with the line `path.
+    """Raises `what` unless `value` fits `schema`.
 
-    Place and value, what is expected: remedy` unless `value` fits `schema`.
+    The message is one line: the path, the place and the value, the expected content, and the
+    remedy.
     """
     try:
         schema(value, "")
@@ -56,7 +55,7 @@ def fail(value: Any, place: str, expected: str) -> NoReturn:
 
 
 def whole(low: int = 0, high: int = LARGEST) -> Schema:
-    """An integer from `low` to `high`."""
+    """Returns the schema of an integer from `low` to `high`."""
 
     def fits(value: Any, place: str) -> None:
         if type(value) is not int or not low <= value <= high:
@@ -72,7 +71,7 @@ def whole(low: int = 0, high: int = LARGEST) -> Schema:
 
 
 def number(low: float = -math.inf, high: float = math.inf) -> Schema:
-    """A finite number from `low` to `high`."""
+    """Returns the schema of a finite number from `low` to `high`."""
 
     def fits(value: Any, place: str) -> None:
         if type(value) not in (int, float) or not math.isfinite(value) or not low <= value <= high:
@@ -86,8 +85,12 @@ def number(low: float = -math.inf, high: float = math.inf) -> Schema:
 
 
 def text(pattern: str = r"[^\0]*", expected: str = "a text", longest: int = 4096) -> Schema:
-    """A text of at most `longest` characters that matches the whole `pattern`, which messages call
-    `expected`.
+    """Returns the schema of a text that matches the whole `pattern`.
+
+    Args:
+        pattern: Regular expression.
+        expected: Description of the pattern, for messages.
+        longest: Largest number of characters.
     """
     matcher = re.compile(pattern, re.DOTALL)
 
@@ -99,7 +102,7 @@ def text(pattern: str = r"[^\0]*", expected: str = "a text", longest: int = 4096
 
 
 def one_of(*choices: Any) -> Schema:
-    """One of the given values, type included."""
+    """Returns the schema of one of the given values, type included."""
 
     def fits(value: Any, place: str) -> None:
         if not any(type(value) is type(choice) and value == choice for choice in choices):
@@ -109,12 +112,12 @@ def one_of(*choices: Any) -> Schema:
 
 
 def maybe(schema: Schema) -> Schema:
-    """Null, or what `schema` allows."""
+    """Returns the schema of null, or of a value of `schema`."""
     return lambda value, place: None if value is None else schema(value, place)
 
 
 def list_of(schema: Schema, low: int = 0, high: int = LARGEST) -> Schema:
-    """A list of `low` to `high` entries, each of `schema`."""
+    """Returns the schema of a list of `low` to `high` entries, each of `schema`."""
 
     def fits(value: Any, place: str) -> None:
         if type(value) is not list or not low <= len(value) <= high:
@@ -131,7 +134,7 @@ def list_of(schema: Schema, low: int = 0, high: int = LARGEST) -> Schema:
 
 
 def dict_of(key: Schema, schema: Schema) -> Schema:
-    """An object of any number of entries, with keys of the schema `key` and values of `schema`."""
+    """Returns the schema of an object with keys of `key` and values of `schema`."""
 
     def fits(value: Any, place: str) -> None:
         if type(value) is not dict:
@@ -148,8 +151,12 @@ def record(
     optional: Mapping[str, Schema] | None = None,
     extra: Schema | None = None,
 ) -> Schema:
-    """An object with the `required` keys, any of the `optional` ones, and others of the schema
-    `extra` if that is given.
+    """Returns the schema of an object with given keys.
+
+    Args:
+        required: Schemas of the keys that must be there.
+        optional: Schemas of the keys that may be there.
+        extra: Schema of all other keys; None refuses them.
     """
     known = {**required, **(optional or {})}
 
@@ -190,9 +197,9 @@ HEX64, DEVICE = (
     text(r"[0-9a-f]{64}", "64 hexadecimal digits", 64),
     text(r"cpu|cuda(:\d{1,3})?", "cpu or cuda:N"),
 )
-# a metric: rounding may lift a perfect one above 1
+# Rounding may lift a perfect metric above 1.
 VERSIONS, METRIC = dict_of(NAME, TEXT), number(0, 1 + 1e-6)
-# the options of a model or of training: `options.build` checks them one by one
+# Options of a model or of training; `options.build` checks each of them.
 SETTINGS = dict_of(NAME, scalar)
-# digests that a manifest may hold
+# Digests that a manifest may have.
 EXTENSION: Mapping[str, Schema] = {"files": dict_of(TEXT, HEX64), "self": HEX64}

@@ -1,10 +1,9 @@
-"""Strict parsing of JSON and TOML.
+"""Parses JSON and TOML strictly.
 
-What standard parsers let pass, and no file of ours holds, is a `ValueError`.
-
-Refused are NaN, infinity and overflowing numbers, integers outside 64 bits, keys given twice, half
-of a surrogate pair, dates, and deep nesting. `files.read_json` and `options.read_toml` add the
-file's name; schema.py checks types and ranges.
+It raises `ValueError` for content that standard parsers accept and that no file of this library
+has: NaN, infinity and overflowing numbers, integers outside 64 bits, repeated keys, half of a
+surrogate pair, dates, and deep nesting. `files.read_json` and `options.read_toml` add the file's
+name; schema.py checks types and ranges.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ import tomllib
 from typing import Any
 
 LARGEST = 2**63 - 1  # the largest integer that torch and NumPy hold
-DEEPEST = 64  # levels of nesting; our own files have fewer than ten
-LONGEST_TOML = 2**14  # bytes; tomllib needs time by the square of a dotted key's length
+DEEPEST = 64  # levels of nesting; this library's files have fewer than ten
+LONGEST_TOML = 2**14  # bytes; tomllib's time grows with the square of a dotted key's length
 
 
 def parse_json(text: str) -> Any:
@@ -35,7 +34,7 @@ def parse_json(text: str) -> Any:
     _check_depth(value)
     if re.search(r"\\u[dD][89a-fA-F]", text):
         try:
-            # file names hold bytes that are not UTF-8
+            # File names may contain bytes that are not UTF-8.
             json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape")
         except UnicodeEncodeError:
             raise ValueError("it holds half of a surrogate pair, which is no character") from None
@@ -43,9 +42,7 @@ def parse_json(text: str) -> Any:
 
 
 def parse_toml(content: bytes) -> dict[str, Any]:
-    """Parses TOML strictly; raises `ValueError` as the module describes, and for more than 16
-    KiB.
-    """
+    """Parses TOML strictly; raises `ValueError` as the module describes, and above 16 KiB."""
     if len(content) > LONGEST_TOML:
         raise ValueError(f"it has more than {LONGEST_TOML:,} bytes")
     try:
@@ -63,7 +60,7 @@ def parse_toml(content: bytes) -> dict[str, Any]:
 def _check_depth(value: Any) -> None:
     """Raises `ValueError` for deep nesting, a large integer or a date.
 
-    Goes level by level, without recursion.
+    It works level by level, without recursion.
     """
     level = [value]
     for _ in range(DEEPEST):
@@ -84,7 +81,8 @@ def _check_depth(value: Any) -> None:
 
 
 def _integer(text: str) -> int:
-    if len(text) > 20:  # int() refuses more than some thousand digits, and takes long for fewer
+    # int() refuses several thousand digits, and is slow for fewer.
+    if len(text) > 20:
         raise ValueError(f"{text:.24}… is outside the range of 64-bit integers")
     return int(text)
 

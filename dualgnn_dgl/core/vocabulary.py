@@ -1,9 +1,8 @@
-"""The closed lists of names, each once: what the library accepts and the command line offers.
+"""Closed lists of names, each listed once: the values that library and command line accept.
 
-Nothing is imported here, so that `dualgnn VERB --help` shows the lists without loading the library.
-Names that stand for a function are not listed here but are the keys of one table, in a file that is
-as quick to import: `evaluation.accuracy.METRICS`,
-`modality.imputers.IMPUTERS` and `models.MODELS`.
+This file imports no library, so that `dualgnn VERB --help` shows the lists quickly. Names of
+functions are not listed here. They are the keys of one table each, in files that are as quick to
+import: `evaluation.accuracy.METRICS`, `modality.imputers.IMPUTERS` and `models.MODELS`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from collections.abc import Iterable
 
 SPLITS = ("train", "valid", "test")
 HELD_OUT = ("test", "valid")  # splits that can be measured on
-# which pairs ranked lists leave out: all known before the measured split, or training pairs alone
+# The pairs that ranked lists leave out: all pairs before the measured split, or training pairs
+# only.
 MASKS = ("all", "train")
-# how a log is split
+# The ways to split a log.
 SPLIT_RULES = (
     "random",
     "mmrec",
@@ -32,9 +32,9 @@ STAGES = ("train+test", "test-only")  # when modalities go missing
 
 
 def strategies(imputers: Iterable[str]) -> tuple[str, ...]:
-    """How a model meets missing modalities.
+    """Returns the names of the ways in which a model handles missing modalities.
 
-    A mask, one of the imputers, or without the incomplete items.
+    They are the mask, each of the imputers, and training without the incomplete items.
 
     >>> strategies(["zero", "mean"])
     ('mask', 'zero', 'mean', 'drop-items')

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import sparse
 
-from dualgnn_dgl.core.files import content_hash
+from dualgnn_dgl.core.arrays import content_hash
 from dualgnn_dgl.core.vocabulary import SPLITS
 from dualgnn_dgl.data.manifest import usable
 from dualgnn_dgl.data.projection import FeatureProjection

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from dualgnn_dgl.core.arrays import load_array, read_columns, write_columns
 from dualgnn_dgl.core.exchange import reading, replace_folders
-from dualgnn_dgl.core.files import load_array, read_columns, write_columns
 from dualgnn_dgl.core.folders import check_files, seal
 from dualgnn_dgl.core.schema import check
 from dualgnn_dgl.core.vocabulary import SPLITS

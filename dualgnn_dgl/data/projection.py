@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dualgnn_dgl.core import schema
-from dualgnn_dgl.core.files import content_hash, load_array
+from dualgnn_dgl.core.arrays import content_hash, load_array
 from dualgnn_dgl.errors import DataError
 
 BLOCK = 50_000  # rows mapped at once

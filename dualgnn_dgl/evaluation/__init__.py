@@ -1,15 +1,21 @@
-"""Full ranking and what it says. Sees two tables, user (U, D) and item (I, D), and knows no model. Where D is as large as the
-catalogue, as for neighbourhood models, both tables are sparse: the score is the same inner product.
+"""Ranks the whole catalogue and measures the lists.
 
-ranking       `top_k`: the lists
-accuracy      `METRICS`: the metrics by name; a new one is a function and its line there
-metrics       `Evaluator`: do the lists hold what was held out?
-beyond        `beyond_accuracy`: what the lists are like: coverage, Gini, novelty, diversity. A new one: a function there
-slices        users by activity, held-out items by popularity, warm, cold, complete and incomplete items
-intervals     `bootstrap`: how sure a mean is; `intervals.resampled_means`, the resamples of every interval and test
-significance  `paired`, `p_value`, `holm`: is the difference of two models more than chance?
+This package reads two tables, user (U, D) and item (I, D), and knows no model. Where D is as large
+as the catalogue, as for neighbourhood models, both tables are sparse: the score is the same inner
+product.
 
-Names are imported when first asked for: the command line reads the metrics' names without loading torch.
+ranking       `top_k`: the lists; `ranking.Ranker`: the same for many requests to one item table.
+accuracy      `METRICS`: the metrics by name. To add one, write a function and add its line there.
+metrics       `Evaluator`: compares the lists with the held-out items.
+beyond        `beyond_accuracy`: coverage, Gini, novelty and diversity of the lists. To add a
+              measure, write a function there.
+slices        Users by activity, held-out items by popularity, warm, cold, complete and incomplete
+              items.
+intervals     `bootstrap`: intervals of means; `resampled_means`: the resamples of every interval
+              and test.
+significance  `paired`, `p_value`, `holm`: tests of the difference between two models.
+
+Names are imported on first use: the command line reads the metrics' names without loading torch.
 """
 
 from __future__ import annotations

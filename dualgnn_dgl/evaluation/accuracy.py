@@ -1,12 +1,12 @@
-"""Metrics of accuracy, by name: does a user's list hold the items that were held out?
+"""Accuracy metrics by name: how well a user's list matches the held-out items.
 
-To add one, write a function of `hits` and `k` here and add its line to `METRICS`; evaluation, early
-stopping (`--set metric=`),
-`dualgnn eval` and `dualgnn compare` take the names from there. The command line reads this file, so
-it imports nothing: a function that needs NumPy imports it inside.
+To add a metric, write a function of `hits` and `k` here and add its line to `METRICS`. Evaluation,
+early stopping (`--set metric=`), `dualgnn eval` and `dualgnn compare` read the names from there.
+The command line imports this file, so it imports no library: a function that needs NumPy imports it
+in its body.
 
-With h_j = 1 where place j (from 1) of a user's list is a hit, and n held-out items of that user;
-all sums run over j ≤ K.
+Notation: h_j = 1 where place j (from 1) of a user's list is a hit, and n is the number of held-out
+items of that user. All sums run over j ≤ K.
 """
 
 from __future__ import annotations
@@ -21,40 +21,39 @@ if TYPE_CHECKING:
 
 
 def recall(hits: Hits, k: int) -> np.ndarray:
-    """Σ h_j / n."""
+    """Returns Σ h_j / n."""
     return hits.count(k) / hits.positives
 
 
 def precision(hits: Hits, k: int) -> np.ndarray:
-    """Σ h_j / K, also where fewer than K items were left."""
+    """Returns Σ h_j / K, also where fewer than K items were left."""
     return hits.count(k) / k
 
 
 def ndcg(hits: Hits, k: int) -> np.ndarray:
-    """Σ h_j / log2(j + 1) over the same sum for the first min(n, K) places, the best list possible
-    for the *held-out* items.
+    """Returns Σ h_j / log2(j + 1), divided by the same sum for the best possible list.
 
-    Dividing by the best order of the *hits* instead (as the DualGNN authors' code does) inflates
-    it.
+    The best possible list begins with min(n, K) *held-out* items. Dividing by the best order of the
+    *hits* instead, as the DualGNN authors' code does, inflates the metric.
     """
     return hits.gain(k) / hits.best_gain(k)
 
 
 def hit(hits: Hits, k: int) -> np.ndarray:
-    """1 where the list holds any hit, else 0."""
+    """Returns 1 where the list has any hit, else 0."""
     return (hits.count(k) > 0).astype("float64")
 
 
 def average_precision(hits: Hits, k: int) -> np.ndarray:
-    """Σ h_j · (hits up to j) / j, divided by min(n, K) (as in MMRec and RecBole.
+    """Returns Σ h_j · (hits up to j) / j, divided by min(n, K).
 
-    Others divide by n).
+    MMRec and RecBole divide by min(n, K) too; other toolkits divide by n.
     """
     return hits.precisions(k) / hits.possible(k)
 
 
 def reciprocal_rank(hits: Hits, k: int) -> np.ndarray:
-    """1 / the place of the first hit, 0 where there is none."""
+    """Returns 1 / the place of the first hit, or 0 without a hit."""
     first = hits.first()  # infinite where there is none
     return (first <= k) / first
 

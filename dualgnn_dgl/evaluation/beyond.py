@@ -1,6 +1,6 @@
-"""Beyond accuracy: what the lists are like, whatever was held out.
+"""Measures beyond accuracy: properties of the lists that do not depend on held-out items.
 
-To add a measure: a function here and a line in `beyond_accuracy`.
+To add a measure, write a function here and add its line to `beyond_accuracy`.
 
 Letters: I items, F raw feature width, B evaluated users, K list length.
 """
@@ -16,21 +16,19 @@ from scipy import sparse
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.evaluation.metrics import coverage
-from dualgnn_dgl.evaluation.ranking import NO_ITEM
+from dualgnn_dgl.evaluation.selection import NO_ITEM
 
 _BUDGET = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Beyond:
-    """What the lists are like.
+    """Coverage, Gini, novelty and diversity of a set of lists.
 
-    Parameters
-    ----------
-    whole : 'coverage@10', 'gini@10' -> a number for all lists together.
-    per_user : 'novelty@10', 'diversity visual@10' -> (B,) float64, NaN for users who have none.
-    means : the means of `per_user` over the users who have one, by the same names; NaN where nobody
-        has.
+    Attributes:
+        whole: 'coverage@10', 'gini@10' → a number for all lists together.
+        per_user: 'novelty@10', 'diversity visual@10' → (B,) float64, NaN for users without a value.
+        means: Means of `per_user` over the users with a value, by the same names; NaN without any.
     """
 
     whole: dict[str, float]
@@ -41,19 +39,23 @@ class Beyond:
 def beyond_accuracy(
     items: np.ndarray, ks: Sequence[int], train: Interactions, modalities: Mapping[str, Modality]
 ) -> Beyond:
-    """Measure the lists (B, K) at every length of `ks`.
+    """Measures coverage, Gini, novelty and diversity of the lists at every length.
 
-    Coverage, Gini, novelty, and diversity in each modality.
+    Args:
+        items: Lists of items, (B, K).
+        ks: List lengths, each at most K.
+        train: Training pairs.
+        modalities: Modalities in which diversity is measured, by name.
 
-    Raises
-    ------
-    DataError
-        if there are no lists.
+    Raises:
+        DataError: If there are no lists.
 
     >>> train = Interactions([0, 1, 1], [0, 0, 1], 4, 3)
     >>> found = beyond_accuracy(np.array([[0, 1], [0, 2]]), [2], train, {})
-    >>> found.whole["coverage@2"], round(found.whole["gini@2"], 4), found.per_user["novelty@2"].tolist()
-    (1.0, 0.1667, [1.5, 1.5])
+    >>> found.whole["coverage@2"], round(found.whole["gini@2"], 4)
+    (1.0, 0.1667)
+    >>> found.per_user["novelty@2"].tolist()
+    [1.5, 1.5]
     """
     if not len(items):
         raise DataError("there are no lists to measure: rank for at least one user")
@@ -74,18 +76,20 @@ def beyond_accuracy(
 
 
 def gini(items: np.ndarray, num_items: int) -> float:
-    """How unevenly the lists (B, K) spread over the catalogue.
+    """Returns Gini's coefficient of how often each item is listed.
 
-    Gini's coefficient of how often each item is listed.
+    G = Σ_i (2i − I − 1) x_(i) / (I Σ x), with x sorted in ascending order, over *all* I items,
+    listed or not. 0: every item is listed equally often; 1 − 1/I: one item takes every place.
+    Others divide by I − 1 instead of I, a negligible difference for a large catalogue.
 
-    G = Σ_i (2i − I − 1) x_(i) / (I Σ x), x sorted ascending, over *all* I items, listed or not. 0:
-    each equally often; 1 − 1/I: one item takes every place. Others divide by I − 1 instead of I,
-    which makes no difference here.
+    Args:
+        items: Lists of items, (B, K).
+        num_items: Number of items I.
 
     >>> gini(np.array([[0, 1], [2, 3]]), 4), gini(np.array([[1], [1]]), 4)
     (0.0, 0.75)
     """
-    # of shape (I,)
+    # The counts have shape (I,).
     often = np.sort(np.bincount(items[items != NO_ITEM], minlength=num_items)).astype(np.float64)
     place = np.arange(1, num_items + 1, dtype=np.float64)
     total = often.sum()
@@ -95,13 +99,22 @@ def gini(items: np.ndarray, num_items: int) -> float:
 
 
 def novelty(items: np.ndarray, watched: np.ndarray, num_users: int) -> np.ndarray:
-    """Mean self-information of each user's list (B, K) in bits.
+    """Returns the mean self-information of each user's list, in bits.
 
-    How surprising its items are to a random user.
+    The self-information of an item is −log2(users who watched it in training / users): how
+    surprising the item is to a random user. It is infinite for an item that no user watched, so
+    such an item counts as watched by one user.
 
-    −log2(users who watched the item in training / users). An item nobody watched would be
-    infinitely surprising: it counts as watched by one. Source: Zhou et al., Solving the apparent
-    diversity–accuracy dilemma of recommender systems (2010).
+    Args:
+        items: Lists of items, (B, K).
+        watched: Training users of each item, (I,).
+        num_users: Number of users.
+
+    Returns:
+        (B,) float64; NaN for empty lists.
+
+    Source: Zhou et al., Solving the apparent diversity–accuracy dilemma of recommender systems
+    (2010).
 
     >>> novelty(np.array([[0, 1], [2, -1]]), np.array([4, 1, 0]), 8).tolist()
     [2.0, 3.0]
@@ -114,17 +127,25 @@ def novelty(items: np.ndarray, watched: np.ndarray, num_users: int) -> np.ndarra
 
 
 def diversity(items: np.ndarray, modality: Modality) -> np.ndarray:
-    """Intra-list diversity of each user's list (B, K).
+    """Returns the intra-list diversity of each user's list.
 
-    The mean of 1 − cosine over its pairs of items.
+    The diversity of a list is the mean of 1 − cosine over its pairs of items. Only items with
+    features of their own count: rows that are missing, imputed, or all zero have no direction and
+    are left out. With unit rows x̂ of n items, the sum of the cosines over ordered pairs is ‖Σ x̂‖²
+    − n.
 
-    Only items whose features were read count: rows that are missing, filled in, or all zero have no
-    direction and are left out; a list with fewer than two of the others has no diversity, NaN. With
-    unit rows x̂ of n items the sum of the cosines over ordered pairs is ‖Σ x̂‖² − n. Source:
-    Ziegler et al., Improving recommendation lists through topic diversification (2005), with the
-    cosine of features for topics.
+    Args:
+        items: Lists of items, (B, K).
+        modality: The features.
 
-    >>> angles = Modality(np.array([[1, 0], [0, 2], [-3, 0], [1, 1]]), np.array([True, True, True, False]))
+    Returns:
+        (B,) float64; NaN for lists with fewer than two items that count.
+
+    Source: Ziegler et al., Improving recommendation lists through topic diversification (2005),
+    with the cosine of features instead of topics.
+
+    >>> own = np.array([True, True, True, False])
+    >>> angles = Modality(np.array([[1, 0], [0, 2], [-3, 0], [1, 1]]), own)
     >>> diversity(np.array([[0, 1, 3], [0, 2, -1], [1, 3, -1]]), angles).tolist()
     [1.0, 2.0, nan]
     """
@@ -132,7 +153,7 @@ def diversity(items: np.ndarray, modality: Modality) -> np.ndarray:
     usable = modality.own & (norm > 0)
     found = np.full(len(items), np.nan)
     block = max(1, _BUDGET // (8 * max(modality.width, 1)))
-    # of shape (I, F)
+    # The unit rows have shape (I, F).
     unit = np.divide(
         modality.values, norm[:, None], out=np.zeros(modality.values.shape), where=usable[:, None]
     )

@@ -6,15 +6,11 @@ import numpy as np
 
 
 class Hits:
-    """Which places of B users' lists are hits, with the sums over the first K places that metrics
-    share.
+    """Marks the hits in the lists of B users and sums over their first K places.
 
-    Parameters
-    ----------
-    places : (B, width) bool
-        whether the item at a place is held out.
-    positives : (B,) int
-        held-out items n of each user, at least 1.
+    Args:
+        places: Whether the item at a place is held out, (B, width) bool.
+        positives: Held-out items n of each user, (B,) int, at least 1.
     """
 
     def __init__(self, places: np.ndarray, positives: np.ndarray) -> None:
@@ -27,25 +23,25 @@ class Hits:
         self._precisions = np.where(places, self._count / self._number, 0.0).cumsum(axis=1)
 
     def count(self, k: int) -> np.ndarray:
-        """Hits among the first k places, (B,)."""
+        """Returns the hits among the first k places, (B,)."""
         return self._count[:, k - 1]
 
     def gain(self, k: int) -> np.ndarray:
-        """Sum of 1 / log2(place + 1) over the hits among the first k places, (B,)."""
+        """Returns the sum of 1 / log2(place + 1) over the hits among the first k places, (B,)."""
         return self._gain[:, k - 1]
 
     def possible(self, k: int) -> np.ndarray:
-        """Hits of the best list possible, min(n, k), (B,)."""
+        """Returns the hits of the best possible list, min(n, k), (B,)."""
         return np.minimum(self.positives, k)
 
     def best_gain(self, k: int) -> np.ndarray:
-        """Gain of the best list possible, (B,)."""
+        """Returns the gain of the best possible list, (B,)."""
         return self._best[self.possible(k) - 1]
 
     def precisions(self, k: int) -> np.ndarray:
-        """Sum of the precision at each hit among the first k places, (B,)."""
+        """Returns the sum of the precision at each hit among the first k places, (B,)."""
         return self._precisions[:, k - 1]
 
     def first(self) -> np.ndarray:
-        """Place of the first hit, (B,); infinite where there is none."""
+        """Returns the place of the first hit, (B,); infinite without a hit."""
         return np.where(self.places.any(axis=1), self.places.argmax(axis=1) + 1, np.inf)

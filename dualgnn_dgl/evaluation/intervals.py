@@ -1,7 +1,7 @@
-"""The bootstrap: how much a mean over users would vary with other users.
+"""Bootstrap intervals: how much a mean over users would vary with other users.
 
-`resampled_means` makes the resamples for every interval and test: of means, paired differences,
-    ratios and slices of users.
+`resampled_means` makes the resamples of every interval and test: of means, paired differences,
+ratios and slices of users.
 """
 
 from __future__ import annotations
@@ -21,25 +21,21 @@ def bootstrap(
     resamples: int = 1000,
     level: float = 0.95,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile interval of every mean, users drawn with replacement.
+    """Computes the percentile interval of every mean, with users drawn with replacement.
 
-    One set of draws serves all metrics, see `resampled_means`.
+    All metrics share the same draws, see `resampled_means`.
 
-    Parameters
-    ----------
-    per_user : metric -> (B,) values of the same B users.
-    seed : a seed or a generator.
-    resamples : number of resamples.
-    level : share of resampled means inside the interval.
+    Args:
+        per_user: Metric → (B,) values of the same B users.
+        seed: A seed or a generator.
+        resamples: Number of resamples.
+        level: Share of resampled means inside the interval.
 
-    Returns
-    -------
-    metric -> (low, high)
+    Returns:
+        Metric → (low, high).
 
-    Raises
-    ------
-    ConfigError
-        if `resamples` < 1 or `level` is not within 0…1.
+    Raises:
+        ConfigError: If `resamples` < 1 or `level` is not within 0…1.
 
     Source: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
 
@@ -52,15 +48,18 @@ def bootstrap(
         raise ConfigError(
             f"a bootstrap interval of level {level} was asked for: ask for a share between 0 and 1"
         )
-    # of shape (resamples, metrics)
+    # The means have shape (resamples, metrics).
     means = resampled_means(np.stack(list(per_user.values()), axis=1), seed, resamples)
     low, high = percentiles(means, level)
     return {name: (float(low[i]), float(high[i])) for i, name in enumerate(per_user)}
 
 
 def percentiles(resampled: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Ends (low, high) of the interval that holds the share `level` of resampled values (resamples,
-    …).
+    """Returns the ends (low, high) of the interval that covers the share `level`.
+
+    Args:
+        resampled: Resampled values, (resamples, …).
+        level: Share of the values inside the interval.
 
     >>> [round(float(end), 6) for end in percentiles(np.arange(101.0))]
     [2.5, 97.5]
@@ -72,10 +71,18 @@ def percentiles(resampled: np.ndarray, level: float = 0.95) -> tuple[np.ndarray,
 def resampled_means(
     values: np.ndarray, seed: int | np.random.Generator, resamples: int
 ) -> np.ndarray:
-    """Means (resamples, n) of the columns of `values` (B, n), its rows drawn with replacement.
+    """Computes column means of `values`, with rows drawn with replacement.
 
-    Equal rows are interchangeable, so a resample is drawn as how often each distinct row occurs in
-    it (one multinomial draw), and one set of draws serves all columns.
+    Equal rows are interchangeable. A resample is therefore drawn as the number of times each
+    distinct row occurs in it, one multinomial draw, and one set of draws serves all columns.
+
+    Args:
+        values: (B, n).
+        seed: A seed or a generator.
+        resamples: Number of resamples.
+
+    Returns:
+        (resamples, n) float64.
 
     >>> resampled_means(np.array([[1.0, 2.0]] * 5), seed=0, resamples=3).tolist()
     [[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]]

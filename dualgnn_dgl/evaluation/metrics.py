@@ -1,11 +1,10 @@
-"""Metrics of full ranking, all out of one boolean matrix.
+"""Metrics of full ranking, computed from one boolean matrix.
 
-Is the item at place k of user b's list held out?
-
-The metrics themselves are the table `accuracy.METRICS`.
+The entry of user b at place k says whether the item there is held out. The metrics are the table
+`accuracy.METRICS`.
 
 Letters: U users, I items, D embedding width, B evaluated users (those with a held-out item), K list
-    length.
+length.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from dualgnn_dgl.data import Interactions
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.evaluation.accuracy import METRICS
 from dualgnn_dgl.evaluation.hits import Hits
-from dualgnn_dgl.evaluation.ranking import NO_ITEM, beyond_catalogue, pick_rows, top_k
+from dualgnn_dgl.evaluation.ranking import beyond_catalogue, top_k
+from dualgnn_dgl.evaluation.selection import NO_ITEM
+from dualgnn_dgl.evaluation.tables import pick_rows
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What an `Evaluator` found.
+    """Results of an `Evaluator`.
 
-    Parameters
-    ----------
-    ks : the list lengths.
-    users : (B,) int64
-        the evaluated users: those with at least one held-out item.
-    per_user : 'recall@10' and so on -> (B,) float64, in the order of `users`; the basis of
-        intervals and paired tests.
-    means : the means of `per_user`, by the same names.
-    coverage : 'coverage@10' and so on -> share of the catalogue that stands in any list.
+    Attributes:
+        ks: The list lengths.
+        users: The evaluated users, those with at least one held-out item, (B,) int64.
+        per_user: 'recall@10' and so on → (B,) float64, in the order of `users`; the basis of
+            intervals and paired tests.
+        means: Means of `per_user`, by the same names.
+        coverage: 'coverage@10' and so on → share of the catalogue that is in any list.
     """
 
     ks: tuple[int, ...]
@@ -48,33 +47,28 @@ class Evaluation:
 
 
 class Evaluator:
-    """Ranks the whole catalogue for every user with a held-out item.
+    """Ranks the whole catalogue for every user with a held-out item, and measures the lists.
 
-    Prepared once, called per epoch.
+    It is prepared once and called after every epoch.
 
-    Parameters
-    ----------
-    truth : the held-out pairs.
-    seen : pairs to leave out of the lists (train; at test usually train and valid); they may
-        overlap each other.
-    ks : list lengths.
+    Args:
+        truth: The held-out pairs.
+        seen: Pairs to leave out of the lists, the training pairs and usually, at test, the
+            validation pairs; they may overlap each other.
+        ks: List lengths.
 
-    Raises
-    ------
-    DataError
-        if the sizes differ, `truth` is empty, or `truth` shares pairs with `seen` (they could never
-        be hit).
-    ConfigError
-        if a list length is not within 1…I.
+    Raises:
+        DataError: If the sizes differ, `truth` is empty, or `truth` shares pairs with `seen`, which
+            could never be hit.
+        ConfigError: If a list length is not within 1…I.
 
-    Examples
-    --------
-    >>> import torch
-    >>> train, test = Interactions([0, 1], [0, 2], 2, 3), Interactions([0], [1], 2, 3)
-    >>> evaluate = Evaluator(test, [train], ks=(1, 2))
-    >>> found = evaluate(torch.ones(2, 1), torch.tensor([[9.0], [3.0], [5.0]]))
-    >>> len(found.users), found.means["recall@1"], found.means["recall@2"]
-    (1, 0.0, 1.0)
+    Examples:
+        >>> import torch
+        >>> train, test = Interactions([0, 1], [0, 2], 2, 3), Interactions([0], [1], 2, 3)
+        >>> evaluate = Evaluator(test, [train], ks=(1, 2))
+        >>> found = evaluate(torch.ones(2, 1), torch.tensor([[9.0], [3.0], [5.0]]))
+        >>> len(found.users), found.means["recall@1"], found.means["recall@2"]
+        (1, 0.0, 1.0)
     """
 
     def __init__(
@@ -112,26 +106,23 @@ class Evaluator:
         self._seen: sparse.csr_matrix | None = masked[self.users] if masked.nnz else None  # (B, I)
 
     def __call__(self, user: Tensor, item: Tensor, block: int | None = None) -> Evaluation:
-        """Rank and measure.
+        """Ranks the catalogue and measures the lists.
 
-        Parameters
-        ----------
-        user : (U, D), item : (I, D)
-        block : users per block of scores, see `top_k`.
+        Args:
+            user: User table, (U, D).
+            item: Item table, (I, D).
+            block: Users per block of scores, see `top_k`.
 
-        Raises
-        ------
-        DataError
-            if the tables are not of the data's size.
-        RunError
-            if they hold NaN or infinity.
+        Raises:
+            DataError: If the tables are not of the data's size.
+            RunError: If they contain NaN or infinity.
         """
         return self.measure(self.rank(user, item, block))
 
     def rank(self, user: Tensor, item: Tensor, block: int | None = None) -> np.ndarray:
-        """The lists (B, K) of the evaluated users, K the largest list length.
+        """Returns the lists (B, K) of the evaluated users, with K the largest list length.
 
-        Raises as a call does.
+        Arguments and errors are those of a call.
         """
         if (len(user), len(item)) != self._shape:
             raise DataError(
@@ -145,16 +136,16 @@ class Evaluator:
     def measure(
         self, lists: np.ndarray, *, users: np.ndarray | None = None, items: np.ndarray | None = None
     ) -> Evaluation:
-        """Measures the lists (B, K) that `rank` made; they stay as they are whatever is chosen.
+        """Measures lists that `rank` made, for all users or a part of them.
 
         Args:
-            lists: one row for each evaluated user.
-            users: (U,) bool, the users who count; all by default.
-            items: (I,) bool, the held-out items that count; all by default. Users without one are
+            lists: One row for each evaluated user, (B, K); it is not changed.
+            users: The users who count, (U,) bool; all by default.
+            items: The held-out items that count, (I,) bool; all by default. Users without one are
                 left out.
 
         Raises:
-            DataError: if no chosen user has a chosen held-out item.
+            DataError: If no chosen user has a chosen held-out item.
         """
         truth, rows = self.truth, self.users
         if users is not None or items is not None:
@@ -175,38 +166,38 @@ class Evaluator:
 
 
 def hit_matrix(items: np.ndarray, truth: sparse.csr_matrix) -> np.ndarray:
-    """Which listed items are held out.
+    """Returns which listed items are held out, (B, K) bool.
 
-    (B, K) bool out of lists (B, K) and the held-out pairs (B, I).
+    Args:
+        items: Lists of items, (B, K).
+        truth: The held-out pairs, (B, I).
 
     >>> hit_matrix(np.array([[2, 0], [1, -1]]), sparse.csr_matrix([[1, 1, 0], [0, 0, 1]])).tolist()
     [[False, True], [False, False]]
     """
     width = np.int64(truth.shape[1])
     row = np.arange(len(items), dtype=np.int64)
-    # ascending: rows, then sorted columns
+    # The keys ascend: row by row, each with sorted columns.
     held = np.repeat(row, np.diff(truth.indptr)) * width + truth.indices
     keys = row[:, None] * width + items  # (B, K)
     place = np.minimum(np.searchsorted(held, keys), max(len(held) - 1, 0))
-    return (held[place] == keys) & (items != NO_ITEM)  # −1 would be the last item of the row above
+    # The key of item −1 would be that of the last item in the row above.
+    return (held[place] == keys) & (items != NO_ITEM)
 
 
 def metrics_per_user(
     hits: np.ndarray, positives: np.ndarray, ks: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """Every metric of `accuracy.METRICS` at every K for every user.
+    """Computes every metric of `accuracy.METRICS` at every K for every user.
 
-    Parameters
-    ----------
-    hits : (B, K) bool
-        K at least the largest of `ks`.
-    positives : (B,) int
-        held-out items, at least 1.
-    ks : list lengths.
+    Args:
+        hits: Whether the item at a place is held out, (B, K) bool, with K at least the largest of
+            `ks`.
+        positives: Held-out items of each user, (B,) int, at least 1.
+        ks: List lengths.
 
-    Returns
-    -------
-    'recall@10' and so on -> (B,) float64
+    Returns:
+        'recall@10' and so on → (B,) float64.
 
     >>> found = metrics_per_user(np.array([[False, True]]), np.array([3]), [2])
     >>> for name, value in found.items():
@@ -223,7 +214,7 @@ def metrics_per_user(
 
 
 def coverage(items: np.ndarray, num_items: int) -> float:
-    """Share of the catalogue that stands in at least one of the lists (B, K).
+    """Returns the share of the catalogue that is in at least one of the lists (B, K).
 
     >>> coverage(np.array([[0, 1], [1, -1]]), 4)
     0.5

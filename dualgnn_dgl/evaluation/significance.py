@@ -1,10 +1,10 @@
-"""Is one model better than another on the same users? Paired differences, their intervals, and two
-tests of each.
+"""Tests whether one model is better than another on the same users.
 
-The two tests ask different things. The bootstrap asks whether the *mean* difference could be zero,
-which is what a table of means claims. Wilcoxon's signed-rank test asks whether the differences lie
-evenly around zero, and large ones weigh no more than their rank; it needs no mean. Where they
-disagree, a few users make the difference.
+Paired differences have an interval and two tests, which ask different things. The bootstrap asks
+whether the *mean* difference could be zero, which is the claim of a table of means. Wilcoxon's
+signed-rank test asks whether the differences are symmetric around zero; it needs no mean, and a
+large difference weighs no more than its rank. Where the two disagree, a few users make the
+difference.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from dualgnn_dgl.evaluation.intervals import percentiles, resampled_means
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better (positive) or worse (negative) a model does than the base, over the same
-    users.
+    """The difference between a model and the base over the same users, positive where better.
 
-    Parameters
-    ----------
-    mean : mean over users of model − base.
-    low, high : its bootstrap interval.
-    p_bootstrap, p_wilcoxon : two-sided; None where no resamples were asked for.
-    better, worse : users for whom the model's value is above, below the base's.
+    Attributes:
+        mean: Mean over users of model − base.
+        low: Lower end of its bootstrap interval; None without resamples.
+        high: Upper end of its bootstrap interval; None without resamples.
+        p_bootstrap: Two-sided p-value of the bootstrap; None without resamples.
+        p_wilcoxon: Two-sided p-value of Wilcoxon's signed-rank test.
+        better: Users for whom the model's value is above the base's.
+        worse: Users for whom the model's value is below the base's.
     """
 
     mean: float
@@ -47,25 +48,21 @@ def paired(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> dict[str, Difference]:
-    """Compare each of `others` with `base`, user by user.
+    """Compares each of `others` with `base`, user by user.
 
-    The bootstrap's p-value is that of `p_value`. Wilcoxon's leaves out users whose two values
+    The bootstrap's p-value is that of `p_value`. Wilcoxon's test leaves out users whose two values
     agree.
 
-    Parameters
-    ----------
-    base : (B,) values of one metric for B users.
-    others : name -> (B,) values of the same metric for the same users in the same order.
-    seed : a seed or a generator; all of `others` are resampled with the same draws of users.
-    resamples : of the bootstrap; 0 leaves out interval and p-value.
-    level : share of resampled means inside the interval.
+    Args:
+        base: Values of one metric for B users, (B,).
+        others: Name → (B,) values of the same metric for the same users in the same order.
+        seed: A seed or a generator; all of `others` share the same draws of users.
+        resamples: Bootstrap resamples; 0 leaves out interval and p-value.
+        level: Share of resampled means inside the interval.
 
-    Raises
-    ------
-    DataError
-        if the users are none, or not as many everywhere.
-    ConfigError
-        if `resamples` is negative.
+    Raises:
+        DataError: If there are no users, or their number differs.
+        ConfigError: If `resamples` is negative.
 
     Sources: Efron & Tibshirani, An Introduction to the Bootstrap (1993), chapters 13 and 16;
     Wilcoxon, Individual Comparisons by Ranking Methods (1945).
@@ -106,19 +103,20 @@ def paired(
 
 
 def p_value(observed: float | np.ndarray, resampled: np.ndarray) -> np.ndarray:
-    """Tests whether a mean difference is zero, by its bootstrap resamples shifted to the null
-    hypothesis; two-sided.
+    """Tests whether a mean difference is zero, by bootstrap resamples shifted to that hypothesis.
 
-    With d the observed difference and d* those of R resamples, d* − d is what chance does to a
-    difference of zero, so that p = (1 + #{|d* − d| ≥ |d|}) / (R + 1). The observed difference
-    counts as one of the resamples: p is never zero, and its smallest value is 1 / (R + 1). False
-    positives are measured in benchmarks/quality/pvalues.py: where two models differ by chance
-    alone, 4 to 6 % of the p-values of 60 users or more fall below .05. With fewer users, or where a
-    few users make the difference, up to 19 % do.
+    With d the observed difference and d* those of R resamples, d* − d is the variation by chance of
+    a difference of zero, so that p = (1 + #{|d* − d| ≥ |d|}) / (R + 1). The test is two-sided. The
+    observed difference counts as one of the resamples: p is never zero, and its smallest value is 1
+    / (R + 1).
+
+    benchmarks/quality/pvalues.py measures false positives: where two models differ by chance alone,
+    4 to 6 % of the p-values of 60 users or more fall below .05. With fewer users, or where a few
+    users make the difference, up to 19 % do.
 
     Args:
-        observed: differences d, () or (n,).
-        resampled: the same of the resamples, (R,) or (R, n).
+        observed: Differences d, () or (n,).
+        resampled: The same of the resamples, (R,) or (R, n).
 
     Returns:
         p-values in the shape of `observed`.
@@ -135,7 +133,7 @@ def p_value(observed: float | np.ndarray, resampled: np.ndarray) -> np.ndarray:
 
 
 def _wilcoxon(differences: np.ndarray) -> float:
-    """Two-sided p-value of the signed-rank test; 1 where nothing differs."""
+    """Returns the two-sided p-value of the signed-rank test, 1 if all differences are zero."""
     from scipy.stats import wilcoxon
 
     moved = differences[differences != 0]
@@ -143,10 +141,18 @@ def _wilcoxon(differences: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: of n tests the smallest p counts n-fold, the next n − 1 fold, …
-    and none less than the last.
+    """Corrects p-values for their number by Holm's step-down procedure.
 
-    Keeps the chance of even one false claim among all of them at the level one compares with.
+    Of n p-values the smallest is multiplied by n, the next by n − 1 and so on, and none becomes
+    smaller than the one before. This keeps the chance of even one false positive among all tests at
+    the chosen level.
+
+    Args:
+        p_values: One for each test.
+
+    Returns:
+        The corrected p-values, in the same order.
+
     Source: Holm, A Simple Sequentially Rejective Multiple Test Procedure (1979).
 
     >>> holm([0.01, 0.04, 0.03])

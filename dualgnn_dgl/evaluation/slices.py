@@ -1,7 +1,6 @@
-"""Metrics by group: users by activity, held-out items by popularity, warm and cold, complete and
-incomplete items.
+"""Metrics by group: users by activity; items by popularity, warmth and completeness.
 
-`sliced` measures any groups. A new grouping is a function that gives masks by name.
+`sliced` measures any groups. A new grouping is a function that returns masks by name.
 """
 
 from __future__ import annotations
@@ -19,11 +18,17 @@ Name = TypeVar("Name", str, tuple[int, int])
 
 
 def ranges(values: np.ndarray, parts: int = 4) -> list[tuple[int, int]]:
-    """Cut whole numbers into ranges (low, high), both inclusive, that hold about equally many each.
+    """Cuts whole numbers into ranges of about equally many numbers each.
 
-    Zero is one of its own.
+    Zero has a range of its own. Equal numbers are never separated, so there may be fewer than
+    `parts` + 1 ranges.
 
-    Equal numbers are never parted, so there may be fewer than `parts` + 1.
+    Args:
+        values: Whole numbers of at least 0.
+        parts: Ranges above zero at most.
+
+    Returns:
+        Ranges (low, high), both ends included.
 
     >>> ranges(np.array([0, 1, 1, 1, 2, 3, 5, 9, 9]), parts=2)
     [(0, 0), (1, 2), (3, 9)]
@@ -44,7 +49,7 @@ def ranges(values: np.ndarray, parts: int = 4) -> list[tuple[int, int]]:
 
 
 def label(bounds: tuple[int, int]) -> str:
-    """A range for people.
+    """Formats a range.
 
     >>> label((0, 0)), label((3, 3)), label((1000, 2500))
     ('0', '3', '1,000–2,500')
@@ -55,9 +60,11 @@ def label(bounds: tuple[int, int]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """Some users (U,) or some items (I,) of the data.
+    """A group of users or of items.
 
-    `chosen` is bool, `axis` says which of the two it marks.
+    Attributes:
+        axis: Whether `chosen` marks users or items.
+        chosen: The members, (U,) or (I,) bool.
     """
 
     axis: Literal["user", "item"]
@@ -67,11 +74,16 @@ class Mask:
 def sliced(
     evaluator: Evaluator, lists: np.ndarray, groups: Mapping[Name, Mask]
 ) -> Iterator[tuple[Name, Evaluation]]:
-    """Measures the same lists (B, K) for each group; a group without a held-out pair is left out.
+    """Measures the same lists for each group; a group without a held-out pair is left out.
 
     For a group of users, their rows count. For a group of items, only held-out items of the group
     count, for the users who have one, so that a user may be in several groups. Coverage is that of
     the lists of the group's users.
+
+    Args:
+        evaluator: Evaluator that made the lists.
+        lists: Lists of items, (B, K).
+        groups: Masks by name.
 
     Yields:
         The group's name and its evaluation.
@@ -86,8 +98,15 @@ def sliced(
 
 
 def activity(train: Interactions, users: np.ndarray, parts: int = 4) -> dict[tuple[int, int], Mask]:
-    """Users by their number of training pairs, in ranges (low, high) that hold about as many of
-    `users` (B,) each.
+    """Groups users by their number of training pairs.
+
+    Args:
+        train: Training pairs.
+        users: Evaluated users, (B,).
+        parts: Ranges above zero at most; each has about equally many of `users`.
+
+    Returns:
+        Range (low, high) → mask of users.
     """
     pairs = np.bincount(train.user, minlength=train.num_users)  # (U,)
     return {
@@ -99,8 +118,15 @@ def activity(train: Interactions, users: np.ndarray, parts: int = 4) -> dict[tup
 def popularity(
     train: Interactions, truth: Interactions, parts: int = 4
 ) -> dict[tuple[int, int], Mask]:
-    """Items by their number of training users, in ranges that hold about as many held-out pairs
-    each; 0: a cold item.
+    """Groups items by their number of training users; an item with 0 is cold.
+
+    Args:
+        train: Training pairs.
+        truth: Held-out pairs.
+        parts: Ranges above zero at most; each has about equally many held-out pairs.
+
+    Returns:
+        Range (low, high) → mask of items.
     """
     watched = np.bincount(train.item, minlength=train.num_items)  # (I,)
     return {
@@ -110,19 +136,19 @@ def popularity(
 
 
 def warmth(train: Interactions) -> dict[str, Mask]:
-    """Items with a training pair, `warm`, and those without, `cold`."""
+    """Groups items into those with a training pair, `warm`, and those without, `cold`."""
     watched = np.bincount(train.item, minlength=train.num_items) > 0  # (I,)
     return {"warm": Mask("item", watched), "cold": Mask("item", ~watched)}
 
 
 def completeness(modalities: Iterable[Modality], num_items: int) -> dict[str, Mask]:
-    """Items that have every modality themselves, `complete`, and the others, `incomplete`."""
+    """Groups items into those with every modality of their own, `complete`, and `incomplete`."""
     whole = complete(modalities, num_items)
     return {"complete": Mask("item", whole), "incomplete": Mask("item", ~whole)}
 
 
 def complete(modalities: Iterable[Modality], num_items: int) -> np.ndarray:
-    """Which items have every modality themselves, neither absent nor imputed, (I,) bool."""
+    """Returns which items have every modality, neither missing nor imputed, (I,) bool."""
     return np.logical_and.reduce(
         [np.ones(num_items, dtype=bool), *(modality.own for modality in modalities)]
     )

@@ -1,10 +1,9 @@
-"""Missing modalities: simulate holes (`drop`), fill them (`impute`), and say whether filling can
-help (`homophily`).
+"""Missing modalities: simulates them (`drop`), imputes them (`impute`), measures `homophily`.
 
-All of it is a property of the data set, so that every model sees the same: `drop` marks rows
-absent, `impute` marks them present and `imputed`. Nothing here knows a model. A new imputer is a
-function and its line in `imputers`. Names are imported when first asked for: the command line reads
-the imputers' names without loading NumPy.
+Missing modalities are a property of the data set, so that every model sees the same: `drop` marks
+rows absent, `impute` marks them present and `imputed`. Nothing here depends on a model. A new
+imputer is a function and its line in `imputers`. Names are imported on first use: the command line
+reads the imputers' names without loading NumPy.
 """
 
 from __future__ import annotations

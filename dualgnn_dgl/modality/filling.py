@@ -1,4 +1,4 @@
-"""Fill the absent rows of a data set's modalities with one of `imputers.IMPUTERS`."""
+"""Imputes the absent rows of a data set's modalities with one of `imputers.IMPUTERS`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ if TYPE_CHECKING:
 
 
 def impute(dataset: Dataset, method: str, options: Imputing | None = None) -> Dataset:
-    """The data set with every absent row filled and marked `imputed`.
+    """Returns the data set with every absent row imputed and marked `imputed`.
 
-    Rows that are there stay as they are, bit for bit.
+    The imputers use present rows and training pairs only. Present rows stay bit-identical. A data
+    set without missing rows is returned unchanged.
 
-    Fitted on present rows and training pairs only. A data set without holes comes back unchanged.
+    Args:
+        dataset: The data set.
+        method: A name of `IMPUTERS`.
+        options: Options of the imputers.
 
-    Raises
-    ------
-    ConfigError
-        for an unknown method.
-    DataError
-        if a modality is present for no item: there is nothing to fill from (`zero` does not mind).
+    Raises:
+        ConfigError: For an unknown method.
+        DataError: If a modality is present for no item, so that there is nothing to impute from
+            (`zero` needs nothing).
     """
     if method not in IMPUTERS:
         raise ConfigError(unknown("imputer", method, IMPUTERS))
@@ -44,7 +46,7 @@ def impute(dataset: Dataset, method: str, options: Imputing | None = None) -> Da
     for name, modality in holed.items():
         if method != "zero" and not modality.present.any():
             raise DataError(
-                f"modality {name} is missing for every item, so {method} has nothing to fill "
+                f"modality {name} is missing for every item, so {method} has nothing to impute "
                 f"from: leave it out"
             )
     operator = IMPUTERS[method]
@@ -61,7 +63,7 @@ def _fill(
     graph: sparse.csr_matrix | None,
     options: Imputing,
 ) -> Modality:
-    """One modality, a block of columns at a time; None stands for zeros."""
+    """Imputes one modality, a block of columns at a time; the operator None gives zeros."""
     present = modality.present
     values = modality.values.copy()  # (I, F)
     if operator is not None:

@@ -1,9 +1,8 @@
-"""Holes made on purpose: which items lose which modality, by a seed, before any model sees the
-data.
+"""Simulates missing modalities: which items lose which modality, by a seed.
 
 Source of the patterns: the protocols for missing modalities of Malitesta et al. (CIKM 2024, arXiv
-2408.11767) and of DGMRec (SIGIR 2025, arXiv 2504.16352), in Rubin's terms (Biometrika 1976):
-`random` is missing completely at random, `rare` at random.
+2408.11767) and of DGMRec (SIGIR 2025, arXiv 2504.16352). In Rubin's terms (Biometrika 1976),
+`random` is missing completely at random and `rare` is missing at random.
 """
 
 from __future__ import annotations
@@ -17,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dualgnn_dgl.core.files import atomic_file, content_hash, write_columns
+from dualgnn_dgl.core.arrays import content_hash, write_columns
+from dualgnn_dgl.core.files import atomic_file
 from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.core.vocabulary import PATTERNS
 from dualgnn_dgl.data import Dataset, Modality
 from dualgnn_dgl.errors import ConfigError, DataError, unknown
 
-DIGEST = "dualgnn-dgl.sha256"  # in the file's metadata: of its content
+DIGEST = "dualgnn-dgl.sha256"  # key of the content's digest in the file's metadata
 
 
 def drop(
@@ -33,38 +33,37 @@ def drop(
     seed: int = 0,
     modality: str | None = None,
 ) -> Dataset:
-    """The same data set with more holes.
+    """Returns the data set with further modalities missing.
 
-    Of the P rows that a modality has, round(rate · P) are marked absent. For one seed the holes are
-    nested: what is missing at a rate is missing at every higher one. They do not depend on the
-    other modalities, nor on any model.
+    Of the P rows that a modality has, round(rate · P) are marked absent. For one seed the missing
+    rows are nested: a row that is missing at a rate is missing at every higher one. They do not
+    depend on the other modalities, nor on any model.
 
-    Parameters
-    ----------
-    rate : share of the present rows that go, 0 to 1.
-    pattern : 'random' (every modality by itself, every item alike), 'rare' (every modality by
-        itself; an item with n training pairs goes with odds 1 / (1 + n)), 'one-modality' (only
-        `modality` gets holes), 'whole-modality' (`modality` goes from every item if the rate is
-        above zero).
-    seed : of the draw.
-    modality : name of the one that gets holes, for the last two patterns; the first one by default.
+    Args:
+        dataset: The data set.
+        rate: Share of the present rows that go missing, 0 to 1.
+        pattern: 'random' (every modality separately, every item alike), 'rare' (every modality
+            separately; an item with n training pairs goes missing with odds 1 / (1 + n)),
+            'one-modality' (only in `modality`), 'whole-modality' (`modality` is missing for every
+            item if the rate is above zero).
+        seed: Seed of the draw.
+        modality: Name of the affected modality, for the last two patterns; the first one by
+            default.
 
-    Raises
-    ------
-    ConfigError
-        for an unknown pattern or modality, a rate outside 0…1, or a modality where the pattern
-        takes none.
+    Raises:
+        ConfigError: For an unknown pattern or modality, a rate outside 0…1, or a modality where the
+            pattern takes none.
     """
     if pattern not in PATTERNS:
         raise ConfigError(unknown("pattern", pattern, PATTERNS))
     if not 0 <= rate <= 1:
         raise ConfigError(
-            f"{rate:g} of the rows were to go missing: give a share from 0 to 1, such as 0.6"
+            f"{rate:g} of the rows cannot go missing: give a share from 0 to 1, such as 0.6"
         )
     single = pattern in ("one-modality", "whole-modality")
     if modality is not None and not single:
         raise ConfigError(
-            f"pattern {pattern} makes holes in every modality: leave {modality} out, or choose "
+            f"pattern {pattern} affects every modality: leave {modality} out, or choose "
             f"one-modality"
         )
     if modality is not None and modality not in dataset.modalities:
@@ -92,10 +91,17 @@ def drop(
 def _thin(
     modality: Modality, share: float, weight: np.ndarray, rng: np.random.Generator
 ) -> Modality:
-    """Take the first rows of a random order in which row i stands early in proportion to weight
-    (I,): the Gumbel-top-k rule.
+    """Removes the first rows of a random order (the Gumbel-top-k rule).
+
+    Row i is early in the order with a probability proportional to its weight.
+
+    Args:
+        modality: The modality.
+        share: Share of the present rows to remove.
+        weight: (I,).
+        rng: Generator of the order.
     """
-    # (I,), drawn for absent rows too: the others' do not shift
+    # (I,), drawn for absent rows too, so that the draws of the other rows do not shift
     keys = np.log(weight) + rng.gumbel(size=len(weight))
     rows = np.flatnonzero(modality.present)
     lost = rows[np.argsort(-keys[rows], kind="stable")[: round(share * len(rows))]]
@@ -105,9 +111,9 @@ def _thin(
 
 
 def write_holes(dataset: Dataset, path: str | Path) -> None:
-    """Which item has which modality, as a Parquet file.
+    """Writes which item has which modality, as a Parquet file.
 
-    `item` in the user's own ids, and one true/false column a modality.
+    The file has the column `item`, in the user's own ids, and one true/false column per modality.
     """
     present = {name: modality.present for name, modality in dataset.modalities.items()}
     columns: Mapping[str, object] = {
@@ -122,20 +128,18 @@ def write_holes(dataset: Dataset, path: str | Path) -> None:
 
 
 def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
-    """The data set with the holes that `write_holes` wrote; items may stand in any order.
+    """Returns the data set with the missing rows that `write_holes` wrote, items in any order.
 
-    Raises
-    ------
-    DataError
-        if the file is missing or damaged, knows other items or modalities, or has a row where the
-        data set has none.
+    Raises:
+        DataError: If the file is missing or damaged, lists other items or modalities, or has a row
+            that the data set lacks.
     """
     try:
         with open_regular(path) as handle:
             found = pq.read_table(handle)
         ids = np.array(found["item"].cast(pa.string()).to_pylist(), np.str_)
-        said = (found.schema.metadata or {}).get(DIGEST.encode())  # a file made by hand has none
-        if said is not None:  # of all its columns, of which this data set may know fewer
+        said = (found.schema.metadata or {}).get(DIGEST.encode())  # None in a file made by hand
+        if said is not None:  # The digest covers all columns; this data set may have fewer.
             content = {
                 f"present.{name}": _flags(found, name)
                 for name in found.column_names
@@ -147,13 +151,13 @@ def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
     except (KeyError, OSError, ValueError, pa.ArrowException) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(
-            f"{path} does not hold the holes of this data set ({reason}): write them anew"
+            f"{path} does not list this data set's missing modalities ({reason}): write it again"
         ) from None
     order, mine = np.argsort(ids, kind="stable"), np.argsort(dataset.item_ids, kind="stable")
     if not np.array_equal(ids[order], dataset.item_ids[mine]):
         raise DataError(
             f"{path} lists {len(ids)} items, not the {dataset.num_items} of this data set: write "
-            f"the holes anew"
+            f"it again"
         )
     modalities = {}
     for name, modality in dataset.modalities.items():
@@ -161,13 +165,11 @@ def read_holes(path: str | Path, dataset: Dataset) -> Dataset:
         kept[mine] = present[name][order]
         extra = int((kept & ~modality.present).sum())
         if extra:
-            raise DataError(
-                f"{path} wants {name} of {extra} items that lack it: write the holes anew"
-            )
+            raise DataError(f"{path} wants {name} of {extra} items that lack it: write it again")
         modalities[name] = Modality(modality.values, kept, modality.imputed & kept)
     return replace(dataset, modalities=modalities)
 
 
 def _flags(table: pa.Table, name: str) -> np.ndarray:
-    """A true/false column."""
+    """Returns a true/false column."""
     return table[name].cast(pa.bool_()).to_numpy(zero_copy_only=False)

@@ -1,28 +1,31 @@
-"""Training-free imputers: an absent row becomes a weighted mean of the rows that are there.
+"""Training-free imputers: an absent row becomes a weighted mean of the present rows.
 
-One family. With X (I, F) the features, zero where absent, p (I,) 1 where present, and L (I, I) an operator with weights ≥ 0:
+All imputers have one form. Let X (I, F) be the features, zero where absent, p (I,) be 1 where
+present, and L (I, I) be an operator with weights ≥ 0. For absent i,
 
-    x̃_i = (L X)_i / (L p)_i       for absent i;   the mean of all present rows where (L p)_i = 0
+    x̃_i = (L X)_i / (L p)_i,    or the mean of all present rows where (L p)_i = 0
 
     mean             L = 1 1ᵀ
     neighbour_mean   L = A
-    multi_hop        X ← H X, then known rows are set back to what they are; `hops` times, or until nothing moves
-    ppr              L = α (I − (1−α) H)⁻¹                        personalised PageRank
-    heat             L = exp(−t (I − H))                          heat diffusion
+    multi_hop        X ← H X, then present rows are reset to their values; `hops` times
+    ppr              L = α (I − (1−α) H)⁻¹    personalised PageRank
+    heat             L = exp(−t (I − H))      heat diffusion
 
-on the graph A of items watched by the same users in training (`neighbours.item_graph`), H = D^-½ A D^-½. `zero` fills in zeros,
-which is what most toolkits do without saying so. No inverse is formed: PageRank by Chebyshev's acceleration of its
-fixed-point iteration, heat by the Taylor series exp(−t) Σ tⁿ Hⁿ / n!, both to a relative 1e-6.
+A is the graph of items watched by the same users in training (`neighbours.item_graph`), and
+H = D^-½ A D^-½. `zero` imputes zeros, the silent default of most toolkits. No inverse is formed:
+PageRank uses Chebyshev's acceleration of its fixed-point iteration, heat the Taylor series
+exp(−t) Σ tⁿ Hⁿ / n!, both to a relative 1e-6.
 
-Sources: the imputers and the graph are those of Malitesta et al., CIKM 2024 (arXiv 2408.11767), and heat that of its 2026 sequel
-(arXiv 2602.17354). Multi-hop is feature propagation (Rossi et al., LoG 2022); personalised PageRank and heat as graph
-diffusions, Gasteiger et al., NeurIPS 2019; Chebyshev acceleration, Golub & Varga, Numer. Math. 1961. Differences from their
-code: rows that are missing count for nothing in a mean, where theirs enter as zeros, so that all results are divided by
-L p; and diffusions are not cut down to their k largest entries.
+Sources: the imputers and the graph are those of Malitesta et al., CIKM 2024 (arXiv 2408.11767), and
+heat is that of its 2026 sequel (arXiv 2602.17354). Multi-hop is feature propagation (Rossi et al.,
+LoG 2022); personalised PageRank and heat as graph diffusions are from Gasteiger et al., NeurIPS
+2019; Chebyshev acceleration is from Golub & Varga, Numer. Math. 1961. Two differences from their
+code: missing rows do not count in a mean, where theirs enter as zeros, so all results are divided
+by L p; and diffusions are not reduced to their k largest entries.
 
-
-To add one, write an operator here, (X, p, A, options) → L X, and add its line to `IMPUTERS`; `impute`, `preprocess`, `train` and
-`robustness` take the names from there. The command line reads this file, so NumPy and SciPy are imported where they are needed.
+To add an imputer, write an operator here, (X, p, A, options) → L X, and add its line to `IMPUTERS`.
+`impute`, `preprocess`, `train` and `robustness` read the names from there. The command line imports
+this file, so NumPy and SciPy are imported inside the functions.
 """
 
 from __future__ import annotations
@@ -81,8 +84,9 @@ def _multi_hop(
 def _ppr(
     x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing
 ) -> np.ndarray:
-    """Golub & Varga 1961: z⁺ = ω (G z + α x − z⁻) + z⁻ with G = (1−α) H, whose eigenvalues lie
-    within ±(1−α).
+    """Computes z⁺ = ω (G z + α x − z⁻) + z⁻ with G = (1−α) H (Golub & Varga 1961).
+
+    The eigenvalues of G are within ±(1−α).
     """
     import numpy as np
 
@@ -90,7 +94,7 @@ def _ppr(
 
     radius = 1 - options.alpha
     step, source = normalised(graph) * np.float32(radius), np.float32(options.alpha) * x
-    rate = radius / (1 + np.sqrt(1 - radius**2))  # the error falls by this factor a step
+    rate = radius / (1 + np.sqrt(1 - radius**2))  # factor of the error per step
     before, z, omega = np.zeros_like(x), source, 1.0
     steps = int(np.ceil(np.log(TOLERANCE / 2) / np.log(rate))) if rate > 0 else 0
     for n in range(steps):
@@ -102,7 +106,7 @@ def _ppr(
 def _heat(
     x: np.ndarray, present: np.ndarray, graph: sparse.csr_matrix, options: Imputing
 ) -> np.ndarray:
-    """exp(−t) Σ tⁿ Hⁿ x / n!; what is left out is the tail of a Poisson distribution of mean t."""
+    """Computes exp(−t) Σ tⁿ Hⁿ x / n!; the rest is the tail of a Poisson distribution of mean t."""
     import numpy as np
 
     from dualgnn_dgl.modality.neighbours import normalised
@@ -114,13 +118,13 @@ def _heat(
         n += 1
         y, share = step @ y, share * t / n
         total, covered = total + np.float32(share) * y, covered + share
-        if n > 10 * t + 100:  # rounding of `covered` itself
+        if n > 10 * t + 100:  # `covered` may stay below 1 by rounding.
             break
     return total
 
 
 IMPUTERS: dict[str, Operator | None] = {
-    "zero": None,  # nothing is computed
+    "zero": None,  # no operator is needed
     "mean": _mean,
     "neighbour_mean": _neighbour_mean,
     "multi_hop": _multi_hop,

@@ -1,9 +1,9 @@
-"""Which items are watched by the same users, and whether such items look, sound or read alike.
+"""The graph of items watched by the same users, and how similar the features of neighbours are.
 
 Source: Malitesta et al., "Do We Really Need to Drop Items with Missing Modalities in Multimodal
-Recommendation?" (CIKM 2024, arXiv 2408.11767): the item graph RᵀR, top k, edges of weight one; and
-its 2026 sequel (arXiv 2602.17354): imputing along a graph can only help as far as neighbours
-resemble each other, its *feature homophily*.
+Recommendation?" (CIKM 2024, arXiv 2408.11767): the item graph RᵀR, top k, edges of weight one. Its
+2026 sequel (arXiv 2602.17354) shows that imputing along a graph helps only as far as neighbours
+resemble each other, their *feature homophily*.
 """
 
 from __future__ import annotations
@@ -15,21 +15,26 @@ from scipy import sparse
 
 from dualgnn_dgl.data import Interactions, Modality
 
-PAIRS = 200_000  # of items, looked at for the homophily
-ITEMS = 10_000  # predicted from their neighbours for it
-COLUMNS = 256  # features that travel at once: bounds the working space to a few (I, 256) arrays
+PAIRS = 200_000  # largest number of pairs of items in `homophily`
+ITEMS = 10_000  # largest number of items in `explained`
+COLUMNS = 256  # features at once: bounds the working memory to a few (I, 256) arrays
 
 
 def item_graph(train: Interactions, k: int = 20) -> sparse.csr_matrix:
-    """Each item joined to the k items that share most training users with it, made symmetric.
-
-    (I, I) float32 of ones.
+    """Joins each item to the k items that share most training users with it, made symmetric.
 
     Ties go to the smaller internal number. An item without training pairs has no neighbour. The
-    counts are those of
-    `cooccurrence.co_occurrence` with users and items exchanged: exact, in bounded memory.
+    counts are those of `cooccurrence.co_occurrence` with users and items exchanged: exact, in
+    bounded memory.
+
+    Args:
+        train: Training pairs.
+        k: Neighbours per item before symmetrisation.
+
+    Returns:
+        (I, I) float32 of ones.
     """
-    # brings numba, which nobody else here needs
+    # It loads numba, which nothing else here needs.
     from dualgnn_dgl.graphs.cooccurrence import co_occurrence
 
     lists = co_occurrence(
@@ -43,31 +48,29 @@ def item_graph(train: Interactions, k: int = 20) -> sparse.csr_matrix:
 
 
 def normalised(graph: sparse.csr_matrix) -> sparse.csr_matrix:
-    """H = D^-½ A D^-½, (I, I) float32; an item without neighbours has a zero row."""
+    """Returns H = D^-½ A D^-½, (I, I) float32; an item without neighbours has a zero row."""
     degree = np.asarray(graph.sum(axis=1)).ravel()
     scale = sparse.diags((1 / np.sqrt(np.maximum(degree, 1))).astype(np.float32))
     return (scale @ graph @ scale).tocsr()
 
 
 def homophily(modality: Modality, graph: sparse.csr_matrix, seed: int = 0) -> dict[str, Any] | None:
-    """How much more neighbours resemble each other than any two items do.
+    """Measures how much more neighbours resemble each other than random pairs of items do.
 
-    None where no two neighbours have the modality.
+    Only rows with features of their own count, no imputed ones. At most 200,000 edges and as many
+    random pairs are used.
 
-    Only rows that were read count, no imputed ones. At most 200,000 edges, and as many random
-    pairs, are looked at.
+    Args:
+        modality: The features.
+        graph: (I, I), symmetric, as `item_graph` makes it.
+        seed: Seed of the random pairs.
 
-    Parameters
-    ----------
-    graph : (I, I), symmetric, as `item_graph` makes it.
-
-    Returns
-    -------
-    dict
-        `neighbours` and `random`, the mean cosine of the ends of an edge and of random pairs;
-        `gain`, (neighbours − random) / (1 − random): 0 where neighbours are no more alike than
-        chance, 1 where they are the same; `pairs`, edges looked at; `explained`, the share of what
-        tells items apart that the mean of their neighbours predicts (see `explained`).
+    Returns:
+        None where no two neighbours have the modality, else a dictionary. `neighbours` and `random`
+        are the mean cosine of the ends of an edge and of random pairs. `gain` is (neighbours −
+        random) / (1 − random): 0 where neighbours are no more alike than random pairs, 1 where they
+        are equal. `pairs` is the number of edges used. `explained` is R², see the function
+        `explained`.
     """
     rows = np.flatnonzero(modality.own)
     edges = sparse.triu(graph, k=1).tocoo()
@@ -80,7 +83,7 @@ def homophily(modality: Modality, graph: sparse.csr_matrix, seed: int = 0) -> di
         chosen = np.sort(rng.choice(one.size, PAIRS, replace=False))
         one, two = one[chosen], two[chosen]
     first = rng.integers(rows.size, size=min(PAIRS, 20 * rows.size))
-    # never the same item
+    # The offset is at least 1, so that no item is paired with itself.
     second = (first + rng.integers(1, rows.size, size=first.size)) % rows.size
     near, far = (
         _cosine(modality.values, one, two),
@@ -98,12 +101,12 @@ def homophily(modality: Modality, graph: sparse.csr_matrix, seed: int = 0) -> di
 
 
 def explained(modality: Modality, graph: sparse.csr_matrix, rng: np.random.Generator) -> float:
-    """R² of x̄ + β (n_i − x̄) for the features x_i of items, with n_i the mean of their
-    neighbours', x̄ of all, and the best β.
+    """Returns the R² of x̄ + β (n_i − x̄) as a prediction of the features x_i of items.
 
-    Features at length one, rows that were read only, no item among its own neighbours, one β for
-    all: 0 where neighbours say nothing of an item, 1 where they say it all. At most 10,000 items
-    are predicted.
+    n_i is the mean of the features of the item's neighbours, x̄ the mean of all, and β the best
+    coefficient, one for all items. Features are scaled to length one, and only rows with features
+    of their own count. 0: neighbours explain nothing; 1: they explain everything. At most 10,000
+    items are predicted.
     """
     own = modality.own
     count = graph @ own.astype(np.float32)  # neighbours that have it, (I,)
@@ -114,20 +117,21 @@ def explained(modality: Modality, graph: sparse.csr_matrix, rng: np.random.Gener
     scale = np.where(own, 1 / np.maximum(np.linalg.norm(modality.values, axis=1), 1e-12), 0).astype(
         np.float32
     )[:, None]
-    along = spread = told = 0.0
+    along = spread = predicted = 0.0
     for start in range(0, modality.width, COLUMNS):
         x = modality.values[:, start : start + COLUMNS] * scale  # (I, ≤ 256)
         mean = x[own].mean(axis=0, dtype=np.float64)
         this, those = x[rows] - mean, (near @ x) / count[rows, None] - mean
         along += float((this * those).sum())
         spread += float((this**2).sum())
-        told += float((those**2).sum())
-    alike = min(spread, told) <= 1e-9 * rows.size  # all the same but for rounding: nothing to tell
-    return 0.0 if alike else along * max(along, 0.0) / (spread * told)
+        predicted += float((those**2).sum())
+    # Without variation except for rounding there is nothing to explain.
+    alike = min(spread, predicted) <= 1e-9 * rows.size
+    return 0.0 if alike else along * max(along, 0.0) / (spread * predicted)
 
 
 def _cosine(values: np.ndarray, one: np.ndarray, two: np.ndarray, block: int = 8192) -> float:
-    """Mean cosine of rows `one` and `two` of values (I, F), in blocks.
+    """Returns the mean cosine of rows `one` and `two` of values (I, F), computed in blocks.
 
     A zero row has cosine zero with every other.
     """

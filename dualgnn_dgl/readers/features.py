@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dualgnn_dgl.core.files import load_array, refuse_foreign
+from dualgnn_dgl.core.arrays import load_array, refuse_foreign
 from dualgnn_dgl.data.projection import FeatureProjection
 from dualgnn_dgl.data.raw import RawModality
 from dualgnn_dgl.errors import DataError

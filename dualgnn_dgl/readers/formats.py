@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dualgnn_dgl.core.files import refuse_foreign
+from dualgnn_dgl.core.arrays import refuse_foreign
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers.columns import NAMES, Columns, known_roles, plain
 from dualgnn_dgl.readers.heads import Head, first_bytes, read_head

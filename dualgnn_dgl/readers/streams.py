@@ -1,8 +1,8 @@
 """Files as streams of bytes, compressed ones expanded as they are read, and no further than any
 honest log expands.
 
-Archives of several members (zip, tar, .npz) are not read at all (`files.refuse_foreign`); .gz, .bz2
-and .zst hold one stream.
+Archives of several members (zip, tar, .npz) are not read at all (`arrays.refuse_foreign`); .gz,
+.bz2 and .zst hold one stream.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from dualgnn_dgl.core.options import build
 from dualgnn_dgl.data import Dataset, Interactions, Modality
 from dualgnn_dgl.data.projection import narrow
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.evaluation import top_k
+from dualgnn_dgl.evaluation.ranking import Ranker
 from dualgnn_dgl.graphs.arrivals import NewItems, TrainingIndex, UserHistories
 from dualgnn_dgl.models.base import ItemFoldin, Recommender
 from dualgnn_dgl.runs import checkpoint
@@ -61,6 +61,7 @@ class Newcomers:
             # of shapes (U, D), (I, D)
             self.user, self.item = (table.detach().clone() for table in model.embed())
             self._user_rule = model.user_foldin()
+        self._ranker = Ranker(self.item)
         self._item_rule: ItemFoldin | None = None  # built on first use
 
     def pairs(
@@ -158,7 +159,7 @@ class Newcomers:
         `include_seen`. See `pairs` for errors.
         """
         pairs = self.pairs(histories, skip_unknown=skip_unknown)
-        return top_k(self.place(pairs), self.item, k, None if include_seen else pairs)
+        return self._ranker.top_k(self.place(pairs), k, None if include_seen else pairs)
 
 
 def load(run: str | Path, data: str | Path | None = None) -> Newcomers:

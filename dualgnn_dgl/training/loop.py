@@ -17,7 +17,7 @@ from dualgnn_dgl.core.progress import Progress, Report
 from dualgnn_dgl.data import Interactions, Modality
 from dualgnn_dgl.errors import RunError
 from dualgnn_dgl.evaluation import Evaluator
-from dualgnn_dgl.evaluation.ranking import entries
+from dualgnn_dgl.evaluation.tables import entries
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.models.train_config import TrainConfig
 from dualgnn_dgl.training.blocks import Blocks

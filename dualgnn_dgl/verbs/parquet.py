@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 from scipy import sparse
 from torch import Tensor
 
+from dualgnn_dgl.core.arrays import write_columns
 from dualgnn_dgl.core.exchange import refuse_own
-from dualgnn_dgl.core.files import atomic_file, write_columns
+from dualgnn_dgl.core.files import atomic_file
 from dualgnn_dgl.data.manifest import FOLDER
 from dualgnn_dgl.errors import ConfigError
-from dualgnn_dgl.evaluation import top_k
+from dualgnn_dgl.evaluation.ranking import Ranker
 
 
 def check_output(path: str | Path, option: str, force: bool) -> None:
@@ -87,7 +88,8 @@ def write_lists(
             ("score", pa.float32()),
         ]
     )
-    rows = 0
+    rows, (user, item) = 0, tables
+    ranker = Ranker(item)
     with (
         atomic_file(path) as temporary,
         temporary.open("wb") as handle,
@@ -95,7 +97,8 @@ def write_lists(
     ):
         for start in range(0, len(users), step):
             block = np.arange(start, min(start + step, len(users)))
-            found, scores = (tensor.cpu().numpy() for tensor in top_k(*tables, k, seen, block))
+            lists = ranker.top_k(user, k, seen, block)
+            found, scores = (tensor.cpu().numpy() for tensor in lists)
             row, place = np.nonzero(found >= 0)
             columns = [
                 users.take(pa.array(block[row])),

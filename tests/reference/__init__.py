@@ -1,4 +1,4 @@
-"""Models written as slowly as their equations: one loop a sum, one line an equation, float64.
+"""Models written as slowly as their equations: a loop per sum, a line per equation, float64.
 
-Read beside the papers.
+Read them beside the papers.
 """

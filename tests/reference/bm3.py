@@ -1,4 +1,4 @@
-"""BM3 as its equations stand, pair by pair, in float64.
+"""BM3 by its equations, pair by pair, in float64.
 
 Source: Zhou et al., WWW 2023; letters as in the model's file.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 def tables(
     p: Tensor, q: Tensor, pairs: list[tuple[int, int]], layers: int
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """u and i: the mean of layers 0…L, and for items their own vector once more."""
+    """Returns u and i: the mean of layers 0…L, plus, for items, their own vector."""
     watched = [[i for v, i in pairs if v == u] for u in range(len(p))]
     watchers = [[u for u, j in pairs if j == i] for i in range(len(q))]
     users, items = [list(p)], [list(q)]
@@ -53,7 +53,7 @@ def predict(named: dict[str, Tensor], x: Tensor) -> Tensor:
 def embed(
     named: dict[str, Tensor], pairs: list[tuple[int, int]], layers: int
 ) -> tuple[Tensor, Tensor]:
-    """ũ (U, D) and ĩ (I, D)."""
+    """Returns ũ (U, D) and ĩ (I, D)."""
     user, item = tables(named["user"], named["item"], pairs, layers)
     return torch.stack([predict(named, x) for x in user]), torch.stack(
         [predict(named, x) for x in item]
@@ -61,7 +61,7 @@ def embed(
 
 
 def apart(x: Tensor, y: Tensor) -> Tensor:
-    """1 − cosine of two vectors; 1 where one is zero."""
+    """Returns 1 − cosine of two vectors; 1 where one is zero."""
     length = x.norm() * y.norm()
     return 1 - x @ y / length if float(length.detach()) > 0 else torch.ones((), dtype=torch.float64)
 
@@ -75,8 +75,9 @@ def loss(
     masks: list[Tensor],
     config,
 ) -> Tensor:
-    """`masks`: what stays of the targets of users, items, and each modality; (B, D) each of zeros
-    and ones.
+    """Returns the loss; `masks` keep parts of the targets of users, items, and each modality.
+
+    Each mask is (B, D) of zeros and ones.
     """
     user, item = tables(named["user"], named["item"], pairs, config.layers)
     total = torch.zeros((), dtype=torch.float64)

@@ -1,7 +1,4 @@
-"""What the slow twins of models with features share: plain rows, in float64.
-
-Nothing here is fast or clever.
-"""
+"""Shared parts of the slow twins of models with features: plain rows, in float64."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class Setting:
-    """Training pairs, sizes, features and which of them are there, in plain lists."""
+    """Training pairs, sizes, features and which items have them, in plain lists."""
 
     pairs: list[tuple[int, int]]
     users: int
@@ -22,16 +19,16 @@ class Setting:
     present: list[list[bool]]
 
     def watched(self, u: int) -> list[int]:
-        """Items of a user."""
+        """Returns the items of a user."""
         return [i for v, i in self.pairs if v == u]
 
     def watchers(self, i: int) -> list[int]:
-        """Users of an item."""
+        """Returns the users of an item."""
         return [u for u, j in self.pairs if j == i]
 
 
 def unit(row: Tensor) -> Tensor:
-    """The row at length one; a zero row stays zero."""
+    """Returns the row at length one; a zero row stays zero."""
     length = row.square().sum().sqrt()
     return row / length if float(length.detach()) > 1e-12 else row * 0
 
@@ -41,7 +38,7 @@ def leaky_relu(row: Tensor) -> Tensor:
 
 
 def bpr(user: Tensor, item: Tensor, triples: list[tuple[int, int, int]]) -> Tensor:
-    """Mean of −ln σ(s⁺ − s⁻)."""
+    """Returns the mean of −ln σ(s⁺ − s⁻)."""
     margins = [user[u] @ item[p] - user[u] @ item[n] for u, p, n in triples]
     return sum(torch.log(1 + (-margin).exp()) for margin in margins) / len(triples)
 
@@ -49,8 +46,9 @@ def bpr(user: Tensor, item: Tensor, triples: list[tuple[int, int, int]]) -> Tens
 def released_penalty(
     user: Tensor, item: Tensor, preference: list[Tensor], triples: list[tuple[int, int, int]]
 ) -> Tensor:
-    """Mean of Q_u² + Q_i² over the pairs and columns, plus Σ_m mean P_m[batch]², as MMGCN and GRCN
-    have it.
+    """Returns the penalty of MMGCN and GRCN.
+
+    It is the mean of Q_u² + Q_i² over the pairs and columns, plus Σ_m mean P_m[batch]².
     """
     pairs = [(u, i) for u, p, n in triples for i in (p, n)]
     total = sum((user[u] ** 2 + item[i] ** 2).sum() for u, i in pairs) / (

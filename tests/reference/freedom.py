@@ -1,4 +1,4 @@
-"""FREEDOM as its equations stand, node by node, in float64.
+"""FREEDOM by its equations, node by node, in float64.
 
 Source: Zhou & Shen, ACM MM 2023; letters as in the model's file.
 """
@@ -18,9 +18,9 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def nearest(features: Tensor, present: list[bool], k: int) -> list[list[int]]:
-    """For each item itself and the k − 1 others of largest cosine among those present.
+    """Returns for each item itself and the k − 1 present items of largest cosine.
 
-    Nothing for an absent one.
+    An absent item has none.
     """
     lists = []
     for i, row in enumerate(features):
@@ -33,8 +33,9 @@ def nearest(features: Tensor, present: list[bool], k: int) -> list[list[int]]:
 def item_graph(
     features: list[Tensor], present: list[list[bool]], shares: list[float], k: int
 ) -> list[dict[int, float]]:
-    """S: D^-½ of ones D^-½ in each modality, with D the row sums; mixed by the shares of what the
-    item has.
+    """Returns S: in each modality D^-½ 1 D^-½ of the nearest, mixed by the item's shares.
+
+    D are the row sums.
     """
     mixed: list[dict[int, float]] = [{} for _ in present[0]]
     for table, there, share in zip(features, present, shares, strict=True):
@@ -48,7 +49,7 @@ def item_graph(
 
 
 def smooth(p: Tensor, q: Tensor, pairs: list[tuple[int, int]], layers: int) -> tuple[Rows, Rows]:
-    """LightGCN's mean of layers over the given pairs, degrees counted on them."""
+    """Returns LightGCN's mean of layers over the given pairs, with their degrees."""
     du = [sum(1 for v, _ in pairs if v == u) for u in range(len(p))]
     di = [sum(1 for _, j in pairs if j == i) for i in range(len(q))]
     users, items = [list(p)], [list(q)]
@@ -69,7 +70,7 @@ def smooth(p: Tensor, q: Tensor, pairs: list[tuple[int, int]], layers: int) -> t
 def embed(
     p: Tensor, q: Tensor, pairs: list[tuple[int, int]], similar: list[dict[int, float]], config
 ) -> tuple[Tensor, Tensor]:
-    """u (U, D) and i + h (I, D)."""
+    """Returns u (U, D) and i + h (I, D)."""
     user, item = smooth(p, q, pairs, config.layers)
     h = list(q)
     for _ in range(config.item_layers):
@@ -88,7 +89,7 @@ def loss(
     triples: list[tuple[int, int, int]],
     config,
 ) -> Tensor:
-    """BPR, the feature loss of each modality over the triples that have it, and the penalty.
+    """Returns BPR, the feature loss of each modality over its triples, and the penalty.
 
     `pairs` are the thinned ones.
     """

@@ -1,4 +1,4 @@
-"""GRCN as its equations stand, edge by edge, in float64. Source: Wei et al., ACM MM 2020."""
+"""GRCN by its equations, edge by edge, in float64. Source: Wei et al., ACM MM 2020."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Weights = dict[tuple[int, int], Tensor]
 
 
 def attend(own: Tensor, others: dict[int, Tensor]) -> dict[int, Tensor]:
-    """Softmax of own · other over the others."""
+    """Returns the softmax of own · other over the others."""
     mass = {name: (own @ other).exp() for name, other in others.items()}
     return {name: value / sum(mass.values()) for name, value in mass.items()}
 
@@ -20,7 +20,7 @@ def attend(own: Tensor, others: dict[int, Tensor]) -> dict[int, Tensor]:
 def content(
     named: Named, setting: Setting, m: int, config
 ) -> tuple[list[Tensor], list[Tensor], Weights, Weights]:
-    """r_m of users and items, and α by (user, item) towards users and towards items."""
+    """Returns r_m of users and items, and α by (user, item) towards users and towards items."""
     item = []
     for i in range(setting.items):
         row = leaky_relu(
@@ -51,7 +51,7 @@ def content(
 
 
 def refined(alphas: list[Weights], confidence: Tensor | None, end: int, config) -> Weights:
-    """w by (user, item); `end` says which of the two sends."""
+    """Returns w by (user, item); `end` says which of the two sends."""
     weights = {}
     for pair in alphas[0]:
         values = [alpha[pair] for alpha in alphas]
@@ -70,7 +70,7 @@ def refined(alphas: list[Weights], confidence: Tensor | None, end: int, config) 
 
 
 def embed(named: Named, setting: Setting, config) -> tuple[Tensor, Tensor]:
-    """[ e ‖ r_1 ‖ … ] of users and of items, or what `fusion` says."""
+    """Returns [ e ‖ r_1 ‖ … ] of users and of items, joined by `fusion`."""
     views = [content(named, setting, m, config) for m in range(len(setting.features))]
     to_user = refined([view[2] for view in views], named.get("item_confidence"), 1, config)
     to_item = refined([view[3] for view in views], named.get("user_confidence"), 0, config)
@@ -95,7 +95,7 @@ def embed(named: Named, setting: Setting, config) -> tuple[Tensor, Tensor]:
 
 
 def loss(named: Named, setting: Setting, triples: list[tuple[int, int, int]], config) -> Tensor:
-    """BPR plus λ times the penalty on identities and preferences."""
+    """Returns BPR plus λ times the penalty on identities and preferences."""
     preference = [named[f"preference.{m}"] for m in range(len(setting.features))]
     penalty = released_penalty(named["user"], named["item"], preference, triples)
     return bpr(*embed(named, setting, config), triples) + config.l2 * penalty

@@ -1,4 +1,4 @@
-"""Imputers with dense matrices: the inverse, the exponential, loops over items. In float64."""
+"""Imputers with dense matrices in float64: the inverse, the exponential, loops over items."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from scipy.linalg import expm
 
 
 def item_graph(pairs: list[tuple[int, int]], items: int, k: int) -> np.ndarray:
-    """A[i][j] = 1 if j is among the k items that share most users with i, or i among those of j.
-
-    (I, I).
-    """
+    """Returns A (I, I), 1 where one item is among the k that share most users with the other."""
     watchers = [{u for u, j in pairs if j == i} for i in range(items)]
     graph = np.zeros((items, items))
     for i in range(items):
@@ -25,7 +22,7 @@ def item_graph(pairs: list[tuple[int, int]], items: int, k: int) -> np.ndarray:
 
 
 def normalised(graph: np.ndarray) -> np.ndarray:
-    """H = D^-½ A D^-½, entry by entry."""
+    """Returns H = D^-½ A D^-½, entry by entry."""
     degree = graph.sum(1)
     step = np.zeros_like(graph)
     for i, j in np.argwhere(graph > 0):
@@ -36,8 +33,9 @@ def normalised(graph: np.ndarray) -> np.ndarray:
 def operator(
     method: str, graph: np.ndarray, present: np.ndarray, hops: int, alpha: float, time: float
 ) -> np.ndarray:
-    """L (I, I) of each method; for multi_hop, the matrix that `hops` steps with known rows set back
-    amount to.
+    """Returns L (I, I) of each method.
+
+    For multi_hop it is the matrix of `hops` steps with known rows reset.
     """
     items, step = len(graph), normalised(graph)
     if method == "mean":
@@ -65,9 +63,9 @@ def impute(
     alpha: float,
     time: float,
 ) -> np.ndarray:
-    """x̃_i = (L X)_i / (L p)_i for absent i, the mean of the present rows where no weight arrives.
+    """Returns x̃_i = (L X)_i / (L p)_i for absent i, (I, F).
 
-    (I, F).
+    Where no weight arrives, it is the mean of the present rows.
     """
     known = [i for i in range(len(values)) if present[i]]
     filled = values.astype(np.float64).copy()

@@ -1,4 +1,4 @@
-"""ItemKNN as its equations stand, by comparing sets.
+"""ItemKNN by its equations, by comparing sets.
 
 Sources: Sarwar et al., WWW 2001; Deshpande & Karypis, TOIS 2004.
 """
@@ -9,7 +9,7 @@ import math
 
 
 def scores(pairs: list[tuple[int, int]], users: int, items: int, config) -> list[list[float]]:
-    """Σ s_ij over the watched i among the k most similar of j; (U, I)."""
+    """Returns Σ s_ij over the watched i among the k most similar of j; (U, I)."""
     watched = [{i for v, i in pairs if v == u} for u in range(users)]
     watchers = [{u for u, i in pairs if i == j} for j in range(items)]
     near: list[dict[int, float]] = []

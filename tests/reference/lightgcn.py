@@ -1,4 +1,4 @@
-"""LightGCN as its equations stand, edge by edge, in float64.
+"""LightGCN by its equations, edge by edge, in float64.
 
 Source: He et al., SIGIR 2020, equations 3, 4 and 15.
 """
@@ -14,8 +14,9 @@ from torch import Tensor
 def embed(
     user: Tensor, item: Tensor, pairs: list[tuple[int, int]], layers: int
 ) -> tuple[Tensor, Tensor]:
-    """The mean of e⁰ … e^L, with e_u^{l+1} = Σ_{i∈N(u)} e_i^l / √(|N_u| |N_i|) and the same for
-    items.
+    """Returns the mean of e⁰ … e^L.
+
+    e_u^{l+1} = Σ_{i∈N(u)} e_i^l / √(|N_u| |N_i|), and the same for items.
     """
     degree_u = [sum(1 for v, _ in pairs if v == u) for u in range(len(user))]
     degree_i = [sum(1 for _, j in pairs if j == i) for i in range(len(item))]
@@ -41,8 +42,9 @@ def loss(
     l2: float,
     penalty: str = "square",
 ) -> Tensor:
-    """BPR over the triples, plus λ times ½ Σ ‖e⁰‖² / B ("square") or Σ ‖e⁰ rows‖_F / B ("norm") of
-    the triples' rows.
+    """Returns BPR over the triples plus λ times the penalty on the triples' rows.
+
+    The penalty is ½ Σ ‖e⁰‖² / B ("square") or Σ ‖e⁰ rows‖_F / B ("norm").
     """
     final_u, final_i = embed(user, item, pairs, layers)
     total = torch.zeros((), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""MGCN as its equations stand, node by node, in float64.
+"""MGCN by its equations, node by node, in float64.
 
 Source: Yu et al., ACM MM 2023; letters as in the model's file.
 """
@@ -14,8 +14,9 @@ Rows = list[Tensor]
 
 
 def item_graph(features: Tensor, present: list[bool], k: int) -> list[dict[int, float]]:
-    """S: each present item itself and its k − 1 nearest, cosines (negative ones as zero), D^-½ S
-    D^-½ with D the row sums.
+    """Returns S: each present item itself and its k − 1 nearest, as D^-½ S D^-½.
+
+    S has cosines, negative ones as zero, and D the row sums.
     """
     rows: list[dict[int, float]] = []
     for i, row in enumerate(features):
@@ -37,7 +38,7 @@ def item_graph(features: Tensor, present: list[bool], k: int) -> list[dict[int, 
 
 
 def to_users(items: Rows, pairs: list[tuple[int, int]], users: int) -> Rows:
-    """Each user the sum of watched items over √(d_u d_i)."""
+    """Returns for each user the sum of watched items over √(d_u d_i)."""
     du = [sum(1 for v, _ in pairs if v == u) for u in range(users)]
     di = [sum(1 for _, j in pairs if j == i) for i in range(len(items))]
     found = [torch.zeros_like(items[0]) for _ in range(users)]
@@ -60,7 +61,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 def side(named: dict[str, Tensor], views: Rows, behaviour: Tensor, there: list[bool]) -> Tensor:
-    """x_s of one user or item from its view in each modality."""
+    """Returns x_s of one user or item from its view in each modality."""
     having = [m for m, has in enumerate(there) if has]
     if not having:
         return torch.zeros_like(behaviour)
@@ -87,7 +88,7 @@ def views(
     observed: list[list[bool]],
     config,
 ) -> tuple[Rows, Rows, Rows, Rows]:
-    """u_b, i_b, u_s, i_s."""
+    """Returns u_b, i_b, u_s, i_s."""
     p, q = list(named["user"]), list(named["item"])
     users, items = [p], [q]
     for _ in range(config.layers):
@@ -121,7 +122,7 @@ def views(
 
 
 def embed(parts: tuple[Rows, Rows, Rows, Rows]) -> tuple[Tensor, Tensor]:
-    """u (U, D) and i (I, D)."""
+    """Returns u (U, D) and i (I, D)."""
     user, item, user_side, item_side = parts
     both = zip((user, item), (user_side, item_side), strict=True)
     return tuple(torch.stack([a + b for a, b in zip(x, s, strict=True)]) for x, s in both)
@@ -130,8 +131,9 @@ def embed(parts: tuple[Rows, Rows, Rows, Rows]) -> tuple[Tensor, Tensor]:
 def info_nce(
     side: Rows, behaviour: Rows, chosen: list[int], counted: list[bool], temperature: float
 ) -> Tensor:
-    """Mean over counted rows of −log softmax of the cosine with the row's own behaviour among all
-    rows of the batch.
+    """Returns the mean of −log softmax of a row's cosine with its own behaviour, over counted rows.
+
+    The softmax is over all rows of the batch.
     """
     total, rows = torch.zeros((), dtype=torch.float64), [n for n in chosen if counted[n]]
     for n in rows:
@@ -153,7 +155,7 @@ def loss(
     triples: list[tuple[int, int, int]],
     config,
 ) -> Tensor:
-    """BPR, the penalty on the rows that it compares, and InfoNCE of users and of positives."""
+    """Returns BPR, the penalty on the rows that it compares, and both InfoNCE terms."""
     user, item = embed(parts)
     total = torch.zeros((), dtype=torch.float64)
     for u, i, j in triples:

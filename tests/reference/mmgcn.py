@@ -1,4 +1,4 @@
-"""MMGCN as its equations stand, node by node, in float64. Source: Wei et al., ACM MM 2019."""
+"""MMGCN by its equations, node by node, in float64. Source: Wei et al., ACM MM 2019."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Named = dict[str, Tensor]
 def layer(
     named: Named, where: str, own: Tensor, others: list[Tensor], identity: Tensor, combine: str
 ) -> Tensor:
-    """x^l of one node from itself, its neighbours and its identity."""
+    """Returns x^l of one node from itself, its neighbours and its identity."""
     message = torch.zeros_like(own)
     for other in others:
         message = message + named[f"{where}.send.weight"] @ other / len(others)
@@ -26,7 +26,7 @@ def layer(
 
 
 def embed(named: Named, setting: Setting, config) -> tuple[Tensor, Tensor]:
-    """The mean of x^L over the modalities."""
+    """Returns the mean of x^L over the modalities."""
     per_modality = []
     for m, features in enumerate(setting.features):
         user = [unit(named[f"preference.{m}"][u]) for u in range(setting.users)]
@@ -67,7 +67,7 @@ def embed(named: Named, setting: Setting, config) -> tuple[Tensor, Tensor]:
 
 
 def loss(named: Named, setting: Setting, triples: list[tuple[int, int, int]], config) -> Tensor:
-    """BPR plus λ times the penalty on identities and preferences."""
+    """Returns BPR plus λ times the penalty on identities and preferences."""
     preference = [named[f"preference.{m}"] for m in range(len(setting.features))]
     penalty = released_penalty(named["user"], named["item"], preference, triples)
     return bpr(*embed(named, setting, config), triples) + config.l2 * penalty

@@ -1,4 +1,4 @@
-"""VBPR as its equations stand, item by item, in float64. Source: He & McAuley, AAAI 2016."""
+"""VBPR by its equations, item by item, in float64. Source: He & McAuley, AAAI 2016."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Named = dict[str, Tensor]
 
 
 def feature(setting: Setting, m: int, i: int, form: str) -> Tensor:
-    """f_{m,i}: zero where it is not there, else at length one or as it comes."""
+    """Returns f_{m,i}: zero where it is missing, else at length one or unchanged."""
     row = setting.features[m][i]
     if not setting.present[m][i]:
         return torch.zeros_like(row)
@@ -19,7 +19,7 @@ def feature(setting: Setting, m: int, i: int, form: str) -> Tensor:
 
 
 def vector(named: Named, setting: Setting, i: int, form: str) -> Tensor:
-    """γ_i ‖ x_i."""
+    """Returns γ_i ‖ x_i."""
     x = torch.zeros_like(named["item"][i])
     for m in range(len(setting.features)):
         for j, value in enumerate(feature(setting, m, i, form)):
@@ -28,7 +28,7 @@ def vector(named: Named, setting: Setting, i: int, form: str) -> Tensor:
 
 
 def embed(named: Named, setting: Setting, config) -> tuple[Tensor, Tensor]:
-    """Tables whose inner product is γ_u · γ_i + θ_u · x_i + β_i + Σ β' · f."""
+    """Returns tables whose inner product is γ_u · γ_i + θ_u · x_i + β_i + Σ β' · f."""
     users, items = [], []
     for u in range(setting.users):
         users.append(
@@ -51,8 +51,9 @@ def embed(named: Named, setting: Setting, config) -> tuple[Tensor, Tensor]:
 
 
 def loss(named: Named, setting: Setting, triples: list[tuple[int, int, int]], config) -> Tensor:
-    """BPR plus λ times ½ Σ ‖row‖² / B, or Σ ‖rows‖_F / B, of user, items' vectors and item
-    biases.
+    """Returns BPR plus λ times the penalty on user, items' vectors and item biases.
+
+    The penalty is ½ Σ ‖row‖² / B, or Σ ‖rows‖_F / B.
     """
     user, item = embed(named, setting, config)
     parts = [[named["user"][u] for u, _, _ in triples]]

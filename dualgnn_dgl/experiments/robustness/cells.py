@@ -18,11 +18,8 @@ import torch
 from torch import Tensor
 
 from dualgnn_dgl import training
-from dualgnn_dgl.core.files import (
-    atomic_file,
-    sweep_inside,
-    write_columns,
-)
+from dualgnn_dgl.core.arrays import write_columns
+from dualgnn_dgl.core.files import atomic_file, sweep_inside
 from dualgnn_dgl.core.folders import file_digest
 from dualgnn_dgl.core.options import recorded
 from dualgnn_dgl.core.schema import (

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from dualgnn_dgl.core.files import json_digest, read_columns
+from dualgnn_dgl.core.arrays import read_columns
+from dualgnn_dgl.core.files import json_digest
 from dualgnn_dgl.core.folders import file_digest
 from dualgnn_dgl.core.options import recorded
 from dualgnn_dgl.core.schema import (

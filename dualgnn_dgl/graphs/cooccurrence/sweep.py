@@ -78,7 +78,7 @@ def _place(keys, ids, size, key, user):
 
 
 @_compiled
-def _sweep(
+def _sweep(  # noqa: C901 — a compiled kernel is one function, its calls would cost time
     span,
     users,
     start,

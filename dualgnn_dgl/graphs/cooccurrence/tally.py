@@ -25,7 +25,9 @@ for _bit in range(64):
 
 
 @njit(nogil=True)
-def _tally(users, ptr, viewer, item_ptr, item, limit, degree_max, spare, ids, weight, length):
+def _tally(  # noqa: C901 — a compiled kernel is one function, its calls would cost time
+    users, ptr, viewer, item_ptr, item, limit, degree_max, spare, ids, weight, length
+):
     """Fill the lists of the users of one block, (first, last).
 
     They stand one behind the other in `ids` and `weight`.
