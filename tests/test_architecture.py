@@ -495,7 +495,7 @@ OPENS = {
     "core.exchange": {"os.open"},  # the staging folder, to lock it
     "core.locks": {"os.open"},  # lock files and folders, with O_NONBLOCK
     "core.memory": {"Path.read_text", "read_text", "path.read_text"},  # /proc and /sys
-    "ops": {"read_text"},  # /sys
+    "ops.adjacency": {"read_text"},  # /sys
     "cli.main": {"os.open"},  # /dev/null
     "cli.stop": {"os.open"},  # /dev/null
     "cli.streams": {"os.open"},  # /dev/null
