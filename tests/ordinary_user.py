@@ -45,7 +45,8 @@ NUMERICS = (
         "references",
         "references_multimodal",
     ),
-    *("references_peers", "sampling", "significance", "split", "step", "synthetic", "training"),
+    *("references_peers", "released", "sampling", "significance", "split", "step", "synthetic"),
+    "training",
 )
 
 

@@ -17,7 +17,9 @@ import small
 import torch
 from safetensors.numpy import load_file
 
+import dualgnn_dgl
 from dualgnn_dgl.core.options import build
+from dualgnn_dgl.data import save
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.graphs.heterographs import heterograph
 from dualgnn_dgl.models import MODELS, create, model_class
@@ -413,6 +415,15 @@ def test_a_run_with_removed_options_at_their_defaults_is_read(tmp_path, name):
     assert set(config.REMOVED) <= set(tomllib.loads(text)["model"])
     base = {"model": name, "config": run.info["config"], "train": run.info["train"]}
     assert resolve(base=base)[1] == config
+
+
+def test_a_finished_run_of_an_earlier_version_is_not_trained_again(tmp_path, dualgnn):
+    data, config, train, done = dualgnn
+    save(data, tmp_path / "data")
+    made = data, as_once_written(config), train, done
+    store(tmp_path / "run", "dualgnn", made, data_path=tmp_path / "data")
+    again = dualgnn_dgl.train(run=tmp_path / "run", resume=True)
+    assert again.model is None and torch.equal(again.user, done.user)
 
 
 def test_a_run_with_a_removed_value_is_refused_in_one_line(tmp_path, dualgnn):

@@ -28,11 +28,13 @@ pytestmark = [
 ]
 MODALITIES = [("visual",), ("visual", "acoustic", "textual")]
 LEARNED = [(name, {}) for name in TRAINED] + [
-    ("dualgnn", {"borrow": True, "drop_edges": True, "missing": "learned"}),
+    ("dualgnn", {"missing": "mask"}),
     ("dualgnn", {"user_fusion": "concat"}),
-    ("dualgnn_plus", {"attention": "history"}),
+    ("dualgnn_plus", {"cooc_share": 0.3}),
 ]
-STOCHASTIC = ("bm3",)  # its masks are drawn where the tables lie: another device draws others
+STOCHASTIC = (
+    "bm3",
+)  # its masks are drawn on the device of the tables: another device draws others
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:

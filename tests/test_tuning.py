@@ -17,6 +17,7 @@ import pytest
 import small
 import torch
 from click.testing import CliRunner, Result
+from test_checkpoint import as_once_written
 
 from dualgnn_dgl import models, training
 from dualgnn_dgl.cli.main import group
@@ -136,6 +137,22 @@ def test_values_to_try_hold_those_it_starts_from_and_none_that_are_fixed() -> No
         about.resolved({"layers": 2, "lr": 0.25})[0].layers == 2
         and about.resolved({"lr": 0.25})[1].lr == 0.25
     )
+
+
+def test_a_study_of_an_earlier_version_is_continued(tmp_path) -> None:
+    """Removed options at their old defaults are ignored, other values refused in one line."""
+    about = plan("dualgnn")
+    older = dataclasses.replace(about, config=as_once_written(about.config))
+    with tuning.Study(tmp_path / "s", older):
+        pass
+    assert '"borrow": false' in (tmp_path / "s" / tuning.MARKER).read_text("utf-8")
+    with tuning.Study(tmp_path / "s", about) as study:
+        assert study.trials() == []
+    other = dataclasses.replace(about, config=as_once_written(about.config, borrow=True))
+    with tuning.Study(tmp_path / "other", other):
+        pass
+    with pytest.raises(RunError, match="study.json: borrow=true was removed .*: choose another"):
+        tuning.read_plan(tmp_path / "other")
 
 
 def test_the_worst_are_ended_early_unless_forbidden(tmp_path, monkeypatch) -> None:

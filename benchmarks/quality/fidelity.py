@@ -68,9 +68,7 @@ CASES = (
 
 
 def without_features(folder: Path, cache: Path) -> Path:
-    """Removes `REMOVED` of every modality's rows from prepared data, once, and returns the new
-    folder.
-    """
+    """Removes `REMOVED` of every modality's rows once, and returns the new folder."""
     from dualgnn_dgl import data
     from dualgnn_dgl.modality import drop
 

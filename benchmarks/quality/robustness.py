@@ -42,13 +42,10 @@ def settings(
     from dualgnn_dgl.training import TrainConfig
 
     values = {**train, **model_class(model).TRAIN, **SETTINGS[name].get(model, {}), **own}
-    kind = model_class(model).Config
-    return (
-        build(kind, {key: value for key, value in values.items() if key in keys(kind)}),
-        build(
-            TrainConfig, {key: value for key, value in values.items() if key in keys(TrainConfig)}
-        ),
-    )
+    of_training = keys(TrainConfig)
+    config = {key: value for key, value in values.items() if key not in of_training}
+    options = {key: value for key, value in values.items() if key in of_training}
+    return build(model_class(model).Config, config), build(TrainConfig, options)
 
 
 def main() -> None:

@@ -1,3 +1,1 @@
-"""Builds graphs from a data set: DGL heterographs, user co-occurrence, nearest items, newcomers'
-edges.
-"""
+"""Builds graphs from a data set: heterographs, user co-occurrence, nearest items, fold-in edges."""

@@ -1,10 +1,9 @@
-"""What a model is told about users and videos that came after training, so that it can place them
-without being trained again.
+"""Inputs for folding in users and items unseen in training.
 
-`UserHistories`: B new users, each known by the videos they watched. `NewItems`: N new videos, each
-known by its modalities. Both look at the training pairs and features only through what a model asks
-of them: an `Adjacency` from the trained items or users to the newcomers, which costs time by the
-newcomers, not by the catalogue.
+`UserHistories` has B new users, each known by the items they watched; `NewItems` has N new items,
+each known by its modalities. Both read the training pairs and features only through the requests of
+a model: an `Adjacency` from the trained items or users to the new ones, whose cost depends on the
+new ones, not on the catalogue.
 """
 
 from __future__ import annotations
@@ -24,21 +23,18 @@ from dualgnn_dgl.graphs.heterographs import neighbour_weights
 from dualgnn_dgl.graphs.nearest import nearest, unit
 from dualgnn_dgl.ops import Adjacency
 
-# entries of one block's product of histories and viewers at most, and bytes each
+# Largest number of entries in a block's product of histories and viewers, and bytes an entry.
 VISITS, ENTRY = 2**24, 16
-BLOCK = 1024  # new videos compared together at most
+BLOCK = 1024  # largest number of new items that are compared together
 
 
 class TrainingIndex:
-    """The training pairs and features as newcomers meet them, made once.
+    """The training pairs and features, indexed once for folding in.
 
-    Who watched which video, and what it looks like.
-
-    Parameters
-    ----------
-    train : training pairs, U users and I items.
-    modalities : modality → `data.Modality` of the I items.
-    measure : 'count', 'cosine' or 'jaccard', by which the data's co-occurrence lists rank.
+    Args:
+        train: Training pairs of U users and I items.
+        modalities: `data.Modality` of the I items by name.
+        measure: 'count', 'cosine' or 'jaccard', the order of the data's co-occurrence lists.
     """
 
     def __init__(
@@ -54,10 +50,9 @@ class TrainingIndex:
         self._unit: dict[str, tuple[Tensor, Tensor]] = {}
 
     def trained_features(self, name: str) -> tuple[Tensor, Tensor]:
-        """Trained items that have the modality, (P,) int64, and their features at length one, (P,
-        F).
+        """Returns the trained items with a modality (P,) int64, and their unit features (P, F).
 
-        Trained means: watched in training. An item that nobody watched has nothing to lend.
+        Trained means watched in training: the vector of any other item has not been trained.
         """
         if name not in self._unit:
             modality = self.modalities[name]
@@ -69,18 +64,14 @@ class TrainingIndex:
 class UserHistories:
     """B users known by their histories alone.
 
-    Parameters
-    ----------
-    pairs : (B users, I items); any order of the pairs gives the same bits everywhere.
-    index : the training pairs.
-    exclude : (B,) int64, optional
-        for each history one training user who must not count as a neighbour (the user in person, in
-        a test); −1 for none.
+    Args:
+        pairs: Pairs of B users and I items; any order of the pairs gives the same bits.
+        index: The training pairs.
+        exclude: For each history one training user who must not count as a neighbour, (B,) int64
+            (the same user, in a test); −1 for none.
 
-    Raises
-    ------
-    DataError
-        if the items are not those of the training pairs.
+    Raises:
+        DataError: If the items are not those of the training pairs.
     """
 
     def __init__(
@@ -100,8 +91,9 @@ class UserHistories:
 
     @cached_property
     def to_user(self) -> Adjacency:
-        """D_b^-½ H D_i^-½, shape (B, I): what a trained user's row of the normalised adjacency is,
-        degrees d_i as in training.
+        """D_b^-½ H D_i^-½, (B, I), with the degrees d_i of the training pairs.
+
+        It is the row of the normalised adjacency that a trained user with this history has.
         """
         row, column = self.edges()
         left = torch.from_numpy(np.diff(self.watched.indptr)).float().clamp(min=1).rsqrt()
@@ -109,30 +101,32 @@ class UserHistories:
         return Adjacency(row, column, self.watched.shape, left=left, right=right)
 
     def edges(self) -> tuple[Tensor, Tensor]:
-        """History b (E,) and item (E,) of every pair, both ascending."""
+        """Returns history (E,) and item (E,) of every pair, both ascending."""
         lengths = torch.from_numpy(np.diff(self.watched.indptr)).long()
         return torch.repeat_interleave(lengths), torch.from_numpy(self.watched.indices).long()
 
     def having(self, present: Tensor) -> Tensor:
-        """Which modalities each history's videos have, (B, M) bool, where `present` (I, M) says it
-        of the videos.
+        """Returns the modalities of each history's items, (B, M) bool.
+
+        Args:
+            present: Modalities of the items, (I, M) bool.
         """
         row, item = self.edges()
         return torch.zeros(len(self), present.shape[1]).index_add(0, row, present[item].float()) > 0
 
     def neighbours(self, k: int, weight: str = "softmax") -> Adjacency:
-        """The k training users who share most videos with each history, row-stochastic, (B, U).
+        """Returns the k training users who share most items with each history, (B, U).
 
-        Weights as `graph.user_user`.
+        Rows sum to one, with the weights of `heterographs.user_user`.
         """
         row, user, strength = self._nearest(k)
         value = neighbour_weights(strength, row, len(self), weight)
         return Adjacency(row, user, (len(self), self.index.num_users), weight=value)
 
     def _nearest(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """History (N,), training user (N,), strength (N,).
+        """Returns history (N,), training user (N,) and strength (N,), strongest first.
 
-        Strongest first, equal ones by index, as in `cooccurrence`.
+        Equally strong users are ordered by index, as in `cooccurrence`.
         """
         if k not in self._lists:
             cost = self.watched @ self.index.item_degree.astype(np.float64)  # (B,) viewers met
@@ -180,7 +174,7 @@ class UserHistories:
 
 
 def strongest(strength: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k largest, largest first, equal ones by position.
+    """Returns positions of the k largest numbers, largest first, equal ones by position.
 
     >>> strongest(np.array([1.0, 3.0, 1.0, 3.0]), 3).tolist()
     [1, 3, 0]
@@ -195,19 +189,15 @@ def strongest(strength: np.ndarray, k: int) -> np.ndarray:
 
 
 class NewItems:
-    """N videos known by their modalities alone.
+    """N items known by their modalities alone.
 
-    Parameters
-    ----------
-    features : modality → `data.Modality` of the N new videos; what is absent is zero. A modality
-        may be left out for all.
-    index : the catalogue they come into.
+    Args:
+        features: `data.Modality` of the N new items by name; a modality may be missing for all.
+        index: The training pairs and features.
 
-    Raises
-    ------
-    DataError
-        if a name or a width is not the catalogue's, or the modalities count different numbers of
-        videos.
+    Raises:
+        DataError: If a name or a width is not the catalogue's, or the modalities have different
+            numbers of items.
     """
 
     def __init__(self, features: Mapping[str, Modality], index: TrainingIndex) -> None:
@@ -240,28 +230,32 @@ class NewItems:
 
     @property
     def present(self) -> Tensor:
-        """Which modalities each video has, (N, M) bool."""
+        """Modalities of each item, (N, M) bool."""
         return torch.stack(
             [torch.from_numpy(modality.present) for modality in self.features.values()], dim=1
         )
 
     def nearest(self, name: str, k: int) -> Adjacency:
-        """Each video's k nearest trained ones by cosine in one modality, weight 1/k each, (N, I).
+        """Returns each item's k nearest trained items in one modality, weight 1/k each, (N, I).
 
-        A zero row where absent.
+        The row of an item without the modality is zero.
         """
         target, source = self._nearest(name, k)
         weight = 1 / torch.bincount(target, minlength=len(self)).clamp(min=1).float()
         return Adjacency(target, source, (len(self), self.index.num_items), weight=weight[target])
 
     def resembling(self, table: Tensor, k: int) -> Tensor:
-        """Mean row of `table` (I, D) over the k nearest in each modality that a video has, (N, D).
+        """Returns the mean row over the k nearest items in each modality that an item has, (N, D).
 
-        A video without any modality gets the mean over all trained videos: nothing tells it from
-        another.
+        An item without any modality gets the mean over all trained items, in a sparse table a zero
+        row.
+
+        Args:
+            table: Table of the trained items, (I, D).
+            k: Nearest items in each modality.
         """
         count = self.present.sum(1, keepdim=True)
-        # (a table of similarities; there a video without any modality has an empty row)
+        # A table of similarities, in which an item without any modality has an empty row.
         if table.is_sparse:
             ends = [self._nearest(name, k) for name in self.features]
             # of shape (2, entries)
@@ -280,7 +274,7 @@ class NewItems:
         return found.where(count > 0, trained.mean(0) if len(trained) else trained.new_zeros(()))
 
     def _nearest(self, name: str, k: int) -> tuple[Tensor, Tensor]:
-        """New video (N·k,) and trained video (N·k,), nearest first; found once."""
+        """Returns new item (N·k,) and trained item (N·k,), nearest first, and keeps them."""
         if (name, k) not in self._found:
             items, known = self.index.trained_features(name)
             modality, count = self.features[name], min(k, len(items))

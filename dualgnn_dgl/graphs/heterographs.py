@@ -1,8 +1,6 @@
-"""Dataset → DGL heterograph of users, micro-videos and user–user co-occurrence.
+"""Builds the DGL heterograph of users, micro-videos and user–user co-occurrence, and adjacencies.
 
-And from there to `Adjacency`.
-
-Node types `user` and `item` (a micro-video). Relations, over *training* pairs only:
+Node types are `user` and `item` (a micro-video). Relations, over training pairs only:
 
 ========================  ======================================================================
 user –interacts→ item     edata `weight`: 1/√(d_user · d_item), the symmetric normalisation
@@ -31,25 +29,21 @@ ITEM_WEIGHTS = ("mean", "cosine")
 
 
 def heterograph(dataset: Dataset) -> dgl.DGLGraph:
-    """The heterogeneous graph of a prepared data set (relations above).
+    """Builds the heterogeneous graph of a prepared data set.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        only `train` and `co_occurrence` are read; without lists, the 200 strongest by shared items
-        are computed.
+    Args:
+        dataset: Data set, of which only `train` and `co_occurrence` are read. Without co-occurrence
+            lists, the 200 strongest neighbours by shared items are computed.
 
-    Returns
-    -------
-    dgl.DGLGraph
-        U `user` nodes, I `item` nodes, E edges `interacts`, E `interacted_by`, at most 200·U
-        `co_occurs`.
+    Returns:
+        A graph with U `user` nodes, I `item` nodes, E edges `interacts`, E `interacted_by`, and at
+        most 200·U `co_occurs`.
     """
     train = dataset.train
     user, item = torch.tensor(train.user), torch.tensor(train.item)
     lists = dataset.co_occurrence
     if lists is None:
-        # brings numba, which nobody else here needs
+        # Imported here, because only this needs numba.
         from dualgnn_dgl.graphs.cooccurrence import co_occurrence
 
         lists = co_occurrence(train)
@@ -74,25 +68,26 @@ def heterograph(dataset: Dataset) -> dgl.DGLGraph:
     return graph
 
 
-def user_item(graph: dgl.DGLGraph, kept: Tensor | None = None) -> Adjacency:
-    """Relation `interacted_by` as the normalised adjacency D_u^-½ R D_i^-½ of shape (U, I).
+def user_item(graph: dgl.DGLGraph) -> Adjacency:
+    """Returns the normalised adjacency D_u^-½ R D_i^-½ of the training pairs, (U, I).
 
     Its `.T` sends to items.
 
-    With `kept` (I,) bool, only the edges of those items, under the degrees that are left.
+    Args:
+        graph: Graph of `heterograph`.
     """
     item, user = graph.edges(etype="interacted_by")
-    if kept is not None:
-        edges = kept[item]
-        item, user = item[edges], user[edges]
     return normalise(
         user, item, (graph.num_nodes("user"), graph.num_nodes("item")), ("user", "item")
     )
 
 
 def observed(graph: dgl.DGLGraph, present: Tensor) -> Tensor:
-    """Has any of a user's training videos modality m? (U, M) bool, out of which item has which,
-    `present` (I, M) bool.
+    """Returns whether any of a user's training items has modality m, (U, M) bool.
+
+    Args:
+        graph: Graph of `heterograph`.
+        present: Modalities of the items, (I, M) bool.
     """
     watcher, watched = graph.edges(etype="interacts")  # (E,) each
     return (
@@ -106,18 +101,20 @@ def observed(graph: dgl.DGLGraph, present: Tensor) -> Tensor:
 def nearest_items(
     modality: Modality, k: int, *, own: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Each present item's k nearest by cosine in one modality.
+    """Finds each present item's k nearest items by cosine in one modality.
 
-    (item, neighbour, cosine), (E,) each, item by item.
+    An item without the modality has no neighbour and is no neighbour.
 
-    An item without the modality has no neighbour and is nobody's. With `own`, an item is the first
-    of its own k; without, never. Where fewer are present than k asks for, all of them are taken.
-    The search is `nearest.nearest`.
+    Args:
+        modality: Features of the items.
+        k: Neighbours of an item; all present items if there are fewer.
+        own: Whether an item is the first of its own k.
 
-    Raises
-    ------
-    ConfigError
-        if k < 1.
+    Returns:
+        Item, neighbour and cosine, (E,) each, item by item.
+
+    Raises:
+        ConfigError: If k < 1.
     """
     if k < 1:
         raise ConfigError(f"{k} nearest items were asked for: give at least one")
@@ -132,21 +129,20 @@ def nearest_items(
 
 
 def item_item(modality: Modality, k: int, *, weight: str = "mean", own: bool = False) -> Adjacency:
-    """The item graph of one modality, `nearest_items` weighted, as an adjacency S of shape (I, I).
+    """Returns the item graph of one modality, `nearest_items` weighted, (I, I).
 
     An item without the modality has a zero row and a zero column.
 
-    Parameters
-    ----------
-    weight : 'mean', 1/k each, so that rows sum to one (a graph of ones under D^-½ S D^-½ with D its
-        row sums: FREEDOM, Zhou & Shen, MM 2023), or 'cosine', D^-½ S D^-½ over cosines, negative
-        ones as zero (LATTICE, Zhang et al., MM 2021; MGCN)
-    own : whether an item is among its own k nearest
+    Args:
+        modality: Features of the items.
+        k: Neighbours of an item.
+        weight: 'mean', 1/k each, so that rows sum to one (a graph of ones under D^-½ S D^-½ with D
+            its row sums: FREEDOM, Zhou & Shen, MM 2023), or 'cosine', D^-½ S D^-½ over cosines,
+            negative ones as zero (LATTICE, Zhang et al., MM 2021; MGCN).
+        own: Whether an item is among its own k nearest.
 
-    Raises
-    ------
-    ConfigError
-        if k < 1, or for an unknown weight.
+    Raises:
+        ConfigError: If k < 1, or for an unknown weight.
     """
     if weight not in ITEM_WEIGHTS:
         raise ConfigError(unknown("item graph weight", weight, ITEM_WEIGHTS))
@@ -164,17 +160,19 @@ def item_item(modality: Modality, k: int, *, weight: str = "mean", own: bool = F
 def mixed_item_item(
     modalities: Sequence[Modality], shares: Sequence[float], k: int, *, own: bool = False
 ) -> Adjacency:
-    """One item graph of all modalities, Σ_m share_m S_m with the 'mean' graphs of `item_item`.
+    """Returns one item graph of all modalities, Σ_m share_m S_m, (I, I): FREEDOM's frozen graph.
 
-    FREEDOM's frozen graph (I, I).
+    S_m are the 'mean' graphs of `item_item`. The shares of the modalities that an item lacks go to
+    those it has, so a row sums to one unless the item has no neighbour.
 
-    The shares of the modalities that an item lacks go to those it has: a row sums to one unless the
-    item has none (or none with a share, or no neighbour).
+    Args:
+        modalities: Features of the items.
+        shares: Share of each modality.
+        k: Neighbours of an item.
+        own: Whether an item is among its own k nearest.
 
-    Raises
-    ------
-    ConfigError
-        if k < 1.
+    Raises:
+        ConfigError: If k < 1.
     """
     size = len(modalities[0].present)
     targets, sources, values = [], [], []
@@ -191,18 +189,20 @@ def mixed_item_item(
 
 
 def pruned(graph: dgl.DGLGraph, dropout: float, generator: torch.Generator) -> Adjacency:
-    """`user_item` over a sample of the training pairs, normalised by the degrees that are left.
-
-    (U, I).
+    """Returns `user_item` over a sample of the training pairs, under the remaining degrees, (U, I).
 
     Source: FREEDOM (Zhou & Shen, MM 2023), degree-sensitive edge pruning: a share 1 − dropout of
     the edges is drawn without replacement, with probabilities ∝ 1/√(d_u d_i), so that edges between
-    popular ends go first.
+    popular ends are more likely to be left out.
+
+    Args:
+        graph: Graph of `heterograph`.
+        dropout: Share of the edges that are left out.
+        generator: Source of the draws.
     """
     item, user = graph.edges(etype="interacted_by")
     weight = graph.edges["interacted_by"].data["weight"].double()  # 1/√(d_u d_i), (E,)
-    # a race of exponential clocks of these rates: the first n to ring are n successive draws
-    # without replacement
+    # Exponential clocks with these rates: the first n to ring are n draws without replacement.
     ring = torch.empty_like(weight).exponential_(generator=generator) / weight
     left = min(len(ring), max(1, round(len(ring) * (1 - dropout))))
     keep = ring.topk(left, largest=False).indices
@@ -212,29 +212,26 @@ def pruned(graph: dgl.DGLGraph, dropout: float, generator: torch.Generator) -> A
 
 
 def _row_softmax(score: Tensor, row: Tensor, rows: int) -> Tensor:
-    """Softmax of `score` (E,) within equal `row` (E,), stable for large counts."""
+    """Returns the softmax of `score` (E,) within equal `row` (E,), stable for large counts."""
     top = torch.full((rows,), -torch.inf).scatter_reduce(0, row, score, "amax")
     value = (score - top[row]).exp()
     return value / torch.zeros(rows).index_add(0, row, value)[row]
 
 
 def user_user(graph: dgl.DGLGraph, k: int, weight: str = "softmax") -> Adjacency:
-    """Relation `co_occurs`, the k strongest neighbours a user, as a row-stochastic adjacency Ω of
-    shape (U, U).
+    """Returns Ω, the k strongest neighbours of each user with weights that sum to one, (U, U).
 
-    Source: DualGNN, user co-occurrence graph (u ← u + Σ_j ω_uj u_j). A user without neighbours has
-        a zero row.
+    Users with fewer than k neighbours share the mass among those they have; a user without any has
+    a zero row. Source: DualGNN, user co-occurrence graph (u ← u + Σ_j ω_uj u_j).
 
-    Parameters
-    ----------
-    k : neighbours a user at most
-    weight : 'softmax' over the stored weights (paper and released code), 'mean', or 'proportional'
-        to them
+    Args:
+        graph: Graph of `heterograph`.
+        k: Largest number of neighbours a user.
+        weight: 'softmax' over the stored weights (paper and released code), 'mean', or
+            'proportional' to them.
 
-    Raises
-    ------
-    ConfigError
-        for an unknown name, or k < 1.
+    Raises:
+        ConfigError: For an unknown weight, or k < 1.
     """
     if k < 1:
         raise ConfigError(
@@ -250,13 +247,16 @@ def user_user(graph: dgl.DGLGraph, k: int, weight: str = "softmax") -> Adjacency
 
 
 def neighbour_weights(strength: Tensor, target: Tensor, users: int, weight: str) -> Tensor:
-    """Weights (E,) of neighbours with the given strengths (E,), summing to one for each of the
-    targets (E,) in 0…users-1.
+    """Returns weights of neighbours that sum to one for each target, (E,).
 
-    Raises
-    ------
-    ConfigError
-        for a weight that is none of `CO_WEIGHTS`.
+    Args:
+        strength: Strength of each neighbour, (E,).
+        target: User that it belongs to, (E,) in 0…users−1.
+        users: Number of users.
+        weight: One of `CO_WEIGHTS`.
+
+    Raises:
+        ConfigError: For an unknown weight.
     """
     if weight not in CO_WEIGHTS:
         raise ConfigError(unknown("cooc_weight", weight, CO_WEIGHTS))

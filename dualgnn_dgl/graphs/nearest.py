@@ -1,6 +1,6 @@
-"""The nearest rows of a table by cosine, in blocks.
+"""Searches the nearest rows of a table by cosine, in blocks.
 
-The one search behind item graphs and look-alikes of new items.
+Item graphs and the fold-in of new items use this one search.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from dualgnn_dgl.core import memory
 
-BLOCK = 2**26  # cosines held at once
+BLOCK = 2**26  # cosines of a block
 
 
 def unit(values: Tensor) -> Tensor:
-    """Rows of `values` (N, F) at length one; zero rows stay zero."""
+    """Returns the rows of `values` (N, F) at length one; zero rows stay zero."""
     return torch.nn.functional.normalize(values, dim=1)
 
 
@@ -29,17 +29,14 @@ def nearest(
 ) -> tuple[Tensor, Tensor]:
     """Finds for each query the k keys with the largest cosine, largest first.
 
-    Ties are decided by `torch.topk`, for all callers alike: not by the order of the keys, but
-    equally for equal input.
-
     Args:
-        queries: (Q, F), rows at length one.
-        keys: (P, F), rows at length one; k ≤ P.
-        k: keys to find for a query, at least one.
-        what: name of the work in messages about memory.
-        own: where query n is key n, what takes the place of their cosine: `inf` puts the query
-            first in its own list, `-inf` leaves it out. None compares all pairs.
-        rows: queries in a block at most; a block holds at most 2²⁶ cosines, fewer where
+        queries: Rows at length one, (Q, F).
+        keys: Rows at length one, (P, F).
+        k: Number of keys, at most P.
+        what: Name of the search in messages about memory.
+        own: Replaces the cosine of query n with key n, if both are the same row: `inf` puts the
+            query first in its own list, `-inf` leaves it out. None compares all pairs.
+        rows: Largest number of queries in a block. A block has at most 2²⁶ cosines, or fewer if
             `memory.budget` is less.
 
     Returns:
@@ -52,12 +49,12 @@ def nearest(
         if own is not None:
             similar[torch.arange(len(similar)), start + torch.arange(len(similar))] = own
         cosine, place = similar.topk(k, dim=1)
-        cosine = cosine.clamp(-1, 1)  # of a query with itself, put first, it is one
-        # after all that takes memory: a block that is tried again must not stand twice
+        cosine = cosine.clamp(-1, 1)  # that of a query with itself becomes one
+        # Appended last, because a block that runs out of memory is tried again.
         places.append(place)
         cosines.append(cosine)
 
-    # 4 bytes a cosine, and as much again to choose among them
+    # 4 bytes a cosine, and as many again for the selection.
     block = max(1, min(BLOCK, memory.budget() // 8) // len(keys))
     memory.in_blocks(len(queries), block if rows is None else min(block, rows), find, what=what)
     if not places:

@@ -227,9 +227,9 @@ class DualGNN(Recommender):
     def embed(self) -> tuple[Tensor, Tensor]:
         """Returns û (U, D) and i (I, D)."""
         user, item = self.fused()
-        return (
-            user if self.co_occurrence is None else user + self.co_occurrence @ user
-        ), item  # (7)
+        if self.co_occurrence is not None:
+            user = user + self.co_occurrence @ user  # (7)
+        return user, item
 
     def penalty(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         """Returns the second part of the loss, equation (9)."""

@@ -1,4 +1,4 @@
-"""Trains any `Recommender`: one chain from a data set to a trained model, and the loop in it.
+"""Trains any `Recommender`: the way from a data set to a trained model, and the loop in it.
 
 `fit` has no parameter through which test data could enter.
 """

@@ -1,17 +1,16 @@
-"""Sampled blocks: a batch's loss from the users and micro-videos around it instead of the whole
-graph, for graphs beyond memory.
+"""Sampled blocks: a batch's loss from the nodes around it instead of the whole graph.
 
-The block of a batch holds its users and items and, for each of `hops` steps, at most `fanout`
-neighbours of every node that the step before has reached, along every graph of the model:
-user–item, user–user and item–item. The model then runs over the block as if it were the data: rows
-of its tables and features, and *all* edges between nodes of the block. A row of the user–item graph
-that lost d − d' of its d edges counts the others d / d' times; a block that reaches everything
-gives the loss of the whole graph.
+They serve graphs beyond memory. The block of a batch has its users and items and, for each of
+`hops` steps, at most `fanout` neighbours of every node that the step before has reached, along
+every graph of the model: user–item, user–user and item–item. The model then runs over the block as
+if it were the data: rows of its tables and features, and all edges between nodes of the block. A
+row of the user–item graph that keeps d' of its d edges counts them d / d' times. A block that
+reaches everything gives the loss of the whole graph.
 
-Source: at most so many neighbours a hop: GraphSAGE (Hamilton et al., NeurIPS 2017); all edges among
-what was drawn: GraphSAINT (Zeng et al., ICLR 2020) and shaDow-GNN (Zeng et al., NeurIPS 2021).
+Source: a limit of neighbours a hop: GraphSAGE (Hamilton et al., NeurIPS 2017); all edges among the
+drawn nodes: GraphSAINT (Zeng et al., ICLR 2020) and shaDow-GNN (Zeng et al., NeurIPS 2021).
 Departure: rows are rescaled by the edges they kept, not by the probability with which an edge is
-drawn. Means over users in a loss (DualGNN's penalty on attention) run over the block's.
+drawn. Means over users in a loss (DualGNN's penalty on attention) are over the block's users.
 """
 
 from __future__ import annotations
@@ -36,17 +35,17 @@ M = TypeVar("M", bound=nn.Module)
 class Blocks:
     """Draws the blocks of a model's batches.
 
-    Parameters
-    ----------
-    users, items : how many there are, U and I.
-    fanout : neighbours a node, step and graph at most.
-    hops : steps, as a rule the model's layers.
-    generator : on the model's device; what is drawn depends on it alone.
+    Args:
+        model: Model whose graphs are sampled.
+        users: Number of users U.
+        items: Number of items I.
+        fanout: Largest number of neighbours a node, step and graph.
+        hops: Steps, as a rule the model's layers.
+        generator: Source of the draws, on the model's device.
 
-    Raises
-    ------
-    ConfigError
-        for a model without a graph, or whose edge weights are learned over the whole one.
+    Raises:
+        ConfigError: For a model without a graph, or one that learns edge weights over the whole
+            graph.
     """
 
     def __init__(
@@ -69,14 +68,14 @@ class Blocks:
         self.sizes = {"user": users, "item": items}
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """The model's loss of B triples, (B,) int64 each, over their block; a scalar."""
+        """Returns the model's loss of B triples, (B,) int64 each, over their block, ()."""
         nodes = self.draw(users, torch.cat([positives, negatives]))
         place = [places(part, size) for part, size in zip(nodes, self.sizes.values(), strict=True)]
         block = restricted(self.model, dict(zip(self.sizes, nodes, strict=True)))
         return block.loss(place[0][users], place[1][positives], place[1][negatives])
 
     def draw(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Users (U',) and items (I',) of the block around these, ascending and each once."""
+        """Returns users (U',) and items (I',) of the block around some nodes, sorted and unique."""
         reached = {
             axis: torch.zeros(size, dtype=torch.bool, device=users.device)
             for axis, size in self.sizes.items()
@@ -100,12 +99,12 @@ class Blocks:
 
 
 def adjacencies(model: nn.Module) -> list[Adjacency]:
-    """Every graph of the model, each once."""
+    """Returns every graph of the model, each once."""
     return [module for module in model.modules() if isinstance(module, Adjacency)]
 
 
 def axes_of(adjacency: Adjacency) -> tuple[str, str]:
-    """What rows and columns of a model's graph stand for."""
+    """Returns 'user' or 'item' for rows and columns of a model's graph."""
     if adjacency.axes is None:
         raise ValueError(
             f"an adjacency of shape {adjacency.shape} does not say what it joins: give it `axes`"
@@ -119,14 +118,16 @@ def restricted(
     known: dict[int, nn.Module] | None = None,
     axis: str | None = None,
 ) -> M:
-    """The module over some users and items only.
+    """Returns the module over some users and items only.
 
-    Graphs, tables and features cut down to them, maps as they are.
+    Graphs, tables and features are cut down to them; maps stay as they are. The tables' rows are
+    differentiable: gradients reach the module's own parameters, which are shared.
 
-    `nodes` has the users and the items that stay, ascending, under 'user' and 'item'. The tables'
-    rows are differentiable: gradients arrive at the module's own parameters, which are shared. A
-    module's `row_axes` says which of its parameters and buffers are tables (see `models.base`);
-    `axis` says it of all of a list.
+    Args:
+        module: A model or a part of it; its `row_axes` names its tables (see `models.base`).
+        nodes: Users and items that stay, sorted, under 'user' and 'item'.
+        known: Modules that are done, by `id`.
+        axis: Axis of all members of a list.
     """
     known = {} if known is None else known
     if id(module) in known:
@@ -140,7 +141,7 @@ def restricted(
     for name, parameter in module._parameters.items():
         rows = marks.get(name, axis)
         if parameter is not None and rows is not None:
-            # the rows are no leaf, hence no parameter
+            # These rows are not a leaf, so they cannot be a parameter.
             twin._buffers[name] = pick(parameter, nodes[rows])
         else:
             twin._parameters[name] = parameter

@@ -22,14 +22,12 @@ from dualgnn_dgl.training.state import CheckpointHook, Fit
 
 
 def features(dataset: Dataset, config: TrainConfig) -> Mapping[str, Modality]:
-    """The modalities that a model is to be built with.
+    """Returns the modalities that a model is built with.
 
-    The data set's own, with holes filled where `config.impute` says so.
+    These are the data set's own, with missing features imputed if `config.impute` asks for it.
 
-    Raises
-    ------
-    DataError
-        if there is nothing to fill from.
+    Raises:
+        DataError: If there is nothing to impute from.
     """
     return (
         dataset.modalities if config.impute == "none" else impute(dataset, config.impute).modalities

@@ -1,6 +1,4 @@
-"""How good a model is for videos that nobody watched in training, each placed by its modalities
-alone, as a new one would be.
-"""
+"""Measures a model on items without training pairs, from their features alone."""
 
 from __future__ import annotations
 
@@ -19,33 +17,29 @@ from dualgnn_dgl.models.base import Recommender
 
 
 def all_cold(train: Interactions, held_out: Interactions) -> bool:
-    """Whether there are held-out pairs, and none of their videos was watched in training (`--split
-    cold-items`).
+    """Returns whether no held-out item was watched in training (`--split cold-items`).
+
+    It is False if there are no held-out pairs.
     """
     watched = np.bincount(train.item, minlength=train.num_items) > 0
     return len(held_out) > 0 and not bool(watched[held_out.item].any())
 
 
 class ColdItems:
-    """Measures a model on the videos that nobody watched in training, each placed by its modalities
-    alone.
+    """Measures a model on the items without training pairs, from their features alone.
 
-    Only these videos stand in the lists: every one that no training pair holds. With `preprocess
-    --split cold-items` they are the held-out ones; elsewhere, held-out pairs of other videos are
-    left out.
+    The lists rank only these items. With `preprocess --split cold-items` they are the held-out
+    ones; with other splits, held-out pairs of other items are left out.
 
-    Parameters
-    ----------
-    train : training pairs.
-    modalities : modality → `data.Modality` of the items, as the model was built with.
-    truth : held-out pairs.
-    seen : pairs to leave out of the lists, such as `valid` when `truth` is `test`.
-    ks : list lengths, cut to the number of these videos.
+    Args:
+        train: Training pairs.
+        modalities: `data.Modality` of the items by name, as the model was built with.
+        truth: Held-out pairs.
+        seen: Pairs to leave out of the lists, such as `valid` if `truth` is `test`.
+        ks: List lengths, cut to the number of these items.
 
-    Raises
-    ------
-    DataError
-        if the data has no features, or no held-out pair of such a video.
+    Raises:
+        DataError: If the data has no features, or no held-out pair of such an item.
     """
 
     def __init__(
@@ -80,12 +74,12 @@ class ColdItems:
         )
 
     def tables(self, model: Recommender) -> tuple[Tensor, Tensor]:
-        """User (U, D) of a model trained on the data, and these videos (N, D)."""
+        """Returns users (U, D) of a model trained on the data, and these items (N, D)."""
         with torch.no_grad():
             if any(parameter.is_cuda for parameter in model.parameters()):
                 model = copy.deepcopy(model).to("cpu")
             return model.embed()[0], model.item_foldin()(self.videos)
 
     def __call__(self, model: Recommender) -> Evaluation:
-        """The figures of a model trained on the data."""
+        """Returns the metrics of a model trained on the data."""
         return self.evaluator(*self.tables(model))

@@ -1,15 +1,15 @@
-"""Same seed, same machine, same bits.
+"""Deterministic training: same seed, same machine, same bits.
 
-Torch's deterministic algorithms, switched on for a while, and what they do not cover.
+It switches torch's deterministic algorithms on for a while.
 
-CPU: exact. Everything here sums in an order that depends on the data and the number of threads
-alone, with the switch or without; it makes the rest of torch do the same (or refuse), and fills
-fresh memory, so that nothing can hang on its content.
+CPU: exact. Every sum here has an order that depends only on the data and the number of threads,
+with the switch or without. The switch makes the rest of torch do the same, or refuse, and fills
+new memory, so that no result depends on its content.
 
 CUDA: torch's own operations are deterministic or refused, matrix products too
-(CUBLAS_WORKSPACE_CONFIG); the Triton kernels of `ops` use no atomic additions. Not covered:
-cuSPARSE, which `Adjacency @ x` takes where Triton is missing; and another GPU, driver or torch
-version, which may round otherwise.
+(CUBLAS_WORKSPACE_CONFIG). The Triton kernels of `ops` use no atomic additions. Not covered:
+cuSPARSE, which `Adjacency @ x` takes without Triton; and another GPU, driver or torch version,
+which may round in another way.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from dualgnn_dgl.ops import triton_kernel
 
 @contextmanager
 def deterministic(wanted: bool = True) -> Iterator[None]:
-    """Inside the block torch uses deterministic algorithms only; afterwards what it used before.
+    """Lets torch use deterministic algorithms only inside the block.
 
-    Raises
-    ------
-    ConfigError
-        when an operation has no deterministic form on this device; the message names it.
+    Args:
+        wanted: False changes nothing.
+
+    Raises:
+        ConfigError: If an operation has no deterministic form on this device; the message names it.
     """
     if not wanted:
         yield
         return
-    # read by cuBLAS when it starts: in time, unless the process has multiplied on the GPU before
+    # cuBLAS reads this when it starts, so it has no effect after a product on the GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     before = (
         torch.are_deterministic_algorithms_enabled(),
@@ -57,7 +58,7 @@ def deterministic(wanted: bool = True) -> Iterator[None]:
 
 
 def promise(device: torch.device) -> str:
-    """In one line, what deterministic training means on this device.
+    """Returns one line about deterministic training on this device.
 
     >>> promise(torch.device("cpu")).startswith("deterministic: exact")
     True

@@ -1,9 +1,7 @@
-"""Numbers that are none, found where they come up.
+"""Detects non-finite losses and gradients where they first occur.
 
-The first batch whose loss or gradients are not finite.
-
-It costs one norm a parameter and never waits for the device: from CUDA the answer is fetched now
-and then.
+It costs one norm a parameter and never waits for the device: the result is fetched from CUDA from
+time to time.
 """
 
 from __future__ import annotations
@@ -16,33 +14,33 @@ from torch import Tensor, nn
 from dualgnn_dgl.errors import RunError
 
 REMEDY = "lower the learning rate (--lr)"
-EVERY = 64  # batches between two answers from a CUDA device
+EVERY = 64  # batches between two checks on a CUDA device
 
 
 class DivergenceMonitor:
-    """Looks at every batch of an epoch.
+    """Checks every batch of an epoch.
 
-    Its counters live on the device and change in place, so a CUDA graph may hold it.
+    Its counters are on the device and change in place, so it can be part of a CUDA graph.
     """
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         self._model = model
         self._every = EVERY if device.type == "cuda" else 1
-        # the one looked at last, from 1
+        # Number of the batch that was checked last, from 1.
         self._batch = torch.zeros((), dtype=torch.int64, device=device)
-        # the first that was not finite; 0 while there is none
+        # Number of the first batch that was not finite; 0 if there is none.
         self._first = torch.zeros_like(self._batch)
         self._loss = torch.zeros((), device=device)  # its loss
 
     def begin(self, done: int) -> None:
-        """A new epoch, of which `done` batches are over."""
+        """Begins an epoch of which `done` batches are over."""
         self._batch.fill_(done)
         self._first.zero_()
 
     def look(self, loss: Tensor) -> None:
-        """Note whether the loss () and all gradients are finite.
+        """Records whether the loss () and all gradients are finite.
 
-        Between `backward` and the optimiser's step.
+        Call it between `backward` and the optimiser's step.
         """
         loss = loss.detach().float()
         gradients = [
@@ -59,21 +57,23 @@ class DivergenceMonitor:
         self._loss.copy_(torch.where(new, loss, self._loss))
 
     def check(self, epoch: int, done: int | None = None) -> None:
-        """Raise if a batch was not finite.
+        """Raises an error if a batch was not finite.
 
-        After `done` batches: at once on the CPU, every 64 on CUDA; without, now.
+        Args:
+            epoch: Number of the epoch.
+            done: Batches done; the check then happens at once on the CPU and every 64 batches on
+                CUDA. None checks now.
 
-        Raises
-        ------
-        RunError
-            naming the epoch, the batch, and the parameters whose gradient is not finite.
+        Raises:
+            RunError: The message names the epoch, the batch, and the parameters whose gradient is
+                not finite.
         """
         if (done is not None and done % self._every) or not (first := int(self._first)):
             return
         gradients = {
             name: p.grad for name, p in self._model.named_parameters() if p.grad is not None
         }
-        # a gradient whose square is none is lost to Adam, too
+        # A gradient whose square overflows also breaks Adam.
         bad = not_finite(gradients) or [
             name for name, grad in gradients.items() if not bool(grad.float().norm().isfinite())
         ]
@@ -87,9 +87,7 @@ class DivergenceMonitor:
 
 
 def check_parameters(model: nn.Module, epoch: int, done: int) -> None:
-    """Raise `RunError`, naming them, if parameters are not finite after `done` batches of the
-    epoch.
-    """
+    """Raises `RunError` that names the parameters which are not finite after some batches."""
     if bad := not_finite(dict(model.named_parameters())):
         raise RunError(
             f"training diverged in epoch {epoch} within {done} batches: {listed(bad)} is not "
@@ -98,12 +96,12 @@ def check_parameters(model: nn.Module, epoch: int, done: int) -> None:
 
 
 def not_finite(tensors: dict[str, Tensor]) -> list[str]:
-    """Names of the tensors that hold NaN or infinity."""
+    """Returns the names of the tensors that contain NaN or infinity."""
     return [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
 
 
 def listed(names: Iterable[str]) -> str:
-    """At most three of the names.
+    """Returns at most three of the names, as text.
 
     >>> listed(["a", "b", "c", "d"])
     'a, b, c and 1 more'

@@ -1,6 +1,4 @@
-"""Fits any `Recommender`: batches of triples, Adam, early stopping on the validation split, best
-epoch restored.
-"""
+"""Fits any `Recommender`: batches, Adam, early stopping on validation, best epoch restored."""
 
 from __future__ import annotations
 
@@ -45,28 +43,30 @@ def fit(
     hook: CheckpointHook | None = None,
     modalities: Mapping[str, Modality] | None = None,
 ) -> Fit:
-    """Trains `model` in place, on its current device, and returns the best epoch by `config.metric`
-    on `valid`.
+    """Trains `model` in place, on its current device, and returns the best epoch.
 
-    Without a `config` it trains with the model's own defaults (`Recommender.TRAIN`), as `dualgnn
-    train` does. With an empty
-    `valid` there is nothing to choose by: all epochs run and the last one is kept. Ctrl-C ends
-    training early and returns the best epoch so far, with `interrupted` set. A `hook` is handed
-    snapshots when it wants them, and may hold one to go on from: on the CPU the end is then the
-    same, to the bit, as without the break. (Going on sets torch's default generator, too.) Where no
-    video of `valid` was watched in training, they are ranked among such videos, each placed by its
-    modalities alone, if `modalities` says what the model was built with.
+    On the CPU, a resumed training ends bit-identically to an uninterrupted one. Resuming also sets
+    torch's default generator. Ctrl-C ends training early and returns the best epoch so far, with
+    `interrupted` set.
 
-    Raises
-    ------
-    RunError
-        when the loss, a gradient, the parameters or the tables stop being finite numbers; the
-        message names epoch, batch and parameter.
-    ConfigError
-        when `config.deterministic` is set and the device has no deterministic form of something;
-        the message names it.
-    KeyboardInterrupt
-        when it comes before the first epoch has ended.
+    Args:
+        model: Model to train.
+        train: Training pairs.
+        valid: Validation pairs, which choose the best epoch by `config.metric`. If there are none,
+            all epochs run and the last one is kept. If no item of them was watched in training,
+            they are ranked among such items, whose vectors come from their features alone.
+        config: Options; None takes the model's own defaults (`Recommender.TRAIN`), as `dualgnn
+            train` does.
+        report: Called with the progress after each batch and epoch.
+        hook: Receives snapshots when it asks for them, and may have one to resume from.
+        modalities: The features that the model was built with, for items unseen in training.
+
+    Raises:
+        RunError: If the loss, a gradient, the parameters or the tables are not finite; the message
+            names epoch, batch and parameter.
+        ConfigError: If `config.deterministic` is set and an operation has no deterministic form on
+            the device; the message names it.
+        KeyboardInterrupt: If Ctrl-C comes before the first epoch has ended.
     """
     config = build(TrainConfig, model.TRAIN) if config is None else config
     with deterministic(config.deterministic):
@@ -81,9 +81,9 @@ class Validation:
     """The metric that chooses the best epoch; `value` is None for a split without pairs.
 
     Args:
-        metric: name of the metric, such as `recall@20`.
-        evaluator: ranks the catalogue for the users of the validation split.
-        cold: ranks videos without training pairs instead, where the split holds no others.
+        metric: Name of the metric, such as `recall@20`.
+        evaluator: Ranks the catalogue for the users of the validation split.
+        cold: Ranks items without training pairs instead, if the split has no others.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Validation:
     ) -> Validation:
         """Chooses between ranking the whole catalogue and ranking cold items.
 
-        Cuts K down to the catalogue.
+        K is cut to the size of the catalogue.
         """
         metric, k = config.metric_within(train.num_items)
         if modalities and all_cold(train, valid):
@@ -122,9 +122,7 @@ class Validation:
 
 
 class _Loop:
-    """Epochs of batches until the patience is used up; holds everything that one training
-    changes.
-    """
+    """Runs epochs of batches until the patience is used up, and owns all that changes."""
 
     def __init__(
         self,
@@ -169,9 +167,7 @@ class _Loop:
             self.state.restore(hook.start, self.steps)
 
     def run(self) -> Fit:
-        """Trains to the end, or until Ctrl-C after at least one epoch, and restores the best
-        epoch.
-        """
+        """Trains to the end, or to Ctrl-C after an epoch, and restores the best epoch."""
         state, interrupted = self.state, False
         try:
             while state.epoch <= self.config.epochs and state.since_best < self.config.patience:
@@ -190,7 +186,7 @@ class _Loop:
         return result
 
     def _epoch(self) -> None:
-        """One epoch: batches, validation, history; a checkpoint where one is due."""
+        """Runs one epoch: batches, validation, history, and a checkpoint if one is due."""
         state, config = self.state, self.config
         epoch, started = state.epoch, time.perf_counter() - state.seconds
         self._batches(epoch, started)
@@ -209,7 +205,7 @@ class _Loop:
             self._keep(last)
 
     def _batches(self, epoch: int, started: float) -> None:
-        """Steps through the batches of an epoch that are left."""
+        """Runs the remaining batches of an epoch."""
         state = self.state
         self.model.train()
         self.watch.begin(state.step)
@@ -227,9 +223,7 @@ class _Loop:
                 self._keep()
 
     def _validate(self, epoch: int, row: dict[str, Any]) -> None:
-        """Measures the epoch, notes the metric in its row of the history, and keeps the best
-        tables.
-        """
+        """Measures an epoch, adds the metric to its row, and keeps the best tables."""
         state = self.state
         user, item = tables(self.model, epoch)
         state.value = row[self.validation.metric] = self.validation.value(self.model, user, item)
@@ -256,10 +250,7 @@ class _Loop:
             )
 
     def _keep(self, last: bool = False) -> None:
-        """Hands over a snapshot, of finite numbers only.
-
-        And ends the training here if that is wanted.
-        """
+        """Hands over a snapshot of finite numbers; ends the training if the hook asks for it."""
         self.watch.check(self.state.epoch)
         check_parameters(self.model, self.state.epoch, self.state.step)
         assert self.hook is not None
@@ -269,7 +260,7 @@ class _Loop:
 
 
 def tables(model: Recommender, epoch: int = 0) -> tuple[Tensor, Tensor]:
-    """The model's tables in evaluation mode, detached; refused when they are not finite."""
+    """Returns the model's tables in evaluation mode, detached; raises `RunError` if not finite."""
     model.eval()
     with torch.no_grad():
         user, item = model.embed()
@@ -289,9 +280,7 @@ def _copy(model: Recommender) -> dict[str, Tensor]:
 def as_it_is(
     model: Recommender, train: Interactions, valid: Interactions, config: TrainConfig
 ) -> Fit:
-    """The tables of a model that is not trained, or not any further, and its figure on `valid`, as
-    an epoch 0.
-    """
+    """Returns the tables of an untrained model and its validation metric, as an epoch 0."""
     user, item = tables(model)
     row: dict[str, Any] = {"epoch": 0, "loss": None, "seconds": 0.0}
     validation = Validation.of(train, valid, config)
@@ -304,8 +293,6 @@ def as_it_is(
 
 
 def _attention(model: Recommender) -> Tensor | None:
-    """What the model says of its users' attention now, (U, M), on its own; None where it has
-    none.
-    """
+    """Returns a copy of the model's attention, (U, M), or None if it has none."""
     attention = model.user_attention()
     return None if attention is None else attention.detach().clone()

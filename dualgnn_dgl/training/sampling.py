@@ -1,7 +1,7 @@
-"""Training triples (user, watched item, unwatched item), vectorised and on the device.
+"""Samples training triples (user, watched item, unwatched item) on the device, vectorised.
 
-A negative is uniform over the items its user has not watched in training, exactly and without
-rejection: draw a rank among the unwatched, then step over the watched items below it with one
+A negative is uniform over the items that its user has not watched in training, exactly and without
+rejection: draw a rank among the unwatched items, then skip the watched ones below it with one
 binary search.
 """
 
@@ -17,14 +17,16 @@ from dualgnn_dgl.errors import DataError
 
 
 class TripleSampler:
-    """Every training pair once an epoch, in random order, each with a fresh negative.
+    """Yields every training pair once an epoch, in random order, each with a new negative.
 
     Users who have watched every item have no negative and are left out.
 
-    Raises
-    ------
-    DataError
-        if no training pair is left.
+    Args:
+        train: Training pairs.
+        device: Device of the triples.
+
+    Raises:
+        DataError: If no training pair is left.
     """
 
     def __init__(self, train: Interactions, device: torch.device | str = "cpu") -> None:
@@ -32,7 +34,7 @@ class TripleSampler:
         user, item = torch.from_numpy(train.user[order]), torch.from_numpy(train.item[order])
         degree = torch.bincount(user, minlength=train.num_users)
         start = degree.cumsum(0) - degree  # first pair of each user in sorted order, (U,)
-        place = torch.arange(len(user)) - start[user]  # how many watched items lie below, (E,)
+        place = torch.arange(len(user)) - start[user]  # number of watched items below, (E,)
         usable = degree[user] < train.num_items
         if not bool(usable.any()):
             raise DataError(
@@ -47,11 +49,11 @@ class TripleSampler:
         self._below = (user * (train.num_items + 1) + item - place).to(device)
 
     def __len__(self) -> int:
-        """Pairs an epoch."""
+        """Returns the number of pairs an epoch."""
         return int(self.user.numel())
 
     def negatives(self, users: Tensor, generator: torch.Generator) -> Tensor:
-        """One unwatched item for each of `users` (B,) → (B,) int64, uniform."""
+        """Returns one unwatched item for each user, uniform, (B,) → (B,) int64."""
         free = self._free[users]
         draw = torch.rand(
             users.shape, dtype=torch.float64, device=users.device, generator=generator
@@ -63,9 +65,7 @@ class TripleSampler:
     def epoch(
         self, batch_size: int, generator: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches of (users, positives, negatives), (B,) int64 each; the last one may be
-        shorter.
-        """
+        """Yields batches of (users, positives, negatives), (B,) int64 each; the last is a rest."""
         order = torch.randperm(len(self), device=self.user.device, generator=generator)
         users, positives = self.user[order], self.item[order]
         negatives = self.negatives(users, generator)

@@ -1,8 +1,8 @@
-"""The gradient of one batch: plainly, from sampled blocks, from several batches that share one
-propagation, or replayed by CUDA.
+"""Computes the gradient of one batch, in one of four ways.
 
-A whole-graph model pays a propagation for every step, whatever the batch: what a propagation serves
-is what speed depends on.
+These are: plain; from sampled blocks; from several batches that share one propagation; or replayed
+as a CUDA graph. A whole-graph model pays one propagation for every step, whatever the batch, so
+speed depends on the number of propagations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dualgnn_dgl.training.blocks import Blocks
 
 
 class _Loss(nn.Module):
-    """A model's loss as a module's forward pass, which is what CUDA graphs are made of."""
+    """A model's loss as a module's forward pass, which CUDA graphs need."""
 
     def __init__(self, model: Recommender) -> None:
         super().__init__()
@@ -34,9 +34,9 @@ class _Loss(nn.Module):
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """No garbage is collected meanwhile.
+    """Stops garbage collection inside the block.
 
-    To free an earlier training's recording while CUDA records ends what it records.
+    A recording of an earlier training that is freed while CUDA records would end the new one.
     """
     gc.collect()
     enabled = gc.isenabled()
@@ -50,10 +50,7 @@ def undisturbed() -> Iterator[None]:
 
 @contextmanager
 def put_back(device: torch.device) -> Iterator[None]:
-    """What a refused recording would leave behind.
-
-    Its stream the current one, CUDA's generator in the midst of recording.
-    """
+    """Restores the current stream and the CUDA generator's state if a recording fails."""
     if device.type != "cuda":
         yield
         return
@@ -69,9 +66,9 @@ def put_back(device: torch.device) -> Iterator[None]:
 
 
 def first_cause(error: BaseException) -> str:
-    """The first line of what went wrong first.
+    """Returns the first line of the error that was raised first.
 
-    A recording that an error ends complains once more when it is closed.
+    A recording that an error ends raises a second one when it is closed.
     """
     while error.__context__ is not None:
         error = error.__context__
@@ -79,24 +76,23 @@ def first_cause(error: BaseException) -> str:
 
 
 class Step:
-    """`step(batch)` leaves the gradient of a batch's mean loss in the model's parameters, and
-    returns the loss.
+    """`step(batch)` sets the gradient of a batch's mean loss, and returns the loss.
 
-    Parameters
-    ----------
-    share : batches that one propagation serves. A batch is then cut into that many; each is
-        compared on the same tables, the tables' gradients are summed, and go back through the graph
-        once. For losses that are means over triples the result is that of the whole batch; what is
-        held at once is that of a part.
-    blocks : draws the graph anew for every batch; None takes the whole.
-    capture : record the step of a full batch once as a CUDA graph, and replay it. Only where every
-        step is the same (`Recommender.static_step`), on CUDA; a shorter batch goes the plain way.
-    bfloat16 : dense products in bfloat16 (autocast).
+    Args:
+        model: Model to train.
+        device: Its device.
+        share: Batches that share one propagation. A batch is cut into that many parts. All are
+            compared on the same tables, and the sum of the tables' gradients goes back through the
+            graph once. For losses that are means over triples the result is that of the whole
+            batch, in the memory of a part.
+        blocks: Samples the graph for every batch; None takes the whole.
+        capture: Records the step of a full batch once as a CUDA graph, and replays it. This needs
+            CUDA and equal steps (`Recommender.static_step`); a shorter batch takes the plain way.
+        bfloat16: Computes dense products in bfloat16 (autocast).
 
-    Raises
-    ------
-    ConfigError
-        when the model has no loss of given tables (`share`), or the parts do not go together.
+    Raises:
+        ConfigError: If the model has no loss of given tables (`share`), or options contradict each
+            other.
     """
 
     def __init__(
@@ -116,7 +112,7 @@ class Step:
             )
         if share > 1 and blocks is not None:
             raise ConfigError(
-                "share_propagation wants the whole graph, fanout a block a batch: give one of them"
+                "share_propagation needs the whole graph, fanout a block a batch: give one of them"
             )
         self.model, self.device, self.share, self.blocks, self.bfloat16 = (
             model,
@@ -132,11 +128,11 @@ class Step:
             and share == 1
             and model.static_step
         )
-        self.replayed: Any = None  # the loss of a batch of `size`, captured
+        self.replayed: Any = None  # the captured loss of a batch of `size`
         self.size = 0
 
     def __call__(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """Loss () of (users, positives, negatives), (B,) int64 each."""
+        """Returns the loss of (users, positives, negatives), (B,) int64 each, ()."""
         if self.capture and self.replayed is None:
             self.record(batch)
         if self.share > 1:
@@ -150,7 +146,7 @@ class Step:
         return loss.detach()
 
     def shared(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """The same in parts, over tables that are propagated once."""
+        """Computes the step in parts, over tables that are propagated once."""
         with self.autocast():
             tables = self.model.training_tables()
         held = [table.detach().requires_grad_() for table in tables]
@@ -167,9 +163,9 @@ class Step:
         return total
 
     def record(self, batch: tuple[Tensor, Tensor, Tensor]) -> None:
-        """Capture the loss and its gradient for batches of this size.
+        """Captures the loss and its gradient for batches of this size.
 
-        Where CUDA cannot, say so and go on plainly.
+        If CUDA cannot, it warns and training continues without.
         """
         samples = tuple(part.clone() for part in batch)
         try:
@@ -178,8 +174,8 @@ class Step:
                     _Loss(self.model), samples, allow_unused_input=True
                 )
             self.size = len(batch[0])
-            # the recording lives on a stream of its own, which torch mentions at the first replay:
-            # it waits where it must
+            # The recording has a stream of its own. torch would warn about it at the first replay,
+            # although it synchronises where it has to.
             if quiet := getattr(
                 torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch", None
             ):
@@ -192,7 +188,7 @@ class Step:
             )
 
     def autocast(self, *, cache: bool = True) -> torch.autocast:
-        """Dense products in bfloat16, if they are to be."""
+        """Returns the context in which dense products take bfloat16, if `bfloat16` is set."""
         return torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.bfloat16, cache_enabled=cache
         )

@@ -1,8 +1,6 @@
-"""Counting with bounds, for logs in which a few items are watched by nearly everyone, and for the
-cosine and Jaccard measures.
+"""Counts with bounds, for logs with very popular items, and for cosine and Jaccard.
 
-See the head of `dualgnn_dgl.graphs.cooccurrence` for how the most watched items are kept from
-costing what they would.
+The docstring of `dualgnn_dgl.graphs.cooccurrence` explains how the most watched items are handled.
 """
 
 from __future__ import annotations
@@ -22,8 +20,8 @@ HEAVY = 64  # bits of a uint64
 Fill = Callable[[int, int], tuple[np.ndarray, np.ndarray, np.ndarray]]
 _COSINE, _JACCARD = CO_MEASURES.index("cosine"), CO_MEASURES.index("jaccard")
 
-# Compiled at the first call, within a second or two: Numba's cache on disk is made of pickles, and
-# we read none.
+# Compiled at the first call, in a second or two. Numba's cache on disk consists of pickles, which
+# this project never reads.
 _compiled = partial(njit, nogil=True, error_model="numpy")
 
 
@@ -38,14 +36,13 @@ def _popcount(word):
 
 @_compiled
 def _key(measure, shared, mine, theirs):
-    """What users are ranked by, for one user's list.
+    """Returns the number that ranks users in one user's list.
 
-    The count, the squared cosine times his own degree, or Jaccard.
-
-    All operands are whole numbers below 2^53 and IEEE division rounds correctly, so equal fractions
-    give equal keys and the order never turns round. Different ones stay different as long as
-    1/(a·d) > 2^-52 for fractions a/b and c/d: up to 165,000 training items a user for the cosine
-    (a·d ≤ D³), 47 million for Jaccard (a·d ≤ 2·D²).
+    It is the count, the squared cosine times the user's own degree, or Jaccard. All operands are
+    whole numbers below 2^53 and IEEE division rounds correctly, so equal fractions give equal keys
+    and the order never reverses. Different ones stay different as long as 1/(a·d) > 2^-52 for
+    fractions a/b and c/d: up to 165,000 training items a user for the cosine (a·d ≤ D³), 47 million
+    for Jaccard (a·d ≤ 2·D²).
     """
     if measure == _COSINE:
         return float(shared * shared) / float(theirs)
@@ -56,9 +53,9 @@ def _key(measure, shared, mine, theirs):
 
 @_compiled
 def _place(keys, ids, size, key, user):
-    """Put (key, user) in place of the root of a heap, the worst held.
+    """Replaces the root of a heap by (key, user).
 
-    Smallest key, then largest index.
+    The root is the worst entry: the smallest key, then the largest index.
     """
     at = 0
     while True:
@@ -95,12 +92,11 @@ def _sweep(  # noqa: C901 — a compiled kernel is one function, its calls would
     keys,
     ids,
 ):
-    """Meet every viewer of one span of users, for the users of one block, and offer each to the
-    user's heap.
+    """Offers every viewer of one span of users to the heaps of one block of users.
 
-    `span` and `users` are (first, last); `ptr` (I+1,) and `viewer` list, for each item, its viewers
-    in the span, counted from the span's first; u's heap stands in `keys` and `ids` from `start[u -
-    users[0]]` on, free places holding the key −1.
+    `span` and `users` are (first, last). `ptr` (I+1,) and `viewer` list, for each item, its viewers
+    in the span, counted from the span's first user. The heap of user u starts at
+    `start[u - users[0]]` in `keys` and `ids`; free places have the key −1.
     """
     base, here, word_here, degree_here = (
         span[0],
@@ -108,7 +104,7 @@ def _sweep(  # noqa: C901 — a compiled kernel is one function, its calls would
         word[span[0] : span[1]],
         degree[span[0] : span[1]],
     )
-    # users met, each once; one slot more, for the write that is not kept
+    # Users met, each once, and one place more for a write that is not kept.
     seen = np.empty(here + 1, np.uint16)
     for u in range(users[0], users[1]):
         at, room, mine, own, myself = (
@@ -148,10 +144,10 @@ def _sweep(  # noqa: C901 — a compiled kernel is one function, its calls would
             for f in range(ptr[heavy[b]], ptr[heavy[b] + 1]):
                 w = viewer[f]
                 theirs = np.int64(degree_here[w])
-                # no smaller than his, if he was not met before
+                # An upper bound of the key, if w was not met before.
                 best = _key(measure, unread, own, theirs)
                 if best < top[0] or (best == top[0] and base + w > who[0]):
-                    break  # all after him have a smaller bound, or the same and a larger index
+                    break  # All later ones have a smaller bound, or the same and a larger index.
                 if w != myself and visits[w] == 0 and not word_here[w] & read:
                     key = _key(measure, _popcount(word_here[w] & mine), own, theirs)
                     if key > top[0] or (key == top[0] and base + w < who[0]):
@@ -164,12 +160,12 @@ def _sweep(  # noqa: C901 — a compiled kernel is one function, its calls would
 
 @_compiled
 def _settle(users, start, degree, limit, measure, keys, ids, weight, length):
-    """Sort each user's heap, best first, and move the lists together, free places left out."""
+    """Sorts each user's heap, best first, and joins the lists without free places."""
     end = 0
     for u in range(users[0], users[1]):
         at, begin = start[u - users[0]], end
         top, who = keys[at : at + limit[u]], ids[at : at + limit[u]]
-        for rest in range(limit[u] - 1, 0, -1):  # take the worst off and put it last
+        for rest in range(limit[u] - 1, 0, -1):  # move the worst to the end
             worst, w = top[0], who[0]
             _place(top, who, rest, top[rest], who[rest])
             top[rest], who[rest] = worst, w
@@ -185,14 +181,13 @@ def _settle(users, start, degree, limit, measure, keys, ids, weight, length):
 
 @dataclass(frozen=True)
 class _Viewers:
-    """The training pairs as the kernel reads them, the users cut into spans, so that random
-    look-ups stay in the cache.
+    """The training pairs as the kernel reads them, with users cut into spans.
 
-    The viewers of item i in span s are `viewer[ptr[s, i]:ptr[s, i + 1]]`, counted from the span's
-    first user, ascending (those of heavy items by degree, for cosine and Jaccard). The light items
-    of user u are `light_item[light_ptr[u]:light_ptr[u + 1]]`; bit b of `word[u]` says that u
-    watched `heavy[b]`, and the heavy items ascend by number of viewers. `degree` (U,) counts
-    training items.
+    Spans keep random look-ups in the cache. The viewers of item i in span s are
+    `viewer[ptr[s, i]:ptr[s, i + 1]]`, counted from the span's first user, ascending (those of heavy
+    items by degree, for cosine and Jaccard). The light items of user u are
+    `light_item[light_ptr[u]:light_ptr[u + 1]]`. Bit b of `word[u]` is set if u watched `heavy[b]`,
+    and the heavy items ascend by number of viewers. `degree` (U,) counts training items.
     """
 
     ptr: np.ndarray
@@ -205,7 +200,7 @@ class _Viewers:
 
 
 def _viewers(table: sparse.csr_matrix, measure: str, span: int) -> _Viewers:
-    """Sort the pairs by user and, within each span of users, by item."""
+    """Sorts the pairs by user and, within each span of users, by item."""
     users, items = table.shape
     degree = np.diff(table.indptr)
     popularity = np.bincount(table.indices, minlength=items)
@@ -236,7 +231,7 @@ def _viewers(table: sparse.csr_matrix, measure: str, span: int) -> _Viewers:
 
 
 def by_sweep(table: sparse.csr_matrix, limit: np.ndarray, measure: str, span: int) -> Fill:
-    """The lists of a block of users by `_sweep` and `_settle`."""
+    """Returns a function that makes the lists of a block of users by `_sweep` and `_settle`."""
     v, users, rank = _viewers(table, measure, span), len(limit), CO_MEASURES.index(measure)
     counter = np.uint16 if v.degree.max() < 2**16 else np.uint32
 

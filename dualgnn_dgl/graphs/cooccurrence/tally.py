@@ -1,11 +1,10 @@
-"""The plain way of counting, for logs in which a user meets few others.
+"""Counts without bounds, for logs in which a user meets few others.
 
-Add up visits, then pick by counting, without a heap.
-
-Counts of shared items are small whole numbers. So no comparison is needed to order a user's list: a
-histogram of the counts says which count the k-th place has, a bitmap of those who reach it gives
-them by index, and the histogram's running sum gives each his place. Costs a visit each viewer of
-each of the user's items, U/64 words a user for the bitmap, and a write a place.
+It adds up visits, then selects by counting, without a heap. Counts of shared items are small whole
+numbers, so no comparison is needed to order a user's list: a histogram of the counts gives the
+count at the k-th place, a bitmap gives the users who reach it by index, and the running sum of the
+histogram gives each of them a place. The cost is one visit for each viewer of each of the user's
+items, U/64 words a user for the bitmap, and one write a place.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from scipy import sparse
 
 from dualgnn_dgl.graphs.cooccurrence.sweep import Fill
 
-# The place of a lone bit in a 64-bit word by multiplication with a de Bruijn sequence (Leiserson,
+# Place of a single bit in a 64-bit word, by multiplication with a de Bruijn sequence (Leiserson,
 # Prokop & Randall 1998).
 _SEQUENCE = np.uint64(0x03F79D71B4CB0A89)
 _PLACE = np.zeros(64, np.int64)
@@ -28,18 +27,15 @@ for _bit in range(64):
 def _tally(  # noqa: C901 — a compiled kernel is one function, its calls would cost time
     users, ptr, viewer, item_ptr, item, limit, degree_max, spare, ids, weight, length
 ):
-    """Fill the lists of the users of one block, (first, last).
-
-    They stand one behind the other in `ids` and `weight`.
+    """Writes the lists of the users of one block, (first, last), one after the other.
 
     `ptr` (I+1,) and `viewer` list each item's viewers, `item_ptr` (U+1,) and `item` each user's
-        items; user u's list has
-    `limit[u]` places at most. `spare` (U,) is working space, all zero before and after. `length`
-    receives each list's length; returned is their sum.
+    items. The list of user u has at most `limit[u]` places. `spare` (U,) is working memory, all
+    zero before and after. `length` receives each list's length; the result is their sum.
     """
-    # users met, each once; one slot more, for the write that is not kept
+    # Users met, each once, and one place more for a write that is not kept.
     seen = np.empty(spare.size + 1, np.int64)
-    # users met by count; afterwards the next place of each count
+    # Number of users met by count; afterwards the next place of each count.
     histogram = np.zeros(degree_max + 2, np.int64)
     bits = np.zeros(spare.size // 64 + 1, np.uint64)
     end = 0
@@ -55,13 +51,13 @@ def _tally(  # noqa: C901 — a compiled kernel is one function, its calls would
                 seen[met] = w
                 met += spare[w] == 0
                 spare[w] += 1
-        spare[u] = 0  # not his own neighbour
+        spare[u] = 0  # not a neighbour of themselves
         for j in range(met):
             count = np.int64(spare[seen[j]])
             histogram[count] += 1
             most = max(most, count)
         histogram[0] = 0
-        # counts above `cut` enter whole, of `cut` itself the first `room` users
+        # All users above `cut` enter the list, and the first `room` users at `cut`.
         cut, room = most, limit[u]
         while cut > 0 and histogram[cut] <= room:
             room -= histogram[cut]
@@ -104,7 +100,7 @@ def _tally(  # noqa: C901 — a compiled kernel is one function, its calls would
 
 
 def by_tally(table: sparse.csr_matrix, limit: np.ndarray) -> Fill:
-    """The lists of a block of users by `tally`."""
+    """Returns a function that makes the lists of a block of users by `_tally`."""
     by_item = table.tocsc()
     ptr, viewer = by_item.indptr.astype(np.int64), by_item.indices.astype(np.uint16)
     item_ptr, item, most = (
