@@ -221,9 +221,9 @@ def ratings(column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns ratings (n,) float64, and masks of unreadable ones and of those from 2^53 on."""
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    elif is_text(column.type):
-        column = _without_booleans(column)
     values = numbers(column)
+    if is_text(column.type) and bool(np.isnan(values).any()):
+        values = numbers(_without_booleans(column))
     unread = np.isnan(values)
     exact = pa.types.is_floating(column.type)
     return (
