@@ -2,7 +2,7 @@
 
 DGL 1.1.3 and 2.1.0, the last on PyPI for Linux, are CPU builds for old torch. Version 2.1.0 loads
 its GraphBolt library at import and stops with "Cannot find DGL C++ graphbolt library" where no
-build for the running torch lies beside it. Nothing here uses GraphBolt, so an empty stand-in module
+build for the running torch is beside it. Nothing here uses GraphBolt, so an empty stand-in module
 takes its place *when and only when* that library is absent. Heterographs, `dgl.ops` and autograd
 then work. Everything else imports dgl from here.
 

@@ -15,7 +15,8 @@ import pytest
 
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers import streams
-from dualgnn_dgl.readers.formats import CONTAINERS, ITEMS, LOGS
+from dualgnn_dgl.readers.dialects import ITEMS, LOGS
+from dualgnn_dgl.readers.formats import CONTAINERS
 from dualgnn_dgl.readers.items import read_items
 from dualgnn_dgl.readers.new_items import read_new_items
 from dualgnn_dgl.readers.reader import read

@@ -1,4 +1,4 @@
-"""The types of a prepared data set.
+"""Defines the types of a prepared data set.
 
 Interactions, modalities with their mask, co-occurrence, and all of them together.
 
@@ -16,6 +16,7 @@ from scipy import sparse
 
 from dualgnn_dgl.core.arrays import content_hash
 from dualgnn_dgl.core.vocabulary import SPLITS
+from dualgnn_dgl.data.co_occurrence import CoOccurrence
 from dualgnn_dgl.data.manifest import usable
 from dualgnn_dgl.data.projection import FeatureProjection
 from dualgnn_dgl.errors import DataError
@@ -23,17 +24,15 @@ from dualgnn_dgl.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Who watched what: pair e says that user `user[e]` watched item `item[e]`.
+    """Represents views: in pair e, user `user[e]` watched item `item[e]`.
 
-    Parameters
-    ----------
-    user, item : (E,) int64
-    num_users, num_items : int
+    Attributes:
+        user, item: (E,) int64
+        num_users, num_items: int
 
-    Raises
-    ------
-    DataError
-        if the lengths differ, an index is no whole number or out of range, or a pair stands twice.
+    Raises:
+        DataError: if the lengths differ, an index is no whole number or out of range, or a pair
+            occurs twice.
     """
 
     user: np.ndarray
@@ -73,11 +72,11 @@ class Interactions:
         return int(self.user.size)
 
     def keys(self) -> np.ndarray:
-        """One number a pair, user · I + item; (E,) int64."""
+        """Returns one number a pair, user · I + item; (E,) int64."""
         return self.user * np.int64(self.num_items) + self.item
 
     def csr(self) -> sparse.csr_matrix:
-        """The 0/1 matrix R of shape (U, I), float32, column indices sorted."""
+        """Returns the 0/1 matrix R of shape (U, I), float32, column indices sorted."""
         ones = np.ones(len(self), dtype=np.float32)
         matrix = sparse.csr_matrix(
             (ones, (self.user, self.item)), shape=(self.num_users, self.num_items)
@@ -88,16 +87,13 @@ class Interactions:
 
 @dataclass(frozen=True, eq=False)
 class Modality:
-    """One kind of item feature and where it is missing.
+    """Represents one kind of item feature and where it is missing.
 
-    Parameters
-    ----------
-    values : (I, F) float32
-        finite where present; rows of absent items are set to zero here, whatever they held.
-    present : (I,) bool
-    imputed : (I,) bool, optional
-        rows that count as present but were filled in from others (`modality.impute`); none by
-        default.
+    Attributes:
+        values: (I, F) float32; finite where present; rows of absent items are set to zero here.
+        present: (I,) bool
+        imputed: (I,) bool, optional; rows that count as present but were imputed from others
+            (`modality.impute`); none by default.
     """
 
     values: np.ndarray
@@ -121,8 +117,8 @@ class Modality:
         )
         if imputed.shape != present.shape or bool((imputed & ~present).any()):
             raise DataError(
-                f"a modality marks rows {imputed.shape} as imputed that are not present: a filled "
-                f"row is present"
+                f"a modality marks rows {imputed.shape} as imputed that are not present: an "
+                f"imputed row is present"
             )
         if values.ndim != 2 or present.shape != values.shape[:1]:
             raise DataError(
@@ -135,96 +131,41 @@ class Modality:
             row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
             raise DataError(
                 f"a modality holds NaN or infinity in row {row}, which is marked present: mark it "
-                f"absent or mend it"
+                f"absent or fix it"
             )
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "present", present)
         object.__setattr__(self, "imputed", imputed)
 
     def take(self, items: np.ndarray) -> Modality:
-        """The same modality of the given items alone, in their order."""
+        """Returns the same modality of the given items alone, in their order."""
         return Modality(self.values[items], self.present[items], self.imputed[items])
 
     @property
     def own(self) -> np.ndarray:
-        """Rows (I,) that were read, not filled in."""
+        """Returns the rows (I,) that were read, not imputed."""
         return self.present & ~self.imputed
 
     @property
     def width(self) -> int:
-        """F, the number of feature columns."""
+        """Returns F, the number of feature columns."""
         return int(self.values.shape[1])
 
     @property
     def coverage(self) -> float:
-        """Share of items that have this modality themselves; filled rows do not count."""
+        """Returns the share of items that have this modality themselves, not imputed."""
         return float(self.own.mean()) if self.present.size else 0.0
 
 
 @dataclass(frozen=True, eq=False)
-class CoOccurrence:
-    """For each user, the users who share most training items, strongest first, in CSR form.
-
-    The neighbours of user u are `neighbour[indptr[u]:indptr[u+1]]`, ordered by weight (descending),
-    then by internal user index (ascending). Never u itself. Source: DualGNN, section on the user
-    co-occurrence graph.
-
-    Parameters
-    ----------
-    indptr : (U+1,) int64
-    neighbour : (N,) int64
-    weight : (N,) float32
-        the number of shared items, or their cosine or Jaccard similarity, as `measure` says.
-    measure : 'count', 'cosine' or 'jaccard'
-    """
-
-    indptr: np.ndarray
-    neighbour: np.ndarray
-    weight: np.ndarray
-    measure: str = "count"
-
-    def __post_init__(self) -> None:
-        for name, kind in (("indptr", np.int64), ("neighbour", np.int64), ("weight", np.float32)):
-            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype=kind).reshape(-1))
-        sound = (
-            self.indptr.size >= 1
-            and self.indptr[0] == 0
-            and bool((np.diff(self.indptr) >= 0).all())
-        )
-        if (
-            not sound
-            or self.indptr[-1] != self.neighbour.size
-            or self.neighbour.size != self.weight.size
-        ):
-            raise DataError(
-                "the co-occurrence lists do not fit together: make them anew with preprocess"
-            )
-        users = self.indptr.size - 1
-        if (
-            self.neighbour.size
-            and not 0 <= int(self.neighbour.min()) <= int(self.neighbour.max()) < users
-        ):
-            raise DataError(
-                f"the co-occurrence lists name a user outside 0…{users - 1}: make them anew with "
-                f"preprocess"
-            )
-
-    @property
-    def num_users(self) -> int:
-        """U."""
-        return int(self.indptr.size - 1)
-
-
-@dataclass(frozen=True, eq=False)
 class Dataset:
-    """A prepared data set: three disjoint splits, modalities by name, and the user's own ids.
+    """Represents a prepared data set: three disjoint splits, modalities by name, and ids.
 
     Internal user u is `user_ids[u]`, internal item i is `item_ids[i]`. `titles` is (I,) text or
-    None,
-    `co_occurrence` comes from training pairs only, or is None where nobody computed it yet.
-    `reductions` are the maps by which modalities were reduced, for features that come later: no
-    part of what a model sees, and none of `hash`. That is of all other content, made here;
-    `dataclasses.replace` makes it anew.
+    None. `co_occurrence` comes from training pairs only, or is None if it was not computed.
+    `projections` are the maps by which modalities were reduced, for features that come later:
+    models do not see them, and `hash` leaves them out. `hash` covers all other content; it is
+    computed here, also after `dataclasses.replace`.
     """
 
     train: Interactions
@@ -296,17 +237,17 @@ class Dataset:
 
     @property
     def num_users(self) -> int:
-        """U."""
+        """Returns U."""
         return len(self.user_ids)
 
     @property
     def num_items(self) -> int:
-        """I."""
+        """Returns I."""
         return len(self.item_ids)
 
 
 def _arrays(dataset: Dataset) -> dict[str, np.ndarray]:
-    """Everything that makes the data set what it is, by name: what the hash is taken over."""
+    """Returns the content that the hash covers, by name."""
     arrays: dict[str, np.ndarray] = {"user_ids": dataset.user_ids, "item_ids": dataset.item_ids}
     # their order is that of the attention's columns
     arrays["modalities"] = np.array(list(dataset.modalities), dtype=np.str_)

@@ -1,6 +1,6 @@
 """Writes and reads the prepared folder of a data set.
 
-It holds JSON, Parquet and NPY only; nothing in it is ever unpickled.
+It contains JSON, Parquet and NPY only; nothing in it is ever unpickled.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from dualgnn_dgl.core.folders import check_files, seal
 from dualgnn_dgl.core.schema import check
 from dualgnn_dgl.core.vocabulary import SPLITS
 from dualgnn_dgl.data import projection
-from dualgnn_dgl.data.dataset import CoOccurrence, Dataset, Interactions, Modality
+from dualgnn_dgl.data.co_occurrence import CoOccurrence
+from dualgnn_dgl.data.dataset import Dataset, Interactions, Modality
 from dualgnn_dgl.data.manifest import FOLDER as FOLDER
 from dualgnn_dgl.data.manifest import FORMAT, MANIFEST, MANIFEST_SCHEMA, read_manifest
 from dualgnn_dgl.errors import DataError, json_text
@@ -32,18 +33,16 @@ def save(
     report: Mapping[str, Any] | None = None,
     force: bool = False,
 ) -> None:
-    """Write the prepared folder, whole or not at all.
+    """Writes the prepared folder, whole or not at all.
 
-    Parameters
-    ----------
-    options : the options that made it, for the record.
-    report : the preprocess report, kept beside it as `report.json`.
-    force : replace a prepared folder that is already there.
+    Args:
+        options: the options that made it, for the record.
+        report: the preprocess report, kept beside it as `report.json`.
+        force: replace a prepared folder that is already there.
 
-    Raises
-    ------
-    RunError
-        if `folder` holds something and `force` is not set, or holds files that are not ours.
+    Raises:
+        RunError: if `folder` is not empty and `force` is not set, or has files that this tool did
+            not write.
     """
     with replace_folders((folder, FOLDER), force=force) as (target,):
         write(dataset, target, options=options, report=report)
@@ -56,7 +55,7 @@ def write(
     options: Mapping[str, Any] | None = None,
     report: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write all files of a prepared folder into an empty one."""
+    """Writes all files of a prepared folder into an empty one."""
     for split in SPLITS:
         part = getattr(dataset, split)
         write_columns(target / f"{split}.parquet", pa.table({"user": part.user, "item": part.item}))
@@ -103,7 +102,7 @@ def write(
 
 
 def _counts(dataset: Dataset) -> dict[str, Any]:
-    """The counts that the manifest shows to a reader, and that are checked against the files."""
+    """Returns the counts of the manifest, which are checked against the files."""
     pairs = {split: len(getattr(dataset, split)) for split in SPLITS}
     return {"users": dataset.num_users, "items": dataset.num_items, "interactions": pairs}
 
@@ -129,12 +128,11 @@ def _modality(folder: Path, name: str, about: Mapping[str, Any]) -> Modality:
 
 
 def load(folder: str | Path) -> Dataset:
-    """Read a prepared folder and check that its content is what was written.
+    """Reads a prepared folder and checks that its content is as it was written.
 
-    Raises
-    ------
-    DataError
-        if the folder is missing, not a prepared one, from a newer format, damaged or altered.
+    Raises:
+        DataError: if the folder is missing, not a prepared one, from a newer format, damaged or
+            altered.
     """
     folder = Path(folder)
     with reading(folder):

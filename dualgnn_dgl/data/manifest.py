@@ -1,4 +1,4 @@
-"""The manifest of a prepared folder, dataset.json: its schema, and reading it.
+"""Reads the manifest of a prepared folder, dataset.json, and defines its schema.
 
 `data.save` writes it.
 
@@ -31,7 +31,7 @@ FOLDER = Kind(MANIFEST, re.compile(NAMES, re.DOTALL), DataError, "run preprocess
 
 
 def usable(name: object) -> bool:
-    """Whether `name` can be part of a file name everywhere, as the name of a modality must be."""
+    """Returns whether `name` can be part of a file name everywhere, as modalities must be."""
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= 100:
         return False
     return not name.startswith(".") and not set(name) & set("/\\")

@@ -1,9 +1,7 @@
-"""The linear map from raw features to the fewer columns that data holds, kept with it so that later
-videos can follow.
+"""Projects raw features to fewer columns, now and for later videos.
 
-`preprocess --feature-dim N` fits it (`readers.features.reduce_width`), the prepared folder keeps it
-as two `.npy` arrays, and whoever brings features of new videos may give them as wide as they were
-read (F) or reduced already (N).
+`preprocess --feature-dim N` fits the map (`readers.features.reduce_width`), and the prepared folder
+keeps it as two `.npy` arrays. Features of new videos may have the raw width F or the reduced one N.
 """
 
 from __future__ import annotations
@@ -28,17 +26,14 @@ SCHEMA = schema.record({"from": schema.whole(2), "hash": schema.HEX64})
 
 @dataclass(frozen=True, eq=False)
 class FeatureProjection:
-    """x ↦ components · (x − mean).
+    """Represents the map x ↦ components · (x − mean).
 
-    Parameters
-    ----------
-    mean : (F,) float32
-    components : (N, F) float32, fewer rows than columns
+    Attributes:
+        mean: (F,) float32
+        components: (N, F) float32, fewer rows than columns
 
-    Raises
-    ------
-    DataError
-        if the shapes do not fit, or a number is not finite.
+    Raises:
+        DataError: if the shapes do not fit, or a number is not finite.
     """
 
     mean: np.ndarray
@@ -67,27 +62,27 @@ class FeatureProjection:
 
     @property
     def raw_width(self) -> int:
-        """F, the columns that it takes."""
+        """Returns F, the width of its input."""
         return len(self.mean)
 
     @property
     def width(self) -> int:
-        """N, the columns that it gives."""
+        """Returns N, the width of its output."""
         return len(self.components)
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the two arrays."""
+        """Returns the SHA-256 of the two arrays."""
         return content_hash({part: getattr(self, part) for part in PARTS})
 
     def apply(self, values: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Features (n, F) with fewer columns, (n, N) float32.
+        """Projects features (n, F) to (n, N) float32.
 
-        Rows that are not present (n,) become zero, whatever they hold.
+        Rows that are not present (n,) become zero.
         """
         reduced = np.zeros((len(values), self.width), dtype=np.float32)
         rows, shift = np.flatnonzero(present), self.mean @ self.components.T  # (N,)
-        # what float32 cannot hold is refused by `data.Modality`
+        # `data.Modality` refuses numbers beyond float32.
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, rows.size, BLOCK):
                 part = rows[start : start + BLOCK]
@@ -103,21 +98,18 @@ def narrow(
     width: int,
     reduction: FeatureProjection | None,
 ) -> np.ndarray:
-    """Features (n, N) as the data holds them, from (n, N), or from (n, F) where the map is kept.
+    """Returns features (n, N) as in the data, from (n, N) or from (n, F) by the map.
 
-    Parameters
-    ----------
-    what : the features in messages.
-    name : of the modality.
-    values : (n, N or F)
-    present : (n,) bool
-    width : N, the data's.
-    reduction : the data's map of this modality, if it has one.
+    Args:
+        what: the features in messages.
+        name: of the modality.
+        values: (n, N or F)
+        present: (n,) bool
+        width: N, the data's.
+        reduction: the data's map of this modality, if it has one.
 
-    Raises
-    ------
-    DataError
-        for any other width.
+    Raises:
+        DataError: for any other width.
     """
     columns = values.shape[1]
     if columns == width:
@@ -139,7 +131,7 @@ def narrow(
 
 
 def write(projections: Mapping[str, FeatureProjection], folder: Path) -> dict[str, dict[str, Any]]:
-    """Write the maps into a prepared folder that is being made.
+    """Writes the maps into a prepared folder that is being made.
 
     What its manifest says of them, by modality.
     """
@@ -155,16 +147,13 @@ def write(projections: Mapping[str, FeatureProjection], folder: Path) -> dict[st
 
 
 def read(folder: Path, names: Mapping[str, Any]) -> dict[str, FeatureProjection]:
-    """The maps that a manifest speaks of; data of a version that kept none has none.
+    """Reads the maps that a manifest names; data of early versions has none.
 
-    Parameters
-    ----------
-    names : modality → what the manifest says of it.
+    Args:
+        names: modality → what the manifest says of it.
 
-    Raises
-    ------
-    DataError
-        if a file is missing or damaged, or not the one that was written.
+    Raises:
+        DataError: if a file is missing or damaged, or not the one that was written.
     """
     found = {}
     for name, about in names.items():

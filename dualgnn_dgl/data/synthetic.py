@@ -1,15 +1,14 @@
-"""Planted micro-video logs: the right answer is known, so that a person or a test can see whether a
-model found it.
+"""Makes planted micro-video logs, whose right answer is known.
 
 Every video has, in each modality (what one sees, hears, reads), one latent topic; the topics of the
 three modalities are independent of each other. Its features are noisy pictures of those topics, and
 a fifth of them is missing, drawn independently per modality. Every user has ONE favourite modality
-and likes a few topics of it. He picks videos by
+and likes a few topics of it. Videos are picked by
 
     log-weight(u, i) = log popularity(i) + boost · [topic of i in u's favourite modality is one that
     u likes]
 
-and nothing else: what a video is in the two other modalities does not matter to him. Popularity
+and nothing else: the topics in the two other modalities do not matter. Popularity
 follows Zipf's law, popularity(i) ∝ rank(i)^-exponent, with ranks independent of the topics. So
 DualGNN's per-user attention over modalities has one right answer, `Planted.favourite`: only in the
 favourite modality do the features of a user's history agree.
@@ -43,19 +42,15 @@ _START, _SPAN = 1_704_067_200, 180 * 86_400
 
 @dataclass(frozen=True, eq=False)
 class Planted:
-    """A synthetic raw log with the truth it was made from.
+    """Bundles a synthetic raw log with the truth it was made from.
 
-    Parameters
-    ----------
-    raw : the raw input, as a reader would hand it to the pipeline.
-    modalities : (M,) names; the numbers in `favourite` and the columns of `topic` point into it.
-    favourite : (U,) int64
-        index of the modality that user `raw.log.user_ids[u]` chooses by.
-    liked : (U, L) int64
-        the topics he likes in that modality.
-    topic : (n, M) int64
-        topic of each video in each modality; rows as in `raw.modalities[...].ids` (all videos,
-        watched or not).
+    Attributes:
+        raw: the raw input, as a reader would hand it to the pipeline.
+        modalities: (M,) names; the numbers in `favourite` and the columns of `topic` point into it.
+        favourite: (U,) int64; index of the modality that user `raw.log.user_ids[u]` chooses by.
+        liked: (U, L) int64; the topics liked in that modality.
+        topic: (n, M) int64; topic of each video in each modality; rows as in
+            `raw.modalities[...].ids` (all videos, watched or not).
     """
 
     raw: RawInput
@@ -65,7 +60,7 @@ class Planted:
     topic: np.ndarray
 
     def favourite_of(self) -> dict[str, str]:
-        """Raw user id → name of his favourite modality."""
+        """Returns raw user id → name of the favourite modality."""
         return {
             str(user): self.modalities[m]
             for user, m in zip(self.raw.log.user_ids, self.favourite, strict=True)
@@ -73,7 +68,7 @@ class Planted:
 
 
 def demo(seed: int = 0, users: int = 2000, items: int = 3000) -> RawInput:
-    """The built-in demo: a planted log of some thousand users and videos (see the module's head).
+    """Makes the built-in demo: a planted log of some thousand users and videos.
 
     >>> raw = demo(seed=7, users=40, items=60)
     >>> sorted(raw.modalities), len(raw.titles)
@@ -93,18 +88,17 @@ def planted(
     noise: float = 1.0,
     likes: int = 2,
 ) -> Planted:
-    """Make a planted log and keep the truth.
+    """Makes a planted log and keeps the truth.
 
-    Parameters
-    ----------
-    seed : same seed and sizes, same log.
-    users, items : U and n, numbers of users and of videos.
-    missing : share of videos that lack a modality, drawn independently per modality.
-    exponent : of Zipf's law for the popularity of videos.
-    boost : added to the log-weight of a video whose topic the user likes; 0 makes the choice
-        independent of topics.
-    noise : length of the noise in a feature row, relative to the topic's own vector.
-    likes : L, liked topics a user.
+    Args:
+        seed: same seed and sizes, same log.
+        users, items: U and n, numbers of users and of videos.
+        missing: share of videos that lack a modality, drawn independently per modality.
+        exponent: of Zipf's law for the popularity of videos.
+        boost: added to the log-weight of a video whose topic the user likes; 0 makes the choice
+            independent of topics.
+        noise: length of the noise in a feature row, relative to the topic's own vector.
+        likes: L, liked topics a user.
     """
     rng = np.random.default_rng(seed)
     topics = len(PHRASES["visual"])
@@ -132,13 +126,13 @@ def planted(
 
 
 def _ids(letter: str, count: int) -> np.ndarray:
-    """(count,) text: the letter and a number, all of one length."""
+    """Returns (count,) text: the letter and a number, all of one length."""
     digits = len(str(max(count - 1, 1)))
     return np.array([f"{letter}{k:0{digits}d}" for k in range(count)], np.str_)
 
 
 def _history_lengths(rng: np.random.Generator, users: int, items: int) -> np.ndarray:
-    """(U,) videos watched by each user.
+    """Returns the number of videos (U,) watched by each user.
 
     Log-normal with median 30, from 8 to 60, never more than a third of all.
     """
@@ -155,7 +149,7 @@ def _watched(
     boost: float,
     length: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw every user's videos; (E,) user and (E,) item, no pair twice."""
+    """Draws every user's videos; (E,) user and (E,) item, no pair twice."""
     users, items, longest = len(favourite), len(topic), int(length.max())
     # of shape (U, topics)
     likes_topic = np.zeros((users, 1 + int(max(topic.max(), liked.max()))), dtype=bool)
@@ -175,8 +169,9 @@ def _watched(
 def _features(
     rng: np.random.Generator, topic: np.ndarray, topics: int, width: int, noise: float
 ) -> np.ndarray:
-    """(n, F) float32: the topic's random unit vector plus isotropic noise of expected length
-    `noise`.
+    """Returns (n, F) float32: the topic's random unit vector plus isotropic noise.
+
+    `noise` is the expected length of the noise.
     """
     centre = rng.normal(size=(topics, width))
     centre /= np.linalg.norm(centre, axis=1, keepdims=True)
@@ -186,9 +181,7 @@ def _features(
 
 
 def _titles(rng: np.random.Generator, topic: np.ndarray) -> list[str]:
-    """(n,) titles that name what one sees, hears and reads, so that a person can tell why a list
-    fits.
-    """
+    """Returns titles (n,) that name the topics, so that a person can see why a list fits."""
     choice = rng.integers(len(TEMPLATES), size=len(topic))
     # M lists of n tuples
     phrase = [[PHRASES[name][t] for t in topic[:, m]] for m, name in enumerate(MODALITIES)]
@@ -209,7 +202,7 @@ def _log(
     user_ids: np.ndarray,
     item_ids: np.ndarray,
 ) -> tuple[RawLog, np.ndarray]:
-    """Stamp the pairs with times and sort them.
+    """Gives the pairs times and sorts them.
 
     Also the users in order of first appearance, (U,) int64.
     """
@@ -234,18 +227,16 @@ def _log(
 
 
 def write_raw(raw: RawInput, folder: str | Path, *, force: bool = False) -> None:
-    """Write a raw input as files a user could have.
+    """Writes a raw input as files that a user could have.
 
     `log.csv`, `items.csv`, and one array a modality.
 
     `log.csv` has the columns user, video, timestamp; `items.csv` id, title; row r of
     `<modality>.npy` describes row r of `items.csv`, and is NaN where the modality is missing.
 
-    Raises
-    ------
-    RunError
-        if `folder` holds files and `force` is not set, or holds files that this function did not
-        write.
+    Raises:
+        RunError: if `folder` has files and `force` is not set, or has files that this function did
+            not write.
     """
     log = raw.log
     columns = {"user": log.user_ids[log.user], "video": log.item_ids[log.item]}

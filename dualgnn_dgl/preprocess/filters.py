@@ -1,4 +1,4 @@
-"""From log rows to distinct pairs in canonical order.
+"""Turns log rows into distinct pairs in canonical order.
 
 Rating filter, duplicates, k-core, internal numbering.
 
@@ -16,15 +16,12 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Distinct pairs, sorted by user, then item.
+    """Represents distinct pairs, sorted by user, then item.
 
-    Parameters
-    ----------
-    user, item : (E,) int32
-    time : (E,) int64 or None
-        when the user first watched the item.
-    split : (E,) int8 or None
-        0 train, 1 valid, 2 test, as the log says.
+    Attributes:
+        user, item: (E,) int32
+        time: (E,) int64 or None; when the user first watched the item.
+        split: (E,) int8 or None; 0 train, 1 valid, 2 test, as the log says.
     """
 
     user: np.ndarray
@@ -36,7 +33,7 @@ class Pairs:
         return int(self.user.size)
 
     def take(self, rows: np.ndarray) -> Pairs:
-        """The given rows (mask or ascending positions), still sorted."""
+        """Returns the given rows (mask or ascending positions), still sorted."""
         return Pairs(
             self.user[rows],
             self.item[rows],
@@ -46,18 +43,16 @@ class Pairs:
 
 
 def id_order(ids: np.ndarray) -> np.ndarray:
-    """Positions that sort ids: by number where every id is one, else as text.
+    """Returns positions that sort ids: by number where every id is one, else as text.
 
     Ids of digits only are compared by length, then as text, which is numeric order without a size
     limit; so ids 0…n-1 keep their own number as internal number.
 
-    Parameters
-    ----------
-    ids : (n,) text, each once
+    Args:
+        ids: (n,) text, each once
 
-    Returns
-    -------
-    (n,) int64
+    Returns:
+        (n,) int64
 
     >>> id_order(np.array(["10", "9", "0"])).tolist()
     [2, 1, 0]
@@ -71,7 +66,7 @@ def id_order(ids: np.ndarray) -> np.ndarray:
 
 
 def ranks(order: np.ndarray) -> np.ndarray:
-    """The inverse of a permutation; (n,) int32."""
+    """Returns the inverse of a permutation; (n,) int32."""
     rank = np.empty(order.size, dtype=np.int32)
     rank[order] = np.arange(order.size, dtype=np.int32)
     return rank
@@ -84,20 +79,18 @@ def distinct(
     time: np.ndarray | None = None,
     split: np.ndarray | None = None,
 ) -> tuple[Pairs, dict[str, int]]:
-    """Take every (user, item) pair once, with its earliest time and earliest split.
+    """Takes every (user, item) pair once, with its earliest time and earliest split.
 
-    The earlier split wins so that a pair seen in training is never evaluated, whatever the order of
+    The earlier split wins so that a pair seen in training is never evaluated, in any order of
     the rows.
 
-    Parameters
-    ----------
-    user, item : (E,) int32
-    num_items : I
-    time, split : (E,) or None
+    Args:
+        user, item: (E,) int32
+        num_items: I
+        time, split: (E,) or None
 
-    Returns
-    -------
-    The pairs, and the number of rows left out by reason.
+    Returns:
+        The pairs, and the number of rows left out by reason.
     """
     keys = user.astype(np.int64) * num_items + item
     if time is None and split is None:
@@ -123,7 +116,7 @@ def distinct(
 
     kept_split = earliest(split)
     if split is not None and kept_split is not None and repeats:
-        # rows whose split is not the one kept: the pair stood in two splits
+        # rows whose split is not the one kept: the pair was in two splits
         group = np.cumsum(first) - 1
         across = int((split[order] != kept_split[group]).sum())
         reasons = {"repeated pair": repeats - across, "pair already in an earlier split": across}
@@ -134,19 +127,16 @@ def distinct(
 
 
 def k_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the pairs in the k-core: every user and every item left has at least k of them.
+    """Returns the positions of pairs in the k-core: all users and items have k or more.
 
     Repeats until nothing changes; each round counts only what is left.
 
-    Parameters
-    ----------
-    user, item : (E,) int
-    k : int
-        0 and 1 keep everything.
+    Args:
+        user, item: (E,) int
+        k: int; 0 and 1 keep everything.
 
-    Returns
-    -------
-    (E',) int64, ascending
+    Returns:
+        (E',) int64, ascending
     """
     rows = np.arange(user.size)
     while user.size and k > 1:
@@ -159,11 +149,10 @@ def k_core(user: np.ndarray, item: np.ndarray, k: int) -> np.ndarray:
 
 
 def renumber(codes: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Close the gaps in codes, keeping their order.
+    """Closes the gaps in codes, keeping their order.
 
-    Returns
-    -------
-    new codes (E,) int32, and for each new code the old one, (n,) int64
+    Returns:
+        new codes (E,) int32, and for each new code the old one, (n,) int64
 
     >>> renumber(np.array([7, 2, 7]), 9)
     (array([1, 0, 1], dtype=int32), array([2, 7]))

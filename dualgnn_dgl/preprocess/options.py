@@ -1,4 +1,4 @@
-"""Options of preprocessing, and what they mean for a given log."""
+"""Defines the options of preprocessing, and resolves them for a log."""
 
 from __future__ import annotations
 
@@ -12,29 +12,26 @@ from dualgnn_dgl.modality import IMPUTERS
 
 @dataclass(frozen=True)
 class Options:
-    """What `prepare` does with a log. None means: decided by the log, see `resolve`.
+    """Sets what `prepare` does with a log; None means that the log decides, see `resolve`.
 
-    Parameters
-    ----------
-    min_rating : drop rows rated lower, if set; a row without rating is dropped too.
-    k_core : every user and item keeps at least this many pairs; None: 5, or 0 for a log with its
-        own split.
-    split : one of `vocabulary.SPLIT_RULES`; None: 'given' for a log with its own split, else
-        'random'.
-    seed : of the shuffles and of the reduction of features.
-    feature_dim : reduce wider modalities to this width, if set; fitted on items with training
-        pairs, and the map is kept.
-    cooc_weight : 'count', 'cosine' or 'jaccard'.
-    cooc_top : neighbours kept per user.
-    ratios : train, valid, test in whole numbers; for the splits 'random', 'time-user' and
-        'time-global'.
-    impute : fill missing features with this imputer, one of `modality.IMPUTERS`; None leaves them
-        missing.
+    Attributes:
+        min_rating: drop rows rated lower, if set; a row without rating is dropped too.
+        k_core: every user and item keeps at least this many pairs; None: 5, or 0 for a log with its
+            own split.
+        split: one of `vocabulary.SPLIT_RULES`; None: 'given' for a log with its own split, else
+            'random'.
+        seed: of the shuffles and of the reduction of features.
+        feature_dim: reduce wider modalities to this width, if set; fitted on items with training
+            pairs, and the map is kept.
+        cooc_weight: 'count', 'cosine' or 'jaccard'.
+        cooc_top: neighbours kept per user.
+        ratios: train, valid, test in whole numbers; for the splits 'random', 'time-user' and
+            'time-global'.
+        impute: impute missing features with this method, one of `modality.IMPUTERS`; None leaves
+            them missing.
 
-    Raises
-    ------
-    ConfigError
-        for a value outside its range.
+    Raises:
+        ConfigError: for a value outside its range.
     """
 
     min_rating: float | None = None
@@ -66,7 +63,7 @@ class Options:
 
 
 def resolve(options: Options, log: RawLog) -> Options:
-    """Fill in the options that depend on the log.
+    """Resolves the options that depend on the log.
 
     A published split stays as it is and is filtered no further.
 

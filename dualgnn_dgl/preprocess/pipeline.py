@@ -1,4 +1,4 @@
-"""From a raw log and raw features to a `Dataset`: a list of steps over one draft.
+"""Turns a raw log and raw features into a `Dataset`: a list of steps over one draft.
 
 Reading files belongs to `readers`, writing the folder to `data.save`. A new step is a function of
 the draft and its line in `STEPS`.
@@ -7,106 +7,29 @@ the draft and its line in `STEPS`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from dualgnn_dgl.data import SPLITS, CoOccurrence, Dataset, Interactions, Modality
-from dualgnn_dgl.data.projection import FeatureProjection
-from dualgnn_dgl.data.raw import RawInput, RawModality
+from dualgnn_dgl.data import SPLITS, Dataset, Interactions
+from dualgnn_dgl.data.raw import RawInput
 from dualgnn_dgl.errors import ConfigError, DataError
 from dualgnn_dgl.modality import impute
 from dualgnn_dgl.preprocess import split as splitting
+from dualgnn_dgl.preprocess.align import align, align_titles, reduce
+from dualgnn_dgl.preprocess.draft import Draft, Say
 from dualgnn_dgl.preprocess.filters import Pairs, distinct, id_order, k_core, ranks, renumber
 from dualgnn_dgl.preprocess.options import Options, resolve
 from dualgnn_dgl.preprocess.report import Counts, Figures, describe
-from dualgnn_dgl.preprocess.split import Ties
-
-TITLE_LENGTH = 300  # titles are for people to read; a stray essay must not widen the whole column
-
-
-class Say(Protocol):
-    """Hears which step is under way, and for a long one, again and again, the share of it that is
-    done.
-    """
-
-    def __call__(self, text: str, share: float | None = None, /) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A prepared data set and what to say about it (a JSON object, see `report.describe`)."""
+    """Holds a prepared data set and its report (a JSON object, see `report.describe`)."""
 
     dataset: Dataset
     report: dict[str, Any]
-
-
-@dataclass(eq=False)
-class Draft:
-    """A data set in the making; every step adds to it or takes away from it.
-
-    Attributes:
-        raw: the log and the features as they were read.
-        options: resolved, see `options.resolve`.
-        say: told at the start of each step.
-        compare: whether to count co-occurrence and to compare items that the same users watch.
-        dropped: rows that were left out, by reason.
-        found: sizes of the log before any filter.
-        users, items: (U,) and (I,) position in the raw ids of each internal number.
-        pairs: the pairs that are left, in internal numbers.
-        labels: (E,) int8, the split of each pair.
-        ties: equal times at a cut.
-        splits, modalities, reductions, lists: parts of the data set.
-        raw_widths: columns of each modality as it was read.
-        dataset: the whole, once it is assembled.
-    """
-
-    raw: RawInput
-    options: Options
-    say: Say
-    compare: bool
-    dropped: dict[str, int]
-    found: Counts = field(init=False)
-    users: np.ndarray = field(init=False)
-    items: np.ndarray = field(init=False)
-    pairs: Pairs = field(init=False)
-    labels: np.ndarray = field(init=False)
-    ties: Ties = field(default_factory=Ties)
-    splits: dict[str, Interactions] = field(init=False)
-    modalities: dict[str, Modality] = field(default_factory=dict)
-    projections: dict[str, FeatureProjection] = field(default_factory=dict)
-    raw_widths: dict[str, int] = field(default_factory=dict)
-    lists: CoOccurrence | None = None
-    dataset: Dataset = field(init=False)
-
-    @property
-    def rule(self) -> str:
-        """The split rule."""
-        assert self.options.split is not None  # `resolve` has set it
-        return self.options.split
-
-    @property
-    def item_ids(self) -> np.ndarray:
-        """(I,) text, the ids of the items that are left."""
-        return np.asarray(self.raw.log.item_ids, np.str_)[self.items]
-
-    def keep(self, rows: np.ndarray, reason: str) -> None:
-        """Keeps the given pairs (mask or ascending positions) and counts the others under a
-        reason.
-        """
-        kept = self.pairs.take(rows)
-        if len(kept) < len(self.pairs):
-            self.dropped[reason] = len(self.pairs) - len(kept)
-        self.pairs = kept
-
-    def renumber(self) -> None:
-        """Numbers the users and items that are left 0…n-1, in their order."""
-        users, old = renumber(self.pairs.user, self.users.size)
-        self.users = self.users[old]
-        items, old = renumber(self.pairs.item, self.items.size)
-        self.items = self.items[old]
-        self.pairs = replace(self.pairs, user=users, item=items)
 
 
 def check_columns(draft: Draft) -> None:
@@ -230,7 +153,7 @@ def align_features(draft: Draft) -> None:
     trained = np.bincount(draft.splits["train"].item, minlength=draft.items.size) > 0  # (I,)
     for name, raw in sorted(draft.raw.modalities.items()):
         draft.say(f"aligning {name} features")
-        draft.modalities[name], reduction = _reduce(
+        draft.modalities[name], reduction = reduce(
             align(name, raw, draft.item_ids), trained, draft.options
         )
         draft.raw_widths[name] = int(raw.values.shape[1])
@@ -262,7 +185,7 @@ def assemble(draft: Draft) -> None:
         modalities=draft.modalities,
         user_ids=np.asarray(draft.raw.log.user_ids, np.str_)[draft.users],
         item_ids=draft.item_ids,
-        titles=_titles(draft.raw.titles, draft.item_ids),
+        titles=align_titles(draft.raw.titles, draft.item_ids),
         co_occurrence=draft.lists,
         projections=draft.projections,
     )
@@ -271,7 +194,7 @@ def assemble(draft: Draft) -> None:
 def impute_features(draft: Draft) -> None:
     """Imputes missing features where the options ask for it."""
     if draft.options.impute is not None:
-        draft.say(f"filling missing features: {draft.options.impute}")
+        draft.say(f"imputing missing features: {draft.options.impute}")
         draft.dataset = impute(draft.dataset, draft.options.impute)
 
 
@@ -301,21 +224,17 @@ def prepare(
     some. Every user has at least one training pair; users without any are left out with their pairs
     (as in MMRec's published protocol).
 
-    Parameters
-    ----------
-    raw : what `reader.read` or `synthetic.demo` gave.
-    options : see `Options`.
-    co_occurrence : leave the user co-occurrence lists and the item graph's figures out if False
-        (for a mere check).
-    progress : called with a few words at the start of each step, and in a long one with the share
-        done.
+    Args:
+        raw: what `reader.read` or `synthetic.demo` gave.
+        options: see `Options`.
+        co_occurrence: leave the user co-occurrence lists and the item graph's numbers out if False
+            (for a mere check).
+        progress: called with a few words at the start of each step, and in a long one with the
+            share done.
 
-    Raises
-    ------
-    ConfigError
-        if the options ask for a rating, time or split that the log does not carry.
-    DataError
-        if nothing is left, or features belong to other items.
+    Raises:
+        ConfigError: if the options ask for a rating, time or split that the log does not carry.
+        DataError: if nothing is left, or features belong to other items.
     """
     say: Say = progress or (lambda text, share=None: None)
     draft = Draft(
@@ -336,58 +255,3 @@ def prepare(
         draft.ties,
     )
     return Prepared(draft.dataset, describe(raw, draft.dataset, figures, resemblance=draft.compare))
-
-
-def align(name: str, modality: RawModality, item_ids: np.ndarray) -> Modality:
-    """Bring features into the order of `item_ids`; an item without a row is missing.
-
-    Raises
-    ------
-    DataError
-        if no row belongs to any item.
-    """
-    ids, file = np.asarray(modality.ids, np.str_), modality.file or name
-    if not ids.size:
-        raise DataError(f"{file} holds no row: give one per item, or leave the file out")
-    order = np.argsort(ids, kind="stable")
-    spot = np.minimum(np.searchsorted(ids, item_ids, sorter=order), ids.size - 1)
-    rows = order[spot]  # (I,) the only row that can be this item's
-    found = ids[rows] == item_ids
-    if not found.any():
-        raise DataError(
-            f"{file}: none of its {ids.size:,} rows belongs to one of the {len(item_ids):,} items "
-            f"(its ids look like '{ids[0]}', "
-            f"those of the log like '{item_ids[0]}'): key the features by the log's item ids"
-        )
-    present = found & np.asarray(modality.present, bool)[rows]
-    values = np.asarray(modality.values, np.float32)[rows]  # (I, F)
-    return Modality(values, present)
-
-
-def _reduce(
-    modality: Modality, trained: np.ndarray, options: Options
-) -> tuple[Modality, FeatureProjection | None]:
-    """Reduce to `feature_dim` columns where there are more, with the map.
-
-    It is fitted on items with training pairs, `trained` (I,), alone: what is held out whole
-    (`cold-items`, or a split by time) is to come as a new video would, whose features had no say in
-    the map.
-    """
-    if (
-        options.feature_dim is None
-        or modality.width <= options.feature_dim
-        or not modality.present[trained].any()
-    ):
-        return modality, None
-    from dualgnn_dgl.readers.features import reduce_width
-
-    values, reduction = reduce_width(
-        modality.values, modality.present, options.feature_dim, options.seed, trained
-    )
-    return Modality(values, modality.present), reduction
-
-
-def _titles(titles: dict[str, str], item_ids: np.ndarray) -> np.ndarray | None:
-    """(I,) text, '' where unknown; None if no item has one."""
-    found = [titles.get(item, "")[:TITLE_LENGTH] for item in item_ids.tolist()] if titles else []
-    return np.array(found, np.str_) if any(found) else None

@@ -1,6 +1,4 @@
-"""What preprocess says about a data set: one JSON object, all numbers counted from the data
-itself.
-"""
+"""Builds the report on a data set: one JSON object, all numbers counted from the data."""
 
 from __future__ import annotations
 
@@ -26,8 +24,9 @@ MOST_PAIRS = 2_000_000  # training pairs that the item graph of the homophily is
 
 @dataclass(frozen=True)
 class Counts:
-    """Sizes of a log as read: distinct pairs, before any filter; `splits` where the log carries its
-    own.
+    """Counts a log as read: distinct pairs, before any filter.
+
+    `splits` is empty unless the log carries its own split.
     """
 
     users: int
@@ -37,7 +36,7 @@ class Counts:
 
     @classmethod
     def of(cls, pairs: Pairs) -> Counts:
-        """Count users, items and pairs."""
+        """Counts users, items and pairs."""
         sizes = (
             np.bincount(pairs.split, minlength=len(SPLITS)).tolist()
             if pairs.split is not None
@@ -53,17 +52,16 @@ class Counts:
 
 @dataclass(frozen=True)
 class Figures:
-    """What the pipeline knows and the finished data set no longer shows.
+    """Holds numbers of the pipeline that the finished data set no longer shows.
 
-    Parameters
-    ----------
-    rows_read : data rows in the files.
-    dropped : reason -> rows.
-    found : the log as read.
-    raw_widths : modality -> columns in the file.
-    split_rule : in words.
-    options : resolved options by name.
-    ties : equal times at a cut.
+    Attributes:
+        rows_read: data rows in the files.
+        dropped: reason -> rows.
+        found: the log as read.
+        raw_widths: modality -> columns in the file.
+        split_rule: in words.
+        options: resolved options by name.
+        ties: equal times at a cut.
     """
 
     rows_read: int
@@ -142,17 +140,14 @@ def describe(
 
 
 def coverage(modality: Modality, popularity: np.ndarray) -> dict[str, Any]:
-    """How many items have the modality themselves, in all and by popularity, and how many were
-    filled.
+    """Counts the items that have a modality, in all and by popularity, and imputed rows.
 
     Items with training pairs are ranked by their number (ties by internal number) and cut into four
     equal parts.
 
-    Parameters
-    ----------
-    modality : of I items
-    popularity : (I,) int
-        training pairs of each item.
+    Args:
+        modality: of I items
+        popularity: (I,) int; training pairs of each item.
     """
     order = np.argsort(-popularity, kind="stable")
     parts = np.array_split(order[: np.count_nonzero(popularity)], len(QUARTERS))
@@ -175,9 +170,9 @@ def coverage(modality: Modality, popularity: np.ndarray) -> dict[str, Any]:
 
 
 def _items(train: Interactions, seed: int) -> sparse.csr_matrix:
-    """The item graph of the training pairs.
+    """Builds the item graph of the training pairs.
 
-    Of a long log, of those of users drawn at random, some 2 million.
+    Of a long log, some 2 million pairs of random users are taken.
     """
     if len(train) > MOST_PAIRS:
         chosen = np.random.default_rng(seed).random(train.num_users) < MOST_PAIRS / len(train)
@@ -208,7 +203,7 @@ def _neighbours(lists: CoOccurrence, options: Mapping[str, Any]) -> dict[str, An
 
 
 def _names(raw: RawInput) -> set[str]:
-    """Names of the input, its files and the folder they lie in."""
+    """Returns the names of the input, its files and their folder."""
     names = {raw.name}
     for file in raw.log.files:
         path = Path(file).absolute()
@@ -217,7 +212,7 @@ def _names(raw: RawInput) -> set[str]:
 
 
 def _warnings(report: Mapping[str, Any]) -> list[str]:
-    """What is allowed but probably not wanted, each with its consequence."""
+    """Returns warnings on results that are allowed but probably not wanted."""
     warnings = []
     for name, use in (
         ("valid", "training cannot stop early or choose its best epoch"),

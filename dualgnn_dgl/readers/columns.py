@@ -1,4 +1,4 @@
-"""Which column is the user, the item, the rating, ….
+"""Finds the columns of users, items, ratings, times and splits.
 
 By the name given, or by names that people use.
 """
@@ -107,7 +107,7 @@ class Columns:
 
 
 def plain(name: str) -> str:
-    """A column's name as it is compared: no RecBole type, no case, no punctuation.
+    """Returns a column's name as it is compared: no RecBole type, case or punctuation.
 
     >>> plain("user_id:token"), plain("User-ID")
     ('userid', 'userid')
@@ -126,9 +126,9 @@ def known_roles(names: Sequence[str]) -> set[str]:
 
 
 def listed(columns: Sequence[str]) -> str:
-    """The first columns by name, for a message.
+    """Returns the first columns by name, for a message.
 
-    A file that is no table can have one of a million letters.
+    Long names are cut: a file that is not a table can have one of a million letters.
 
     >>> listed(["user", "x" * 60])
     'user, xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…'
@@ -137,9 +137,9 @@ def listed(columns: Sequence[str]) -> str:
 
 
 def candidates(table: Table, role: str, wanted: str | None = None) -> list[str]:
-    """The columns that can play a role, the best first.
+    """Returns the columns that can play a role, the best first.
 
-    The one wanted (in another case, if need be), or common names.
+    That is the one wanted (in another case, if need be), or those with common names.
     """
     if wanted:
         exact = [name for name in table.columns if name == wanted]
@@ -151,15 +151,13 @@ def candidates(table: Table, role: str, wanted: str | None = None) -> list[str]:
 
 
 def find_column(table: Table, role: str, wanted: str | None = None) -> str | None:
-    """The column that plays a role, by the name given or among the common ones.
+    """Returns the column that plays a role, by the name given or a common one.
 
     None if there is none.
 
-    Raises
-    ------
-    DataError
-        if the wanted column is not there, if two could be the user or the item, or if the name
-        stands twice.
+    Raises:
+        DataError: if the wanted column is not there, if two could be the user or the item, or if
+            the name occurs twice.
     """
     found = candidates(table, role, wanted)
     if wanted and not found:
@@ -175,7 +173,7 @@ def find_column(table: Table, role: str, wanted: str | None = None) -> str | Non
 
 
 def need_column(table: Table, role: str, wanted: str | None = None) -> str:
-    """As `find_column`, but the column must be there."""
+    """Returns the column as `find_column` does, and refuses a table without it."""
     found = find_column(table, role, wanted)
     if found is None:
         hint = ""

@@ -1,4 +1,4 @@
-"""Feature tables keyed by item id: a column of lists, or columns of numbers, in Parquet or text."""
+"""Reads feature tables keyed by item id: a column of lists, or columns of numbers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,15 @@ INDEX_COLUMNS = ("", "unnamed0", "indexlevel0")  # what pandas writes beside the
 
 
 def read_feature_table(path: Path, item_col: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Read a table with a column of item ids and either one column of lists of numbers or columns
-    of numbers.
+    """Reads a table of features: one column of lists, or columns of numbers.
 
-    Returns
-    -------
-    ids : (n,) text, each once
-    values : (n, F) float32
-        NaN where the table is empty; infinite where float32 cannot hold a number.
+    Returns:
+        The ids (n,) as text, each once, and the values (n, F) as float32: NaN where the table is
+            empty, infinite where a number is beyond float32.
 
-    Raises
-    ------
-    DataError
-        if there are no ids, no features, other things than numbers, lists of several lengths, or an
-        item twice.
+    Raises:
+        DataError: if there are no ids, no features, other things than numbers, lists of several
+            lengths, or an item twice.
     """
     table = open_table(path)
     id_name = id_column(table, item_col)
@@ -74,7 +69,7 @@ def read_feature_table(path: Path, item_col: str | None = None) -> tuple[np.ndar
 
 
 def is_number(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds features: numbers, or nothing at all; not booleans."""
+    """Returns whether a column of this type can hold features: numbers or nothing, not booleans."""
     return (
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
@@ -84,7 +79,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def is_list(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds a list of numbers a row."""
+    """Returns whether a column of this type has a list of numbers in each row."""
     listed = (
         pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     )
@@ -92,7 +87,7 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def _from_columns(read: pa.Table, names: list[str]) -> np.ndarray:
-    """Columns of numbers as (n, F) float32, null as NaN."""
+    """Returns columns of numbers as (n, F) float32, null as NaN."""
     values = np.empty((len(read), len(names)), dtype=np.float32)
     for position, name in enumerate(names):
         values[:, position] = np.concatenate([doubles(chunk) for chunk in read.column(name).chunks])
@@ -100,7 +95,7 @@ def _from_columns(read: pa.Table, names: list[str]) -> np.ndarray:
 
 
 def _from_lists(column: pa.ChunkedArray, ids: np.ndarray, file: str) -> np.ndarray:
-    """A column of lists as (n, F) float32; a row of NaN where the list is null or empty."""
+    """Returns a column of lists as (n, F) float32; a row of NaN where a list is null or empty."""
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     widths, first, counts = np.unique(lengths[lengths > 0], return_index=True, return_counts=True)
     if not widths.size:

@@ -1,5 +1,6 @@
-"""Item features: arrays aligned with an item list, tables keyed by item id; and their reduction to
-fewer columns.
+"""Reads item features and reduces them to fewer columns.
+
+Features are arrays aligned with an item list, or tables keyed by item id.
 """
 
 from __future__ import annotations
@@ -33,24 +34,24 @@ MISSING = "or mark the item missing by NaN throughout"
 
 
 def modality_name(path: Path) -> str:
-    """The modality a file holds, by its name.
+    """Returns the name of the modality of a file.
 
-    >>> [modality_name(Path(name)) for name in ("visual.npy", "image_feat.npy", "title_minilm.parquet", "audio_embeddings.csv")]
-    ['visual', 'image', 'title_minilm', 'audio']
+    >>> [modality_name(Path(name)) for name in ("visual.npy", "image_feat.npy", "a_minilm.csv")]
+    ['visual', 'image', 'a_minilm']
     """
     return re.sub(r"[^\w.-]", "_", ENDINGS.sub("", stem(path))).lstrip(".") or "feature"
 
 
 def looks_like_features(path: Path) -> bool:
-    """Whether a file found beside a log is to be read as features.
+    """Returns whether a file found beside a log is read as features.
 
-    Every `.npy`, and tables of numbers by item id.
+    That is every array, and tables of numbers by item id.
 
     Such a table has a column of item ids, none of users, and else a column of lists, or numbers
     throughout, none of which is named as an id, a time, a rating or a split.
     """
     if is_array(path):
-        # MMRec's co-occurrence lists, a pickle; they are made anew here
+        # MMRec's co-occurrence lists are a pickle; they are computed again here.
         return path.name != "user_graph_dict.npy"
     if not may_hold_features(path):
         return False
@@ -85,23 +86,20 @@ def read_modality(
     item_col: str | None = None,
     zero_is_missing: bool = False,
 ) -> RawModality:
-    """Read one feature file.
+    """Reads one feature file.
 
-    Parameters
-    ----------
-    log_ids : (I,) text
-        the item ids of the log, at least one of which must have features; None for videos that are
-        in no log yet.
-    items : the item list that arrays are aligned with; `<array>.ids.txt` or `<array>_ids.txt`
-        beside the array goes before it, and without either, row r of an array is item r, if the
-        log's ids are whole numbers below the row count.
-    item_col : the column of item ids, as in the log; common names are found.
+    Args:
+        log_ids: (I,) text; the item ids of the log, at least one of which must have features; None
+            for videos that are in no log yet.
+        items: the item list that arrays are aligned with; `<array>.ids.txt` or `<array>_ids.txt`
+            beside the array goes before it, and without either, row r of an array is item r, if the
+            log's ids are whole numbers below the row count.
+        item_col: the column of item ids, as in the log; common names are found.
 
-    Raises
-    ------
-    DataError
-        if the file is not a numeric (n, F) array or table, holds infinities or rows that are partly
-        NaN, names an item twice, does not fit the item list, or shares no item with the log.
+    Raises:
+        DataError: if the file is not a numeric (n, F) array or table, holds infinities or rows that
+            are partly NaN, names an item twice, does not fit the item list, or shares no item with
+            the log.
     """
     refuse_foreign(path)  # pipes and devices as well
     if is_array(path):
@@ -124,8 +122,7 @@ def read_modality(
     if log_ids is not None and not np.isin(modality.ids, log_ids).any():
         raise DataError(
             f"{path.name} shares no item with {log_name}: its ids look like '{modality.ids[0]}', "
-            f"the log's like '{log_ids[0]}'; "
-            "key it by the log's item ids"
+            f"the log's like '{log_ids[0]}'; key it by the log's item ids"
         )
     return _zero_rows(modality, path.name, zero_is_missing)
 
@@ -148,7 +145,7 @@ def _zero_rows(modality: RawModality, file: str, missing: bool) -> RawModality:
 def _read_array(
     path: Path, log_ids: np.ndarray | None, log_name: str, items: ItemList | None
 ) -> RawModality:
-    """An array (n, F) whose row r describes row r of an item list, or item r."""
+    """Reads an array (n, F) whose row r describes row r of an item list, or item r."""
     if not path.exists():
         raise DataError(f"{path} does not exist: check --features")
     array = load_array(path)
@@ -184,7 +181,7 @@ def _read_array(
         ids = np.arange(rows).astype(np.str_)
     else:
         ids = _row_numbers(path, rows, log_ids, log_name)
-        # the ids 0 … rows−1 are not all there: perhaps they are no row numbers at all
+        # Perhaps the ids are no row numbers at all.
         if rows > len(log_ids):
             notes = (
                 f"{path.name}: without an item list, row r was taken for item r; "
@@ -201,7 +198,7 @@ def _read_array(
 
 
 def _row_numbers(path: Path, rows: int, log_ids: np.ndarray, log_name: str) -> np.ndarray:
-    """Ids "0"…"n-1" for an array without an item list, if the log's ids can be row numbers."""
+    """Returns ids "0"…"n-1" for an array without an item list, if the log's ids can be those."""
     remedy = (
         f"list the items in the order of the rows in {path.stem}_ids.txt or --items, or name only "
         f"the right files with --features"
@@ -227,7 +224,7 @@ def _row_numbers(path: Path, rows: int, log_ids: np.ndarray, log_name: str) -> n
 
 
 def _present(values: np.ndarray, file: str, label: Callable[[int], str]) -> np.ndarray:
-    """Which rows (n,) of values (n, F) are there.
+    """Returns which rows (n,) of values (n, F) are present.
 
     A row of NaN is missing, a row partly NaN or with an infinity is an error.
     """
@@ -239,15 +236,13 @@ def _present(values: np.ndarray, file: str, label: Callable[[int], str]) -> np.n
         infinite = np.flatnonzero(np.isinf(block).any(axis=1))
         if infinite.size:
             where = f"{file}, {label(start + int(infinite[0]))},"
-            raise DataError(
-                f"{where} holds infinity or a number beyond float32: mend it, {MISSING}"
-            )
+            raise DataError(f"{where} holds infinity or a number beyond float32: fix it, {MISSING}")
         partly = np.flatnonzero((nan > 0) & (nan < values.shape[1]))
         if partly.size:
             row = int(partly[0])
             where = f"{file}, {label(start + row)},"
             raise DataError(
-                f"{where} holds NaN in {int(nan[row])} of {values.shape[1]} columns: mend it, "
+                f"{where} holds NaN in {int(nan[row])} of {values.shape[1]} columns: fix it, "
                 f"{MISSING}"
             )
         present[start : start + 8192] = nan == 0
@@ -257,29 +252,24 @@ def _present(values: np.ndarray, file: str, label: Callable[[int], str]) -> np.n
 def reduce_width(
     values: np.ndarray, present: np.ndarray, width: int, seed: int, fitted: np.ndarray | None = None
 ) -> tuple[np.ndarray, FeatureProjection | None]:
-    """Project features (n, F) onto their `width` directions of largest variance (PCA).
+    """Projects features (n, F) onto their `width` directions of largest variance (PCA).
 
     (n, width) float32, and the map.
 
-    PCA rather than truncated SVD: the mean of a feature is the same for all items and tells none
-    from another, yet an uncentred SVD spends its first direction on it, and the encoders that read
-    the result have a bias for a shift. The projection is fitted on present rows only (at most
-    50,000, drawn with `seed`), of which `fitted` may leave some out: those are mapped without a say
-    in the map. Absent rows become zero and stay absent. One thread does it: on one kind of
-    processor the same features give the same bits, and so the same data.
+    PCA rather than truncated SVD: the mean of a feature is the same for all items, yet an uncentred
+    SVD spends its first direction on it. The projection is fitted on present rows only (at most
+    50,000, drawn with `seed`), of which `fitted` may exclude some. Absent rows become zero and stay
+    absent. It runs on one thread: on one kind of processor the same features give the same bits,
+    and so the same data.
 
-    Parameters
-    ----------
-    values : (n, F)
-    present : (n,) bool
-    width : at least 1; F or more leaves the values unchanged, and there is no map.
-    fitted : (n,) bool, optional
-        rows that may have a say; all by default.
+    Args:
+        values: (n, F)
+        present: (n,) bool
+        width: at least 1; F or more leaves the values unchanged, and there is no map.
+        fitted: (n,) bool, optional; rows to fit on; all by default.
 
-    Raises
-    ------
-    DataError
-        if there are fewer rows to fit on than `width`.
+    Raises:
+        DataError: if there are fewer rows to fit on than `width`.
 
     Source: Halko, Martinsson and Tropp 2011, as in scikit-learn's PCA.
     """
@@ -303,7 +293,7 @@ def reduce_width(
 
     if rows.size > MOST_ROWS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_ROWS, replace=False))
-    # a sum's last bits hang on how many share it, and the data's hash on the bits
+    # A sum's last bits depend on the number of threads, and the data's hash on the bits.
     with threadpool_limits(1):
         pca = PCA(n_components=width, random_state=seed).fit(values[rows])
         reduction = FeatureProjection(pca.mean_, pca.components_)

@@ -9,7 +9,8 @@ from pathlib import Path
 from dualgnn_dgl.core.inputs import special
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers.columns import Columns, candidates
-from dualgnn_dgl.readers.formats import is_table, open_log, role_of, split_of
+from dualgnn_dgl.readers.dialects import split_of
+from dualgnn_dgl.readers.formats import is_table, open_log, role_of
 from dualgnn_dgl.readers.logs import Part
 from dualgnn_dgl.readers.table import stem
 

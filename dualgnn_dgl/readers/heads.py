@@ -1,4 +1,4 @@
-"""The first lines of text files, from which a format is recognised."""
+"""Reads the first lines of text files, from which a format is recognised."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Item tables and lists: which items there are, in which order (for arrays aligned with them), and
-their titles.
-"""
+"""Reads item tables and lists: ids, their order for aligned arrays, and titles."""
 
 from __future__ import annotations
 
@@ -19,9 +17,13 @@ from dualgnn_dgl.readers.values import as_text, blank, encode, text_array, undot
 
 @dataclass(frozen=True, eq=False)
 class ItemList:
-    """Items in the order of a file; `titles` in the same order, or None.
+    """Lists items in the order of a file.
 
-    Ids (n,) text, each once.
+    Attributes:
+        ids: (n,) text, each once.
+        titles: (n,) in the same order, or None.
+        file: its name, for messages.
+        notes: remarks for the report.
     """
 
     ids: np.ndarray
@@ -31,8 +33,10 @@ class ItemList:
 
 
 def id_column(table: Table, wanted: str | None = None) -> str | None:
-    """The column of item ids: the one wanted (if it is there), a common item name, `id`, or the
-    only name that ends in "id".
+    """Returns the column of item ids.
+
+    That is the one wanted (if the table has it), a common item name, `id`, or the only name that
+    ends in "id".
     """
     if wanted and wanted in table.columns:
         return wanted
@@ -45,13 +49,11 @@ def id_column(table: Table, wanted: str | None = None) -> str | None:
 
 
 def read_items(path: Path, item_col: str | None = None) -> ItemList:
-    """Read an item table (a column of ids, perhaps one of titles) or a list (`.txt`, one id a
-    line).
+    """Reads an item table (ids, perhaps titles) or a list with one id a line.
 
-    Raises
-    ------
-    DataError
-        if the file is not readable, has no column of ids, or names an item twice or not at all.
+    Raises:
+        DataError: if the file is not readable, has no column of ids, or names an item twice or not
+            at all.
     """
     table = open_items(path)
     id_name = id_column(table, item_col)
@@ -80,7 +82,7 @@ def read_items(path: Path, item_col: str | None = None) -> ItemList:
 
 
 def unique_ids(texts: pa.Array, file: str) -> np.ndarray:
-    """Ids (n,) as NumPy text, after the check that each is there and stands once."""
+    """Returns ids (n,) as NumPy text, after the check that each occurs once."""
     empty = np.flatnonzero(blank(texts))
     if empty.size:
         raise DataError(

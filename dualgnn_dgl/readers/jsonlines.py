@@ -1,4 +1,4 @@
-"""JSON Lines files as tables: one object a line, its keys the columns.
+"""Reads JSON Lines files as tables: one object a line, its keys the columns.
 
 Numbers keep the text they are written with, so that ids, ratings and times are read exactly as
 from CSV.

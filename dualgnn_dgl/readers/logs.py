@@ -32,7 +32,7 @@ def read_log(
 ) -> RawLog:
     """Reads a log from one file, or from several that hold one split each.
 
-    Whatever the size, only codes and numbers stay in memory.
+    For a log of any size, only codes and numbers stay in memory.
 
     Raises:
         DataError: if a file is missing, empty, damaged or of no known format, if a needed column is
@@ -181,9 +181,13 @@ class _Rows:
     def _headers(self, found: dict[str, Any]) -> list[tuple[str, str, np.ndarray]]:
         """Returns the fault of rows that repeat the header, as joined files have them."""
         names = [self.roles["user"], self.roles["item"]]
-        repeated = np.ones(len(found["user"][0]), dtype=bool)
-        for (codes, texts), name in zip((found["user"], found["item"]), names, strict=True):
-            repeated &= values.equal(texts, name)[codes]
+        same = [
+            values.equal(found[role][1], name)
+            for role, name in zip(("user", "item"), names, strict=True)
+        ]
+        if not all(one.any() for one in same):
+            return []
+        repeated = same[0][found["user"][0]] & same[1][found["item"][0]]
         return [("user", "repeated header", repeated)] if repeated.any() else []
 
     def log(self, tables: Sequence[Table]) -> RawLog:

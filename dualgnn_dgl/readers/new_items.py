@@ -1,6 +1,6 @@
-"""Features of videos that are in no log yet.
+"""Reads features of videos that are in no log yet.
 
-The files that `preprocess --features` reads, without a log to align them with.
+The files are those of `preprocess --features`, without a log to align them with.
 """
 
 from __future__ import annotations
@@ -25,26 +25,23 @@ def read_new_items(
     known: np.ndarray,
     projections: Mapping[str, FeatureProjection] | None = None,
 ) -> Features:
-    """Ids (N,) of the new videos, in order of first appearance, and their modalities.
+    """Returns ids (N,) of new videos, in order of first appearance, and their modalities.
 
     A video that a file lacks is missing there.
 
     A table is keyed by item id. Row r of an array belongs to line r of `<array>.ids.txt` or
     `<array>_ids.txt` beside it; without such a list, the video is called by its row number.
 
-    Parameters
-    ----------
-    paths : feature files, each named after one of the catalogue's modalities.
-    catalogue : the modalities of the trained items.
-    known : (I,) their ids.
-    projections : the data's maps, by which features come to be as wide as the catalogue's if they
-        are not yet.
+    Args:
+        paths: feature files, each named after one of the catalogue's modalities.
+        catalogue: the modalities of the trained items.
+        known: (I,) their ids.
+        projections: the data's maps, by which features come to be as wide as the catalogue's if
+            they are not yet.
 
-    Raises
-    ------
-    DataError
-        for a file that is not named after a modality, has neither the catalogue's columns nor its
-        map's, or describes a known video.
+    Raises:
+        DataError: for a file that is not named after a modality, has neither the catalogue's
+            columns nor its map's, or describes a known video.
     """
     found = {}
     for path in map(Path, paths):

@@ -1,4 +1,4 @@
-"""Parquet files as tables."""
+"""Reads Parquet files as tables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A log from a pipe: `/dev/stdin`, and the `/dev/fd/63` that a shell writes for `<(zcat log.gz)`.
+"""Reads a log from a pipe: `/dev/stdin`, or `/dev/fd/63` that a shell writes for `<(zcat log)`.
 
 Readers open a log several times and go by its name. So a pipe is copied once into a temporary file
-that is called after what its first bytes say it is. Only the pipes and sockets that this process
+whose suffix says how it is compressed. Only the pipes and sockets that this process
 was started with are read; a FIFO named by its own path is refused (`inputs.open_regular`), because
 it may never have a writer.
 """
@@ -72,10 +72,10 @@ def as_file(path: str | Path) -> Iterator[Path]:
 
 
 def _file_of(named: str, descriptor: int) -> Path | None:
-    """The file or folder behind a descriptor; None for one that has to be copied.
+    """Returns the file or folder behind a descriptor; None for one that has to be copied.
 
-    That is a pipe or socket, a file without a name (as of a here-document), and one that somebody
-    has begun to read.
+    A pipe or socket has to be, and a file without a name (as of a here-document) or one that has
+    been read in part.
     """
     if descriptor == 0 and sys.__stdin__ is None:
         raise DataError("standard input is closed: name the log, or pipe one in")
@@ -101,9 +101,7 @@ def _file_of(named: str, descriptor: int) -> Path | None:
 
 
 def _copy(named: str, descriptor: int, file: BinaryIO) -> str:
-    """Copy the whole of a pipe and return the name for the copy, with the suffix that its first
-    bytes ask for.
-    """
+    """Copies the whole of a pipe and returns the name for the copy, with the suffix that fits."""
     part, start, count = _read(descriptor), b"", 0
     while part:
         count += len(part)
@@ -120,7 +118,7 @@ def _copy(named: str, descriptor: int, file: BinaryIO) -> str:
 
 
 def _read(descriptor: int) -> bytes:
-    """The next bytes of a pipe, b"" at its end.
+    """Returns the next bytes of a pipe, b"" at its end.
 
     Another process may have made it one that does not wait.
     """

@@ -1,8 +1,7 @@
-"""Published sizes of public data sets, and whether a log meets them.
+"""Compares the size of a log with those published for public data sets.
 
-A set is recognised by the name of its folder or file. Names that anybody could give to a file of
-their own count only if at least one figure agrees; nothing is ever claimed about a log that is not
-recognised.
+A set is recognised by the name of its folder or file. Common names count
+only if at least one size agrees. A log that is not recognised is not compared.
 """
 
 from __future__ import annotations
@@ -14,16 +13,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Known:
-    """One published version of a public data set.
+    """Describes one published version of a public data set.
 
-    Parameters
-    ----------
-    title : for people.
-    names : folder or file names (lower case, '-' for '_' and blanks) that mean this set and no
-        other.
-    loose : names that mean it only if a figure agrees too.
-    figures : 'users', 'items', 'interactions', 'train', 'valid', 'test' as published.
-    source : who says so.
+    Attributes:
+        title: for people.
+        names: folder or file names (lower case, '-' for '_' and blanks) that mean this set and no
+            other.
+        loose: names that mean it only if a number agrees too.
+        figures: 'users', 'items', 'interactions', 'train', 'valid', 'test' as published.
+        source: the publication.
     """
 
     title: str
@@ -34,7 +32,7 @@ class Known:
 
 
 def _sizes(users: int, items: int, interactions: int, *splits: int) -> dict[str, int]:
-    """Figures by name; two split sizes are train and test, three train, valid and test."""
+    """Returns sizes by name; two splits are train and test, three train, valid and test."""
     names = ("train", "test") if len(splits) == 2 else ("train", "valid", "test")
     return {"users": users, "items": items, "interactions": interactions} | dict(
         zip(names, splits, strict=False)
@@ -127,19 +125,17 @@ KNOWN = (
 def compare(
     names: Iterable[str], found: Mapping[str, int], prepared: Mapping[str, int]
 ) -> dict[str, Any] | None:
-    """Hold the sizes of a log against those published for a set of that name.
+    """Compares the sizes of a log with those published for a set of that name.
 
-    Parameters
-    ----------
-    names : of the input folder and files, without suffix.
-    found : sizes of the log as read: distinct pairs, before any filter.
-    prepared : the same after all steps.
+    Args:
+        names: of the input folder and files, without suffix.
+        found: sizes of the log as read: distinct pairs, before any filter.
+        prepared: the same after all steps.
 
-    Returns
-    -------
-    None if no set is recognised, else `{"set", "source", "met", "figures": {name: {"published",
-    "found", "prepared", "met"}}}`; a figure is met if the log or the prepared data has exactly that
-    size (a set published after its own 5-core is met by the prepared data).
+    Returns:
+        None if no set is recognised, else `{"set", "source", "met", "figures": {name: {"published",
+        "found", "prepared", "met"}}}`. A number is met if the log or the prepared data has exactly
+        that size (a set published after its own 5-core is met by the prepared data).
     """
     called = {name.lower().replace("_", "-").replace(" ", "-") for name in names}
 

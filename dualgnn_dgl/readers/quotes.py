@@ -1,10 +1,8 @@
-"""Quotation marks that swallow lines.
+"""Finds quotation marks that swallow lines: one that never closes, or two stray ones.
 
-One that never closes, and two stray ones with rows between them.
-
-Arrow reads what stands between two marks as one field, line ends and all, as it must for text of
-several lines. Two stray marks in a column that nobody reads therefore hide the rows between them
-without a word; here they are found.
+Arrow reads the text between two marks as one field, with its line ends, as it must for text of
+several lines. Two stray marks in a column that is not read therefore hide the rows between them
+without a warning.
 """
 
 from __future__ import annotations
@@ -53,23 +51,20 @@ class Quoted(Protocol):
 
 
 def check_quotes(table: Quoted, rows: int, columns: Sequence[str]) -> str:
-    """Hold the rows that were read against the lines of the file.
+    """Compares the rows that were read with the lines of the file.
 
     Only a file with quotation marks is read again.
 
-    Parameters
-    ----------
-    rows : how many Arrow read.
-    columns : the names of the columns that were read; the first two hold ids.
+    Args:
+        rows: how many Arrow read.
+        columns: the names of the columns that were read; the first two hold ids.
 
-    Returns
-    -------
-    A note for the report where rows span several lines, else ''.
+    Returns:
+        A note for the report where rows span several lines, else ''.
 
-    Raises
-    ------
-    DataError
-        for a mark that never closes, and where a line within a field looks like a row itself.
+    Raises:
+        DataError: for a mark that never closes, and where a line within a field looks like a row
+            itself.
     """
     marks = sum(chunk.count(b'"') for chunk in _chunks(table))
     if marks % 2:
@@ -78,7 +73,7 @@ def check_quotes(table: Quoted, rows: int, columns: Sequence[str]) -> str:
 
 
 def _refuse_unclosed(table: Quoted) -> None:
-    """Refuse a mark that never closes: all lines behind it are one field."""
+    """Refuses a mark that never closes: all lines behind it are one field."""
     number = 1
     with _text(table) as lines:
         reader = csv.reader(lines, delimiter=table.separator, strict=True)
@@ -94,14 +89,15 @@ def _refuse_unclosed(table: Quoted) -> None:
 
 def _never_closes(table: Quoted, number: int) -> DataError:
     return DataError(
-        f"{table.name}, line {number}, opens a quotation mark that never closes: mend the line"
+        f"{table.name}, line {number}, opens a quotation mark that never closes: fix the line"
     )
 
 
 def _spanning(table: Quoted, columns: Sequence[str]) -> str:
-    """A note on the rows that span several lines.
+    """Returns a note on the rows that span several lines.
 
-    An error where one of those lines looks like a row itself.
+    Raises:
+        DataError: if one of those lines looks like a row itself.
     """
     places = [table.columns.index(name) for name in columns[:2]]
     first, spanning, number = 0, 0, 1
@@ -135,7 +131,7 @@ def _spanning(table: Quoted, columns: Sequence[str]) -> str:
 
 
 def _text(table: Quoted) -> io.TextIOWrapper:
-    """The file as text. What a column that nobody reads holds need not be.
+    """Returns the file as text; bytes that are not are replaced.
 
     Only lines, marks and ids matter here.
     """
@@ -148,7 +144,7 @@ def _chunks(table: Quoted) -> Iterator[bytes]:
 
 
 def _filled_lines(table: Quoted) -> int:
-    """How many lines hold anything."""
+    """Returns how many lines are not empty."""
     count, before = 0, False
     for chunk in _chunks(table):
         text = np.frombuffer(chunk, dtype=np.uint8)
@@ -159,14 +155,14 @@ def _filled_lines(table: Quoted) -> int:
 
 
 def _kept(lines: Iterator[str], seen: list[str]) -> Iterator[str]:
-    """Hand lines on and keep a copy of each."""
+    """Yields lines and keeps a copy of each."""
     for line in lines:
         seen.append(line)
         yield line
 
 
 def _is_row(line: str, table: Quoted, places: Sequence[int]) -> bool:
-    """Whether a line by itself has all fields of a row, with ids where ids belong.
+    """Returns whether a line by itself has all fields of a row, with ids where ids belong.
 
     Text of several words seldom has.
     """

@@ -1,8 +1,7 @@
-"""Files as streams of bytes, compressed ones expanded as they are read, and no further than any
-honest log expands.
+"""Opens files as streams of bytes, and expands compressed ones within limits.
 
 Archives of several members (zip, tar, .npz) are not read at all (`arrays.refuse_foreign`); .gz,
-.bz2 and .zst hold one stream.
+.bz2 and .zst contain one stream.
 """
 
 from __future__ import annotations
@@ -19,17 +18,16 @@ from dualgnn_dgl.errors import DataError
 COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}  # suffix -> Arrow's codec
 BLOCK = 1 << 24  # bytes of text read at once: bounds the memory, and the longest line
 # Logs shrink to a tenth or, written very regularly, to a fiftieth. A file beyond both limits was
-# made to fill memory.
+# made to exhaust memory.
 MOST_TIMES, MOST_BYTES = 250, 1 << 30
 
 
 def open_stream(path: Path) -> pa.NativeFile:
-    """A readable stream of the bytes of a file, expanded if its suffix says that it is compressed.
+    """Opens a stream of the bytes of a file, expanded if its suffix says it is compressed.
 
-    Raises
-    ------
-    DataError
-        later, while it is read: if it expands to more than a gigabyte and 250 times its size.
+    Raises:
+        DataError: later, while it is read: if it expands to more than a gigabyte and 250 times its
+            size.
     """
     file = open_regular(path)
     codec = COMPRESSED.get(path.suffix.lower())
@@ -40,7 +38,7 @@ def open_stream(path: Path) -> pa.NativeFile:
 
 
 def read_fully(stream: pa.NativeFile, size: int) -> bytes:
-    """Read `size` bytes, or fewer where the stream ends.
+    """Reads `size` bytes, or fewer where the stream ends.
 
     A single read may give fewer before the end, too.
     """
@@ -52,7 +50,7 @@ def read_fully(stream: pa.NativeFile, size: int) -> bytes:
 
 
 class _Bounded:
-    """A byte stream that counts what comes out of it."""
+    """Counts the bytes that come out of a stream."""
 
     closed = False
 
@@ -61,7 +59,7 @@ class _Bounded:
         self.most = max(MOST_BYTES, MOST_TIMES * os.fstat(file.fileno()).st_size)
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes."""
+        """Reads at most `size` bytes."""
         chunk: bytes = self.stream.read(size)
         self.count += len(chunk)
         if self.count > self.most:

@@ -1,4 +1,4 @@
-"""An opened table: its columns, and how to read them whatever the file format."""
+"""Defines an opened table: its columns, and how to read them in any file format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text tables: one row a line, fields divided by a separator.
+"""Reads text tables: one row a line, fields divided by a separator.
 
 Text is read as text, column by column, and nothing is inferred from a sample; `values` turns it
 into numbers.

@@ -1,8 +1,8 @@
-"""Times become whole numbers in the same order, exactly.
+"""Converts times to whole numbers in the same order, exactly.
 
 Integers of every width, dates, decimals, fractions, text of all these.
 
-What 64 bits cannot hold is marked and counted by the reader, never wrapped or rounded. Batches are
+Times beyond 64 bits are marked and counted by the reader, never wrapped or rounded. Batches are
 read one by one; each gives whole numbers if it can, else fractions, and `join_times` brings all of
 a log to one form.
 """
@@ -22,7 +22,7 @@ from dualgnn_dgl.readers.values import NUMBER, doubles, filled, is_text
 
 DATE = r"^[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}([ T]|$)"
 FINER = r"[.,][0-9]{10}"  # fractions of a second beyond nanoseconds
-PLAIN = r"^-?([0-9]{1,19}([.][0-9]{0,18})?|[.][0-9]{1,18})$"  # fits DECIMAL whatever the digits
+PLAIN = r"^-?([0-9]{1,19}([.][0-9]{0,18})?|[.][0-9]{1,18})$"  # fits DECIMAL with any digits
 PLACES = 18
 DECIMAL = pa.decimal128(38, PLACES)
 # A decimal number with 18 places: (high · 2^64 + low) · 10^-18, as Arrow lays it out in memory.
@@ -62,7 +62,7 @@ def times(column: pa.Array, dates: bool) -> Times:
 
 
 def holds_dates(column: pa.Array) -> bool | None:
-    """Whether the text looks like ISO dates more often than like numbers.
+    """Returns whether the text looks like ISO dates more often than like numbers.
 
     None if it never looks like either.
     """
@@ -76,7 +76,7 @@ def holds_dates(column: pa.Array) -> bool | None:
 
 
 def clock(column: pa.Array, dates: bool | None) -> str | None:
-    """What the numbers count, which has to be the same in all files of a log.
+    """Returns the unit of times, to compare it between the files of a log.
 
     None where nothing says it.
     """
@@ -91,10 +91,10 @@ def clock(column: pa.Array, dates: bool | None) -> str | None:
 
 
 def join_times(parts: Sequence[np.ndarray], where: str = "the log") -> np.ndarray:
-    """Times of all batches as (E,) int64 in the same order; equal times stay equal.
+    """Joins the times of all batches as (E,) int64 in the same order; equal times stay equal.
 
-    Fractions become microseconds. Where microseconds could not tell two of them apart, or do not
-    fit, every time becomes its rank among all: only the order counts.
+    Fractions become microseconds. If two of them differ by less, or do not fit, every time becomes
+    its rank among all: only the order counts.
 
     Raises:
         DataError: if the types of the batches cannot be compared exactly.
@@ -137,7 +137,7 @@ def _from_integers(column: pa.Array) -> Times:
 
 
 def _from_doubles(values: np.ndarray) -> Times:
-    """Whole numbers where all are; every whole double below 2^63 is an int64 exactly."""
+    """Converts to whole numbers where all are; whole doubles below 2^63 are int64 exactly."""
     unread = ~np.isfinite(values)
     values = np.where(unread, 0.0, values)
     if not bool((values == np.floor(values)).all()):
@@ -156,7 +156,7 @@ def _from_decimals(column: pa.Array) -> Times:
 
 
 def _from_text(text: pa.Array) -> Times:
-    """Numbers as text, read as decimals: what a double cannot tell apart, these can."""
+    """Reads numbers as decimals, which distinguish more than doubles do."""
     try:
         if not pc.any(pc.match_substring(text, "x")).as_py():  # Arrow would take 0x10 for a number
             return _from_integers(text.cast(pa.int64()))
@@ -179,9 +179,7 @@ def _from_text(text: pa.Array) -> Times:
 
 
 def _one_by_one(numbers: Sequence[decimal.Decimal | None]) -> tuple[pa.Array, np.ndarray]:
-    """The numbers as `DECIMAL`, null for those that it does not hold exactly, and the mask (n,) of
-    these.
-    """
+    """Returns numbers as `DECIMAL`, null where that is not exact, and the mask (n,) of these."""
     kept = [
         EXACT.normalize(number) if number is not None and _fits(number) else None
         for number in numbers
@@ -219,8 +217,9 @@ def _shortened(exact: pa.Array, unread: np.ndarray, beyond: np.ndarray) -> Times
 
 
 def _from_dates(text: pa.Array) -> Times:
-    """ISO dates to microseconds; the slow reading only where some value is finer or no date, or
-    zones are mixed.
+    """Converts ISO dates to microseconds.
+
+    The slow way is taken only if a value is finer or not a date, or zones are mixed.
     """
     none = np.zeros(len(text), dtype=bool)
     for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
@@ -250,12 +249,12 @@ def _from_dates(text: pa.Array) -> Times:
 
 
 def _wide(exact: pa.Array) -> np.ndarray:
-    """A `DECIMAL` array without nulls as (n,) `WIDE`."""
+    """Returns a `DECIMAL` array without nulls as (n,) `WIDE`."""
     return np.frombuffer(exact.buffers()[1], dtype=WIDE)[exact.offset : exact.offset + len(exact)]
 
 
 def _shortest(wide: np.ndarray) -> np.ndarray:
-    """Microseconds (E,) where all of them are whole and fit 64 bits, else ranks."""
+    """Returns microseconds (E,) where all of them are whole and fit 64 bits, else ranks."""
     exact = pa.Decimal128Array.from_buffers(
         DECIMAL, len(wide), [None, pa.py_buffer(np.ascontiguousarray(wide))]
     )
@@ -274,7 +273,7 @@ def _shortest(wide: np.ndarray) -> np.ndarray:
 
 
 def _as_doubles(part: np.ndarray, where: str) -> np.ndarray:
-    """Whole numbers as doubles, if each is one exactly."""
+    """Returns whole numbers as doubles, if each is one exactly."""
     values = part.astype(np.float64)
     inside = values < 2.0**63
     wrong = np.flatnonzero(~inside | (np.where(inside, values, 0.0).astype(np.int64) != part))

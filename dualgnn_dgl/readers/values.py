@@ -1,4 +1,4 @@
-"""Columns become numbers: ids into codes, ratings, splits.
+"""Converts columns to numbers: ids to codes, ratings, splits.
 
 Arrow kernels over whole batches, no loop over rows.
 """
@@ -38,14 +38,12 @@ SPLIT_WORDS = {
 
 
 def as_text(column: pa.Array, where: str, start: int = 0) -> pa.Array:
-    """Ids of any kind as text, null as "".
+    """Returns ids of any kind as text, null as "".
 
     7 and 7.0 (a column that once held NaN) are "7", text stays as it is.
 
-    Raises
-    ------
-    DataError
-        for fractional numbers, booleans, lists and other things that are no ids.
+    Raises:
+        DataError: for fractional numbers, booleans, lists and other things that are no ids.
     """
     kind = column.type
     if pa.types.is_floating(kind):
@@ -89,18 +87,15 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def encode(column: pa.Array, where: str, start: int = 0) -> tuple[np.ndarray, pa.Array]:
-    """Codes (n,) int32 and the texts they point to, in order of first appearance, without
-    surrounding blanks.
+    """Returns codes (n,) int32 and their texts, trimmed, in order of first appearance.
 
-    Parameters
-    ----------
-    where : file and column, for messages
-    start : data rows before this batch, for messages
+    Args:
+        where: file and column, for messages
+        start: data rows before this batch, for messages
 
-    Raises
-    ------
-    DataError
-        for an id longer than 256 characters or one that holds a NUL character or a line break.
+    Raises:
+        DataError: for an id longer than 256 characters or one that holds a NUL character or a line
+            break.
     """
     coded = as_text(column, where, start).dictionary_encode()
     codes = coded.indices.to_numpy(zero_copy_only=False)
@@ -137,7 +132,7 @@ def _shown(text: str) -> str:
 
 
 def blank(texts: pa.Array) -> np.ndarray:
-    """Which texts (n,) are empty."""
+    """Returns which texts (n,) are empty."""
     return pc.equal(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
 
 
@@ -152,19 +147,19 @@ def equal(texts: pa.Array, word: str) -> np.ndarray:
 
 
 def unify(parts: Sequence[tuple[np.ndarray, pa.Array]]) -> tuple[np.ndarray, np.ndarray]:
-    """Join the codes of many batches: codes (E,) int64 and the distinct ids (U,) text, in order of
-    first appearance.
+    """Joins the codes of many batches.
 
-    A column of decimals "1.0", "2.0", … throughout (written by a program that had read ids as
-    floats) loses its ".0".
+    Ids that are whole numbers throughout, some with ".0" (written by a program that had read ids as
+    floats), lose that ending.
+
+    Returns:
+        Codes (E,) int64 and the distinct ids (U,) as text, in order of first appearance.
     """
     joined = (
         pa.chunked_array([texts for _, texts in parts], pa.large_string())
         .dictionary_encode()
         .combine_chunks()
     )
-    if isinstance(joined, pa.ChunkedArray):  # pyarrow < 15 leaves one chunk in a ChunkedArray
-        joined = joined.chunk(0)
     # place in the joined list -> id
     place = joined.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     codes, start = np.empty(sum(len(part) for part, _ in parts), dtype=np.int64), 0
@@ -182,19 +177,19 @@ def unify(parts: Sequence[tuple[np.ndarray, pa.Array]]) -> tuple[np.ndarray, np.
 
 
 def undotted(ids: pa.Array) -> pa.Array:
-    """Ids without their ".0" if every one has it; the distinct stay distinct."""
+    """Returns ids without their ".0" if every one has it; distinct ids stay distinct."""
     if len(ids) and pc.all(pc.match_substring_regex(ids, r"^[0-9]+[.]0$")).as_py():
         return pc.utf8_slice_codeunits(ids, 0, -2)
     return ids
 
 
 def text_array(ids: pa.Array) -> np.ndarray:
-    """An Arrow array of text as a NumPy one."""
+    """Returns an Arrow array of text as a NumPy one."""
     return np.array(ids.to_pylist(), dtype=np.str_) if len(ids) else np.empty(0, dtype="<U1")
 
 
 def numbers(column: pa.Array) -> np.ndarray:
-    """Numbers (n,) float64, the nearest to each value.
+    """Returns numbers (n,) float64, the nearest to each value.
 
     NaN where a value is empty, not a number or not finite.
     """
@@ -207,7 +202,7 @@ def numbers(column: pa.Array) -> np.ndarray:
 
 
 def doubles(column: pa.Array) -> np.ndarray:
-    """A column of numbers (n,) as float64, the nearest to each value.
+    """Returns a column of numbers (n,) as float64, the nearest to each value.
 
     NaN for null and for what is no number.
     """
@@ -223,14 +218,12 @@ def doubles(column: pa.Array) -> np.ndarray:
 
 
 def ratings(column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ratings (n,) float64, and masks (n,) of those that are no number and of those from 2^53 on,
-    which float64 may round.
-    """
+    """Returns ratings (n,) float64, and masks of unreadable ones and of those from 2^53 on."""
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
-    elif is_text(column.type):
-        column = _without_booleans(column)
     values = numbers(column)
+    if is_text(column.type) and bool(np.isnan(values).any()):
+        values = numbers(_without_booleans(column))
     unread = np.isnan(values)
     exact = pa.types.is_floating(column.type)
     return (
@@ -253,12 +246,10 @@ def _without_booleans(column: pa.Array) -> pa.Array:
 
 
 def splits(column: pa.Array, where: str, start: int = 0) -> np.ndarray:
-    """Splits (n,) int8: 0 train, 1 valid, 2 test, from 0/1/2 or words.
+    """Returns splits (n,) int8: 0 train, 1 valid, 2 test, from 0/1/2 or words.
 
-    Raises
-    ------
-    DataError
-        for any other value.
+    Raises:
+        DataError: for any other value.
     """
     if (
         not is_text(column.type)
@@ -277,19 +268,19 @@ def splits(column: pa.Array, where: str, start: int = 0) -> np.ndarray:
         row = start + 1 + int(np.argmax(codes == wrong[0]))
         raise DataError(
             f"{where}, row {row}: the split {_shown(words[wrong[0]])} is not one of 0/1/2 or "
-            f"train/valid/test: mend it, "
+            f"train/valid/test: fix it,  "
             "or name another column with --split-col ('' for none)"
         )
     return np.array([SPLIT_WORDS[word] for word in words], dtype=np.int8)[codes]
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a column of this type holds text."""
+    """Returns whether a column of this type is text."""
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_view(kind)
 
 
 def _cast(column: pa.Array, kind: pa.DataType, pattern: str) -> pa.Array:
-    """Text to numbers, null where the text does not match.
+    """Converts text to numbers, null where the text does not match.
 
     The whole column at once where all of it does.
     """
@@ -303,6 +294,6 @@ def _cast(column: pa.Array, kind: pa.DataType, pattern: str) -> pa.Array:
 
 
 def filled(whole: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Integers (n,) of their own type with 0 for null, and the mask (n,) of the nulls."""
+    """Returns integers (n,) of their own type with 0 for null, and the mask of nulls."""
     missing = whole.is_null().to_numpy(zero_copy_only=False)
     return pc.fill_null(whole, pa.scalar(0, whole.type)).to_numpy(zero_copy_only=False), missing

@@ -1,7 +1,7 @@
 """Computes the gradient of one batch, in one of four ways.
 
 These are: plain; from sampled blocks; from several batches that share one propagation; or replayed
-as a CUDA graph. A whole-graph model pays one propagation for every step, whatever the batch, so
+as a CUDA graph. A whole-graph model pays one propagation for every step, at any batch size, so
 speed depends on the number of propagations.
 """
 
