@@ -4,7 +4,7 @@ It switches torch's deterministic algorithms on for a while.
 
 CPU: exact. Every sum here has an order that depends only on the data and the number of threads,
 with the switch or without. The switch makes the rest of torch do the same, or refuse, and sets
-new memory, so that no result depends on its content.
+new memory to a value, so that no result depends on its content.
 
 CUDA: torch's own operations are deterministic or refused, matrix products too
 (CUBLAS_WORKSPACE_CONFIG). The Triton kernels of `ops` use no atomic additions. Not covered:
