@@ -14,6 +14,7 @@ from dualgnn_dgl.cli.show import (
     mask_option,
     measured_on,
     memory_option,
+    note_cut_lists,
     print_text,
     result,
     run_data_option,
@@ -85,6 +86,7 @@ def command(
     from dualgnn_dgl.verbs.compare import compare
 
     found = compare(runs, data, device=pick_device(gpu), **options)
+    note_cut_lists((options["k"],), found.metrics)
     if as_json:
         result(found.to_dict())
     else:

@@ -15,6 +15,7 @@ from dualgnn_dgl.cli.show import (
     measured_on,
     memory_option,
     note,
+    note_cut_lists,
     print_text,
     result,
     run_data_option,
@@ -91,6 +92,7 @@ def command(run: str, data: str | None, gpu: int | None, as_json: bool, **option
     from dualgnn_dgl.verbs.evaluate import evaluate
 
     found = evaluate(run, data, device=pick_device(gpu), **options)
+    note_cut_lists(options["topk"], found.to_dict()["metrics"])
     if options["per_user"] is not None:
         note(f"{found.users:,} users written to {options['per_user']}")
     if as_json:

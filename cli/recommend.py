@@ -12,6 +12,7 @@ from dualgnn_dgl.cli.show import (
     PATH,
     force_option,
     json_option,
+    log_options,
     memory_option,
     note,
     print_text,
@@ -60,6 +61,7 @@ _TITLE_CELLS = 100
     help="Features of videos unseen in training, a file per modality named after it; they join "
     "the ranking.",
 )
+@log_options
 @click.option("--only-new", is_flag=True, help="Rank the videos of --new-items alone.")
 @click.option("--k", type=int, default=10, show_default=True, help="List length.")
 @click.option(
@@ -93,6 +95,7 @@ def command(
     gpu: int | None,
     force: bool,
     as_json: bool,
+    **columns: str | None,
 ) -> None:
     """Print a user's top-K list in your own ids, with titles where the data has them.
 
@@ -120,6 +123,7 @@ def command(
         else log
     )
     options: dict[str, Any] = {"histories": histories, "skip_unknown": skip_unknown}
+    options["log_options"] = columns
     options |= {
         "new_items": new_files,
         "only_new": only_new,
@@ -158,12 +162,14 @@ def _note_changes(
 ) -> None:
     """Reports users that were left out, and lists shorter than requested."""
     if found.skipped:
+        names = ", ".join(clean(name) for name in found.skipped[:5])
+        more = "" if len(found.skipped) <= 5 else f" and {len(found.skipped) - 5:,} more"
         note(
-            f"{found.skipped:,} of {found.skipped + users:,} users of {log} are left out: they "
-            f"watched no video of the data"
+            f"{len(found.skipped):,} of {len(found.skipped) + users:,} users of {log} are left "
+            f"out, because they watched no video of the data: {names}{more}"
         )
     if found.k < k:
-        note(f"there are only {found.k} new micro-videos: each list has {found.k}")
+        note(f"there are only {found.k} micro-videos to rank: no list is longer")
 
 
 def _check_ways(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -11,7 +11,7 @@ import click
 from dualgnn_dgl.cli.streams import note as note
 from dualgnn_dgl.cli.streams import print_text as print_text
 from dualgnn_dgl.cli.streams import result as result
-from dualgnn_dgl.core.vocabulary import HELD_OUT, MASKS
+from dualgnn_dgl.core.vocabulary import HELD_OUT, LAYOUTS, MASKS
 from dualgnn_dgl.errors import clean
 
 DEFAULT_DATA = "data"
@@ -143,3 +143,35 @@ def measured_on(value: Mapping[str, Any], left_out: Sequence[str]) -> list[str]:
             else []
         ),
     ]
+
+
+def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say how a later log is read; by default as the data's own log was."""
+    default = "[default: as the data were prepared]"
+    for option in (
+        click.option("--layout", type=click.Choice(LAYOUTS), help=f"Lines of the log.  {default}"),
+        click.option("--separator", metavar="CHAR", help=f"Separator of the log.  {default}"),
+        click.option("--time-col", metavar="NAME", help=f"Column of times.  {default}"),
+        click.option("--rating-col", metavar="NAME", help=f"Column of ratings.  {default}"),
+        click.option("--item-col", metavar="NAME", help=f"Column of item ids.  {default}"),
+        click.option("--user-col", metavar="NAME", help=f"Column of user ids.  {default}"),
+    ):
+        command = option(command)
+    return command
+
+
+def note_cut_lists(asked: Sequence[int], metrics: Iterable[str]) -> None:
+    """Reports list lengths that were cut to the number of videos: they measure nothing.
+
+    Args:
+        asked: lengths that the user gave.
+        metrics: names of the metrics that were measured, such as recall@20.
+    """
+    used = {int(name.rpartition("@")[2]) for name in metrics if "@" in name}
+    longer = [k for k in asked if k not in used]
+    if longer:
+        least = max(used)
+        note(
+            f"there are only {least} videos to rank: lists of {max(longer)} are cut to {least} and "
+            f"hold every video, so that they measure nothing"
+        )

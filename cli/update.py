@@ -12,6 +12,7 @@ from dualgnn_dgl.cli.show import (
     PATH,
     force_option,
     json_option,
+    log_options,
     memory_option,
     note,
     print_text,
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     help="Epochs of further training.",
 )
 @click.option("--lr", type=float, help="Learning rate of these epochs.  [default: that of the run]")
+@log_options
 @memory_option
 @force_option
 @json_option

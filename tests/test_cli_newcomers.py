@@ -189,7 +189,7 @@ def test_new_videos_join_the_ranking(folder, features) -> None:
     shorter = call("recommend", "--user", "u900", *given(features), "--only-new", "--json")
     assert (
         json.loads(shorter.stdout)["users"][0]["items"] == listed
-        and "3 new micro-videos" in shorter.stderr
+        and "only 3 micro-videos" in shorter.stderr
     )
 
 

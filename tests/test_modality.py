@@ -407,7 +407,7 @@ def test_a_filled_data_set_is_saved_and_read_with_its_marks(tmp_path):
     assert dataclasses.replace(filled, modalities=unmarked).hash != filled.hash, (
         "the marks are part of the content"
     )
-    with pytest.raises(DataError, match="a filled row is present"):
+    with pytest.raises(DataError, match="an imputed row is present"):
         Modality(np.ones((3, 2)), np.array([True, False, True]), np.array([False, True, False]))
 
 

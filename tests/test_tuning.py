@@ -25,6 +25,7 @@ from dualgnn_dgl.core.options import build
 from dualgnn_dgl.data import Interactions, save
 from dualgnn_dgl.errors import ConfigError, RunError
 from dualgnn_dgl.experiments import tuning
+from dualgnn_dgl.experiments.tuning.plan import MARKER
 from dualgnn_dgl.graphs import heterographs
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.runs.checkpoint import load_run
@@ -145,7 +146,7 @@ def test_a_study_of_an_earlier_version_is_continued(tmp_path) -> None:
     older = dataclasses.replace(about, config=as_once_written(about.config))
     with tuning.Study(tmp_path / "s", older):
         pass
-    assert '"borrow": false' in (tmp_path / "s" / tuning.MARKER).read_text("utf-8")
+    assert '"borrow": false' in (tmp_path / "s" / MARKER).read_text("utf-8")
     with tuning.Study(tmp_path / "s", about) as study:
         assert study.trials() == []
     other = dataclasses.replace(about, config=as_once_written(about.config, borrow=True))

@@ -227,7 +227,7 @@ def test_due(tmp_path, monkeypatch):
     with hook:
         hook.keep(shot(1))
         assert not hook.due()
-        assert "saved" in hook.ask() and hook.due() and not hook.due(1, last=True)
+        assert "saving" in hook.ask() and hook.due() and not hook.due(1, last=True)
         hook.clear()
     assert Checkpoints(tmp_path / "a", leave=True).due(1, last=True)
 

@@ -24,6 +24,8 @@ SPLIT_RULES = (
     "cold-items",
     "given",
 )
+# Options of `preprocess` that say how a log is read; later commands read their logs alike.
+LOG_OPTIONS = ("user_col", "item_col", "rating_col", "time_col", "separator", "layout")
 LAYOUTS = ("table", "rows", "lists")  # how the lines of a text log are written
 CO_MEASURES = ("count", "cosine", "jaccard")  # of user co-occurrence
 

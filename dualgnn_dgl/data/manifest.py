@@ -17,7 +17,7 @@ from dualgnn_dgl.core.exchange import reading
 from dualgnn_dgl.core.files import read_json
 from dualgnn_dgl.core.folders import Kind, check_files
 from dualgnn_dgl.core.folders import read_manifest as read_checked
-from dualgnn_dgl.core.vocabulary import CO_MEASURES, SPLITS
+from dualgnn_dgl.core.vocabulary import CO_MEASURES, LOG_OPTIONS, SPLITS
 from dualgnn_dgl.data import projection
 from dualgnn_dgl.errors import DataError
 
@@ -55,6 +55,7 @@ _OPTIONS = {
     "cooc_top": schema.whole(1),
     "ratios": schema.list_of(schema.whole(), 3, 3),
     **dict.fromkeys(("split", "impute"), schema.maybe(schema.NAME)),
+    **dict.fromkeys(LOG_OPTIONS, schema.maybe(schema.TEXT)),
     "split_rule": schema.TEXT,
     "updated_from": schema.HEX64,
 }

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dualgnn_dgl import data as datasets
+from dualgnn_dgl.core.vocabulary import LOG_OPTIONS
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.data.manifest import read_options
 
@@ -53,3 +54,17 @@ def load_data(data: Data | None) -> Source:
     dataset = datasets.load(path)
     # The options are read now, because the folder may be gone when the work ends.
     return Source(dataset, path, read_options(path, dataset.hash))
+
+
+def log_options(options: Mapping[str, Any], given: Mapping[str, str | None]) -> dict[str, Any]:
+    """Returns how to read a later log: by the options given, else as the data's own log was read.
+
+    A column that decides nothing in a later log is looked for only if it is given.
+
+    Args:
+        options: options of the prepared folder, see `manifest.read_options`.
+        given: values of `vocabulary.LOG_OPTIONS`; None for an option that was not given.
+    """
+    unread = {"time_col"} | ({"rating_col"} if options.get("min_rating") is None else set())
+    kept = {name: None if name in unread else options.get(name) for name in LOG_OPTIONS}
+    return kept | {name: value for name, value in given.items() if value is not None}

@@ -79,6 +79,7 @@ def compare(
     place = pick_device(device)
     opened, first = _open(runs, data)
     dataset, given = first.dataset, list(opened)
+    k = min(k, dataset.num_items)
     seen = known_before(dataset, split, mask)
     truth = getattr(dataset, split)
     evaluator = Evaluator(truth, list(seen.values()), (k,))

@@ -97,7 +97,7 @@ def evaluate(
         run: run folder, or a run already loaded.
         data: the data it was trained on, as a folder or loaded; None for the folder that the run
             names.
-        topk: list lengths.
+        topk: list lengths; longer ones are cut to the number of items.
         split: 'test' or 'valid'.
         mask: pairs left out of the lists: 'all' that are known before the split, or 'train' alone.
         beyond: also measures Gini, novelty, and diversity in each modality.
@@ -119,9 +119,10 @@ def evaluate(
     check_whole("seed", seed)
     if per_user is not None:
         check_output(per_user, "--per-user", force)
-    ks, place = lengths(topk), pick_device(device)
+    place = pick_device(device)
     opened = open_run(run, data)
     dataset, seen = opened.dataset, known_before(opened.dataset, split, mask)
+    ks = lengths(topk, dataset.num_items)
     if cold_items:
         evaluator, tables = _cold_items(opened, split, list(seen.values()), ks)
     else:

@@ -81,8 +81,8 @@ def check_whole(name: str, value: int, least: int = 0) -> None:
         raise ConfigError(f"{name} is {value!r:.40}: give a whole number of {least} or more")
 
 
-def lengths(topk: int | Iterable[int]) -> tuple[int, ...]:
-    """Returns list lengths as a tuple, from one or several.
+def lengths(topk: int | Iterable[int], items: int) -> tuple[int, ...]:
+    """Returns list lengths in order, each once and cut to the number of items.
 
     Raises:
         ConfigError: if one of them is no whole number.
@@ -92,7 +92,7 @@ def lengths(topk: int | Iterable[int]) -> tuple[int, ...]:
         raise ConfigError(
             f"a list length is {wrong[0]!r:.40}: give whole numbers, such as (10, 20)"
         )
-    return ks
+    return tuple(sorted({min(k, items) for k in ks}))
 
 
 def known_before(dataset: Dataset, split: str, mask: str) -> dict[str, Interactions]:

@@ -11,6 +11,7 @@ from typing import Any
 from dualgnn_dgl.core import locks
 from dualgnn_dgl.core.exchange import check_free
 from dualgnn_dgl.core.progress import Progress, Report
+from dualgnn_dgl.core.vocabulary import LOG_OPTIONS
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.data import folder as prepared_folder
 from dualgnn_dgl.data.raw import RawInput
@@ -139,6 +140,8 @@ def prepare(
         if target is not None:
             say(f"writing {target}")
             used = {"input": _name(source)} | made.report["options"]
+            named = {name: getattr(columns, name) for name in LOG_OPTIONS}
+            used |= {name: value for name, value in named.items() if value is not None}
             prepared_folder.save(
                 made.dataset, target, options=used, report=made.report, force=force
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class RecommendationResult:
         data: data folder; None for data that were given in memory.
         k: list length, shortened where fewer new items were ranked.
         catalogue: number of items that were ranked.
-        skipped: number of new users left out because they watched no item of the data.
+        skipped: new users left out because they watched no item of the data.
     """
 
     user: np.ndarray
@@ -49,7 +49,7 @@ class RecommendationResult:
     data: str | None
     k: int
     catalogue: int
-    skipped: int = 0
+    skipped: tuple[str, ...] = ()
 
     def lists(self) -> dict[str, list[dict[str, Any]]]:
         """Returns user → list of rows: rank, item, score, and title where the data have titles."""
@@ -84,7 +84,7 @@ class WrittenLists:
         k: list length, shortened where fewer new items were ranked.
         users: number of users.
         rows: number of rows.
-        skipped: number of new users left out because they watched no item of the data.
+        skipped: new users left out because they watched no item of the data.
     """
 
     file: str
@@ -93,7 +93,7 @@ class WrittenLists:
     k: int
     users: int
     rows: int
-    skipped: int = 0
+    skipped: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the result in the form of `--json`."""
@@ -107,6 +107,7 @@ def recommend(
     users: str | Sequence[str] | None = None,
     histories: UserHistories | None = None,
     skip_unknown: bool = False,
+    log_options: Mapping[str, str | None] | None = None,
     new_items: Sequence[str | Path] = (),
     only_new: bool = False,
     k: int = 10,
@@ -124,6 +125,8 @@ def recommend(
             items a user.
         skip_unknown: leaves out items of the histories that the data lack, instead of refusing
             them.
+        log_options: how to read a log of histories, by `vocabulary.LOG_OPTIONS`; None for the way
+            in which the data's own log was read. Rows below its lowest rating do not count.
         new_items: feature files of new items, each named after its modality; they join the ranking.
         only_new: ranks the new items alone.
         k: list length.
@@ -139,7 +142,7 @@ def recommend(
         raise ConfigError("name at least one user, or give histories of new users instead")
     place, found = (
         pick_device(device),
-        build_ranking(run, data, histories, skip_unknown, new_items, only_new),
+        build_ranking(run, data, histories, skip_unknown, new_items, only_new, log_options),
     )
     k = found.length(k)
     names = (
@@ -174,6 +177,7 @@ def write_recommendations(
     *,
     histories: UserHistories | None = None,
     skip_unknown: bool = False,
+    log_options: Mapping[str, str | None] | None = None,
     new_items: Sequence[str | Path] = (),
     only_new: bool = False,
     k: int = 10,
@@ -187,8 +191,8 @@ def write_recommendations(
 
     Args:
         file: a file that ends in .parquet.
-        run, data, histories, skip_unknown, new_items, only_new, k, include_seen, device: as in
-            `recommend`.
+        run, data, histories, skip_unknown, log_options, new_items, only_new, k, include_seen,
+            device: as in `recommend`.
         force: replaces the file.
 
     Raises:
@@ -197,7 +201,7 @@ def write_recommendations(
     check_output(file, "--all", force)
     place, found = (
         pick_device(device),
-        build_ranking(run, data, histories, skip_unknown, new_items, only_new),
+        build_ranking(run, data, histories, skip_unknown, new_items, only_new, log_options),
     )
     k = found.length(k)
     seen = None if include_seen else found.seen

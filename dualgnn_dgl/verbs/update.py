@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +15,12 @@ from dualgnn_dgl.core.exchange import check_apart, check_free, recover, replace_
 from dualgnn_dgl.core.files import read_json
 from dualgnn_dgl.core.options import Options, build
 from dualgnn_dgl.core.progress import Report, say, silent
+from dualgnn_dgl.core.vocabulary import LOG_OPTIONS
 from dualgnn_dgl.data import Dataset
 from dualgnn_dgl.data import folder as data_folder
 from dualgnn_dgl.data.manifest import read_options
-from dualgnn_dgl.errors import ConfigError, RunError, json_text
+from dualgnn_dgl.data.raw import RawInput
+from dualgnn_dgl.errors import ConfigError, DataError, RunError, json_text
 from dualgnn_dgl.models import model_class
 from dualgnn_dgl.models.base import Recommender
 from dualgnn_dgl.readers.reader import read
@@ -28,6 +30,7 @@ from dualgnn_dgl.runs.growth import Added
 from dualgnn_dgl.runs.manifest import RunRecord
 from dualgnn_dgl.training import Fit, TrainConfig
 from dualgnn_dgl.training.state import METRIC_NAME
+from dualgnn_dgl.verbs.common import log_options
 from dualgnn_dgl.verbs.opening import Opened, check_whole, open_run
 
 UPDATE = "update.json"  # in the new run folder: the request and the result of the update
@@ -91,6 +94,12 @@ def update(
     new_run: str | Path | None = None,
     epochs: int = 0,
     lr: float | None = None,
+    user_col: str | None = None,
+    item_col: str | None = None,
+    rating_col: str | None = None,
+    time_col: str | None = None,
+    separator: str | None = None,
+    layout: str | None = None,
     force: bool = False,
     progress: Report | None = None,
 ) -> UpdateResult:
@@ -109,6 +118,8 @@ def update(
         new_run: run folder to write; None for the old name with -updated.
         epochs: epochs of further training; the better of before and after is kept.
         lr: learning rate of these epochs; None for that of the run.
+        user_col, item_col, rating_col, time_col, separator, layout: as in `prepare`; None for those
+            that the data were prepared with.
         force: replaces existing folders.
         progress: called with each step as it begins.
 
@@ -137,6 +148,10 @@ def update(
         "items": None if items is None else str(items),
     }
     request |= {"new_data": new_data, "epochs": epochs, "lr": lr}
+    given = dict(
+        zip(LOG_OPTIONS, (user_col, item_col, rating_col, time_col, separator, layout), strict=True)
+    )
+    request |= {name: value for name, value in given.items() if value is not None}
     check_apart(new_data, new_run)
     with ExitStack() as held:
         for place, option in ((new_data, "--new-data"), (new_run, "--new-run")):
@@ -151,8 +166,7 @@ def update(
         )
         train = _training(opened, epochs, lr)
         say(report, f"reading {source}")
-        unused = ["time"] + ([] if options.get("min_rating") is not None else ["rating"])
-        raw = read(source, features=features, items=items, unused=unused)
+        raw = _read(source, options, given, features, items)
         larger, added = growth.extend(
             opened.dataset,
             raw,
@@ -180,6 +194,25 @@ def update(
             record = _record(opened, fit, train, larger)
             checkpoint.write_run(run_files, record, checkpoint.reference(new_data, new_run))
     return result
+
+
+def _read(
+    source: str | Path,
+    options: Mapping[str, Any],
+    given: Mapping[str, str | None],
+    features: Sequence[str | Path],
+    items: str | Path | None,
+) -> RawInput:
+    """Reads the new log as the data's own was read, and refuses one that lacks its ratings."""
+    how, least = log_options(options, given), options.get("min_rating")
+    unused = ["time"] + ([] if least is not None else ["rating"])
+    raw = read(source, **how, features=features, items=items, unused=unused)
+    if least is not None and raw.log.rating is None and how["rating_col"] != "":
+        raise DataError(
+            f"{source} has no ratings, but the data keep rows rated {least:g} or more: name the "
+            "column with --rating-col, or add every row with --rating-col ''"
+        )
+    return raw
 
 
 def _config(opened: Opened) -> Options:
