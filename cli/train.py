@@ -154,6 +154,12 @@ def command(
         print_text(_summary(run, done.info, done.seconds))
         for line in attention_lines(done.attention_summary):
             print_text(line)
+    if done.rising:
+        epochs = done.info["epochs"]
+        note(
+            f"validation may still improve: its best epoch is {done.best['epoch']}, and training "
+            f"ended after {epochs}, the largest number allowed: raise --epochs"
+        )
     if done.interrupted:
         note(f"interrupted: {run} has the best epoch so far; --resume continues")
     if stop.signal:

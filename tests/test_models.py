@@ -884,3 +884,16 @@ def test_an_option_of_a_model_cannot_have_the_name_of_one_of_training():
         ConfigError, match=r"Wrong.Config has a key of training, patience: rename it"
     ):
         type("Wrong", (model_class("lightgcn"),), {"Config": Config, "SEARCH": {}})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_search_contains_the_shipped_defaults(name):
+    """Trial 0 is the shipped configuration; rates below and above it are tried, too."""
+    kind = model_class(name)
+    shipped = (
+        dataclasses.asdict(TrainConfig()) | dict(kind.TRAIN) | dataclasses.asdict(kind.Config())
+    )
+    for key, values in kind.SEARCH.items():
+        assert shipped[key] in values, f"{key} is {shipped[key]}, the search tries {values}"
+    if "lr" in kind.SEARCH:
+        assert min(kind.SEARCH["lr"]) < shipped["lr"] < max(kind.SEARCH["lr"])

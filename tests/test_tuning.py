@@ -36,7 +36,9 @@ DATA = small.dataset()
 
 def plan(model: str = "lightgcn", fixed: tuple[str, ...] = (), **train) -> tuning.Plan:
     config = build(models.model_class(model).Config, {} if model == "mostpop" else {"width": 5})
-    options = build(TrainConfig, {"epochs": 2, "batch_size": 17, "metric": "ndcg@9", **train})
+    options = build(
+        TrainConfig, {"epochs": 2, "batch_size": 17, "metric": "ndcg@9", "lr": 0.01, **train}
+    )
     return tuning.make_plan(model, config, options, DATA.hash, fixed)
 
 
@@ -60,7 +62,7 @@ def told(trials: list[tuning.Trial]) -> list[tuple]:
 def test_the_defaults_come_first_and_nothing_is_tried_twice(tmp_path) -> None:
     about = plan()
     found = search(tmp_path / "s", about, 11)
-    assert found[0].params == {"layers": 3, "l2": 1e-4, "lr": 1e-3} == about.start()
+    assert found[0].params == {"layers": 3, "l2": 1e-4, "lr": 1e-2} == about.start()
     assert [trial.number for trial in found] == list(range(11)) and {
         trial.state for trial in found
     } == {"complete"}
@@ -189,7 +191,7 @@ def test_a_diverging_trial_is_written_down_and_the_search_goes_on(tmp_path, monk
     real = training.fit
 
     def diverging(*words, **options):
-        if words[3].lr > 2e-3 or words[3].lr == 1e-3:
+        if words[3].lr > 2e-2 or words[3].lr == 1e-2:
             raise RunError("the loss became nan in epoch 1: lower the learning rate")
         return real(*words, **options)
 

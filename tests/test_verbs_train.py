@@ -369,4 +369,27 @@ def test_a_display_of_ones_own_sees_what_the_command_line_shows(home):
         progress=lambda p: p.message and shown.lines.append(p.message),
         **options,
     )
-    assert len(shown.lines) == len(err.splitlines()) - 1, "one line is that of the epoch"
+    lines = [line for line in err.splitlines() if "raise --epochs" not in line]
+    assert len(shown.lines) == len(lines) - 1, "one line is that of the epoch"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "patience", "best", "interrupted", "rising"),
+    [
+        (20, 5, 20, False, True),
+        (20, 5, 16, False, True),
+        (20, 5, 15, False, False),
+        (12, 5, 12, False, False),
+        (20, 5, 20, True, False),
+        (20, 5, None, False, False),
+    ],
+)
+def test_a_training_that_ends_while_rising_says_so(epochs, patience, best, interrupted, rising):
+    """`epochs` of at most 20 were run; the best value came at `best`."""
+    info = {
+        "train": {"epochs": 20, "patience": patience, "eval_every": 1},
+        "epochs": epochs,
+        "best": {"epoch": best or epochs, "value": None if best is None else 0.1},
+    }
+    result = TrainResult(info, None, None, None, [], None, interrupted=interrupted)
+    assert result.rising is rising

@@ -81,7 +81,7 @@ class BM3(Recommender):
         "dropout": (0.3, 0.5),
         "l2": (1e-4, 1e-3, 1e-2, 1e-1),
         "feature_weight": (0.5, 2.0),
-        "lr": (5e-4, 1e-3, 3e-3),
+        "lr": (1e-3, 3e-3, 1e-2),
     }
 
     def __init__(

@@ -111,7 +111,7 @@ class DualGNN(Recommender):
     TRAIN = {"batch_size": 16384}
     SEARCH = {
         "l2": (1e-3, 1e-2, 1e-1, 1.0),
-        "lr": (1e-4, 3e-4, 1e-3),
+        "lr": (3e-4, 1e-3, 3e-3),
         "user_fusion": ("sum", "concat", "max"),
         "user_graph": (True, False),
         "cooc_k": (10, 40),

@@ -98,7 +98,7 @@ class DualGNNPlus(Recommender):
         "user_weight": (0.0, 0.5, 1.0),
         "cooc_share": (0.0, 0.3),
         "temperature": (0.1, 0.15, 0.2),
-        "lr": (5e-4, 1e-3),
+        "lr": (5e-4, 1e-3, 2e-3),
     }
     row_axes = Recommender.row_axes | {
         "attention": "user",

@@ -87,7 +87,7 @@ class FREEDOM(Recommender):
         "feature_weight": (0.0, 1e-5, 1e-4, 1e-3),
         "layers": (2, 3),
         "l2": (0.0, 1e-4, 1e-3, 1e-2),
-        "lr": (5e-4, 1e-3, 3e-3),
+        "lr": (1e-3, 3e-3, 1e-2),
     }
 
     def __init__(

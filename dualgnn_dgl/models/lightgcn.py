@@ -47,7 +47,7 @@ class LightGCN(Recommender):
     # A propagation costs the same for any batch; it leaves its plateau at popularity late
     # (benchmarks/LOG.md).
     TRAIN = {"batch_size": 16384, "lr": 1e-2, "patience": 30}
-    SEARCH = {"layers": (1, 2, 3, 4), "l2": (1e-5, 1e-4, 1e-3, 1e-2), "lr": (5e-4, 1e-3, 3e-3)}
+    SEARCH = {"layers": (1, 2, 3, 4), "l2": (1e-5, 1e-4, 1e-3, 1e-2), "lr": (3e-3, 1e-2, 3e-2)}
 
     def __init__(
         self, graph: dgl.DGLGraph, modalities: Mapping[str, Modality], config: Config

@@ -53,6 +53,18 @@ class TrainResult:
         """Returns epoch, metric and value of the best epoch."""
         return dict(self.info["best"])
 
+    @property
+    def rising(self) -> bool:
+        """Whether the last epoch came before the patience was used up: more epochs may be better.
+
+        False without a validation metric, and for a training that the user ended.
+        """
+        train, best = self.info["train"], self.info["best"]
+        if self.interrupted or best["value"] is None or self.info["epochs"] < train["epochs"]:
+            return False
+        waited = (train["epochs"] - best["epoch"]) / train["eval_every"]
+        return 0 < train["epochs"] and waited < train["patience"]
+
 
 def result_of(info: dict[str, Any], trained: Trained, source: Source, **more: Any) -> TrainResult:
     """Builds the result of a training, with a summary of its attention."""
