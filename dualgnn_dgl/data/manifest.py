@@ -56,6 +56,7 @@ _OPTIONS = {
     "ratios": schema.list_of(schema.whole(), 3, 3),
     **dict.fromkeys(("split", "impute"), schema.maybe(schema.NAME)),
     **dict.fromkeys(LOG_OPTIONS, schema.maybe(schema.TEXT)),
+    "positive": schema.maybe(schema.list_of(schema.TEXT)),
     "split_rule": schema.TEXT,
     "updated_from": schema.HEX64,
 }

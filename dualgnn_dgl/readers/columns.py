@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from dualgnn_dgl.errors import DataError, unknown
 from dualgnn_dgl.readers.table import Table
 
@@ -104,6 +106,7 @@ class Columns:
     separator: str | None = None
     layout: str | None = None
     unused: tuple[str, ...] = ()
+    positive: tuple[str, ...] | None = None  # see `positives`
 
 
 def plain(name: str) -> str:
@@ -188,3 +191,11 @@ def need_column(table: Table, role: str, wanted: str | None = None) -> str:
             f"name it with {OPTIONS[role]}"
         )
     return found
+
+
+def shown(value: pa.Scalar) -> str:
+    """Returns a value as text, also one that Python has no type for (a year beyond 9999)."""
+    try:
+        return str(value.as_py() if value.is_valid else "")
+    except (ValueError, OverflowError, pa.ArrowException):
+        return str(value)

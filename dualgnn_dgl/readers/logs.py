@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from dualgnn_dgl.data.raw import RawLog
 from dualgnn_dgl.errors import DataError
-from dualgnn_dgl.readers import times, values
-from dualgnn_dgl.readers.columns import Columns, find_column, need_column
+from dualgnn_dgl.readers import positives, times, values
+from dualgnn_dgl.readers.columns import Columns, find_column, need_column, shown
 from dualgnn_dgl.readers.epochs import one_clock
 from dualgnn_dgl.readers.formats import open_log
 from dualgnn_dgl.readers.lists import position_within
+from dualgnn_dgl.readers.positives import Positives
 from dualgnn_dgl.readers.table import Table
 
 Progress = Callable[[str], None] | None
@@ -81,6 +82,8 @@ class _Rows:
     ) -> None:
         """Reads one file; `part` is the split it has, if any."""
         found = _roles(table, columns, part is not None)
+        wanted = positives.find(table, columns.positive)
+        needed = list(dict.fromkeys([*found.values(), *wanted.columns]))
         if self.roles and found.keys() != self.roles.keys():
             raise DataError(
                 f"{table.name} has other columns than {self.first.name}: give all splits with the "
@@ -89,15 +92,16 @@ class _Rows:
         self.roles, rows, dates, clock = found, 0, None, None
         if progress:
             progress(f"reading {table.name}")
-        for arrays in table.batches(list(found.values()), self.notes):
-            batch = dict(zip(found, arrays, strict=True))
+        for arrays in table.batches(needed, self.notes):
+            read = dict(zip(needed, arrays, strict=True))
+            batch = {role: read[name] for role, name in found.items()}
             if dates is None and "time" in batch:
                 dates = times.holds_dates(batch["time"])
                 clock = times.clock(batch["time"], dates)
                 self._check_unit(clock, table.name)
             if "time" in batch:
                 self.clocks.append(clock)
-            self._add_batch(batch, table.name, bool(dates), rows)
+            self._add_batch(batch, table.name, bool(dates), rows, (wanted, read))
             if part is not None:
                 self.kept["split"].append(
                     np.full(len(self.kept["user"][-1][0]), part, dtype=np.int8)
@@ -108,29 +112,44 @@ class _Rows:
         if not rows and table.row_per_line:
             raise DataError(f"{table.path} holds no rows: give the log itself")
         self.read += rows
+        if wanted.chosen:
+            self.notes += [wanted.note] if wanted.note not in self.notes else []
 
     def _check_unit(self, unit: str | None, name: str) -> None:
         """Refuses files with times in several units, unless dates meet plain numbers."""
-        units = {self.unit, unit} - {None}
-        if len(units) > 1 and units != {"microseconds", "plain numbers"}:
+        if len(units := {self.unit, unit} - {None}) > 1 and units != {
+            "microseconds",
+            "plain numbers",
+        }:
             raise DataError(
                 f"{name} gives times in {unit}, but {self.first.name} in {self.unit}: give all "
                 "splits in one"
             )
         self.unit = self.unit or unit
 
-    def _add_batch(self, batch: dict[str, pa.Array], file: str, dates: bool, start: int) -> None:
+    def _add_batch(
+        self,
+        batch: dict[str, pa.Array],
+        file: str,
+        dates: bool,
+        start: int,
+        wanted: tuple[Positives, dict[str, pa.Array]],
+    ) -> None:
         """Converts one batch and keeps the usable rows.
 
         Every other row counts once in `dropped`, under its first fault.
         """
         converted, faults = self._converted(batch, file, dates, start)
+        conditions, read = wanted
+        if conditions.conditions:
+            faults.append(("positive", f"no positive ({conditions})", ~conditions.of(read)))
         good = np.ones(len(batch["user"]), dtype=bool)
         for role, reason, rows in faults:
             rows = rows & good
             if rows.any():
                 self.dropped[reason] = self.dropped.get(reason, 0) + int(rows.sum())
-                self.samples.setdefault(role, _shown(batch[role][int(np.argmax(rows))]))
+                sample = batch[role] if role in batch else read[conditions.columns[0]]
+                self.samples.setdefault(role, shown(sample[int(np.argmax(rows))]))
                 good &= ~rows
         whole = bool(good.all())
         for role, column in converted.items():
@@ -232,17 +251,19 @@ class _Rows:
             )
         reasons = ", ".join(f"{reason}: {count}" for reason, count in self.dropped.items())
         role = next(
-            (role for role in ("time", "rating", "item", "user") if role in self.samples), "user"
+            (r for r in ("time", "rating", "item", "user", "positive") if r in self.samples), "user"
         )
         remedy = {
             "time": "write times as numbers or as 2026-01-31 12:00:00, or leave them out with "
             "--time-col ''",
             "rating": "name the column of the ratings with --rating-col, or leave them out with "
             "--rating-col ''",
+            "positive": "name another condition with --positive, or take every row with "
+            "--positive ''",
         }.get(role, f"name the column with --{role}-col")
         return DataError(
             f"none of the {self.read} rows of {self.first.name} is usable ({reasons}; "
-            f"{self.roles[role]} holds '{self.samples.get(role, '')[:40]}'): {remedy}"
+            f"{self.roles.get(role, role)} holds '{self.samples.get(role, '')[:40]}'): {remedy}"
         )
 
 
@@ -273,11 +294,3 @@ def _roles(table: Table, columns: Columns, given: bool) -> dict[str, str]:
             "row for each user and item"
         )
     return roles
-
-
-def _shown(value: pa.Scalar) -> str:
-    """Returns a value as text, also one that Python has no type for (a year beyond 9999)."""
-    try:
-        return str(value.as_py() if value.is_valid else "")
-    except (ValueError, OverflowError, pa.ArrowException):
-        return str(value)

@@ -33,6 +33,7 @@ def read(
     split_col: str | None = None,
     separator: str | None = None,
     layout: str | None = None,
+    positive: Sequence[str] | None = None,
     unused: Sequence[str] = (),
     features: Sequence[str | Path] = (),
     items: str | Path | None = None,
@@ -68,6 +69,8 @@ def read(
         split_col: column of the split, likewise.
         separator: of the fields of a text log, "\t" may be written with a backslash; None finds it.
         layout: one of `vocabulary.LAYOUTS`, for the lines of a text log; None finds it.
+        positive: conditions "COLUMN OP VALUE"; a row is a positive if one holds. An empty list
+            takes every row, None the known condition of a column such as is_click, see `positives`.
         unused: "rating", "time": no row is dropped for an unreadable rating, and times found by
             their name are not read.
         features: feature files, instead of those found in the folder; a relative path may start in
@@ -91,6 +94,7 @@ def read(
         _separator(separator),
         layout,
         tuple(unused),
+        None if positive is None else tuple(text for text in positive if text.strip()),
     )
     with as_file(path) as file:
         refuse_special(file)

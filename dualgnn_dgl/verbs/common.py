@@ -67,4 +67,5 @@ def log_options(options: Mapping[str, Any], given: Mapping[str, str | None]) -> 
     """
     unread = {"time_col"} | ({"rating_col"} if options.get("min_rating") is None else set())
     kept = {name: None if name in unread else options.get(name) for name in LOG_OPTIONS}
+    kept["positive"] = options.get("positive")
     return kept | {name: value for name, value in given.items() if value is not None}

@@ -55,6 +55,7 @@ class LogColumns:
     split_col: str | None = None
     separator: str | None = None
     layout: str | None = None
+    positive: Sequence[str] | None = None
     items: str | Path | None = None
     zero_is_missing: bool | None = None
 
@@ -70,6 +71,7 @@ def prepare(
     split_col: str | None = None,
     separator: str | None = None,
     layout: str | None = None,
+    positive: Sequence[str] | None = None,
     features: Sequence[str | Path] = (),
     items: str | Path | None = None,
     zero_is_missing: bool = False,
@@ -98,6 +100,8 @@ def prepare(
         features: feature files, each named after its modality; by default those found in the folder
             `source`.
         items: item table; None for the one found in the folder `source`.
+        positive: conditions "COLUMN OP VALUE", one of which a positive meets; an empty list takes
+            every row, None a known column such as is_click.
         zero_is_missing: takes rows of features that are zero throughout as missing.
         min_rating, k_core, split, seed, feature_dim, cooc_weight, cooc_top, impute: see
             `preprocess.Options`.
@@ -120,6 +124,7 @@ def prepare(
         split_col,
         separator,
         layout,
+        None if positive is None else list(positive),
         items,
         zero_is_missing or None,
     )
@@ -140,7 +145,7 @@ def prepare(
         if target is not None:
             say(f"writing {target}")
             used = {"input": _name(source)} | made.report["options"]
-            named = {name: getattr(columns, name) for name in LOG_OPTIONS}
+            named = {name: getattr(columns, name) for name in (*LOG_OPTIONS, "positive")}
             used |= {name: value for name, value in named.items() if value is not None}
             prepared_folder.save(
                 made.dataset, target, options=used, report=made.report, force=force
