@@ -217,3 +217,19 @@ def test_links_between_documents_lead_somewhere() -> None:
             if "://" not in t and not (page.parent / t).exists()
         ]
     assert not broken
+
+
+# A model → the slow version of another one that it is compared with instead.
+SAME_EQUATIONS = {"bprmf": "lightgcn"}  # LightGCN without a layer
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_a_slow_twin(name: str) -> None:
+    """tests/reference/NAME.py computes the equations slowly, and a test compares the two."""
+    twin = SAME_EQUATIONS.get(name, name)
+    assert (ROOT / "tests" / "reference" / f"{twin}.py").is_file(), (
+        f"write the equations of {name} plainly and slowly in tests/reference/{name}.py, and "
+        f"compare it in tests/test_references.py"
+    )
+    compared = [path.read_text("utf-8") for path in (ROOT / "tests").glob("test_references*.py")]
+    assert any(f"import {twin} as" in text and f'"{name}"' in text for text in compared)

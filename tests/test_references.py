@@ -15,6 +15,7 @@ import torch
 from reference import dualgnn as slow_dualgnn
 from reference import dualgnn_plus as slow_plus
 from reference import lightgcn as slow_lightgcn
+from reference import mostpop as slow_mostpop
 from twins import compare, leaf
 
 from dualgnn_dgl.graphs.heterographs import heterograph
@@ -273,3 +274,10 @@ def test_dualgnn_plus_equals_its_equations(modalities, switches):
     assert not config.hide or 0 < len(hidden) < len(set(small.pairs_of(data.train)))
     expected_loss = slow_plus.loss(slow_plus.embed(*parts, hidden), p, q, triples, config)
     compare(model, links, model.embed(), expected, model.loss(*batch), expected_loss, 2e-5)
+
+
+def test_mostpop_equals_its_counts():
+    data = small.dataset()
+    user, item = create("mostpop", heterograph(data), {}).embed()
+    expected = slow_mostpop.scores(data.num_users, data.num_items, small.pairs_of(data.train))
+    assert (user @ item.T).tolist() == expected
