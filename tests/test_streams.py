@@ -477,6 +477,7 @@ FREE_TEXT = {
         "wanted",
         "watched",
         "memory",
+        "positive",
     ),
     *("models", "rates", "patterns", "stages", "strategies"),
 }

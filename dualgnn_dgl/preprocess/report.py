@@ -222,7 +222,7 @@ def _warnings(report: Mapping[str, Any]) -> list[str]:
             warnings.append(f"the {name} split is empty: {use}")
     for name, modality in report["modalities"].items():
         if not modality["present"]:
-            warnings.append(f"modality {name} is missing for every item: it can tell nothing")
+            warnings.append(f"modality {name} is missing for every item: models cannot use it")
     if report["ties"]["pairs"]:
         warnings.append(_tied(report))
     return warnings
