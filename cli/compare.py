@@ -19,7 +19,7 @@ from dualgnn_dgl.cli.show import (
     result,
     run_data_option,
     split_option,
-    table,
+    text_table,
 )
 from dualgnn_dgl.errors import clean
 from dualgnn_dgl.evaluation.accuracy import METRICS
@@ -127,7 +127,7 @@ def _text(found: ComparisonResult) -> str:
             else:
                 line += ["base", "", None, None, "", "", "", ""]
             cells.append(line)
-        lines += ["", metric, table(headers, cells)]
+        lines += ["", metric, text_table(headers, cells)]
     titles = {
         "user_training_pairs": "users by training videos",
         "item_training_users": "held-out videos by training users",
@@ -145,10 +145,10 @@ def _text(found: ComparisonResult) -> str:
             lines += [
                 "",
                 f"{metric}, {title}; in brackets the difference to the base",
-                table(["", "users", *order], cells),
+                text_table(["", "users", *order], cells),
             ]
     cells = [[name, *(found[run] for run in order)] for name, found in value["beyond"].items()]
-    return "\n".join([*lines, "", "lists", table(["", *order], cells)])
+    return "\n".join([*lines, "", "lists", text_table(["", *order], cells)])
 
 
 def _p(p: float) -> str:

@@ -21,7 +21,7 @@ from dualgnn_dgl.cli.show import (
     run_data_option,
     run_option,
     split_option,
-    table,
+    text_table,
 )
 from dualgnn_dgl.errors import clean
 
@@ -118,7 +118,7 @@ def _text(found: EvaluationResult) -> str:
         f"run    {clean(value['run'])}" + (f" ({found.model})" if found.model else ""),
         *measured_on(value, found.left_out),
         "",
-        table(
+        text_table(
             ["metric", *(f"@{k}" for k in found.ks)],
             [[name, *(cell(f"{name}@{k}") for k in found.ks)] for name in names],
         ),

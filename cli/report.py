@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import Any
 
-from dualgnn_dgl.cli.show import table
+from dualgnn_dgl.cli.show import text_table
 from dualgnn_dgl.errors import clean, shorten
 
 
@@ -16,7 +16,7 @@ def text(report: dict[str, Any]) -> str:
         f"{clean(report['input']['name']) or 'log'} ({report['input']['kind'] or 'in memory'}): "
         f"{rows['read']:,} rows read{_because(report['input']['evidence'])}",
         _options(options),
-        table(
+        text_table(
             ["split", "pairs", "users", "items", "density"],
             [
                 [name, part["interactions"], part["users"], part["items"], f"{part['density']:.4%}"]
@@ -26,7 +26,7 @@ def text(report: dict[str, Any]) -> str:
     ]
     dropped = [[f"  {reason}", -count] for reason, count in rows["dropped"].items()]
     parts.append(
-        table(["rows", "count"], [["read", rows["read"]], *dropped, ["kept", rows["kept"]]])
+        text_table(["rows", "count"], [["read", rows["read"]], *dropped, ["kept", rows["kept"]]])
     )
     if report["modalities"]:
         parts.append(_modalities(report["modalities"]))
@@ -99,7 +99,7 @@ def _modalities(modalities: dict[str, Any]) -> str:
         ]
         for name, modality in modalities.items()
     ]
-    return table(
+    return text_table(
         ["modality", "width", "items", *(["imputed"] if imputed else []), "coverage", *groups], rows
     )
 
@@ -124,7 +124,7 @@ def _resemblance(modalities: dict[str, Any]) -> list[str]:
         "variance explained by neighbours (R²)"
     )
     headers = ["modality", "neighbours", "random pairs", "homophily", "R²", "imputation potential"]
-    return [head + "\n" + table(headers, rows)]
+    return [head + "\n" + text_table(headers, rows)]
 
 
 def _published(published: dict[str, Any]) -> str:
@@ -135,4 +135,6 @@ def _published(published: dict[str, Any]) -> str:
     ]
     verdict = "met" if published["met"] else "NOT met"
     head = f"published statistics of {published['set']} ({published['source']}): {verdict}"
-    return head + "\n" + table(["statistic", "published", "in the log", "prepared", "met"], rows)
+    return (
+        head + "\n" + text_table(["statistic", "published", "in the log", "prepared", "met"], rows)
+    )

@@ -93,10 +93,10 @@ memory_option = click.option(
 )
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def text_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Renders a table as lines of text, with numbers aligned to the right.
 
-    >>> print(table(["split", "pairs"], [["train", 12000], ["test", 7]]))
+    >>> print(text_table(["split", "pairs"], [["train", 12000], ["test", 7]]))
     split   pairs
     train  12,000
     test        7

@@ -20,7 +20,7 @@ from dualgnn_dgl.cli.show import (
     note,
     print_text,
     result,
-    table,
+    text_table,
 )
 from dualgnn_dgl.errors import clean
 
@@ -165,7 +165,7 @@ def _text(value: Mapping[str, Any], done: TuneResult) -> str:
         "state",
         *space,
     ]
-    lines = [table(headers, cells)] if cells else ["no trial has finished yet"]
+    lines = [text_table(headers, cells)] if cells else ["no trial has finished yet"]
     if value["best"] is not None:
         then = f"dualgnn train --data {clean(value['data'])} --config {clean(value['config'])}"
         lines += ["", f"best: trial {value['best']['number']}; next: {then}"]

@@ -276,7 +276,7 @@ def test_the_command_line_only_parses_and_renders(path: Path) -> None:
         ("if TYPE_CHECKING:\n    from scipy import sparse", True),
         ("from dualgnn_dgl.cli.evaluate import data_option", True),
         ("from dualgnn_dgl.cli import train", True),
-        ("from dualgnn_dgl.cli.show import table", False),
+        ("from dualgnn_dgl.cli.show import text_table", False),
         ("from dualgnn_dgl.verbs.compare import compare", False),
         ("from dualgnn_dgl.cli.compare import METRICS", False),
     ],

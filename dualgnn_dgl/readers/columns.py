@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from dualgnn_dgl.errors import DataError, unknown
-from dualgnn_dgl.readers.table import Table
+from dualgnn_dgl.readers.opened import OpenedFile
 
 # Column names that are found by themselves, without case, spaces, dashes and underscores. For
 # rating, time, split and title the earlier name wins; two columns that could be the user (or the
@@ -139,7 +139,7 @@ def listed(columns: Sequence[str]) -> str:
     return ", ".join(name if len(name) <= 40 else f"{name[:40]}…" for name in columns[:20])
 
 
-def candidates(table: Table, role: str, wanted: str | None = None) -> list[str]:
+def candidates(table: OpenedFile, role: str, wanted: str | None = None) -> list[str]:
     """Returns the columns that can play a role, the best first.
 
     That is the one wanted (in another case, if need be), or those with common names.
@@ -153,7 +153,7 @@ def candidates(table: Table, role: str, wanted: str | None = None) -> list[str]:
     return [name for wanted in NAMES[role] for short, name in known if short == wanted]
 
 
-def find_column(table: Table, role: str, wanted: str | None = None) -> str | None:
+def find_column(table: OpenedFile, role: str, wanted: str | None = None) -> str | None:
     """Returns the column that plays a role, by the name given or a common one.
 
     None if there is none.
@@ -175,7 +175,7 @@ def find_column(table: Table, role: str, wanted: str | None = None) -> str | Non
     return found[0] if found else None
 
 
-def need_column(table: Table, role: str, wanted: str | None = None) -> str:
+def need_column(table: OpenedFile, role: str, wanted: str | None = None) -> str:
     """Returns the column as `find_column` does, and refuses a table without it."""
     found = find_column(table, role, wanted)
     if found is None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from dualgnn_dgl.readers.columns import NAMES, known_roles, plain
 from dualgnn_dgl.readers.heads import Head
-from dualgnn_dgl.readers.lists import BLANKS, ListTable
+from dualgnn_dgl.readers.lists import BLANKS, OpenedLists
+from dualgnn_dgl.readers.opened import OpenedFile, stem, suffix
 from dualgnn_dgl.readers.shapes import (
     Shape,
     bare_shape,
@@ -21,8 +22,7 @@ from dualgnn_dgl.readers.shapes import (
     row_columns,
     tabbed_shape,
 )
-from dualgnn_dgl.readers.table import Table, stem, suffix
-from dualgnn_dgl.readers.text import TextTable, open_text
+from dualgnn_dgl.readers.text import OpenedText, open_text
 
 SPLIT_FILES = {
     "train": 0,
@@ -51,7 +51,7 @@ class Dialect:
 
     name: str
     evidence: Callable[[Head], str]
-    opener: Callable[[Head, str, str], Table]
+    opener: Callable[[Head, str, str], OpenedFile]
     example: tuple[str, str]
     named: bool = True
 
@@ -142,31 +142,31 @@ def _item_list(head: Head) -> str:
 # --- opening: shared by dialects of one shape ------------------------------------------------
 
 
-def _open_header(head: Head, kind: str, why: str) -> Table:
+def _open_header(head: Head, kind: str, why: str) -> OpenedFile:
     return open_text(head, None, kind, why)
 
 
-def _open_rows(head: Head, kind: str, why: str) -> Table:
+def _open_rows(head: Head, kind: str, why: str) -> OpenedFile:
     return open_text(head, row_columns(head), kind, why)
 
 
-def _open_bare_items(head: Head, kind: str, why: str) -> Table:
+def _open_bare_items(head: Head, kind: str, why: str) -> OpenedFile:
     return open_text(head, ITEM, kind, why)
 
 
-def _open_pairs(head: Head, kind: str, why: str) -> Table:
+def _open_pairs(head: Head, kind: str, why: str) -> OpenedFile:
     marks = BLANKS + b"," if is_comma_list(head) else BLANKS
-    return ListTable(head.path, kind=kind, why=why, in_order=True, marks=marks)
+    return OpenedLists(head.path, kind=kind, why=why, in_order=True, marks=marks)
 
 
-def _open_lists(head: Head, kind: str, why: str) -> Table:
-    return ListTable(head.path, kind=kind, why=why)
+def _open_lists(head: Head, kind: str, why: str) -> OpenedFile:
+    return OpenedLists(head.path, kind=kind, why=why)
 
 
-def _open_item_list(head: Head, kind: str, why: str) -> Table:
+def _open_item_list(head: Head, kind: str, why: str) -> OpenedFile:
     header = plain(head.lines[0]) in (*NAMES["item"], "id")
     # An id may contain blanks; the unit separator occurs in no line.
-    return TextTable(
+    return OpenedText(
         head.path, ("item",), kind, why, separator="\x1f", header=header, blank=head.blank
     )
 

@@ -26,7 +26,7 @@ from dualgnn_dgl.readers.feature_tables import (
 )
 from dualgnn_dgl.readers.formats import is_array, listed_suffixes, may_hold_features, open_table
 from dualgnn_dgl.readers.items import ItemList, id_column, read_items
-from dualgnn_dgl.readers.table import stem
+from dualgnn_dgl.readers.opened import stem
 
 ENDINGS = re.compile(r"[._-](feats?|features?|embs?|embeddings?)$", re.IGNORECASE)
 MOST_ROWS = 50_000  # of the rows that a reduction is fitted on

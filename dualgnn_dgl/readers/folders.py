@@ -12,7 +12,7 @@ from dualgnn_dgl.readers.columns import Columns, candidates
 from dualgnn_dgl.readers.dialects import split_of
 from dualgnn_dgl.readers.formats import is_table, open_log, role_of
 from dualgnn_dgl.readers.logs import Part
-from dualgnn_dgl.readers.table import stem
+from dualgnn_dgl.readers.opened import stem
 
 # The last word of a log's name ("MicroLens-50k_pairs.tsv") and of an item table's
 # ("MicroLens-50k_titles.csv").

@@ -16,8 +16,8 @@ from dualgnn_dgl.readers.columns import Columns
 from dualgnn_dgl.readers.dialects import ITEMS, LOGS
 from dualgnn_dgl.readers.heads import first_bytes, read_head
 from dualgnn_dgl.readers.jsonlines import open_json_lines
+from dualgnn_dgl.readers.opened import OpenedFile, suffix
 from dualgnn_dgl.readers.parquet import open_parquet
-from dualgnn_dgl.readers.table import Table, suffix
 from dualgnn_dgl.readers.text import open_text
 
 
@@ -38,7 +38,7 @@ class Container:
 
     name: str
     suffixes: tuple[str, ...]
-    opener: Callable[[Path], Table] | None = None
+    opener: Callable[[Path], OpenedFile] | None = None
     features: bool = False
     role: str = ""
     begins: bytes = b""
@@ -85,13 +85,13 @@ def _by_suffix(path: Path) -> Container | None:
     return next((one for one in CONTAINERS if suffix(path) in one.suffixes), None)
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: Path) -> OpenedFile:
     """Opens a table that names its columns."""
     container = container_of(path)
     return container.opener(path) if container.opener else open_text(read_head(path))
 
 
-def open_items(path: Path) -> Table:
+def open_items(path: Path) -> OpenedFile:
     """Opens an item table or a list of items."""
     container = container_of(path)
     if container.opener:
@@ -101,7 +101,7 @@ def open_items(path: Path) -> Table:
     return dialect.opener(head, dialect.name, why)
 
 
-def open_log(paths: Sequence[Path], columns: Columns) -> tuple[list[Table], bool]:
+def open_log(paths: Sequence[Path], columns: Columns) -> tuple[list[OpenedFile], bool]:
     """Opens the files of one log, and returns whether they name their columns.
 
     Raises:
@@ -119,7 +119,7 @@ def open_log(paths: Sequence[Path], columns: Columns) -> tuple[list[Table], bool
     return tables, opened[0][1]
 
 
-def _open_one(path: Path, paths: Sequence[Path], columns: Columns) -> tuple[Table, bool]:
+def _open_one(path: Path, paths: Sequence[Path], columns: Columns) -> tuple[OpenedFile, bool]:
     container = container_of(path)
     if container.opener:
         return container.opener(path), True

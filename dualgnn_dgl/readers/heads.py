@@ -15,7 +15,7 @@ from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers import streams
 from dualgnn_dgl.readers.columns import known_roles
 from dualgnn_dgl.readers.damage import empty, encoding_error, explained
-from dualgnn_dgl.readers.table import stem, suffix
+from dualgnn_dgl.readers.opened import stem, suffix
 
 # Bytes read of a file to recognise it; more where its first line is longer, up to a block.
 HEAD = 1 << 16

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers.columns import find_column, listed, plain
 from dualgnn_dgl.readers.formats import open_items
-from dualgnn_dgl.readers.table import Table
+from dualgnn_dgl.readers.opened import OpenedFile
 from dualgnn_dgl.readers.values import as_text, blank, encode, text_array, undotted
 
 
@@ -32,7 +32,7 @@ class ItemList:
     notes: tuple[str, ...] = ()
 
 
-def id_column(table: Table, wanted: str | None = None) -> str | None:
+def id_column(table: OpenedFile, wanted: str | None = None) -> str | None:
     """Returns the column of item ids.
 
     That is the one wanted (if the table has it), a common item name, `id`, or the only name that

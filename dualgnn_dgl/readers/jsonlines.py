@@ -20,7 +20,7 @@ import pyarrow as pa
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers import streams
 from dualgnn_dgl.readers.damage import empty, explained
-from dualgnn_dgl.readers.table import Table
+from dualgnn_dgl.readers.opened import OpenedFile
 
 ROWS = 1 << 16  # rows of a batch
 SEEN = 256  # lines from which columns and their types are taken
@@ -33,7 +33,7 @@ class _Number(str):
 
 
 @dataclass(frozen=True)
-class JsonLinesTable(Table):
+class OpenedJsonLines(OpenedFile):
     """Represents a JSON Lines file; a key that an object lacks is empty there."""
 
     kind: str = "JSON Lines"
@@ -41,7 +41,7 @@ class JsonLinesTable(Table):
     def batches(
         self, columns: Sequence[str], notes: list[str] | None = None
     ) -> Iterator[list[pa.Array]]:
-        """Reads the named columns as large strings, see `Table.batches`.
+        """Reads the named columns as large strings, see `OpenedFile.batches`.
 
         Keys that occur first after the first 256 lines are not columns; a remark names one.
         """
@@ -68,7 +68,7 @@ class JsonLinesTable(Table):
         return kinds
 
     def read(self, id_name: str, names: Sequence[str]) -> pa.Table:
-        """Reads ids as text, features as float64 or lists of it, see `Table.read`."""
+        """Reads ids as text, features as float64 or lists of it, see `OpenedFile.read`."""
         kinds = self.types()
         parts, start = [], 0
         for records in self._records():
@@ -155,7 +155,7 @@ class JsonLinesTable(Table):
         )
 
 
-def open_json_lines(path: Path) -> JsonLinesTable:
+def open_json_lines(path: Path) -> OpenedJsonLines:
     """Opens a JSON Lines file; the keys of its first lines are the columns.
 
     Raises:
@@ -169,7 +169,7 @@ def open_json_lines(path: Path) -> JsonLinesTable:
             break
     if not line:
         raise empty(path)
-    return JsonLinesTable(path, tuple(columns), why="each of its first lines is a JSON object")
+    return OpenedJsonLines(path, tuple(columns), why="each of its first lines is a JSON object")
 
 
 def _objects(path: Path) -> Iterator[tuple[Record, int]]:

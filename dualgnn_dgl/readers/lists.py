@@ -12,13 +12,13 @@ import pyarrow as pa
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers import streams
 from dualgnn_dgl.readers.damage import encoding_error
-from dualgnn_dgl.readers.table import Table
+from dualgnn_dgl.readers.opened import OpenedFile
 
 BLANKS = b" \t\r\n"
 
 
 @dataclass(frozen=True)
-class ListTable(Table):
+class OpenedLists(OpenedFile):
     """Represents lists as a table with a row for each pair of user and item.
 
     Attributes:
@@ -40,7 +40,7 @@ class ListTable(Table):
     def batches(
         self, columns: Sequence[str], notes: list[str] | None = None
     ) -> Iterator[list[pa.Array]]:
-        """Reads users and items in one batch, see `Table.batches`."""
+        """Reads users and items in one batch, see `OpenedFile.batches`."""
         words, line = tokens(self.path, self.marks)
         # (lines,) the word that begins a line is its user
         first = np.flatnonzero(np.diff(line, prepend=-1))

@@ -20,8 +20,8 @@ from dualgnn_dgl.readers.columns import Columns, find_column, need_column, shown
 from dualgnn_dgl.readers.epochs import one_clock
 from dualgnn_dgl.readers.formats import open_log
 from dualgnn_dgl.readers.lists import position_within
+from dualgnn_dgl.readers.opened import OpenedFile
 from dualgnn_dgl.readers.positives import Positives
-from dualgnn_dgl.readers.table import Table
 
 Progress = Callable[[str], None] | None
 Part = tuple[Path, int | None]  # a file and the split it has, if the files are one per split
@@ -64,7 +64,7 @@ class _Rows:
         clocks: unit of each batch of times.
     """
 
-    first: Table
+    first: OpenedFile
     roles: dict[str, str] = field(default_factory=dict)
     kept: dict[str, list[Any]] = field(
         default_factory=lambda: {role: [] for role in ("user", "item", "rating", "time", "split")}
@@ -78,7 +78,7 @@ class _Rows:
     clocks: list[str | None] = field(default_factory=list)
 
     def add_table(
-        self, table: Table, columns: Columns, part: int | None, progress: Progress
+        self, table: OpenedFile, columns: Columns, part: int | None, progress: Progress
     ) -> None:
         """Reads one file; `part` is the split it has, if any."""
         found = _roles(table, columns, part is not None)
@@ -209,7 +209,7 @@ class _Rows:
         repeated = same[0][found["user"][0]] & same[1][found["item"][0]]
         return [("user", "repeated header", repeated)] if repeated.any() else []
 
-    def log(self, tables: Sequence[Table]) -> RawLog:
+    def log(self, tables: Sequence[OpenedFile]) -> RawLog:
         """Joins the batches of all files."""
         if not sum(len(codes) for codes, _ in self.kept["user"]):
             raise self._nothing_left(tables)
@@ -241,7 +241,7 @@ class _Rows:
             evidence=self.first.why,
         )
 
-    def _nothing_left(self, tables: Sequence[Table]) -> DataError:
+    def _nothing_left(self, tables: Sequence[OpenedFile]) -> DataError:
         """Returns the error for a log without a usable row."""
         if not self.first.row_per_line and not self.read:
             names = ", ".join(table.name for table in tables)
@@ -267,7 +267,7 @@ class _Rows:
         )
 
 
-def _roles(table: Table, columns: Columns, given: bool) -> dict[str, str]:
+def _roles(table: OpenedFile, columns: Columns, given: bool) -> dict[str, str]:
     """Returns role -> column: user and item always, rating, time and split where they are."""
     roles = {
         "user": need_column(table, "user", columns.user),

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 from dualgnn_dgl.core.inputs import open_regular
 from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers.damage import explained, once
-from dualgnn_dgl.readers.table import Table
+from dualgnn_dgl.readers.opened import OpenedFile
 
 ROWS = 1 << 19  # rows read at once
 
 
 @dataclass(frozen=True)
-class ParquetTable(Table):
+class OpenedParquet(OpenedFile):
     """Represents a Parquet file, whose columns keep their own types."""
 
     kind: str = "Parquet"
@@ -26,7 +26,7 @@ class ParquetTable(Table):
     def batches(
         self, columns: Sequence[str], notes: list[str] | None = None
     ) -> Iterator[list[pa.Array]]:
-        """Reads the named columns batch by batch, see `Table.batches`."""
+        """Reads the named columns batch by batch, see `OpenedFile.batches`."""
         with explained(self.path), open_regular(self.path) as handle:
             for batch in pq.ParquetFile(handle).iter_batches(ROWS, columns=list(columns)):
                 found = [
@@ -40,14 +40,14 @@ class ParquetTable(Table):
             return once(self.name, pq.read_schema(handle))
 
     def read(self, id_name: str, names: Sequence[str]) -> pa.Table:
-        """Reads ids and features, see `Table.read`."""
+        """Reads ids and features, see `OpenedFile.read`."""
         with explained(self.path), open_regular(self.path) as handle:
             read = pq.read_table(handle, columns=[id_name, *names])
         ids = decoded(read.column(id_name).combine_chunks(), f"{self.name}, column {id_name},")
         return read.set_column(read.schema.get_field_index(id_name), id_name, ids)
 
 
-def open_parquet(path: Path) -> ParquetTable:
+def open_parquet(path: Path) -> OpenedParquet:
     """Opens a Parquet file.
 
     Raises:
@@ -55,7 +55,7 @@ def open_parquet(path: Path) -> ParquetTable:
     """
     with explained(path), open_regular(path) as handle:
         columns = tuple(pq.ParquetFile(handle).schema_arrow.names)
-    return ParquetTable(path, columns, why="its name or its first bytes say Parquet")
+    return OpenedParquet(path, columns, why="its name or its first bytes say Parquet")
 
 
 def decoded(column: pa.Array, where: str) -> pa.Array:

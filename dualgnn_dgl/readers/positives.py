@@ -19,7 +19,7 @@ import pyarrow as pa
 from dualgnn_dgl.errors import DataError, unknown
 from dualgnn_dgl.readers import values
 from dualgnn_dgl.readers.columns import plain
-from dualgnn_dgl.readers.table import Table
+from dualgnn_dgl.readers.opened import OpenedFile
 
 COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
@@ -113,7 +113,7 @@ class Positives:
         return found & self.excluded.holds(batch) if self.excluded else found
 
 
-def find(table: Table, wanted: Sequence[str] | None) -> Positives:
+def find(table: OpenedFile, wanted: Sequence[str] | None) -> Positives:
     """Returns the conditions of a table: those that the user named, or a known one.
 
     Args:
@@ -135,7 +135,7 @@ def find(table: Table, wanted: Sequence[str] | None) -> Positives:
     return Positives()
 
 
-def parse(text: str, table: Table) -> Condition:
+def parse(text: str, table: OpenedFile) -> Condition:
     """Reads a condition, and checks it against the columns of a table."""
     found = re.fullmatch(r"\s*(.+?)\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*", text, re.DOTALL)
     if found is None:

@@ -17,8 +17,8 @@ from dualgnn_dgl.readers.features import looks_like_features, modality_name, rea
 from dualgnn_dgl.readers.folders import find_items, find_log, regular_files, special_files
 from dualgnn_dgl.readers.items import ItemList, read_items
 from dualgnn_dgl.readers.logs import Part, read_log
+from dualgnn_dgl.readers.opened import stem
 from dualgnn_dgl.readers.pipe import as_file
-from dualgnn_dgl.readers.table import stem
 
 SEPARATORS = {r"\t": "\t", "tab": "\t", "space": " "}  # other ways to write them
 

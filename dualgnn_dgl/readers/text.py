@@ -25,8 +25,8 @@ from dualgnn_dgl.errors import DataError
 from dualgnn_dgl.readers import streams
 from dualgnn_dgl.readers.damage import explained, once
 from dualgnn_dgl.readers.heads import LATIN, Head
+from dualgnn_dgl.readers.opened import OpenedFile, suffix
 from dualgnn_dgl.readers.quotes import check_quotes
-from dualgnn_dgl.readers.table import Table, suffix
 from dualgnn_dgl.readers.values import numbers
 
 UNIT = "\x1f"  # replaces a separator of several characters, which Arrow cannot split at
@@ -35,7 +35,7 @@ EMPTY = ["", "nan", "NaN", "NAN", "-nan", "null", "NULL", "None", "NA", "N/A", "
 
 
 @dataclass(frozen=True)
-class TextTable(Table):
+class OpenedText(OpenedFile):
     """Represents a text file of rows and columns.
 
     Attributes:
@@ -55,7 +55,7 @@ class TextTable(Table):
     def batches(
         self, columns: Sequence[str], notes: list[str] | None = None
     ) -> Iterator[list[pa.Array]]:
-        """Reads the named columns as large strings, see `Table.batches`.
+        """Reads the named columns as large strings, see `OpenedFile.batches`.
 
         Raises:
             DataError: if the file is damaged, binary or in another encoding, or a line has too few
@@ -81,7 +81,7 @@ class TextTable(Table):
                 return once(self.name, reader.schema)
 
     def read(self, id_name: str, names: Sequence[str]) -> pa.Table:
-        """Reads ids as text and features as float64, see `Table.read`."""
+        """Reads ids as text and features as float64, see `OpenedFile.read`."""
         kinds = {id_name: pa.large_string()} | {name: pa.float64() for name in names}
         try:
             return pa_csv.read_csv(self._stream(), *self._options(kinds, null_values=EMPTY))
@@ -199,7 +199,7 @@ class TextTable(Table):
 
 def open_text(
     head: Head, names: Sequence[str] | None = None, kind: str = "CSV or TSV", why: str = ""
-) -> TextTable:
+) -> OpenedText:
     """Opens a text table by its first lines.
 
     Args:
@@ -215,7 +215,7 @@ def open_text(
         columns = [*names, *extra][: len(fields)]
     else:
         columns = fields
-    return TextTable(
+    return OpenedText(
         head.path,
         tuple(columns),
         kind,

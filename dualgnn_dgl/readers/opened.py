@@ -13,7 +13,7 @@ from dualgnn_dgl.readers.streams import COMPRESSED
 
 
 @dataclass(frozen=True)
-class Table:
+class OpenedFile:
     """Represents one opened file; each format is a subclass.
 
     Attributes:
