@@ -6,6 +6,7 @@ modality, and a user none of whose items has the first modality.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -198,6 +199,11 @@ def overriding(method: str) -> list[str]:
         for name in trained
         if getattr(model_class(name), method) is not getattr(Recommender, method)
     ]
+
+
+def using(helper: str) -> list[str]:
+    """Returns the names of the models whose file uses this helper of `models.base`."""
+    return [name for name in MODELS if hasattr(sys.modules[model_class(name).__module__], helper)]
 
 
 def whole_graph_only() -> list[str]:

@@ -193,7 +193,10 @@ def test_a_training_users_own_history_leads_back_to_their_row(name, switches):
     assert same.all(), "nobody lands among those who watch the other half"
 
 
-@pytest.mark.parametrize("name", ["lightgcn", "freedom", "mgcn", "bm3"])
+LAYERED = sorted({*small.using("shared_item_table")} - {*small.overriding("user_attention")})
+
+
+@pytest.mark.parametrize("name", LAYERED)
 def test_a_model_of_layers_misses_layer_zero_and_nothing_else(name):
     """With the layer-0 rows at zero a fold-in is the trained row, to the last bits."""
     dataset = small.dataset()
