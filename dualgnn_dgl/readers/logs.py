@@ -117,10 +117,8 @@ class _Rows:
 
     def _check_unit(self, unit: str | None, name: str) -> None:
         """Refuses files with times in several units, unless dates meet plain numbers."""
-        if len(units := {self.unit, unit} - {None}) > 1 and units != {
-            "microseconds",
-            "plain numbers",
-        }:
+        units = {self.unit, unit} - {None}
+        if len(units) > 1 and units != {"microseconds", "plain numbers"}:
             raise DataError(
                 f"{name} gives times in {unit}, but {self.first.name} in {self.unit}: give all "
                 "splits in one"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dualgnn_dgl.errors import DataError, unknown
 from dualgnn_dgl.readers import values
@@ -63,10 +64,9 @@ class Condition:
         """Returns where it holds, (n,) bool; an empty value never does."""
         column = batch[self.column]
         if not self.other and self.sign in ("==", "!=") and _number(self.value) is None:
-            texts = column.cast(pa.large_string())
-            same = np.array([text == self.value for text in texts.to_pylist()], dtype=bool)
-            filled = np.asarray(texts.is_valid().to_numpy(zero_copy_only=False))
-            return filled & (same if self.sign == "==" else ~same)
+            compare = pc.equal if self.sign == "==" else pc.not_equal
+            found = compare(column.cast(pa.large_string()), self.value)  # null where it is empty
+            return np.asarray(found.fill_null(False).to_numpy(zero_copy_only=False))
         left, unread, _ = values.ratings(column)
         right: Any = _number(self.value)
         if self.other:
